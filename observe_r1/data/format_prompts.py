@@ -1,0 +1,48 @@
+"""The texts that ask for a response format, each under the name by which settings and records refer to it."""
+
+from observe_r1.errors import UserError
+from observe_r1.records import Message
+from observe_r1.registry import nearest
+
+FORMAT_PROMPTS: dict[str, str] = {
+    "observe": (
+        "First describe what the image shows that matters for the question, between <observe> and </observe>. "
+        "Then reason step by step between <think> and </think>. "
+        "Finally give only the final answer between <answer> and </answer>."
+    ),
+    "think": (
+        "First reason step by step between <think> and </think>. "
+        "Then give only the final answer between <answer> and </answer>."
+    ),
+}
+"""Named after the tags that the response must begin with; the format reward has templates of the same names."""
+
+
+def apply_format_prompt(messages: tuple[Message, ...], name: str, place: str) -> tuple[Message, ...]:
+    """Return `messages` with the format prompt `name` added; the given messages are not changed.
+
+    Args:
+        messages: A chat as in `Example.messages`, its last turn the user's.
+        name: A key of `FORMAT_PROMPTS`, or `none`, which returns the chat as it is.
+        place: `system` puts the prompt into the system message, after whatever one that is already there says;
+            `suffix` puts it after the last turn.
+
+    Errors: `UserError` for an unknown name or place.
+    """
+    if place not in ("system", "suffix"):
+        raise UserError(f"unknown format prompt place {place!r}: known: suffix, system")
+    if name == "none":
+        return messages
+    if name not in FORMAT_PROMPTS:
+        known = [*FORMAT_PROMPTS, "none"]
+        raise UserError(f"unknown format prompt {name!r}: known: {', '.join(known)}{nearest(name, known)}")
+    prompt = FORMAT_PROMPTS[name]
+    if place == "suffix":
+        return (*messages[:-1], _with_text(messages[-1], prompt))
+    if messages[0]["role"] == "system":
+        return (_with_text(messages[0], prompt), *messages[1:])
+    return ({"role": "system", "content": [{"type": "text", "text": prompt}]}, *messages)
+
+
+def _with_text(message: Message, text: str) -> Message:
+    return {**message, "content": [*message["content"], {"type": "text", "text": f"\n\n{text}"}]}

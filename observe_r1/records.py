@@ -1,0 +1,134 @@
+"""What flows between the rooms: `Example` → `Prompt` → `Completion` → `Group` → `TrainingBatch`.
+
+Shapes use G for the responses of a group, P for a prompt's tokens, R for one response's tokens and T for the tokens of
+all G responses of a group laid end to end (T = ΣR, responses in order, each with its end-of-turn token where it has one).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+    from torch import Tensor
+
+ImageSource = str | bytes
+"""An image not yet opened: an absolute path, a `data:` URI, an `http(s)` URL, or the encoded bytes themselves."""
+
+Message = dict[str, Any]
+"""One chat turn: `{"role": str, "content": [{"type": "text", "text": str} | {"type": "image"}, …]}`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """A question, its images, its gold answer, and what is known of its difficulty."""
+
+    id: str
+    messages: tuple[Message, ...]
+    """The chat up to the response; each `{"type": "image"}` part stands for the next of `images`."""
+    images: tuple[ImageSource, ...]
+    answer: str
+    response: str | None = None
+    """The demonstrated assistant turn, where the row has one (supervised fine-tuning)."""
+    source: str = ""
+    difficulty: float | None = None
+    """Share of a measuring model's responses that were wrong, in [0, 1]."""
+    complexity: float | None = None
+    """Mean length of a measuring model's responses, in tokens."""
+    origin: str = ""
+    """Where the row stands, for error messages: `train.jsonl row 7`."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Prompt:
+    """An `Example` as the model takes it, in the forms that every engine needs."""
+
+    ids: Tensor
+    """(P,) int64, image placeholders expanded to one token a merged visual patch."""
+    unexpanded_ids: Tensor
+    """(P′,) int64, one placeholder an image, as vLLM takes prompts."""
+    token_types: Tensor
+    """(P,) int64: 0 text, 1 image."""
+    images: tuple[Image, ...]
+    """The decoded images, for engines that preprocess themselves."""
+    pixel_values: Tensor | None
+    """(patches, channels · temporal · patch²) float32; None without images."""
+    image_grid: Tensor | None
+    """(images, 3) int64: frames, height and width of each image in patches; None without images."""
+    stream: int = 0
+    """Which draw of the run this is. With `Sampling.seed` and the response's number it seeds that response's random
+    stream, so that what a prompt is given does not depend on what else is in the batch."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How responses are drawn."""
+
+    n: int = 1
+    """Responses a prompt (G)."""
+    temperature: float = 1.0
+    """0 is greedy."""
+    top_p: float = 1.0
+    top_k: int = 0
+    """0 keeps every token."""
+    max_new_tokens: int = 1024
+    stop: tuple[str, ...] = ()
+    """A response ends with the token that completes any of these strings."""
+    seed: int = 0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Completion:
+    """One sampled response."""
+
+    ids: Tensor
+    """(R,) int64, R ≥ 1, with the end-of-turn token if it was sampled."""
+    logprobs: Tensor
+    """(R,) float32: natural log-probability of each token under the distribution really sampled from."""
+    text: str
+    """`ids` decoded without special tokens."""
+    version: int
+    """Of the weights that made it, as published by `WeightSync.publish`."""
+    finish: Literal["stop", "length"]
+    """`stop` for an end-of-turn token or a stop string, `length` when cut off at the limit."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Group:
+    """An example with its G scored completions."""
+
+    example: Example
+    prompt: Prompt
+    completions: tuple[Completion, ...]
+    rewards: Tensor
+    """(G,) float32: the weighted sum of `parts`, without bonus."""
+    correct: Tensor
+    """(G,) bool: accuracy as its own tensor, never read back from a sum."""
+    parts: dict[str, Tensor] = field(default_factory=dict)
+    """(G,) float32 by reward name, unweighted."""
+
+    @property
+    def lengths(self) -> list[int]:
+        """Tokens of each response."""
+        return [len(completion.ids) for completion in self.completions]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TrainingBatch:
+    """Whole groups and what the loss needs of every response token: one optimizer step.
+
+    Each tuple holds one (T,) float32 tensor a group, in the order of `groups`.
+    """
+
+    groups: tuple[Group, ...]
+    advantages: tuple[Tensor, ...]
+    loss_weights: tuple[Tensor, ...]
+    """Share of each token in the batch's loss: aggregation over the *whole* batch, importance weights and masks
+    multiplied together, so that the loss is a plain sum however the batch is split."""
+    old_logprobs: tuple[Tensor, ...] | None = None
+    """Log-probabilities that the ratio is taken against; None for the policy's own, detached (a ratio of 1)."""
+    reference_logprobs: tuple[Tensor, ...] | None = None
+    """Log-probabilities under the reference model; None where no KL term is in the loss."""
+    kl_weights: tuple[Tensor, ...] | None = None
+    """Share of each token in the KL term, coefficient included; with `reference_logprobs`."""
