@@ -126,6 +126,7 @@ class TrainingBatch:
     loss_weights: tuple[Tensor, ...]
     """Share of each token in the batch's loss: aggregation over the *whole* batch, importance weights and masks
     multiplied together, so that the loss is a plain sum however the batch is split."""
+    learning_rate: float
     old_logprobs: tuple[Tensor, ...] | None = None
     """Log-probabilities that the ratio is taken against; None for the policy's own, detached (a ratio of 1)."""
     reference_logprobs: tuple[Tensor, ...] | None = None

@@ -1,0 +1,119 @@
+"""From a checkpoint folder or Hub name to a model and processor that the rest of the package can use."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor, PreTrainedModel
+from transformers.utils import logging as transformers_logging
+
+from observe_r1.config import ModelSettings
+from observe_r1.errors import UserError
+from observe_r1.model.attention import use_shared_prefix
+
+SUPPORTED = ("qwen2_5_vl",)
+
+
+@dataclass(frozen=True)
+class VisionLanguageModel:
+    """A model with the `shared_prefix` attention, its processor, and the tokens it must never sample."""
+
+    model: PreTrainedModel
+    processor: Any
+    forbidden: tuple[int, ...]
+    """Image and video placeholder ids: sampled, they would make the next forward fail, so sampler and policy both
+    take them out of the distribution."""
+    stop_ids: tuple[int, ...]
+    """Tokens that end a response."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.model.device
+
+
+def load_model(settings: ModelSettings) -> VisionLanguageModel:
+    """Load weights in float32 (master weights; compute may run in bfloat16) and the processor beside them.
+
+    Errors: `UserError` for a path that holds no model, an unsupported architecture or a missing processor.
+    """
+    processor = load_processor(settings)
+    transformers_logging.disable_progress_bar()
+    device = choose_device(settings.device)
+    common = {"trust_remote_code": settings.trust_remote_code}
+    try:
+        config = AutoConfig.from_pretrained(settings.path, **common)
+        if config.model_type not in SUPPORTED:
+            raise UserError(
+                f"model.path = {settings.path!r}: architecture {config.model_type!r} is not supported;"
+                f" supported: {', '.join(SUPPORTED)}"
+            )
+        model = AutoModelForImageTextToText.from_pretrained(settings.path, dtype=torch.float32, **common)
+    except (OSError, ValueError) as error:
+        raise UserError(f"model.path = {settings.path!r}: {_first_line(error)}") from error
+    model.to(device)
+    freeze(model, settings.freeze)
+    if settings.gradient_checkpointing:
+        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    return wrap(model, processor)
+
+
+def wrap(model: PreTrainedModel, processor: Any) -> VisionLanguageModel:
+    """Switch `model` to the `shared_prefix` attention and collect what sampling must know of it."""
+    use_shared_prefix(model)
+    model.train()  # dropout is zero in every supported model; gradient checkpointing asks for training mode
+    forbidden = {model.config.image_token_id, model.config.video_token_id}
+    stops = model.generation_config.eos_token_id if model.generation_config else None
+    stops = [] if stops is None else [stops] if isinstance(stops, int) else list(stops)
+    stops.append(processor.tokenizer.eos_token_id)
+    return VisionLanguageModel(
+        model=model,
+        processor=processor,
+        forbidden=tuple(sorted(token for token in forbidden if token is not None)),
+        stop_ids=tuple(sorted({token for token in stops if token is not None})),
+    )
+
+
+def load_processor(settings: ModelSettings) -> Any:
+    """Load the processor (tokenizer, chat template, image preprocessing) with the pixel bounds of `settings`."""
+    looks_local = settings.path.startswith(("/", ".", "~")) or settings.path.count("/") != 1
+    if looks_local and not Path(settings.path).expanduser().is_dir():
+        raise UserError(f"model.path = {settings.path!r}: no such folder")
+    try:
+        processor = AutoProcessor.from_pretrained(
+            settings.path,
+            min_pixels=settings.min_pixels,
+            max_pixels=settings.max_pixels,
+            trust_remote_code=settings.trust_remote_code,
+        )
+    except (OSError, ValueError) as error:
+        raise UserError(f"model.path = {settings.path!r}: no processor: {_first_line(error)}") from error
+    if not hasattr(processor, "image_processor"):
+        raise UserError(f"model.path = {settings.path!r}: its processor takes no images")
+    return processor
+
+
+def choose_device(name: str) -> torch.device:
+    """Return the device that `model.device` names. Errors: `UserError` where `cuda` is asked for and missing."""
+    if name == "cuda" and not torch.cuda.is_available():
+        raise UserError("model.device = 'cuda': no CUDA device is available; use 'cpu' or 'auto'")
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(name)
+
+
+def freeze(model: PreTrainedModel, prefixes: Sequence[str]) -> None:
+    """Exclude parameters whose names start with a prefix from training. Errors: `UserError` where one matches none."""
+    names = [name for name, _ in model.named_parameters()]
+    for prefix in prefixes:
+        if not any(name.startswith(prefix) for name in names):
+            raise UserError(f"model.freeze: no parameter starts with {prefix!r}; the first is {names[0]!r}")
+    for name, parameter in model.named_parameters():
+        if name.startswith(tuple(prefixes)) if prefixes else False:
+            parameter.requires_grad_(False)
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0]

@@ -1,0 +1,152 @@
+"""The model being trained: scores groups and takes optimizer steps."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from observe_r1 import registry
+from observe_r1.config import ObjectiveSettings, OptimizerSettings
+from observe_r1.errors import UserError
+from observe_r1.model.loading import VisionLanguageModel
+from observe_r1.objective import policy_loss_terms
+from observe_r1.policy.packing import Pack, build_pack, plan_packs, select
+from observe_r1.policy.token_logprobs import TokenLogprobs, TokenScores
+from observe_r1.records import Group, TrainingBatch
+
+
+class Policy:
+    """Local policy: one process, one device, float32 master weights, AdamW."""
+
+    def __init__(
+        self,
+        vlm: VisionLanguageModel,
+        optimizer: OptimizerSettings,
+        objective: ObjectiveSettings,
+        *,
+        temperature: float = 1.0,
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
+        self.vlm = vlm
+        self.settings = optimizer
+        self.objective = objective
+        self.dtype = dtype
+        self.scorer = TokenLogprobs(vlm, temperature, optimizer.head_chunk)
+        self.parameters = [p for p in vlm.model.parameters() if p.requires_grad]
+        if not self.parameters:
+            raise UserError("model.freeze leaves no parameter to train")
+        self.optimizer = torch.optim.AdamW(
+            self.parameters,
+            lr=optimizer.lr,
+            betas=optimizer.betas,
+            eps=optimizer.eps,
+            weight_decay=optimizer.weight_decay,
+            fused=True,
+        )
+
+    @torch.no_grad()
+    def logprobs(self, groups: Sequence[Group]) -> tuple[Tensor, ...]:
+        """Return the log-probabilities of each group's response tokens: one (T,) tensor a group, on the CPU."""
+        parts: list[list[Tensor]] = [[] for _ in groups]
+        for spans in plan_packs(groups, self.settings.tokens_per_pack):
+            scores = self._score(build_pack(self.vlm, groups, spans))
+            sizes = [sum(groups[s.group].lengths[s.first : s.last]) for s in spans]
+            for span, part in zip(spans, scores.logprobs.cpu().split(sizes), strict=True):
+                parts[span.group].append(part)
+        return tuple(torch.cat(part) for part in parts)
+
+    def update(self, batch: TrainingBatch) -> dict[str, float]:
+        """Take one optimizer step on `batch` and return its metrics.
+
+        Groups without any weight in the loss are left out; a batch of nothing else takes no step.
+        Errors: `UserError` where the loss or the gradient is not finite; the weights are then as before.
+        """
+        active = [i for i in range(len(batch.groups)) if _teaches(batch, i)]
+        totals = UpdateTotals()
+        if not active:
+            return totals.metrics(grad_norm=0.0, lr=batch.learning_rate)
+        self.optimizer.zero_grad(set_to_none=True)
+        groups = [batch.groups[i] for i in active]
+        for spans in plan_packs(groups, self.settings.tokens_per_pack):
+            pack = build_pack(self.vlm, groups, spans)
+            self._accumulate(pack, batch, active, groups, totals)
+        grad_norm = float(torch.nn.utils.clip_grad_norm_(self.parameters, self.settings.max_grad_norm))
+        if not torch.isfinite(torch.tensor([totals.loss, grad_norm])).all():
+            self.optimizer.zero_grad(set_to_none=True)
+            raise UserError(
+                f"the loss ({totals.loss}) or its gradient's norm ({grad_norm}) is not finite: "
+                "lower optimizer.lr, or compute in float32 (model.dtype)"
+            )
+        for group in self.optimizer.param_groups:
+            group["lr"] = batch.learning_rate
+        self.optimizer.step()
+        return totals.metrics(grad_norm=grad_norm, lr=batch.learning_rate)
+
+    def _score(self, pack: Pack) -> TokenScores:
+        enabled = self.dtype != torch.float32
+        with torch.autocast(self.vlm.device.type, dtype=self.dtype if enabled else None, enabled=enabled):
+            return self.scorer(pack)
+
+    def _accumulate(
+        self, pack: Pack, batch: TrainingBatch, active: list[int], groups: list[Group], totals: "UpdateTotals"
+    ) -> None:
+        """Add one pack's gradient and metrics."""
+
+        def tokens(per_group: Sequence[Tensor]) -> Tensor:
+            chosen = [per_group[i] for i in active]
+            return select(chosen, groups, pack.spans).to(self.vlm.device)
+
+        scores = self._score(pack)
+        old = scores.logprobs.detach() if batch.old_logprobs is None else tokens(batch.old_logprobs)
+        terms, clipped = policy_loss_terms(
+            scores.logprobs, old, tokens(batch.advantages), self.objective.clip_low, self.objective.clip_high
+        )
+        loss = (tokens(batch.loss_weights) * terms).sum()
+        if batch.reference_logprobs is not None and batch.kl_weights is not None:
+            estimate = registry.load("kl estimator", self.objective.kl_estimator)
+            kl = estimate(scores.logprobs, tokens(batch.reference_logprobs))
+            loss = loss + (tokens(batch.kl_weights) * kl).sum()
+        loss.backward()
+        sampled = [torch.cat([c.logprobs for c in g.completions]) for g in batch.groups]
+        totals.add(loss, scores, old, clipped, tokens(sampled))
+
+
+class UpdateTotals:
+    """Sums over an update's packs, divided by tokens at the end."""
+
+    def __init__(self) -> None:
+        self.loss = 0.0
+        self.tokens = 0
+        self.sums: dict[str, float] = {}
+
+    def add(self, loss: Tensor, scores: TokenScores, old: Tensor, clipped: Tensor, sampled: Tensor) -> None:
+        """Add one pack. `approx_kl` is Schulman's k3 estimate of KL(old ‖ new)."""
+        with torch.no_grad():
+            change = scores.logprobs - old
+            values = {
+                "entropy": scores.entropy,
+                "clip_fraction": clipped.float(),
+                "approx_kl": change.exp() - 1 - change,
+                "logprob": scores.logprobs,
+                "sampler_difference": (scores.logprobs.exp() - sampled.exp()).abs(),
+            }
+            self.loss += float(loss)
+            self.tokens += len(old)
+            for name, value in values.items():
+                self.sums[name] = self.sums.get(name, 0.0) + float(value.sum())
+
+    def metrics(self, grad_norm: float, lr: float) -> dict[str, Any]:
+        """Return means over the update's response tokens, with the loss as it was minimised."""
+        means = {f"policy/{name}": value / self.tokens for name, value in self.sums.items()}
+        return means | {
+            "policy/loss": self.loss,
+            "policy/grad_norm": grad_norm,
+            "policy/lr": lr,
+            "policy/tokens": self.tokens,
+        }
+
+
+def _teaches(batch: TrainingBatch, index: int) -> bool:
+    in_kl = batch.kl_weights is not None and bool(batch.kl_weights[index].any())
+    return in_kl or bool((batch.advantages[index] * batch.loss_weights[index]).any())

@@ -1,0 +1,184 @@
+"""The embedded engine: samples from the model being trained, in its own process.
+
+A prompt is computed once and its cache shared by its G responses; finished rows leave the batch and waiting prompts enter.
+"""
+
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from observe_r1.model.forward import encode_images, hidden_states, rope_positions
+from observe_r1.model.loading import VisionLanguageModel
+from observe_r1.records import Completion, Prompt, Sampling
+from observe_r1.rollout.decode_layout import DecodeLayout, PrefillLayout
+from observe_r1.rollout.engine import OnGroup
+from observe_r1.rollout.sampling import next_tokens, response_uniforms
+
+_PREFILL_TOKENS = 16384  # prompts computed at once
+_FINISHED_SHARE = 8  # rows leave once one in so many has finished: each leaving copies the cache
+
+
+@dataclass(slots=True)
+class _Row:
+    """One response being drawn."""
+
+    prompt: int
+    number: int
+    ids: list[int] = field(default_factory=list)
+    logprobs: list[float] = field(default_factory=list)
+    finish: str = ""
+
+
+class EmbeddedEngine:
+    """Samples with `vlm`'s current weights; publishing new ones is only a new version number."""
+
+    def __init__(
+        self, vlm: VisionLanguageModel, *, max_rows: int = 256, dtype: torch.dtype = torch.float32
+    ) -> None:
+        self.vlm = vlm
+        self.max_rows = max_rows
+        self.dtype = dtype
+        self.version = 0
+
+    @torch.no_grad()
+    def generate(
+        self, prompts: Sequence[Prompt], sampling: Sampling, on_group: OnGroup | None = None
+    ) -> list[list[Completion]]:
+        """Return `sampling.n` completions a prompt; see `Engine.generate`."""
+        enabled = self.dtype != torch.float32
+        with torch.autocast(self.vlm.device.type, dtype=self.dtype if enabled else None, enabled=enabled):
+            return _Batch(self, prompts, sampling, on_group).run()
+
+
+class _Batch:
+    """One call of `generate`: the rows being decoded and the prompts still waiting."""
+
+    def __init__(
+        self, engine: EmbeddedEngine, prompts: Sequence[Prompt], sampling: Sampling, on_group: OnGroup | None
+    ) -> None:
+        self.vlm = engine.vlm
+        self.max_rows = engine.max_rows
+        self.version = engine.version
+        self.prompts = prompts
+        self.sampling = sampling
+        self.on_group = on_group
+        self.waiting = deque(range(len(prompts)))
+        self.done: list[dict[int, Completion]] = [{} for _ in prompts]
+        self.cache = DecodeLayout()
+        self.rows: list[_Row] = []
+        self.uniforms = torch.empty(0, sampling.max_new_tokens, dtype=torch.float64)
+        self.positions = torch.empty(0, dtype=torch.long, device=self.vlm.device)
+
+    def run(self) -> list[list[Completion]]:
+        """Decode until every response has ended."""
+        while self.waiting or self.rows:
+            while self.waiting and (not self.rows or len(self.rows) + self.sampling.n <= self.max_rows):
+                self._admit()
+            if self.rows:
+                self._step()
+        return [[group[number] for number in sorted(group)] for group in self.done]
+
+    def _admit(self) -> None:
+        """Prefill as many waiting prompts as there is room for and draw each response's first token."""
+        room = max(1, (self.max_rows - len(self.rows)) // self.sampling.n)
+        chosen = [self.waiting.popleft()]
+        tokens = len(self.prompts[chosen[0]].ids)
+        while self.waiting and len(chosen) < room:
+            tokens += len(self.prompts[self.waiting[0]].ids)
+            if tokens > _PREFILL_TOKENS:
+                break
+            chosen.append(self.waiting.popleft())
+
+        hidden, prefill, following = self._prefill([self.prompts[i] for i in chosen])
+        count = self.sampling.n
+        newcomers = [_Row(prompt, number) for prompt in chosen for number in range(count)]
+        uniforms = [response_uniforms(self.sampling, self.prompts[r.prompt].stream, r.number) for r in newcomers]
+        self.cache.admit(prefill, count)
+        self.rows += newcomers
+        self.uniforms = torch.cat([self.uniforms, torch.stack(uniforms)])
+        self.positions = torch.cat([self.positions, following.repeat_interleave(count)])
+        self._draw(hidden.repeat_interleave(count, dim=0), first=len(self.rows) - len(newcomers))
+        self._leave()
+
+    def _prefill(self, prompts: list[Prompt]) -> tuple[Tensor, PrefillLayout, Tensor]:
+        """Return the last hidden state (N, hidden) of each prompt, its cache and the position that follows it (N,)."""
+        model, device = self.vlm.model, self.vlm.device
+        layout = PrefillLayout([len(p.ids) for p in prompts], device)
+        positions = [rope_positions(model, p) for p in prompts]
+        hidden = hidden_states(
+            model,
+            torch.cat([p.ids for p in prompts])[None].to(device),
+            torch.cat(positions, dim=1)[:, None].to(device),
+            layout=layout,
+            images=encode_images(model, prompts),
+        )
+        last = torch.tensor(layout.prompts, device=device).cumsum(0) - 1
+        following = torch.tensor([int(p.max()) + 1 for p in positions], device=device)
+        return hidden[0, last], layout, following
+
+    def _step(self) -> None:
+        """One forward over all rows, one token each."""
+        ids = torch.tensor([[row.ids[-1]] for row in self.rows], device=self.vlm.device)
+        self.cache.grow()
+        hidden = hidden_states(
+            self.vlm.model, ids, self.positions.expand(3, -1)[:, :, None], layout=self.cache
+        )
+        self.cache.advance()
+        self.positions = self.positions + 1
+        self._draw(hidden[:, 0], first=0)
+        self._leave()
+
+    def _draw(self, hidden: Tensor, first: int) -> None:
+        """Append one token to each of the rows from `first` on; rows already finished are only passing time."""
+        logits = self.vlm.model.lm_head(hidden)
+        rows = self.rows[first:]
+        at = torch.tensor([len(row.ids) if not row.finish else 0 for row in rows])
+        uniforms = self.uniforms[first:].gather(1, at[:, None])[:, 0]
+        tokens, logprobs = next_tokens(logits, uniforms, self.sampling, self.vlm.forbidden)
+        for row, token, logprob in zip(rows, tokens.tolist(), logprobs.tolist(), strict=True):
+            if not row.finish:
+                row.ids.append(token)
+                row.logprobs.append(logprob)
+                row.finish = self._finish(row)
+                if row.finish:
+                    self._complete(row)
+
+    def _finish(self, row: _Row) -> str:
+        if row.ids[-1] in self.vlm.stop_ids or self._stop_string(row):
+            return "stop"
+        return "length" if len(row.ids) == self.sampling.max_new_tokens else ""
+
+    def _stop_string(self, row: _Row) -> bool:
+        """Whether the last token completes a stop string; every token is at least one byte, so a short tail will do."""
+        if not self.sampling.stop:
+            return False
+        tail = max(len(stop.encode()) for stop in self.sampling.stop)
+        text = self.vlm.processor.tokenizer.decode(row.ids[-tail:], skip_special_tokens=True)
+        return any(stop in text for stop in self.sampling.stop)
+
+    def _complete(self, row: _Row) -> None:
+        group = self.done[row.prompt]
+        group[row.number] = Completion(
+            ids=torch.tensor(row.ids),
+            logprobs=torch.tensor(row.logprobs),
+            text=self.vlm.processor.tokenizer.decode(row.ids, skip_special_tokens=True),
+            version=self.version,
+            finish="stop" if row.finish == "stop" else "length",
+        )
+        if self.on_group is not None and len(group) == self.sampling.n:
+            self.on_group(row.prompt, [group[number] for number in range(self.sampling.n)])
+
+    def _leave(self) -> None:
+        """Drop finished rows from batch and cache, once they are many enough to be worth a copy."""
+        staying = [i for i, row in enumerate(self.rows) if not row.finish]
+        if len(staying) == len(self.rows) or (len(self.rows) - len(staying)) * _FINISHED_SHARE < len(self.rows):
+            return
+        kept = torch.tensor(staying, dtype=torch.long)
+        self.rows = [self.rows[i] for i in staying]
+        self.uniforms = self.uniforms[kept]
+        kept = kept.to(self.vlm.device)
+        self.positions = self.positions[kept]
+        self.cache.keep(kept)

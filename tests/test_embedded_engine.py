@@ -1,0 +1,189 @@
+"""The embedded engine against transformers' own generate, the policy's forward, and brute force."""
+
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tiny import IMAGE, STOP, VIDEO, plain_copy, plain_logprobs, random_model, random_prompt
+
+from observe_r1.records import Group, Sampling
+from observe_r1.rollout.embedded import EmbeddedEngine
+from observe_r1.rollout.sampling import next_tokens, response_uniforms
+
+
+def prompts(dtype=torch.float32):
+    generator = torch.Generator().manual_seed(3)
+    shapes = [([(4, 6)], 5), ([], 12), ([(4, 4), (8, 4)], 3), ([(6, 4)], 20)]
+    return [random_prompt(g, t, generator, dtype, stream=i) for i, (g, t) in enumerate(shapes)]
+
+
+def engine(max_rows=64, dtype=torch.float32, **model):
+    return EmbeddedEngine(random_model(dtype=dtype, scale=0.12, **model), max_rows=max_rows)
+
+
+def test_logprobs_agree_with_transformers_under_temperature():
+    sampler, sampling = engine(), Sampling(n=3, temperature=0.8, max_new_tokens=20, seed=1)
+    reference = plain_copy(sampler.vlm)
+    for prompt, group in zip(prompts(), sampler.generate(prompts(), sampling), strict=True):
+        for completion in group:
+            with torch.no_grad():
+                expected = plain_logprobs(reference, prompt, completion.ids, 0.8)
+            torch.testing.assert_close(completion.logprobs, expected, atol=1e-4, rtol=0)
+
+
+def test_greedy_is_what_transformers_generates():
+    sampler = engine(seed=5)
+    reference = plain_copy(sampler.vlm).eval()
+    for prompt, (completion,) in zip(
+        prompts(), sampler.generate(prompts(), Sampling(temperature=0, max_new_tokens=15)), strict=True
+    ):
+        reference.model.rope_deltas = None
+        images = {"pixel_values": prompt.pixel_values, "image_grid_thw": prompt.image_grid}
+        expected = reference.generate(
+            input_ids=prompt.ids[None],
+            attention_mask=torch.ones_like(prompt.ids)[None],
+            mm_token_type_ids=prompt.token_types[None],
+            **(images if prompt.pixel_values is not None else {}),
+            max_new_tokens=15,
+            do_sample=False,
+            eos_token_id=STOP,
+            pad_token_id=0,
+            suppress_tokens=[IMAGE, VIDEO],
+        )[0, len(prompt.ids) :]
+        assert completion.ids.tolist() == expected.tolist()
+
+
+@pytest.mark.parametrize("max_rows", [1, 3, 5, 64])
+def test_a_response_does_not_depend_on_the_batch(max_rows):
+    sampling = Sampling(n=3, max_new_tokens=25, seed=7)
+    together = engine(max_rows).generate(prompts(), sampling)
+    for i, prompt in enumerate(prompts()):
+        alone = engine(64).generate([prompt], sampling)[0]
+        assert [c.ids.tolist() for c in together[i]] == [c.ids.tolist() for c in alone]
+
+
+def test_seed_prompt_and_number_each_give_another_stream():
+    base = Sampling(n=2, max_new_tokens=8)
+    streams = [
+        response_uniforms(base, 0, 0),
+        response_uniforms(base, 0, 1),
+        response_uniforms(base, 1, 0),
+        response_uniforms(Sampling(n=2, max_new_tokens=8, seed=1), 0, 0),
+    ]
+    assert len({tuple(s.tolist()) for s in streams}) == 4
+    torch.testing.assert_close(response_uniforms(base, 0, 0), streams[0])
+
+
+def test_prompts_and_their_images_are_computed_once(monkeypatch):
+    sampler = engine()
+    tokens, pixels = [], []
+    model = sampler.vlm.model
+    model.model.visual.patch_embed.register_forward_hook(lambda _, args, out: pixels.append(len(out)))
+    model.model.language_model.register_forward_hook(
+        lambda _, args, kwargs, out: tokens.append(kwargs["inputs_embeds"].shape[:2].numel()), with_kwargs=True
+    )
+    sampler.generate(prompts(), Sampling(n=8, max_new_tokens=4))
+    assert sum(pixels) == sum(len(p.pixel_values) for p in prompts() if p.pixel_values is not None)
+    assert tokens[0] == sum(len(p.ids) for p in prompts())
+    assert all(count <= 4 * 8 for count in tokens[1:])
+
+
+def test_placeholders_are_never_sampled():
+    sampler = engine()
+    with torch.no_grad():
+        sampler.vlm.model.lm_head.weight[[IMAGE, VIDEO]] *= 40
+    sampled = torch.cat([c.ids for g in sampler.generate(prompts(), Sampling(n=8, max_new_tokens=12)) for c in g])
+    assert not torch.isin(sampled, torch.tensor([IMAGE, VIDEO])).any()
+
+
+def test_ends_at_stop_token_stop_string_or_limit():
+    sampler = engine()
+    free = [c for g in sampler.generate(prompts(), Sampling(n=16, max_new_tokens=60)) for c in g]
+    stopped = [c for c in free if c.finish == "stop"]
+    assert stopped and all(c.ids[-1] == STOP and STOP not in c.ids[:-1] for c in stopped)
+    assert all(len(c.ids) == 60 for c in free if c.finish == "length")
+
+    longest = max(free, key=lambda c: len(c.text))
+    mark = longest.text[10:12]
+    cut = [c for g in sampler.generate(prompts(), Sampling(n=16, max_new_tokens=60, stop=(mark,))) for c in g]
+    for before, after in zip(free, cut, strict=True):
+        expected = before.text.find(mark)
+        assert after.text == (before.text if expected < 0 else before.text[: expected + 2])
+        assert after.finish == ("stop" if expected >= 0 else before.finish)
+
+
+def test_groups_are_reported_once_when_complete():
+    sampler, seen = engine(max_rows=4), {}
+    result = sampler.generate(prompts(), Sampling(n=3, max_new_tokens=30), lambda i, g: seen.setdefault(i, g))
+    assert {i: [c.text for c in g] for i, g in seen.items()} == {
+        i: [c.text for c in g] for i, g in enumerate(result)
+    }
+
+
+def test_completions_bear_the_version_of_the_weights():
+    sampler = engine()
+    sampler.version = 3
+    assert {c.version for g in sampler.generate(prompts(), Sampling(max_new_tokens=2)) for c in g} == {3}
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    logits=st.lists(st.floats(-6, 6), min_size=4, max_size=12),
+    top_k=st.integers(0, 12),
+    top_p=st.floats(0.05, 1),
+    temperature=st.floats(0.2, 3),
+)
+def test_truncated_distribution_matches_brute_force(logits, top_k, top_p, temperature):
+    """Sweep the uniform over a fine grid: frequencies must be the probabilities computed token by token."""
+    sampling = Sampling(temperature=temperature, top_k=top_k, top_p=top_p)
+    row = torch.tensor(logits)
+    grid = (torch.arange(4000, dtype=torch.float64) + 0.5) / 4000
+    tokens, logprobs = next_tokens(row.expand(4000, -1), grid, sampling, forbidden=[1])
+
+    weights = [0.0 if i == 1 else math.exp(float(x) / temperature) for i, x in enumerate(row.tolist())]
+    ranked = sorted((i for i in range(len(weights)) if i != 1), key=lambda i: -weights[i])
+    if top_k:
+        ranked = [i for i in ranked if weights[i] >= weights[ranked[min(top_k, len(ranked)) - 1]]]
+    total, kept, mass = sum(weights[i] for i in ranked), [], 0.0
+    for i in ranked:
+        if mass < top_p * (1 - 1e-9) or top_p == 1:
+            kept.append(i)
+        mass += weights[i] / total
+    expected = {i: weights[i] / sum(weights[j] for j in kept) for i in kept}
+    for i in range(len(weights)):
+        share = float((tokens == i).float().mean())
+        assert abs(share - expected.get(i, 0.0)) < 2e-3 or _on_the_edge(weights, ranked, top_p)
+    if not _on_the_edge(weights, ranked, top_p):
+        for token, logprob in {(t, round(lp, 5)) for t, lp in zip(tokens.tolist(), logprobs.tolist(), strict=True)}:
+            assert abs(math.log(expected[token]) - logprob) < 1e-3
+
+
+def _on_the_edge(weights, ranked, top_p):
+    """Whether float32 and Python may cut the nucleus, or break a tie, at different tokens."""
+    total, mass = sum(weights[i] for i in ranked), 0.0
+    ties = len({weights[i] for i in ranked}) < len(ranked)
+    for i in ranked:
+        mass += weights[i] / total
+        if abs(mass - top_p) < 1e-5:
+            return True
+    return ties
+
+
+def test_policy_scores_what_the_engine_sampled():
+    from observe_r1.policy.packing import build_pack, plan_packs
+    from observe_r1.policy.token_logprobs import TokenLogprobs
+
+    sampler = engine(seed=9)
+    groups = [
+        Group(None, p, tuple(g), torch.zeros(4), torch.zeros(4, dtype=torch.bool))
+        for p, g in zip(
+            prompts(), sampler.generate(prompts(), Sampling(n=4, temperature=1.3, max_new_tokens=30)), strict=True
+        )
+    ]
+    scorer = TokenLogprobs(sampler.vlm, 1.3, chunk=64)
+    (spans,) = plan_packs(groups, 100_000)
+    scores = scorer(build_pack(sampler.vlm, groups, spans))
+    sampled = torch.cat([c.logprobs for g in groups for c in g.completions])
+    torch.testing.assert_close(scores.logprobs.detach(), sampled, atol=1e-4, rtol=0)
