@@ -130,7 +130,7 @@ def random_group(
 
 
 def plain_copy(vlm: VisionLanguageModel) -> Qwen2_5_VLForConditionalGeneration:
-    """The same weights in an untouched transformers model. SDPA: its eager softmax is float32 whatever the model's type."""
+    """The same weights in an untouched transformers model; SDPA, because its eager softmax is always float32."""
     config = Qwen2_5_VLConfig.from_dict(vlm.model.config.to_dict())
     model = Qwen2_5_VLForConditionalGeneration._from_config(config, attn_implementation="sdpa")
     model = model.to(vlm.model.dtype)
@@ -139,7 +139,10 @@ def plain_copy(vlm: VisionLanguageModel) -> Qwen2_5_VLForConditionalGeneration:
 
 
 def plain_logprobs(
-    model: Qwen2_5_VLForConditionalGeneration, prompt: Prompt, response: torch.Tensor, temperature: float = 1.0
+    model: Qwen2_5_VLForConditionalGeneration,
+    prompt: Prompt,
+    response: torch.Tensor,
+    temperature: float = 1.0,
 ) -> torch.Tensor:
     """(R,): transformers' own forward on one prompt and one response, positions its own."""
     ids = torch.cat([prompt.ids, response])[None]

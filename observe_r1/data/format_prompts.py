@@ -6,7 +6,7 @@ from observe_r1.registry import nearest
 
 FORMAT_PROMPTS: dict[str, str] = {
     "observe": (
-        "First describe what the image shows that matters for the question, between <observe> and </observe>. "
+        "First describe what the image shows that bears on the question, between <observe> and </observe>. "
         "Then reason step by step between <think> and </think>. "
         "Finally give only the final answer between <answer> and </answer>."
     ),
@@ -15,7 +15,7 @@ FORMAT_PROMPTS: dict[str, str] = {
         "Then give only the final answer between <answer> and </answer>."
     ),
 }
-"""Named after the tags that the response must begin with; the format reward has templates of the same names."""
+"""Named after the tag that the response begins with; the format reward has templates of the same names."""
 
 
 def apply_format_prompt(messages: tuple[Message, ...], name: str, place: str) -> tuple[Message, ...]:
@@ -24,7 +24,7 @@ def apply_format_prompt(messages: tuple[Message, ...], name: str, place: str) ->
     Args:
         messages: A chat as in `Example.messages`, its last turn the user's.
         name: A key of `FORMAT_PROMPTS`, or `none`, which returns the chat as it is.
-        place: `system` puts the prompt into the system message, after whatever one that is already there says;
+        place: `system` puts the prompt into the system message, after the text of one that is already there;
             `suffix` puts it after the last turn.
 
     Errors: `UserError` for an unknown name or place.

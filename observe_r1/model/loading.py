@@ -84,8 +84,10 @@ def load_processor(settings: ModelSettings) -> Any:
     try:
         processor = AutoProcessor.from_pretrained(
             settings.path,
-            min_pixels=settings.min_pixels,
-            max_pixels=settings.max_pixels,
+            size={
+                "shortest_edge": settings.min_pixels,
+                "longest_edge": settings.max_pixels,
+            },  # both in pixels
             trust_remote_code=settings.trust_remote_code,
         )
     except (OSError, ValueError) as error:

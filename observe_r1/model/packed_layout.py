@@ -9,7 +9,7 @@ rule is FlexAttention's block mask, which skips empty blocks (PyTorch documentat
 """
 
 from collections.abc import Callable, Sequence
-from functools import cached_property
+from functools import cache, cached_property
 from itertools import chain
 
 import torch
@@ -17,7 +17,11 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex_attention
 
-_compiled_flex_attention: Callable[..., Tensor] = torch.compile(flex_attention)
+
+@cache
+def _compiled_flex_attention() -> Callable[..., Tensor]:
+    """Compiled on first use, on CUDA: torch's compiler takes seconds to import."""
+    return torch.compile(flex_attention)
 
 
 class PackedLayout:
@@ -46,7 +50,7 @@ class PackedLayout:
     def attend(self, query: Tensor, key: Tensor, value: Tensor, scaling: float, layer: int) -> Tensor:
         """Return the attention's output (1, H, T, D); see `AttentionLayout`."""
         if query.is_cuda:
-            return _compiled_flex_attention(
+            return _compiled_flex_attention()(
                 query, key, value, block_mask=self.block_mask, scale=scaling, enable_gqa=True
             )
         return self._attend_in_parts(query[0], key[0], value[0], scaling)[None]
@@ -82,10 +86,7 @@ class PackedLayout:
         spans = list(zip(self.prompts, self.responses, strict=True))
         group = self._per_token(i for i, (prompt, rest) in enumerate(spans) for _ in range(prompt + sum(rest)))
         response = self._per_token(
-            number
-            for prompt, rest in spans
-            for number, length in enumerate([prompt, *rest])
-            for _ in range(length)
+            number for prompt, rest in spans for number, length in enumerate([prompt, *rest]) for _ in range(length)
         )
 
         def sees(batch: Tensor, head: Tensor, q: Tensor, k: Tensor) -> Tensor:

@@ -11,8 +11,9 @@ from observe_r1.config import ObjectiveSettings, OptimizerSettings
 from observe_r1.errors import UserError
 from observe_r1.model.loading import VisionLanguageModel
 from observe_r1.objective import policy_loss_terms
-from observe_r1.policy.packing import Pack, build_pack, plan_packs, select
-from observe_r1.policy.token_logprobs import TokenLogprobs, TokenScores
+from observe_r1.policy.packing import Pack, select
+from observe_r1.policy.scoring import GroupScorer
+from observe_r1.policy.token_logprobs import TokenScores
 from observe_r1.records import Group, TrainingBatch
 
 
@@ -28,11 +29,10 @@ class Policy:
         temperature: float = 1.0,
         dtype: torch.dtype = torch.float32,
     ) -> None:
-        self.vlm = vlm
         self.settings = optimizer
         self.objective = objective
-        self.dtype = dtype
-        self.scorer = TokenLogprobs(vlm, temperature, optimizer.head_chunk)
+        self.scorer = GroupScorer(vlm, optimizer, temperature=temperature, dtype=dtype)
+        self.device = vlm.device
         self.parameters = [p for p in vlm.model.parameters() if p.requires_grad]
         if not self.parameters:
             raise UserError("model.freeze leaves no parameter to train")
@@ -45,16 +45,9 @@ class Policy:
             fused=True,
         )
 
-    @torch.no_grad()
     def logprobs(self, groups: Sequence[Group]) -> tuple[Tensor, ...]:
         """Return the log-probabilities of each group's response tokens: one (T,) tensor a group, on the CPU."""
-        parts: list[list[Tensor]] = [[] for _ in groups]
-        for spans in plan_packs(groups, self.settings.tokens_per_pack):
-            scores = self._score(build_pack(self.vlm, groups, spans))
-            sizes = [sum(groups[s.group].lengths[s.first : s.last]) for s in spans]
-            for span, part in zip(spans, scores.logprobs.cpu().split(sizes), strict=True):
-                parts[span.group].append(part)
-        return tuple(torch.cat(part) for part in parts)
+        return self.scorer.logprobs(groups)
 
     def update(self, batch: TrainingBatch) -> dict[str, float]:
         """Take one optimizer step on `batch` and return its metrics.
@@ -68,8 +61,7 @@ class Policy:
             return totals.metrics(grad_norm=0.0, lr=batch.learning_rate)
         self.optimizer.zero_grad(set_to_none=True)
         groups = [batch.groups[i] for i in active]
-        for spans in plan_packs(groups, self.settings.tokens_per_pack):
-            pack = build_pack(self.vlm, groups, spans)
+        for pack in self.scorer.packs(groups):
             self._accumulate(pack, batch, active, groups, totals)
         grad_norm = float(torch.nn.utils.clip_grad_norm_(self.parameters, self.settings.max_grad_norm))
         if not torch.isfinite(torch.tensor([totals.loss, grad_norm])).all():
@@ -83,11 +75,6 @@ class Policy:
         self.optimizer.step()
         return totals.metrics(grad_norm=grad_norm, lr=batch.learning_rate)
 
-    def _score(self, pack: Pack) -> TokenScores:
-        enabled = self.dtype != torch.float32
-        with torch.autocast(self.vlm.device.type, dtype=self.dtype if enabled else None, enabled=enabled):
-            return self.scorer(pack)
-
     def _accumulate(
         self, pack: Pack, batch: TrainingBatch, active: list[int], groups: list[Group], totals: "UpdateTotals"
     ) -> None:
@@ -95,9 +82,9 @@ class Policy:
 
         def tokens(per_group: Sequence[Tensor]) -> Tensor:
             chosen = [per_group[i] for i in active]
-            return select(chosen, groups, pack.spans).to(self.vlm.device)
+            return select(chosen, groups, pack.spans).to(self.device)
 
-        scores = self._score(pack)
+        scores = self.scorer.score(pack)
         old = scores.logprobs.detach() if batch.old_logprobs is None else tokens(batch.old_logprobs)
         terms, clipped = policy_loss_terms(
             scores.logprobs, old, tokens(batch.advantages), self.objective.clip_low, self.objective.clip_high
@@ -131,7 +118,7 @@ class UpdateTotals:
                 "logprob": scores.logprobs,
                 "sampler_difference": (scores.logprobs.exp() - sampled.exp()).abs(),
             }
-            self.loss += float(loss)
+            self.loss += float(loss.detach())
             self.tokens += len(old)
             for name, value in values.items():
                 self.sums[name] = self.sums.get(name, 0.0) + float(value.sum())

@@ -39,9 +39,9 @@ class TokenLogprobs(nn.Module):
         """Score the response tokens of `pack` under the distribution that is sampled from: logits over temperature,
         placeholder tokens excluded."""
         images = encode_images(self.model, pack.prompts)
-        hidden = hidden_states(
-            self.model, pack.ids[None], pack.positions[:, None], layout=pack.layout, images=images
-        )[0]
+        hidden = hidden_states(self.model, pack.ids[None], pack.positions[:, None], layout=pack.layout, images=images)[
+            0
+        ]
         logprobs, entropies = [], []
         chunks = pack.predictors.split(self.chunk), pack.targets.split(self.chunk)
         for predictors, targets in zip(*chunks, strict=True):

@@ -35,9 +35,7 @@ class _Row:
 class EmbeddedEngine:
     """Samples with `vlm`'s current weights; publishing new ones is only a new version number."""
 
-    def __init__(
-        self, vlm: VisionLanguageModel, *, max_rows: int = 256, dtype: torch.dtype = torch.float32
-    ) -> None:
+    def __init__(self, vlm: VisionLanguageModel, *, max_rows: int = 256, dtype: torch.dtype = torch.float32) -> None:
         self.vlm = vlm
         self.max_rows = max_rows
         self.dtype = dtype
@@ -123,9 +121,7 @@ class _Batch:
         """One forward over all rows, one token each."""
         ids = torch.tensor([[row.ids[-1]] for row in self.rows], device=self.vlm.device)
         self.cache.grow()
-        hidden = hidden_states(
-            self.vlm.model, ids, self.positions.expand(3, -1)[:, :, None], layout=self.cache
-        )
+        hidden = hidden_states(self.vlm.model, ids, self.positions.expand(3, -1)[:, :, None], layout=self.cache)
         self.cache.advance()
         self.positions = self.positions + 1
         self._draw(hidden[:, 0], first=0)

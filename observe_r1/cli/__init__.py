@@ -1,0 +1,1 @@
+"""The `observe-r1` command: one thin file a verb."""

@@ -1,0 +1,101 @@
+"""What the demo says at its end: a table by difficulty, three answers, a summary and a picture."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from observe_r1.cli.demo_evaluation import HeldOut
+from observe_r1.evaluation.accuracy import Graded, summary
+from observe_r1.report.demo_figure import draw_demo
+from observe_r1.training.run_folder import write_atomic
+
+
+def report(demo: Path, before: HeldOut, after: HeldOut, seconds: dict[str, float]) -> None:
+    """Print the result and write `summary.json` and `demo.png` into `demo`."""
+    result: dict[str, Any] = {
+        "before": summary(before.graded),
+        "after": summary(after.graded),
+        "by_difficulty": by_objects(before, after),
+        "seconds": seconds | {"total": round(sum(seconds.values()), 1)},
+    }
+    write_atomic(demo / "summary.json", json.dumps(result, indent=2) + "\n")
+    draw_demo(result, demo / "rl" / "metrics.jsonl", demo / "demo.png")
+    console = Console()
+    console.print(_table(result))
+    for number in _telling(before, after):
+        console.print(_example(before.graded[number], after.graded[number]))
+    times = ", ".join(f"{name} {value:.0f} s" for name, value in result["seconds"].items())
+    console.print(f"time: {times}", highlight=False)
+    console.print(
+        f"wrote {demo / 'summary.json'}, {demo / 'demo.png'} and the model in {demo / 'rl' / 'model'}",
+        highlight=False,
+        soft_wrap=True,
+    )
+
+
+def by_objects(before: HeldOut, after: HeldOut) -> list[dict[str, Any]]:
+    """Return accuracy before and after by the number of objects in the picture."""
+    levels = []
+    for objects in sorted(set(before.objects)):
+        places = [i for i, level in enumerate(before.objects) if level == objects]
+        shares = {
+            name: sum(graded[i].correct for i in places) / len(places)
+            for name, graded in (("before", before.graded), ("after", after.graded))
+        }
+        levels.append({"objects": objects, "questions": len(places), **shares})
+    return levels
+
+
+def _table(result: dict[str, Any]) -> Table:
+    table = Table(title="Held-out accuracy by number of objects (greedy)", title_justify="left")
+    for name in ("objects", "questions", "before", "after", "change"):
+        table.add_column(name, justify="right")
+    for level in result["by_difficulty"]:
+        change = level["after"] - level["before"]
+        table.add_row(
+            str(level["objects"]),
+            str(level["questions"]),
+            f"{level['before']:.1%}",
+            f"{level['after']:.1%}",
+            f"{100 * change:+.1f}",
+        )
+    table.add_section()
+    before, after = result["before"], result["after"]
+    questions = sum(level["questions"] for level in result["by_difficulty"])
+    change = after["accuracy"] - before["accuracy"]
+    table.add_row(
+        "all", str(questions), f"{before['accuracy']:.1%}", f"{after['accuracy']:.1%}", f"{100 * change:+.1f}"
+    )
+    table.add_row("format", "", f"{before['format']:.1%}", f"{after['format']:.1%}", "")
+    return table
+
+
+def _telling(before: HeldOut, after: HeldOut) -> list[int]:
+    """Choose three questions: easy, middling and hard ones that training mended, where there are such."""
+    mended = [
+        i
+        for i, (old, new) in enumerate(zip(before.graded, after.graded, strict=True))
+        if new.correct and not old.correct
+    ]
+    pool = mended if len(mended) >= 3 else list(range(len(after.graded)))
+    return [pool[len(pool) * part // 6] for part in (1, 3, 5)]
+
+
+def _example(before: Graded, after: Graded) -> Text:
+    """Show one question; what a model wrote is printed as plain text, never as markup."""
+    question = after.example.messages[-1]["content"][-1]["text"]
+    lines = [
+        (f"\n{after.example.images[0]!s}\n", "dim"),
+        (f"{question}  (answer: {after.example.answer})\n", "bold"),
+        (f"before: {_printable(before.response)}\n", ""),
+        (f"after:  {_printable(after.response)}", ""),
+    ]
+    return Text.assemble(*lines)
+
+
+def _printable(text: str) -> str:
+    return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in text)

@@ -1,0 +1,61 @@
+"""The `observe-r1` command: finds the verb, and turns errors into exit codes."""
+
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+
+from observe_r1 import __version__
+from observe_r1.cli.terminal import show
+from observe_r1.errors import UserError
+from observe_r1.registry import nearest
+
+VERBS = {
+    "train": ("observe_r1.cli.train", "train a vision-language model by reinforcement learning"),
+    "sft": ("observe_r1.cli.sft", "warm-start a model on demonstrations (supervised fine-tuning)"),
+    "demo": (
+        "observe_r1.cli.demo",
+        "watch a tiny model learn to look first, then reason; no GPU, no downloads",
+    ),
+}
+"""Each verb's module, which has `run(argv: list[str]) -> int`, and its line in the help."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code: 0 done, 2 bad input (one line on stderr), 130 interrupted.
+
+    Every other exception is a bug of ours and keeps its traceback.
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    try:
+        return _dispatch(arguments)
+    except UserError as error:
+        print(f"observe-r1: error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("observe-r1: interrupted", file=sys.stderr)
+        return 130
+
+
+def _dispatch(arguments: list[str]) -> int:
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        show(_usage())
+        return 0
+    verb, rest = arguments[0], arguments[1:]
+    if verb in ("-V", "--version"):
+        show(f"observe-r1 {__version__}\n")
+        return 0
+    if verb not in VERBS:
+        raise UserError(f"unknown command {verb!r}{nearest(verb, list(VERBS))}; `observe-r1 --help` lists them")
+    return int(import_module(VERBS[verb][0]).run(rest))
+
+
+def _usage() -> str:
+    width = max(len(verb) for verb in VERBS)
+    verbs = "\n".join(f"  {verb:<{width}}  {summary}" for verb, (_, summary) in VERBS.items())
+    return (
+        "Usage: observe-r1 COMMAND [options]\n\n"
+        "Reinforcement learning that teaches a vision-language model to look first, then reason.\n\n"
+        f"Commands:\n{verbs}\n\n"
+        "  observe-r1 COMMAND --help  explains every setting of a command\n"
+        "  observe-r1 --version       prints the version\n"
+    )

@@ -1,0 +1,56 @@
+"""`observe-r1 sft`: the warm start on demonstrations."""
+
+import contextlib
+import math
+
+from observe_r1.cli.options import parse_settings
+from observe_r1.config import SFTSettings
+
+
+def run(argv: list[str]) -> int:
+    """Parse the settings and fine-tune. Returns 0, or 130 after Ctrl-C."""
+    settings = parse_settings(SFTSettings, argv, verb="sft")
+    return fine_tune_model(settings)
+
+
+def fine_tune_model(settings: SFTSettings, label: str = "sft") -> int:
+    """Fine-tune as `settings` say, writing the run folder. Returns 0, or 130 where Ctrl-C ended it early."""
+    from observe_r1.cli import parts
+    from observe_r1.config import ObjectiveSettings
+    from observe_r1.data import load_data
+    from observe_r1.model.loading import load_model
+    from observe_r1.policy.policy import Policy
+    from observe_r1.training.interrupt import StopRequest
+    from observe_r1.training.progress import Progress
+    from observe_r1.training.run_folder import RunFolder
+    from observe_r1.training.sft import fine_tune
+    from observe_r1.training.sinks import open_sinks
+
+    parts.prepare_process(settings.run)
+    examples = load_data(settings.data, settings.run.seed, require_answer=False)
+    vlm = load_model(settings.model)
+    dtype = parts.compute_dtype(settings.model)
+    policy = Policy(vlm, settings.optimizer, ObjectiveSettings(), dtype=dtype)
+    prompts = settings.run.prompts or round(settings.run.epochs * len(examples))
+    steps = settings.run.steps or math.ceil(prompts / settings.optimizer.minibatch)
+
+    with contextlib.ExitStack() as stack:
+        folder = stack.enter_context(RunFolder(settings.run.output, settings))
+        sinks = open_sinks(folder.path, settings.run)
+        for sink in sinks:
+            stack.callback(sink.close)
+        view = stack.enter_context(Progress(label, steps))
+        stop = stack.enter_context(StopRequest(view.note))
+        limit = None if settings.run.steps else prompts
+        stream = parts.prompt_stream(examples, vlm, settings.data, settings.run.seed, limit, view.note)
+        stack.callback(stream.close)
+
+        def on_step(step: int, metrics: dict[str, float]) -> None:
+            for sink in sinks:
+                sink.write(step, metrics)
+            view.update(step, metrics)
+
+        taken = fine_tune(policy, stream, vlm.processor.tokenizer, settings, steps, on_step, stop)
+        line = parts.save_final(vlm, folder, taken, stop.requested)
+    print(line)
+    return 130 if stop.requested else 0

@@ -1,0 +1,72 @@
+"""`observe-r1 train`: reinforcement learning on questions with verifiable answers."""
+
+import contextlib
+from collections.abc import Sequence
+from typing import Any
+
+from observe_r1.cli.options import parse_settings
+from observe_r1.config import TrainSettings
+
+
+def run(argv: list[str]) -> int:
+    """Parse the settings and train. Returns 0, or 130 after Ctrl-C."""
+    settings = parse_settings(TrainSettings, argv, verb="train")
+    return train_model(settings)
+
+
+def train_model(settings: TrainSettings, label: str = "train") -> int:
+    """Train as `settings` say, writing the run folder. Returns 0, or 130 where Ctrl-C ended it early."""
+    from observe_r1.cli import parts
+    from observe_r1.data import load_data
+    from observe_r1.model.loading import load_model
+    from observe_r1.policy.policy import Policy
+    from observe_r1.policy.scoring import GroupScorer
+    from observe_r1.registry import load
+    from observe_r1.rewards import Scorer
+    from observe_r1.training.batches import Batcher
+    from observe_r1.training.interrupt import StopRequest
+    from observe_r1.training.loop import RunLength, train
+    from observe_r1.training.progress import Progress
+    from observe_r1.training.run_folder import RunFolder
+    from observe_r1.training.sampler import GroupSampler
+    from observe_r1.training.sinks import open_sinks
+    from observe_r1.training.weight_sync import SharedWeights
+
+    parts.prepare_process(settings.run)
+    examples = load_data(settings.data, settings.run.seed)
+    vlm = load_model(settings.model)
+    temperature, dtype = settings.rollout.temperature, parts.compute_dtype(settings.model)
+    policy = Policy(vlm, settings.optimizer, settings.objective, temperature=temperature, dtype=dtype)
+    reference = None
+    if settings.objective.kl_coef > 0:
+        frozen = load_model(settings.model)
+        frozen.model.requires_grad_(False)
+        reference = GroupScorer(frozen, settings.optimizer, temperature=temperature, dtype=dtype)
+    engine = load("engine", settings.rollout.engine)(vlm, max_rows=settings.rollout.max_rows, dtype=dtype)
+    length = RunLength(settings.run, len(examples))
+
+    with contextlib.ExitStack() as stack:
+        folder = stack.enter_context(RunFolder(settings.run.output, settings))
+        sinks = open_sinks(folder.path, settings.run)
+        for sink in sinks:
+            stack.callback(sink.close)
+        scorer = stack.enter_context(Scorer(settings.rewards))
+        view = stack.enter_context(Progress(label, settings.run.steps))
+        stop = stack.enter_context(StopRequest(view.note))
+        stream = parts.prompt_stream(examples, vlm, settings.data, settings.run.seed, length.prompts, view.note)
+        stack.callback(stream.close)
+        sampler = GroupSampler(engine, stream, scorer, settings.rollout, settings.objective, settings.run.seed)
+
+        def on_step(step: int, metrics: dict[str, float], rows: Sequence[dict[str, Any]]) -> None:
+            folder.write_rollouts(step, rows)
+            for sink in sinks:
+                sink.write(step, metrics)
+            view.update(step, metrics)
+
+        batcher = Batcher(settings, policy.scorer, reference)
+        steps = train(policy, sampler, batcher, SharedWeights(engine), length, on_step, stop)
+        line = parts.save_final(vlm, folder, steps, stop.requested)
+        if stream.dropped:
+            line += f"; {stream.dropped} prompts over data.max_prompt_tokens were dropped"
+    print(line)
+    return 130 if stop.requested else 0

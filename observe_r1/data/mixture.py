@@ -1,0 +1,118 @@
+"""Several datasets as one: joined in order, or interleaved with probabilities."""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_right
+from collections.abc import Sequence
+from itertools import accumulate
+
+import numpy as np
+
+from observe_r1.config import DataSettings
+from observe_r1.data.examples import load_examples
+from observe_r1.data.lazy import LazySequence
+from observe_r1.errors import UserError
+from observe_r1.records import Example
+
+_DRAWS = 65_536
+
+
+class Mixture(LazySequence[Example]):
+    """Chosen rows of several sequences, fetched when asked for.
+
+    Args:
+        sequences: The datasets; together their rows count from 0 through all of them.
+        chosen: Which of those rows this sequence holds, in order (8 bytes a row, or a range).
+    """
+
+    def __init__(self, sequences: Sequence[Sequence[Example]], chosen: Sequence[int] | np.ndarray) -> None:
+        self._sequences = sequences
+        self._starts = [0, *accumulate(map(len, sequences))]
+        self._chosen = chosen
+
+    def __len__(self) -> int:
+        return len(self._chosen)
+
+    def item(self, index: int) -> Example:
+        """Fetch one row from the dataset it belongs to."""
+        row = int(self._chosen[index])
+        which = bisect_right(self._starts, row) - 1
+        return self._sequences[which][row - self._starts[which]]
+
+
+def load_data(settings: DataSettings, seed: int, *, require_answer: bool = True) -> Sequence[Example]:
+    """Return the examples that the settings name, lazily: files loaded, mixed and limited to `max_samples`.
+
+    Args:
+        settings: `path` with one or more files, comma-separated, and what belongs to them.
+        seed: Seeds the mixing (≥ 0).
+        require_answer: As for `load_examples`.
+
+    Errors: `UserError` as for `load_examples`, and for probabilities that do not fit the files.
+    """
+    paths = [path.strip() for path in settings.path.split(",")]
+    if not all(paths):
+        raise UserError(f"data.path = {settings.path!r}: a name is missing beside a comma")
+    if settings.probs is not None:
+        _check_probs(settings.probs, len(paths))
+    files = [
+        load_examples(path, settings.input_key, settings.label_key, require_answer=require_answer) for path in paths
+    ]
+    return mix_sequences(files, settings.probs, seed, limit=settings.max_samples)
+
+
+def mix_sequences(
+    sequences: Sequence[Sequence[Example]],
+    probs: Sequence[float] | None,
+    seed: int,
+    limit: int | None = None,
+) -> Mixture:
+    """Return the sequences joined in order, or interleaved where there are probabilities.
+
+    Interleaving draws a sequence for every place and takes its next row, beginning anew with one that is
+    at its end, until every sequence has been at its end once: the same rows in the same order as
+    `datasets.interleave_datasets(…, probabilities, seed, stopping_strategy="all_exhausted")`.
+
+    Args:
+        sequences: The datasets, none of them empty.
+        probs: One positive probability a sequence, summing to 1.
+        seed: Seeds the draws (≥ 0).
+        limit: Keep only the first so many rows.
+
+    Errors: `UserError` for probabilities that do not fit.
+    """
+    lengths = [len(sequence) for sequence in sequences]
+    if probs is None:
+        return Mixture(sequences, range(sum(lengths))[:limit])
+    _check_probs(probs, len(sequences))
+    return Mixture(sequences, _interleaved(lengths, probs, seed)[:limit])
+
+
+def _check_probs(probs: Sequence[float], files: int) -> None:
+    place = f"data.probs = {','.join(map(str, probs))}"
+    if len(probs) != files:
+        raise UserError(f"{place}: needs one probability a file, got {len(probs)} for {files}")
+    if not all(prob > 0 for prob in probs):
+        raise UserError(f"{place}: needs positive probabilities; leave out a file that is not wanted")
+    if not math.isclose(sum(probs), 1, rel_tol=0, abs_tol=1e-6):
+        raise UserError(f"{place}: needs to sum to 1, sums to {sum(probs):.6g}")
+
+
+def _interleaved(lengths: Sequence[int], probs: Sequence[float], seed: int) -> np.ndarray:
+    """Return the places' rows, counted through all sequences."""
+    generator = np.random.default_rng(seed)
+    shares = np.asarray(probs) / sum(probs)
+    drawn: list[np.ndarray] = []
+    missing = np.array(lengths)
+    while (missing > 0).any():
+        drawn.append(generator.choice(len(lengths), size=_DRAWS, p=shares))
+        missing -= np.bincount(drawn[-1], minlength=len(lengths))
+    picks = np.concatenate(drawn)
+    rows = np.empty_like(picks)
+    end, start = 0, 0
+    for which, length in enumerate(lengths):
+        places = np.flatnonzero(picks == which)
+        rows[places] = start + np.arange(len(places)) % length
+        end, start = max(end, places[length - 1] + 1), start + length
+    return rows[:end]

@@ -1,0 +1,48 @@
+"""Log-probabilities of whole groups under one model: the policy's own, or a frozen reference's."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from observe_r1.config import OptimizerSettings
+from observe_r1.model.loading import VisionLanguageModel
+from observe_r1.policy.packing import Pack, build_pack, plan_packs
+from observe_r1.policy.token_logprobs import TokenLogprobs, TokenScores
+from observe_r1.records import Group
+
+
+class GroupScorer:
+    """Scores packs of groups with `vlm`'s current weights, under `temperature`, computing in `dtype`."""
+
+    def __init__(
+        self,
+        vlm: VisionLanguageModel,
+        settings: OptimizerSettings,
+        *,
+        temperature: float = 1.0,
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
+        self.vlm = vlm
+        self.budget = settings.tokens_per_pack
+        self.dtype = dtype
+        self.module = TokenLogprobs(vlm, temperature, settings.head_chunk)
+
+    def packs(self, groups: Sequence[Group]) -> list[Pack]:
+        """Pack `groups` into sequences within the token budget; see `plan_packs`."""
+        return [build_pack(self.vlm, groups, spans) for spans in plan_packs(groups, self.budget)]
+
+    def score(self, pack: Pack) -> TokenScores:
+        """Score one pack, with gradient where the caller wants one."""
+        with torch.autocast(self.vlm.device.type, dtype=self.dtype, enabled=self.dtype == torch.bfloat16):
+            return self.module(pack)
+
+    @torch.no_grad()
+    def logprobs(self, groups: Sequence[Group]) -> tuple[Tensor, ...]:
+        """Return the log-probabilities of each group's response tokens: one (T,) tensor a group, on the CPU."""
+        parts: list[list[Tensor]] = [[] for _ in groups]
+        for pack in self.packs(groups):
+            sizes = [sum(groups[s.group].lengths[s.first : s.last]) for s in pack.spans]
+            for span, part in zip(pack.spans, self.score(pack).logprobs.cpu().split(sizes), strict=True):
+                parts[span.group].append(part)
+        return tuple(torch.cat(part) for part in parts)

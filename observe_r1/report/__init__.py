@@ -1,0 +1,1 @@
+"""Runs as pictures, made from the records that others write."""

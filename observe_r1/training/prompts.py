@@ -1,0 +1,111 @@
+"""Prompts in the data's order, decoded and preprocessed ahead of the sampler in background threads."""
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
+
+from observe_r1.data.order import Order
+from observe_r1.errors import UserError
+from observe_r1.model.encoding import PromptTooLongError
+from observe_r1.records import Example, Prompt
+
+Encode = Callable[[Example, int], Prompt]
+
+
+class PromptStream:
+    """Draws examples and encodes them ahead; prompts over the limit are dropped, named and counted.
+
+    Args:
+        examples: the dataset.
+        order: of its rows; advanced one row a draw.
+        encode: `(example, draw number) → Prompt`.
+        note: called with one line for each dropped prompt.
+        limit: prompts to draw in all; None for no end.
+        ahead: prompts encoded before they are asked for.
+    """
+
+    def __init__(
+        self,
+        examples: Sequence[Example],
+        order: Order,
+        encode: Encode,
+        note: Callable[[str], None],
+        limit: int | None = None,
+        ahead: int = 32,
+    ) -> None:
+        self.examples = examples
+        self.order = order
+        self.encode = encode
+        self.note = note
+        self.limit = limit
+        self.ahead = ahead
+        self.drawn = 0
+        self.dropped = 0
+        self._submitted = 0
+        self._queue: deque[Future[tuple[Example, Prompt]]] = deque()
+        self._state = order.state_dict()
+        self._states: deque[dict[str, Any]] = deque()
+        self._threads = ThreadPoolExecutor(1, thread_name_prefix="encode")
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether `limit` prompts have been drawn."""
+        return self.limit is not None and self.drawn >= self.limit
+
+    def take(self, count: int) -> list[tuple[Example, Prompt]]:
+        """Return the next `count` prompts, fewer at the stream's end.
+
+        Errors: `UserError` where a whole pass over the data held no prompt within the limit.
+        """
+        taken: list[tuple[Example, Prompt]] = []
+        barren = 0
+        while len(taken) < count and not self.exhausted:
+            self._fill(count - len(taken) + self.ahead)
+            future = self._queue.popleft()
+            self._state = self._states.popleft()
+            self.drawn += 1
+            try:
+                taken.append(future.result())
+                barren = 0
+            except PromptTooLongError as error:
+                self.dropped += 1
+                barren += 1
+                self.note(f"dropped: {error}")
+                if barren >= len(self.examples):
+                    raise UserError("every prompt is over data.max_prompt_tokens: raise it") from error
+        return taken
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return where the stream stands: as of the last prompt handed out, whatever was encoded ahead."""
+        return {"drawn": self.drawn, "dropped": self.dropped, "order": self._state}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on after the last prompt that was handed out when `state` was taken."""
+        self._drop_ahead()
+        self.drawn, self.dropped = state["drawn"], state["dropped"]
+        self._submitted = self.drawn
+        self._state = state["order"]
+        self.order.load_state_dict(self._state)
+
+    def close(self) -> None:
+        """Stop encoding."""
+        self._drop_ahead()
+        self._threads.shutdown()
+
+    def _drop_ahead(self) -> None:
+        for future in self._queue:
+            future.cancel()
+        self._queue.clear()
+        self._states.clear()
+
+    def _fill(self, wanted: int) -> None:
+        while len(self._queue) < wanted and (self.limit is None or self._submitted < self.limit):
+            index, number = self.order.next(), self._submitted
+            self._states.append(self.order.state_dict())
+            self._queue.append(self._threads.submit(self._encode, index, number))
+            self._submitted += 1
+
+    def _encode(self, index: int, number: int) -> tuple[Example, Prompt]:
+        example = self.examples[index]
+        return example, self.encode(example, number)

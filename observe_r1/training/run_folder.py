@@ -1,0 +1,155 @@
+"""The run folder: what a run writes down, each file whole or not at all.
+
+config.yaml     every setting, enough to repeat the run
+metrics.jsonl   one JSON object a step (`sinks`)
+rollouts/       every sampled response, one JSON Lines file a step
+checkpoints/    one folder a checkpoint
+model/          the final weights as an ordinary Hugging Face checkpoint
+"""
+
+import fcntl
+import json
+import math
+import os
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import yaml
+
+from observe_r1 import __version__
+from observe_r1.config import Section
+from observe_r1.errors import UserError
+
+_LOCK = ".lock"
+
+
+class RunFolder:
+    """A folder that belongs to one live run; a context manager.
+
+    A run that fails before its first result leaves nothing behind, so that the corrected command can have the
+    folder. Errors on opening: `UserError` where a live run writes there, where the folder is not empty, or
+    where it cannot be made.
+    """
+
+    def __init__(self, output: str | Path, settings: Section) -> None:
+        self.path = Path(output)
+        self.rollouts = self.path / "rollouts"
+        self.checkpoints = self.path / "checkpoints"
+        self.model = self.path / "model"
+        self.metrics = self.path / "metrics.jsonl"
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            self._lock = _lock(self.path)
+            self._refuse_old_files()
+            self.rollouts.mkdir()
+            self.checkpoints.mkdir()
+        except OSError as error:
+            raise UserError(f"run.output = {str(output)!r}: cannot be a run folder: {error.strerror}") from error
+        write_atomic(self.path / "config.yaml", dump_settings(settings))
+
+    def write_rollouts(self, step: int, rows: Iterable[dict[str, Any]]) -> Path:
+        """Write the responses of one step, one JSON object each, and return the file's path."""
+        path = self.rollouts / f"step-{step:06d}.jsonl"
+        write_atomic(path, "".join(json_line(row) for row in rows))
+        return path
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if kind is not None and not self._holds_results():
+            self._empty()
+        self._unlock()
+
+    def _refuse_old_files(self) -> None:
+        if any(entry.name != _LOCK for entry in self.path.iterdir()):
+            self._unlock()
+            raise UserError(f"run.output = {str(self.path)!r}: not an empty folder; remove it or give another one")
+
+    def _unlock(self) -> None:
+        (self.path / _LOCK).unlink(missing_ok=True)
+        os.close(self._lock)
+
+    def _holds_results(self) -> bool:
+        files = (self.metrics.is_file() and self.metrics.stat().st_size) or self.model.exists()
+        return bool(files) or any(any(folder.iterdir()) for folder in (self.rollouts, self.checkpoints))
+
+    def _empty(self) -> None:
+        for entry in self.path.iterdir():
+            if entry.is_dir():
+                shutil.rmtree(entry)
+            elif entry.name != _LOCK:
+                entry.unlink()
+
+
+def dump_settings(settings: Section) -> str:
+    """Return every setting as YAML that can be given as a recipe."""
+    values = settings.model_dump(mode="json")
+    head = f"# observe-r1 {__version__}: every setting of this run; give this file as a recipe to repeat it.\n"
+    return head + yaml.safe_dump(values, sort_keys=False)
+
+
+def write_atomic(path: Path, content: str | bytes) -> None:
+    """Write a file whole or not at all: written beside `path`, synced to disk, then renamed.
+
+    Errors: `UserError` where it cannot be written (disk full, no permission); `path` is then as it was.
+    """
+    partial = path.with_name(path.name + ".partial")
+    data = content.encode() if isinstance(content, str) else content
+    try:
+        with partial.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+        _sync_folder(path.parent)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        raise UserError(f"cannot write {str(path)!r}: {error.strerror}") from error
+
+
+def json_line(row: dict[str, Any]) -> str:
+    r"""Return `row` as one line of strict JSON in ASCII; NaN and infinities become null.
+
+    Responses may hold anything, lone surrogates and control characters too: they are written as `\u` escapes.
+    """
+    return json.dumps(_finite(row), allow_nan=False) + "\n"
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _lock(folder: Path) -> int:
+    """Take the folder's lock, which the system gives back when the process ends, however it ends.
+
+    A POSIX lock, because child processes do not inherit it: workers that outlive a killed run hold nothing.
+    """
+    descriptor = os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError) as error:
+        owner = os.read(descriptor, 32).decode()
+        os.close(descriptor)
+        raise UserError(f"run.output = {str(folder)!r}: process {owner} is writing there; give another one") from error
+    os.ftruncate(descriptor, 0)
+    os.write(descriptor, str(os.getpid()).encode())
+    return descriptor
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make a rename survive a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,209 @@
+"""The next N informative groups: prompts in order, G responses each, scored; what teaches nothing set aside."""
+
+import math
+import time
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import torch
+
+from observe_r1.config import ObjectiveSettings, RolloutSettings
+from observe_r1.errors import UserError
+from observe_r1.records import Completion, Example, Group, Prompt, Sampling
+from observe_r1.rewards import Scorer
+from observe_r1.rollout.engine import Engine
+from observe_r1.training.prompts import PromptStream
+from observe_r1.training.signal import Signal, signal_of
+
+
+class GroupSampler:
+    """Keeps the promise of N groups a step: samples, scores, sets aside, and keeps leftovers for the next step.
+
+    With dynamic sampling a round draws as many prompts as the last rounds' share of informative groups suggests;
+    groups beyond N are leftovers, used next unless older than `max_age` versions of the weights. Their tokens keep
+    the log-probabilities they were sampled under, so the importance ratio stays right.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        stream: PromptStream,
+        scorer: Scorer,
+        rollout: RolloutSettings,
+        objective: ObjectiveSettings,
+        seed: int,
+    ) -> None:
+        self.engine = engine
+        self.stream = stream
+        self.scorer = scorer
+        self.settings = rollout
+        self.objective = objective
+        self.sampling = Sampling(
+            n=rollout.group_size,
+            temperature=rollout.temperature,
+            top_p=rollout.top_p,
+            top_k=rollout.top_k,
+            max_new_tokens=rollout.max_new_tokens,
+            stop=rollout.stop,
+            seed=seed,
+        )
+        self.leftovers: list[Group] = []
+        self.informative_share = 1.0
+        self.sampled: list[Group] = []
+        """Every group drawn for the last step, used or not."""
+        self.metrics: dict[str, float] = {}
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether no prompts are left to draw."""
+        return self.stream.exhausted
+
+    def next_groups(self) -> list[Group]:
+        """Return the next `rollout.prompts` groups; fewer, perhaps none, when the prompts run out.
+
+        Errors: `UserError` where `max_rounds` rounds did not find enough informative groups.
+        """
+        wanted, dynamic = self.settings.prompts, self.settings.dynamic_sampling
+        age = self.engine.version - self.settings.max_age
+        pool = [g for g in self.leftovers if g.completions[0].version >= age]
+        clock = RolloutClock()
+        self.sampled = []
+        rounds = 0
+        while len(pool) < wanted and not self.stream.exhausted:
+            if rounds == self.settings.max_rounds:
+                raise UserError(
+                    f"{rounds} rounds of sampling found only {len(pool)} of {wanted} informative groups: the questions "
+                    "are too easy or too hard for the model; raise rollout.max_rounds, lower rollout.prompts, "
+                    "change the data, or turn rollout.dynamic_sampling off"
+                )
+            rounds += 1
+            groups = self._sample(self._draws(wanted - len(pool)), clock)
+            if groups:
+                informative = signal_of(groups, self.objective).informative
+                self.informative_share = float(informative.float().mean())
+                pool += [g for g, teaches in zip(groups, informative, strict=True) if teaches or not dynamic]
+            self.sampled += groups
+        chosen, self.leftovers = pool[:wanted], pool[wanted:]
+        self.metrics = self._measure(chosen, rounds, clock)
+        return chosen
+
+    def signal(self, groups: Sequence[Group]) -> Signal:
+        """Return what `groups` teach."""
+        return signal_of(groups, self.objective)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return stream position, leftovers and the running share of informative groups."""
+        return {
+            "stream": self.stream.state_dict(),
+            "leftovers": self.leftovers,
+            "informative_share": self.informative_share,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from `state`."""
+        self.stream.load_state_dict(state["stream"])
+        self.leftovers = state["leftovers"]
+        self.informative_share = state["informative_share"]
+
+    def _draws(self, missing: int) -> int:
+        """Prompts to draw for `missing` groups, at most one rollout's worth."""
+        if not self.settings.dynamic_sampling:
+            return missing
+        expected = math.ceil(missing / max(self.informative_share, 1 / self.settings.prompts))
+        return min(expected, self.settings.prompts)
+
+    def _sample(self, count: int, clock: "RolloutClock") -> list[Group]:
+        drawn = self.stream.take(count)
+        pending: dict[int, PendingScores] = {}
+
+        def score(index: int, completions: list[Completion]) -> None:
+            pending[index] = self.scorer.submit([c.text for c in completions], drawn[index][0].answer)
+
+        started = time.perf_counter()
+        completions = self.engine.generate([prompt for _, prompt in drawn], self.sampling, on_group=score)
+        clock.sampling += time.perf_counter() - started
+        clock.tokens += sum(len(c.ids) for group in completions for c in group)
+        started = time.perf_counter()
+        groups = [_scored(*drawn[i], group, pending[i], clock) for i, group in enumerate(completions)]
+        clock.scoring += time.perf_counter() - started
+        return groups
+
+    def _measure(self, chosen: list[Group], rounds: int, clock: "RolloutClock") -> dict[str, float]:
+        responses = [c for group in self.sampled for c in group.completions]
+        metrics = {
+            "rollout/rounds": float(rounds),
+            "rollout/leftovers": float(len(self.leftovers)),
+            "rollout/dropped_prompts": float(self.stream.dropped),
+            "rollout/prompts_drawn": float(self.stream.drawn),
+            "reward/timeouts": float(clock.timeouts),
+            "time/sampling": clock.sampling,
+            "time/scoring": clock.scoring,
+        }
+        if chosen:
+            ages = [float(self.engine.version - g.completions[0].version) for g in chosen]
+            metrics["rollout/age"] = sum(ages) / len(ages)
+        if responses:
+            metrics |= _response_metrics(self.sampled, responses)
+            metrics["speed/sampling_tokens_per_s"] = clock.tokens / max(clock.sampling, 1e-9)
+            metrics["speed/scoring_responses_per_s"] = len(responses) / max(clock.scoring, 1e-9)
+            signal = signal_of(self.sampled, self.objective)
+            metrics["rollout/groups_used"] = float(signal.informative.float().mean())
+            metrics["rollout/weight"] = float(signal.weight.mean())
+            metrics["reward/bonus"] = float(signal.bonus.mean())
+        return metrics
+
+
+class PendingScores(Protocol):
+    """Scores on their way from the reward processes."""
+
+    def result(self) -> Any:
+        """Wait for them."""
+        ...
+
+
+class RolloutClock:
+    """Seconds and counts of one step's sampling. Scoring runs while sampling goes on; only the wait for it counts."""
+
+    def __init__(self) -> None:
+        self.sampling = 0.0
+        self.scoring = 0.0
+        self.tokens = 0
+        self.timeouts = 0
+
+
+def _scored(
+    example: Example,
+    prompt: Prompt,
+    completions: list[Completion],
+    pending: PendingScores,
+    clock: RolloutClock,
+) -> Group:
+    scores = pending.result()
+    clock.timeouts += scores.timeouts
+    return Group(
+        example=example,
+        prompt=prompt,
+        completions=tuple(completions),
+        rewards=torch.tensor(scores.total),
+        correct=torch.tensor(scores.correct, dtype=torch.bool),
+        parts={name: torch.tensor(values) for name, values in scores.parts.items()},
+    )
+
+
+def _response_metrics(groups: list[Group], responses: list[Completion]) -> dict[str, float]:
+    lengths = torch.tensor([len(c.ids) for c in responses], dtype=torch.float32)
+    rewards = torch.cat([g.rewards for g in groups])
+    metrics = {
+        "reward/mean": float(rewards.mean()),
+        "reward/std": float(rewards.std()),
+        "reward/accuracy": float(torch.cat([g.correct for g in groups]).float().mean()),
+        "response/length": float(lengths.mean()),
+        "response/longest": float(lengths.max()),
+        "response/truncated": sum(c.finish == "length" for c in responses) / len(responses),
+    }
+    for name in groups[0].parts:
+        values = torch.cat([g.parts[name] for g in groups])
+        metrics.setdefault(f"reward/{name}", float(values.mean()))
+    if "format" in groups[0].parts:
+        metrics["response/well_formed"] = float((torch.cat([g.parts["format"] for g in groups]) > 0).float().mean())
+    return metrics

@@ -1,0 +1,67 @@
+"""Supervised fine-tuning: the warm start that teaches the response format.
+
+Its gradient is the policy gradient of given responses whose advantage is 1, taken against the policy's own
+log-probabilities: ∇(−ρ·1) = −∇ log π where ρ = 1. So the update, with its packing and its chunked head, is the policy's.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+
+from observe_r1.config import SFTSettings
+from observe_r1.errors import UserError
+from observe_r1.objective import token_mean
+from observe_r1.policy.policy import Policy
+from observe_r1.policy.schedule import learning_rate
+from observe_r1.records import Completion, Example, Group, Prompt, TrainingBatch
+from observe_r1.training.interrupt import StopRequest
+from observe_r1.training.prompts import PromptStream
+
+
+def demonstration(example: Example, prompt: Prompt, tokenizer: Any) -> Group:
+    """Return a group of one: the example's assistant turn as if it had been sampled.
+
+    Errors: `UserError` for an example without an assistant turn.
+    """
+    if example.response is None:
+        raise UserError(f"{example.origin}: no assistant turn at the end of the chat; supervised fine-tuning needs one")
+    ids = [*tokenizer(example.response, add_special_tokens=False)["input_ids"], tokenizer.eos_token_id]
+    completion = Completion(
+        ids=torch.tensor(ids), logprobs=torch.zeros(len(ids)), text=example.response, version=0, finish="stop"
+    )
+    return Group(example, prompt, (completion,), rewards=torch.ones(1), correct=torch.ones(1, dtype=torch.bool))
+
+
+def sft_batch(groups: Sequence[Group], lr: float) -> TrainingBatch:
+    """Return the batch whose loss has the gradient of the mean negative log-likelihood over response tokens."""
+    lengths = torch.tensor([n for group in groups for n in group.lengths])
+    weights = token_mean(lengths, int(lengths.max())).float()
+    return TrainingBatch(
+        groups=tuple(groups),
+        advantages=tuple(torch.ones(int(n)) for n in lengths),
+        loss_weights=tuple(w.expand(int(n)) for w, n in zip(weights, lengths, strict=True)),
+        learning_rate=lr,
+    )
+
+
+def fine_tune(
+    policy: Policy,
+    stream: PromptStream,
+    tokenizer: Any,
+    settings: SFTSettings,
+    steps: int,
+    on_step: Callable[[int, dict[str, float]], None],
+    stop: StopRequest,
+) -> int:
+    """Take `steps` optimizer steps of `optimizer.minibatch` demonstrations and return how many were taken."""
+    step = 0
+    while step < steps and not stop.requested:
+        drawn = stream.take(settings.optimizer.minibatch)
+        if not drawn:
+            break
+        groups = [demonstration(example, prompt, tokenizer) for example, prompt in drawn]
+        step += 1
+        metrics = policy.update(sft_batch(groups, learning_rate(settings.optimizer, step / steps)))
+        on_step(step, {"progress": step / steps, "sft/loss": -metrics["policy/logprob"]} | metrics)
+    return step

@@ -1,0 +1,142 @@
+"""Training batches: every token's advantage and weight, computed here response by response."""
+
+import pytest
+import torch
+from tiny import random_group
+
+from observe_r1.config import DataSettings, ModelSettings, ObjectiveSettings, OptimizerSettings, TrainSettings
+from observe_r1.records import Completion, Group
+from observe_r1.training.batches import Batcher
+from observe_r1.training.signal import signal_of
+
+LENGTHS = [[3, 5, 2], [4, 1, 6], [2, 2, 7], [5, 3, 1], [8, 2, 2]]
+CORRECT = [[1, 0, 0], [1, 1, 0], [0, 1, 1], [1, 0, 1], [0, 0, 1]]
+
+
+def groups(truncated=()):
+    made = []
+    for i, (lengths, correct) in enumerate(zip(LENGTHS, CORRECT, strict=True)):
+        plain = random_group([], lengths, seed=i)
+        completions = tuple(
+            Completion(c.ids, torch.linspace(-2, -1, len(c.ids)), "", 0, "length" if (i, j) in truncated else "stop")
+            for j, c in enumerate(plain.completions)
+        )
+        right = torch.tensor(correct)
+        made.append(Group(plain.example, plain.prompt, completions, right + 0.5, right.bool()))
+    return made
+
+
+def settings(minibatch=2, **objective):
+    return TrainSettings(
+        model=ModelSettings(path="m"),
+        data=DataSettings(path="d"),
+        objective=ObjectiveSettings(bonus_min_length=1, **objective),
+        optimizer=OptimizerSettings(minibatch=minibatch, lr=1.0, warmup=0, schedule="linear", min_lr_ratio=0),
+        rollout={"max_new_tokens": 10},
+    )
+
+
+class Fixed:
+    """A scorer whose log-probabilities are `value` more than the sampler's."""
+
+    def __init__(self, value):
+        self.value = value
+
+    def logprobs(self, groups):
+        return tuple(torch.cat([c.logprobs for c in g.completions]) + self.value for g in groups)
+
+
+def batches(config, chosen=None, policy=None, reference=None, progress=(0.0, 0.5)):
+    chosen = chosen or groups()
+    return Batcher(config, policy, reference).batches(chosen, signal_of(chosen, config.objective), progress)
+
+
+def response_advantages(group):
+    """Bonus, dynamic weight and group_norm by hand."""
+    rewards = [float(r) for r in group.rewards]
+    right = [i for i, c in enumerate(group.correct) if c]
+    shortest = min(right, key=lambda i: (group.lengths[i], i))
+    if group.lengths[shortest] > 1:
+        rewards[shortest] += 0.2
+    mean = sum(rewards) / 3
+    std = (sum((r - mean) ** 2 for r in rewards) / 2) ** 0.5
+    p = len(right) / 3
+    return [4 * 1.8 * p * (1 - p) * (r - mean) / (std + 1e-9) for r in rewards]
+
+
+def test_advantages_are_bonus_weight_and_norm_spread_over_tokens():
+    for batch in batches(settings()):
+        for group, advantages in zip(batch.groups, batch.advantages, strict=True):
+            expected = [
+                a for a, n in zip(response_advantages(group), group.lengths, strict=True) for _ in range(n)
+            ]
+            torch.testing.assert_close(advantages, torch.tensor(expected), atol=1e-5, rtol=1e-5)
+
+
+def test_whole_groups_in_order_and_a_rate_that_falls_with_every_step():
+    made = batches(settings(), progress=(0.1, 0.4))
+    assert [len(b.groups) for b in made] == [2, 2, 1]
+    assert [g.lengths for b in made for g in b.groups] == LENGTHS
+    assert [b.learning_rate for b in made] == pytest.approx([0.8, 0.7, 0.6])
+
+
+@pytest.mark.parametrize(
+    ("aggregation", "expected"),
+    [
+        ("token", lambda lengths, n: 1 / sum(lengths)),
+        ("sequence", lambda lengths, n: 1 / (len(lengths) * n)),
+        ("constant", lambda lengths, n: 1 / (len(lengths) * 10)),
+    ],
+)
+def test_loss_weights_normalise_over_the_whole_batch(aggregation, expected):
+    for batch in batches(settings(aggregation=aggregation)):
+        lengths = [n for g in batch.groups for n in g.lengths]
+        weights = torch.cat(batch.loss_weights)
+        by_hand = [expected(lengths, n) for n in lengths for _ in range(n)]
+        torch.testing.assert_close(weights, torch.tensor(by_hand))
+
+
+def test_truncated_responses_can_be_left_out():
+    (batch,) = batches(settings(minibatch=5, mask_truncated=True), groups(truncated={(0, 1), (4, 0)}))
+    kept = sum(map(sum, LENGTHS)) - 5 - 8
+    first = batch.loss_weights[0].split(LENGTHS[0])
+    assert not first[1].any() and torch.allclose(first[0], torch.tensor(1 / kept))
+    assert float(torch.cat(batch.loss_weights).sum()) == pytest.approx(1)
+
+
+def test_kl_in_the_reward_is_the_sum_of_k1_still_to_come():
+    plain = batches(settings())
+    with_kl = batches(settings(kl_coef=0.01), reference=Fixed(-0.3))
+    for a, b in zip(plain, with_kl, strict=True):
+        assert b.reference_logprobs is None
+        for group, base, advantages in zip(a.groups, a.advantages, b.advantages, strict=True):
+            to_go = [0.3 * (n - t) for n in group.lengths for t in range(n)]
+            torch.testing.assert_close(advantages, base - 0.01 * torch.tensor(to_go))
+
+
+def test_kl_in_the_loss_is_a_mean_per_sequence():
+    for batch in batches(settings(kl_coef=0.5, kl_in="loss"), reference=Fixed(-0.3)):
+        lengths = [n for g in batch.groups for n in g.lengths]
+        by_hand = [0.5 / (len(lengths) * n) for n in lengths for _ in range(n)]
+        torch.testing.assert_close(torch.cat(batch.kl_weights), torch.tensor(by_hand))
+        assert batch.reference_logprobs is not None
+
+
+def test_old_logprobs_of_the_policy_with_truncated_importance_weights():
+    config = settings(old_logprobs="policy", importance_cap=1.2)
+    for plain, batch in zip(batches(settings()), batches(config, policy=Fixed(0.5)), strict=True):
+        for old, sampled in zip(batch.old_logprobs, plain.old_logprobs, strict=True):
+            torch.testing.assert_close(old, sampled + 0.5)
+        for weights, base in zip(batch.loss_weights, plain.loss_weights, strict=True):
+            torch.testing.assert_close(weights, base * 1.2)
+    for plain, batch in zip(batches(settings()), batches(config, policy=Fixed(-0.5)), strict=True):
+        for weights, base in zip(batch.loss_weights, plain.loss_weights, strict=True):
+            torch.testing.assert_close(weights, base * torch.tensor(-0.5).exp())
+
+
+def test_whitened_advantages_have_mean_zero_and_unit_variance_over_tokens():
+    config = settings(minibatch=5, whiten=True, estimator="rloo")
+    (batch,) = batches(config)
+    tokens = torch.cat(batch.advantages)
+    assert float(tokens.mean()) == pytest.approx(0, abs=1e-6)
+    assert float(tokens.std(unbiased=False)) == pytest.approx(1, rel=1e-4)

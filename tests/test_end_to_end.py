@@ -1,0 +1,168 @@
+"""The command itself on the world's tiny model: warm start, training, what is written, and what is refused."""
+
+import json
+import math
+import shutil
+
+import pytest
+import torch
+import yaml
+from transformers import AutoModelForImageTextToText, AutoProcessor
+
+from observe_r1.cli.main import main
+from observe_r1.world.dataset import write_demonstrations, write_questions
+from observe_r1.world.tiny_model import make_tiny_model
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    """Questions, demonstrations and a tiny model warm-started for a few steps."""
+    folder = tmp_path_factory.mktemp("world")
+    make_tiny_model(folder / "tiny")
+    write_demonstrations(folder / "sft", seed=0, count=200)
+    write_questions(folder / "train", "train", seed=0, count=60)
+    assert run_sft(folder, folder / "warm", "--run.steps", "40") == 0
+    return folder
+
+
+def run_sft(world, output, *options):
+    common = ["sft", "--model.path", world / "tiny", "--data.path", world / "sft" / "sft.jsonl", "--run.output", output]
+    return main([*map(str, common), "--run.threads", "1", "--optimizer.lr", "3e-3", *options])
+
+
+def run_train(world, output, *options):
+    common = ["train", "--model.path", world / "warm" / "model", "--data.path", world / "train" / "train.jsonl"]
+    sizes = ["--rollout.prompts", "4", "--rollout.group_size", "4", "--rollout.max_new_tokens", "40"]
+    learning = ["--optimizer.minibatch", "2", "--optimizer.lr", "1e-4", "--run.threads", "1"]
+    return main([*map(str, common), *sizes, *learning, "--run.output", str(output), *options])
+
+
+def lines(path):
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def test_warm_start_learns(world):
+    loss = [row["sft/loss"] for row in lines(world / "warm" / "metrics.jsonl")]
+    assert len(loss) == 40 and loss[0] > 5 and sum(loss[-5:]) / 5 < 2
+
+
+def test_training_writes_everything_and_the_model_loads(world, tmp_path, capsys):
+    output = tmp_path / "run"
+    assert run_train(world, output, "--run.steps", "3", "--run.tensorboard", "true") == 0
+    assert f"done after 3 steps: model in {output / 'model'}" in capsys.readouterr().out
+
+    metrics = lines(output / "metrics.jsonl")
+    assert [m["step"] for m in metrics] == [1, 2, 3]
+    for name in (
+        "reward/accuracy",
+        "response/length",
+        "response/truncated",
+        "response/well_formed",
+        "rollout/groups_used",
+        "policy/entropy",
+        "policy/clip_fraction",
+        "policy/approx_kl",
+        "policy/grad_norm",
+        "policy/sampler_difference",
+        "speed/sampling_tokens_per_s",
+        "speed/updating_tokens_per_s",
+    ):
+        assert all(math.isfinite(m[name]) for m in metrics), name
+    assert all(m["policy/sampler_difference"] < 1e-5 for m in metrics)
+    assert list((output / "tensorboard").iterdir())
+
+    rollouts = lines(output / "rollouts" / "step-000001.jsonl")
+    assert len(rollouts) == 4 * 4
+    assert {"id", "text", "reward", "correct", "advantage", "weight", "parts", "version"} <= set(rollouts[0])
+    assert yaml.safe_load((output / "config.yaml").read_text())["run"]["steps"] == 3
+
+    trained = AutoModelForImageTextToText.from_pretrained(output / "model")
+    before = AutoModelForImageTextToText.from_pretrained(world / "warm" / "model")
+    assert AutoProcessor.from_pretrained(output / "model").tokenizer.eos_token
+    changed = [not torch.equal(a, b) for a, b in zip(trained.parameters(), before.parameters(), strict=True)]
+    assert any(changed)
+
+
+def timeless(metrics):
+    return [{k: v for k, v in m.items() if not k.startswith(("time/", "speed/"))} for m in metrics]
+
+
+def test_the_written_settings_repeat_the_run(world, tmp_path):
+    first, second = tmp_path / "first", tmp_path / "second"
+    assert run_train(world, first, "--run.steps", "2", "--rollout.dynamic_sampling", "true") == 0
+    assert main(["train", str(first / "config.yaml"), "--run.output", str(second)]) == 0
+    assert timeless(lines(first / "metrics.jsonl")) == timeless(lines(second / "metrics.jsonl"))
+    for name in ("step-000001.jsonl", "step-000002.jsonl"):
+        assert (first / "rollouts" / name).read_bytes() == (second / "rollouts" / name).read_bytes()
+
+
+def test_a_run_in_prompts_draws_each_prompt_once(world, tmp_path):
+    assert run_train(world, tmp_path / "run", "--run.prompts", "10", "--data.order", "random") == 0
+    metrics = lines(tmp_path / "run" / "metrics.jsonl")
+    assert [m["rollout/prompts_drawn"] for m in metrics] == [4, 8, 10]
+    assert metrics[-1]["progress"] == 1
+    ids = {row["id"] for path in (tmp_path / "run" / "rollouts").iterdir() for row in lines(path)}
+    assert len(ids) == 10
+
+
+@pytest.mark.parametrize("place", ["loss", "reward"])
+def test_kl_keeps_the_policy_near_the_starting_model(world, tmp_path, place):
+    def divergence(coefficient):
+        output = tmp_path / coefficient
+        kl = ["--objective.kl_in", place, "--objective.kl_estimator", "k3", "--objective.kl_coef", coefficient]
+        assert run_train(world, output, "--run.steps", "5", "--data.order", "random", "--optimizer.lr", "1e-3", *kl) == 0
+        return [m["policy/reference_kl"] for m in lines(output / "metrics.jsonl")]
+
+    free, bound = divergence("1e-9"), divergence("1")
+    assert free[0] == pytest.approx(0, abs=1e-5) == bound[0]
+    assert sum(free) > 2 * sum(bound)
+
+
+def refuse(capsys, *pieces):
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert error.startswith("observe-r1: error: ")
+    for piece in pieces:
+        assert piece in error, error
+    return error
+
+
+def test_bad_input_is_one_line_and_leaves_nothing(world, tmp_path, capsys):
+    output = tmp_path / "run"
+
+    def bad(name, rows):
+        path = tmp_path / name
+        path.write_text("\n".join(row if isinstance(row, str) else json.dumps(row) for row in rows) + "\n")
+        return ["--data.path", str(path), "--run.steps", "2"]
+
+    text = [{"role": "user", "content": "How many?"}]
+    picture = [{"role": "user", "content": [{"type": "image", "image": "missing.png"}]}]
+    cases = [
+        (["--data.path", str(tmp_path / "none.jsonl")], ["none.jsonl: no such file"]),
+        (bad("a.jsonl", [{"message": text, "answer": "1"}, "{broken"]), ["a.jsonl", "line 2"]),
+        (bad("b.jsonl", [{"message": "hello", "answer": "1"}]), ["b.jsonl row 1", "message"]),
+        (bad("c.jsonl", [{"message": picture, "answer": "1"}]), ["c.jsonl row 1", "missing.png"]),
+        (bad("d.jsonl", [""]), ["d.jsonl", "empty"]),
+        (["--objective.bonuss", "1"], ["--objective.bonuss", "did you mean"]),
+        (["--objective.bonus", "much"], ["objective.bonus", "'much'"]),
+        (["--model.path", str(tmp_path)], ["model.path", str(tmp_path)]),
+        (["--data.max_prompt_tokens", "5", "--run.steps", "2"], ["every prompt is over data.max_prompt_tokens"]),
+        (["--optimizer.lr", "1e30", "--run.steps", "9"], ["not finite", "optimizer.lr"]),
+    ]
+    for options, pieces in cases:
+        shutil.rmtree(output, ignore_errors=True)
+        assert run_train(world, output, *options) == 2, options
+        refuse(capsys, *pieces)
+        if "1e30" not in options:  # that run had steps to keep
+            assert not output.exists() or not list(output.iterdir()), options
+        assert not (output / "model").exists()
+    broken = tmp_path / "e.jsonl"
+    (tmp_path / "page.png").write_text("<html>not found</html>")
+    picture[0]["content"][0]["image"] = "page.png"
+    broken.write_text(json.dumps({"message": picture, "answer": "1"}) + "\n")
+    assert run_train(world, output, "--data.path", str(broken)) == 2
+    refuse(capsys, "e.jsonl row 1", "page.png")
+
+
+def test_demonstrations_are_needed_for_sft(world, tmp_path, capsys):
+    assert run_sft(world, tmp_path / "x", "--data.path", str(world / "train" / "train.jsonl")) == 2
+    refuse(capsys, "train.jsonl row 1", "assistant turn")

@@ -1,0 +1,180 @@
+"""The sampler's promise: the next N informative groups, in order, each bearing the weights' version."""
+
+from dataclasses import dataclass
+
+import pytest
+import torch
+
+from observe_r1.config import ObjectiveSettings, RolloutSettings
+from observe_r1.data.order import ladder
+from observe_r1.errors import UserError
+from observe_r1.model.encoding import PromptTooLongError
+from observe_r1.records import Completion, Example, Prompt
+from observe_r1.training.prompts import PromptStream
+from observe_r1.training.sampler import GroupSampler
+
+G = 4
+
+
+@dataclass
+class Scores:
+    total: list
+    correct: list
+    parts: dict
+    timeouts: int = 0
+
+    def result(self):
+        return self
+
+
+class CorrectInText:
+    """A scorer: a response is right where its text says so."""
+
+    def submit(self, responses, answer):
+        right = [float(text == "right") for text in responses]
+        return Scores(right, [r > 0 for r in right], {"accuracy": right})
+
+
+class Scripted:
+    """An engine that gives the prompt drawn as number n as many right responses as `passes` says."""
+
+    version = 0
+
+    def __init__(self, passes):
+        self.passes = passes
+        self.calls = []
+
+    def generate(self, prompts, sampling, on_group=None):
+        self.calls.append([p.stream for p in prompts])
+        groups = []
+        for index, prompt in enumerate(prompts):
+            right = self.passes(prompt.stream)
+            group = [
+                Completion(torch.ones(5), torch.zeros(5), "right" if i < right else "wrong", self.version, "stop")
+                for i in range(sampling.n)
+            ]
+            on_group(index, group)
+            groups.append(group)
+        return groups
+
+
+def encode(example, number):
+    return Prompt(torch.ones(3), torch.ones(3), torch.zeros(3), (), None, None, stream=number)
+
+
+def examples(count):
+    return [Example(str(i), (), (), "right", origin=f"row {i + 1}") for i in range(count)]
+
+
+def stream(count=50, limit=None, encode=encode, note=lambda text: None):
+    return PromptStream(examples(count), ladder(count, 0), encode, note, limit)
+
+
+def sampler(engine, source, **rollout):
+    settings = {"prompts": 4, "group_size": G, "dynamic_sampling": True, "max_rounds": 5} | rollout
+    return GroupSampler(
+        engine, source, CorrectInText(), RolloutSettings(**settings), ObjectiveSettings(bonus_min_length=0), seed=0
+    )
+
+
+def drawn(groups):
+    return [g.prompt.stream for g in groups]
+
+
+def test_groups_that_teach_nothing_are_set_aside_and_more_are_sampled():
+    engine = Scripted(lambda n: [0, 2, G][n % 3])  # only every third prompt has both right and wrong responses
+    source = sampler(engine, stream())
+    groups = source.next_groups()
+    assert drawn(groups) == [1, 4, 7, 10]
+    assert len(source.sampled) == source.metrics["rollout/prompts_drawn"] > len(groups)
+    assert source.metrics["rollout/groups_used"] == pytest.approx(
+        sum(n % 3 == 1 for call in engine.calls for n in call) / len(source.sampled)
+    )
+
+
+def test_leftovers_serve_the_next_step_before_new_prompts():
+    # The first round's 4 prompts teach nothing, so the second draws a whole rollout; later ones all teach.
+    engine = Scripted(lambda n: 2 if n in (3,) or n >= 4 else 0)
+    source = sampler(engine, stream())
+    assert drawn(source.next_groups()) == [3, 4, 5, 6]
+    assert source.metrics["rollout/leftovers"] == 1
+    engine.version = 1
+    groups = source.next_groups()
+    assert drawn(groups) == [7, 8, 9, 10]
+    assert [g.completions[0].version for g in groups] == [0, 1, 1, 1]
+    assert source.metrics["rollout/age"] == 0.25
+
+
+def test_leftovers_over_the_maximum_age_are_thrown_away():
+    engine = Scripted(lambda n: 2 if n in (3,) or n >= 4 else 0)
+    source = sampler(engine, stream(), max_age=0)
+    source.next_groups()
+    engine.version = 1
+    assert drawn(source.next_groups()) == [8, 9, 10, 11]
+
+
+def test_a_bound_on_rounds_ends_in_an_error_that_says_what_to_change():
+    with pytest.raises(UserError, match="5 rounds of sampling found only 0 of 4 informative groups.*max_rounds"):
+        sampler(Scripted(lambda n: G), stream(count=1000)).next_groups()
+
+
+def test_without_dynamic_sampling_every_group_is_returned():
+    source = sampler(Scripted(lambda n: G), stream(), dynamic_sampling=False)
+    assert drawn(source.next_groups()) == [0, 1, 2, 3]
+    assert not source.signal(source.sampled).informative.any()
+
+
+def test_ends_with_what_there_is_when_the_prompts_run_out():
+    source = sampler(Scripted(lambda n: 2), stream(limit=6), dynamic_sampling=False)
+    assert drawn(source.next_groups()) == [0, 1, 2, 3] and not source.exhausted
+    assert drawn(source.next_groups()) == [4, 5] and source.exhausted
+    assert source.next_groups() == []
+
+
+def test_state_resumes_where_it_was_leftovers_and_all():
+    def passes(n):
+        return 2 if n in (3,) or n >= 4 else 0
+
+    engine = Scripted(passes)
+    source = sampler(engine, stream())
+    source.next_groups()
+    state = source.state_dict()
+    expected = drawn(source.next_groups()) + drawn(source.next_groups())
+    resumed = sampler(Scripted(passes), stream())
+    resumed.load_state_dict(state)
+    assert drawn(resumed.next_groups()) + drawn(resumed.next_groups()) == expected
+
+
+def test_prompts_over_the_limit_are_dropped_named_and_counted():
+    notes = []
+
+    def sometimes(example, number):
+        if number % 2:
+            raise PromptTooLongError(f"{example.origin}: the prompt has 900 tokens, data.max_prompt_tokens is 10")
+        return encode(example, number)
+
+    source = stream(encode=sometimes, note=notes.append)
+    assert [p.stream for _, p in source.take(3)] == [0, 2, 4]
+    assert source.dropped == 2 and notes[0].startswith("dropped: row 2: the prompt has 900 tokens")
+
+
+def test_a_dataset_of_nothing_but_long_prompts_is_an_error():
+    def never(example, number):
+        raise PromptTooLongError("too long")
+
+    with pytest.raises(UserError, match=r"every prompt is over data\.max_prompt_tokens"):
+        stream(count=5, encode=never).take(1)
+
+
+def test_a_broken_row_ends_the_run_when_it_is_reached_not_before():
+    def broken(example, number):
+        if number == 2:
+            raise UserError("row 3: image missing")
+        return encode(example, number)
+
+    source = stream(encode=broken)
+    assert len(source.take(2)) == 2
+    with pytest.raises(UserError, match="row 3"):
+        source.take(1)
+
+
