@@ -189,7 +189,7 @@ class RunSettings(Section):
     prompts: int | None = Field(None, ge=1)
     """Length of the run in prompts drawn."""
     steps: int | None = Field(None, ge=1)
-    """Length of the run in steps (rollouts for RL, optimizer steps for SFT)."""
+    """Length of the run in steps: rollouts."""
     seed: int = 0
     """Seeds order, sampling and initialisation."""
     threads: int | None = Field(None, ge=1)
@@ -218,13 +218,31 @@ class TrainSettings(Section):
         return self
 
 
+class SFTOptimizerSettings(OptimizerSettings):
+    """AdamW and its schedule, for demonstrations."""
+
+    lr: float = Field(1e-5, gt=0)
+    """Peak learning rate."""
+    minibatch: int = Field(32, ge=1)
+    """Demonstrations (rows) an optimizer step."""
+
+
+class SFTRunSettings(RunSettings):
+    """The run itself."""
+
+    output: str = "runs/sft"
+    """Run folder: settings, metrics and the final model."""
+    steps: int | None = Field(None, ge=1)
+    """Length of the run in optimizer steps."""
+
+
 class SFTSettings(Section):
     """All of `observe-r1 sft`."""
 
     model: ModelSettings
     data: DataSettings
-    optimizer: OptimizerSettings = OptimizerSettings(lr=1e-5, minibatch=32)
-    run: RunSettings = RunSettings(output="runs/sft")
+    optimizer: SFTOptimizerSettings = SFTOptimizerSettings()
+    run: SFTRunSettings = SFTRunSettings()
 
 
 def validate(kind: type[Section], values: dict[str, Any], source: str) -> Any:

@@ -67,9 +67,7 @@ def response_advantages(group):
 def test_advantages_are_bonus_weight_and_norm_spread_over_tokens():
     for batch in batches(settings()):
         for group, advantages in zip(batch.groups, batch.advantages, strict=True):
-            expected = [
-                a for a, n in zip(response_advantages(group), group.lengths, strict=True) for _ in range(n)
-            ]
+            expected = [a for a, n in zip(response_advantages(group), group.lengths, strict=True) for _ in range(n)]
             torch.testing.assert_close(advantages, torch.tensor(expected), atol=1e-5, rtol=1e-5)
 
 

@@ -82,7 +82,8 @@ def test_prompts_and_their_images_are_computed_once(monkeypatch):
     model = sampler.vlm.model
     model.model.visual.patch_embed.register_forward_hook(lambda _, args, out: pixels.append(len(out)))
     model.model.language_model.register_forward_hook(
-        lambda _, args, kwargs, out: tokens.append(kwargs["inputs_embeds"].shape[:2].numel()), with_kwargs=True
+        lambda _, args, kwargs, out: tokens.append(kwargs["inputs_embeds"].shape[:2].numel()),
+        with_kwargs=True,
     )
     sampler.generate(prompts(), Sampling(n=8, max_new_tokens=4))
     assert sum(pixels) == sum(len(p.pixel_values) for p in prompts() if p.pixel_values is not None)
@@ -117,9 +118,7 @@ def test_ends_at_stop_token_stop_string_or_limit():
 def test_groups_are_reported_once_when_complete():
     sampler, seen = engine(max_rows=4), {}
     result = sampler.generate(prompts(), Sampling(n=3, max_new_tokens=30), lambda i, g: seen.setdefault(i, g))
-    assert {i: [c.text for c in g] for i, g in seen.items()} == {
-        i: [c.text for c in g] for i, g in enumerate(result)
-    }
+    assert {i: [c.text for c in g] for i, g in seen.items()} == {i: [c.text for c in g] for i, g in enumerate(result)}
 
 
 def test_completions_bear_the_version_of_the_weights():
@@ -179,7 +178,9 @@ def test_policy_scores_what_the_engine_sampled():
     groups = [
         Group(None, p, tuple(g), torch.zeros(4), torch.zeros(4, dtype=torch.bool))
         for p, g in zip(
-            prompts(), sampler.generate(prompts(), Sampling(n=4, temperature=1.3, max_new_tokens=30)), strict=True
+            prompts(),
+            sampler.generate(prompts(), Sampling(n=4, temperature=1.3, max_new_tokens=30)),
+            strict=True,
         )
     ]
     scorer = TokenLogprobs(sampler.vlm, 1.3, chunk=64)

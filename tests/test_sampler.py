@@ -176,5 +176,3 @@ def test_a_broken_row_ends_the_run_when_it_is_reached_not_before():
     assert len(source.take(2)) == 2
     with pytest.raises(UserError, match="row 3"):
         source.take(1)
-
-

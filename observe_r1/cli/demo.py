@@ -6,7 +6,6 @@ learning mostly does here is to unlearn the slips: it chooses among things that 
 """
 
 import argparse
-import json
 import time
 from collections.abc import Callable
 from pathlib import Path

@@ -10,7 +10,7 @@ from rich.text import Text
 
 from observe_r1.cli.demo_evaluation import HeldOut
 from observe_r1.evaluation.accuracy import Graded, summary
-from observe_r1.report.demo_figure import draw_demo
+from observe_r1.report.demo_figure import Card, draw_demo
 from observe_r1.training.run_folder import write_atomic
 
 
@@ -23,11 +23,12 @@ def report(demo: Path, before: HeldOut, after: HeldOut, seconds: dict[str, float
         "seconds": seconds | {"total": round(sum(seconds.values()), 1)},
     }
     write_atomic(demo / "summary.json", json.dumps(result, indent=2) + "\n")
-    draw_demo(result, demo / "rl" / "metrics.jsonl", demo / "demo.png")
+    cards = [card(before.graded[number], after.graded[number]) for number in telling(before, after)]
+    draw_demo(result, cards, demo / "demo.png")
     console = Console()
     console.print(_table(result))
-    for number in _telling(before, after):
-        console.print(_example(before.graded[number], after.graded[number]))
+    for each in cards:
+        console.print(_shown(each), soft_wrap=True)
     times = ", ".join(f"{name} {value:.0f} s" for name, value in result["seconds"].items())
     console.print(f"time: {times}", highlight=False)
     console.print(
@@ -74,27 +75,38 @@ def _table(result: dict[str, Any]) -> Table:
     return table
 
 
-def _telling(before: HeldOut, after: HeldOut) -> list[int]:
-    """Choose three questions: easy, middling and hard ones that training mended, where there are such."""
+def telling(before: HeldOut, after: HeldOut) -> list[int]:
+    """Choose three questions, an easy, a middling and a hard one, of those that training mended where it can."""
     mended = [
-        i
-        for i, (old, new) in enumerate(zip(before.graded, after.graded, strict=True))
-        if new.correct and not old.correct
+        i for i, (old, new) in enumerate(zip(before.graded, after.graded, strict=True)) if new.correct > old.correct
     ]
     pool = mended if len(mended) >= 3 else list(range(len(after.graded)))
     return [pool[len(pool) * part // 6] for part in (1, 3, 5)]
 
 
-def _example(before: Graded, after: Graded) -> Text:
+def card(before: Graded, after: Graded) -> Card:
+    """Put one question and its two responses together, unprintable characters replaced."""
+    return Card(
+        picture=Path(str(after.example.images[0])),
+        question=after.example.messages[-1]["content"][-1]["text"],
+        answer=after.example.answer,
+        before=_printable(before.response),
+        before_correct=before.correct,
+        after=_printable(after.response),
+        after_correct=after.correct,
+    )
+
+
+def _shown(card: Card) -> Text:
     """Show one question; what a model wrote is printed as plain text, never as markup."""
-    question = after.example.messages[-1]["content"][-1]["text"]
-    lines = [
-        (f"\n{after.example.images[0]!s}\n", "dim"),
-        (f"{question}  (answer: {after.example.answer})\n", "bold"),
-        (f"before: {_printable(before.response)}\n", ""),
-        (f"after:  {_printable(after.response)}", ""),
-    ]
-    return Text.assemble(*lines)
+    return Text.assemble(
+        (f"\n{card.picture}\n", "dim"),
+        (f"{card.question}  (answer: {card.answer})\n", "bold"),
+        ("before  ", "green" if card.before_correct else "red"),
+        f"{card.before}\n",
+        ("after   ", "green" if card.after_correct else "red"),
+        card.after,
+    )
 
 
 def _printable(text: str) -> str:

@@ -18,12 +18,15 @@ class PromptTooLongError(UserError):
 def encode_prompt(example: Example, processor: Any, settings: DataSettings, stream: int = 0) -> Prompt:
     """Return `example` as the model takes it, the format prompt applied.
 
-    Errors: `PromptTooLongError`; `UserError` for an image that cannot be opened or more images than marks.
+    Errors: `PromptTooLongError`; `UserError` for an image that cannot be opened or that the processor refuses.
     """
     messages = apply_format_prompt(example.messages, settings.format_prompt, settings.format_prompt_place)
     text = processor.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=True)
     images = tuple(open_image(source, example.origin) for source in example.images)
-    encoded = processor(text=[text], images=list(images) or None, return_tensors="pt")
+    try:
+        encoded = processor(text=[text], images=list(images) or None, return_tensors="pt")
+    except ValueError as error:  # an image too long for its width, or another size the processor refuses
+        raise UserError(f"{example.origin}: the processor refuses its images: {error}") from error
     ids = encoded["input_ids"][0]
     if len(ids) > settings.max_prompt_tokens:
         raise PromptTooLongError(

@@ -1,8 +1,9 @@
-"""The demo's result as one picture: the learning curve, and accuracy by difficulty before and after."""
+"""The demo's result as one picture: what the model answered before and after, and its accuracy by difficulty."""
 
-import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from textwrap import fill
 from typing import Any
 
 import matplotlib
@@ -10,36 +11,51 @@ import matplotlib
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt  # noqa: E402  (the backend is chosen first: there may be no display)
 
-_BEFORE, _AFTER = "#b8bfc8", "#2563a8"
+_BEFORE, _AFTER, _WRONG, _RIGHT = "#b8bfc8", "#2563a8", "#b3261e", "#1b7f3b"
 
 
-def draw_demo(summary: dict[str, Any], metrics: Path, picture: Path) -> None:
-    """Draw `summary` (see `observe_r1.cli.demo`) and the run's `metrics.jsonl` into a PNG."""
-    rows = [json.loads(line) for line in metrics.read_text(encoding="ascii").splitlines()]
-    figure, (curve, bars) = plt.subplots(1, 2, figsize=(10, 3.8), width_ratios=(1, 1.15), layout="constrained")
-    _draw_curve(curve, rows)
-    _draw_levels(bars, summary["by_difficulty"])
+@dataclass(frozen=True, slots=True)
+class Card:
+    """One question with its picture, and the responses before and after training."""
+
+    picture: Path
+    question: str
+    answer: str
+    before: str
+    before_correct: bool
+    after: str
+    after_correct: bool
+
+
+def draw_demo(summary: dict[str, Any], cards: Sequence[Card], picture: Path) -> None:
+    """Draw `cards` and `summary` (`before`, `after`, `by_difficulty`) into a PNG."""
+    figure = plt.figure(figsize=(12, 5.2), layout="constrained")
+    left, right = figure.subfigures(1, 2, width_ratios=(1.25, 1))
+    for axes, card in zip(left.subplots(len(cards), 2, width_ratios=(1, 3.6)), cards, strict=True):
+        _draw_card(axes, card)
+    _draw_levels(right.subplots(), summary["by_difficulty"])
     before, after = summary["before"]["accuracy"], summary["after"]["accuracy"]
-    figure.suptitle(f"Held-out accuracy {before:.0%} → {after:.0%} after {len(rows)} steps", fontsize=13)
-    figure.savefig(picture, dpi=150)
+    right.suptitle(f"Accuracy on held-out questions: {before:.0%} → {after:.0%}")
+    left.suptitle("Look first, then reason")
+    figure.savefig(picture, dpi=120)
     plt.close(figure)
 
 
-def smoothed(values: Sequence[float], span: int = 9) -> list[float]:
-    """Return the mean of each value and its neighbours, `span` of them in all where there are so many."""
-    half = span // 2
-    windows = [values[max(0, i - half) : i + half + 1] for i in range(len(values))]
-    return [sum(window) / len(window) for window in windows]
-
-
-def _draw_curve(axes: Any, rows: Sequence[dict[str, Any]]) -> None:
-    steps = [row["step"] for row in rows]
-    accuracy = [row["reward/accuracy"] for row in rows]
-    axes.plot(steps, accuracy, color=_BEFORE, linewidth=1, label="a step's responses")
-    axes.plot(steps, smoothed(accuracy), color=_AFTER, linewidth=2, label="mean of nine steps")
-    axes.set(xlabel="step", ylabel="accuracy of sampled responses", ylim=(0, 1))
-    axes.legend(frameon=False, loc="lower right")
-    _tidy(axes)
+def _draw_card(axes: Sequence[Any], card: Card) -> None:
+    shown, written = axes
+    shown.imshow(plt.imread(card.picture), interpolation="nearest")
+    for each in (shown, written):
+        each.set_axis_off()
+    # parse_math: a response may hold dollar signs, which are not ours to typeset.
+    style: dict[str, Any] = {"va": "top", "fontsize": 8.5, "parse_math": False, "transform": written.transAxes}
+    written.text(0, 1.0, fill(f"{card.question}  ({card.answer})", 80), weight="bold", **style)
+    for height, label, text, correct in (
+        (0.78, "before", card.before, card.before_correct),
+        (0.36, "after", card.after, card.after_correct),
+    ):
+        color = _RIGHT if correct else _WRONG
+        written.text(0, height, label, color=color, weight="bold", **style)
+        written.text(0.13, height, fill(text, 76, break_on_hyphens=False), **style)
 
 
 def _draw_levels(axes: Any, levels: Sequence[dict[str, Any]]) -> None:
@@ -48,13 +64,10 @@ def _draw_levels(axes: Any, levels: Sequence[dict[str, Any]]) -> None:
         heights = [level[name] for level in levels]
         axes.bar([x + shift for x in places], heights, width=0.4, color=color, label=name)
     axes.set_xticks(list(places), [str(level["objects"]) for level in levels])
-    axes.set(xlabel="objects in the picture", ylabel="held-out accuracy", ylim=(0, 1.12))
-    axes.legend(frameon=False, loc="upper right", ncols=2)
-    _tidy(axes)
-
-
-def _tidy(axes: Any) -> None:
+    axes.set(xlabel="objects in the picture", ylabel="accuracy", ylim=(0, 1.15))
+    axes.set_yticks([0, 0.25, 0.5, 0.75, 1])
+    axes.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
     axes.spines[["top", "right"]].set_visible(False)
-    axes.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}" if value <= 1 else "")
     axes.grid(axis="y", alpha=0.25)
     axes.set_axisbelow(True)
+    axes.legend(frameon=False, loc="upper center", ncols=2)

@@ -20,7 +20,7 @@ _LABEL = re.compile(
     rf"(?:{_BRACKETED}(?:[.:]| (?![+*/^=<>,&]|- )|(?=[{_WORD}\\]))|([A-Za-z]) ?(?:[).、]|:(?= )))"
     r" ?([^=,& ].*)"
 )
-_SECOND_LABEL = re.compile(r"(?:^|[ ,;/&])(?:[(\[][A-Ja-j][)\]](?![^ .,:])|(?:[A-J][).:、]|[a-j]\)) ?[^ ])")
+_SECOND_LABEL = re.compile(r"(?:^|[ ,;/&])(?:[(\[]([A-Ja-j])[)\]](?![^ .,:])|([A-J](?=[).:、])|[a-j](?=\))). ?[^ ])")
 _ONLY_LETTERS = re.compile(r"(?:(?:and|or|nor)\b|[,;/&+ .:()\[\]]|[A-Za-z](?![A-Za-z]))*")
 
 _CUED = re.compile(
@@ -31,7 +31,7 @@ _CUED = re.compile(
 _SECOND_CUED = re.compile(rf"[)\].]* ?(?:,|;|/|&|\+|、|and\b|or\b) ?(?:(?:and|or) )?(?:{_BRACKETED}|([A-Z])){_END}")
 _EITHER = re.compile(r"[)\].]* ?(?:and|or)\b")
 _STANDING = re.compile(
-    rf"(?<![{_WORD}{_FORMULA}\\°])(?:(?<![0-9] )|(?=[A-Z][).:] ))"
+    rf"(?<![{_WORD}{_FORMULA}\\°])(?:(?<![0-9] )|(?=[A-Z][).:]))"
     rf"(?:\(([A-Za-z])\)|([A-Z])){_END}(?! ?[=+*/^<>])"
 )
 _LOWER_WORD = re.compile(r" (?!(?:is|because|since|as)\b)[a-z]")
@@ -41,20 +41,25 @@ _NEGATION = re.compile(r"\b(?i:not|neither|nor|never|cannot|except|wrong|incorre
 def chosen_letters(text: str) -> set[str]:
     """Return the letters, in upper case, that `text` chooses: one letter is a choice, several are none."""
     text = undress(text)
-    if label := option_label(text):
-        return {label[0]}
+    if labelled := labels(text):
+        return labelled[0]
     return _cued(text) or (set() if _NEGATION.search(text) else _standing(text))
 
 
-def option_label(text: str) -> tuple[str, str] | None:
-    """Return letter and option text of an undressed "A", "(A)", "A." or "A. 12 cm", None for all else."""
+def labels(text: str) -> tuple[set[str], str] | None:
+    """Return letters and option text of an undressed "A", "(A)", "A." or "A. 12 cm"; None for anything else.
+
+    The letters are several where the option text holds another label, as in "A. 12 cm B. 13 cm" or "A. and B.".
+    """
     if alone := _ALONE.fullmatch(text):
-        return _letter(alone), ""
+        return {_letter(alone)}, ""
     label = _LABEL.match(text)
-    if not label or _ONLY_LETTERS.fullmatch(label[3]) or _SECOND_LABEL.search(label[3]):
+    if not label:
         return None
-    letter = _letter(label)
-    return None if _cued(label[3]) - {letter} else (letter, label[3])
+    letters = {_letter(label)} | _cued(label[3]) | {_letter(second) for second in _SECOND_LABEL.finditer(label[3])}
+    if _ONLY_LETTERS.fullmatch(label[3]):
+        letters |= {letter.upper() for letter in re.findall(r"\b[A-Za-z]\b", label[3])}
+    return letters, label[3]
 
 
 def _cued(text: str) -> set[str]:
@@ -78,7 +83,8 @@ def _standing(text: str) -> set[str]:
 
 def _is_english(found: re.Match[str]) -> bool:
     """Whether the letter is the pronoun I, or the article A at the start of a sentence."""
-    starts = not found.string[: found.start()].strip() or found.string[found.start() - 2] in ".!?"
+    before = found.string[max(0, found.start() - 2) : found.start()]
+    starts = found.start() == 0 or before in (". ", "! ", "? ")
     article = found[0] == "I" or (found[0] == "A" and starts)
     return article and _LOWER_WORD.match(found.string, found.end()) is not None
 

@@ -7,7 +7,7 @@ from functools import lru_cache
 from typing import Literal
 
 from observe_r1.rewards.answer import MAX_CHARS, literal, undress
-from observe_r1.rewards.choice import option_label
+from observe_r1.rewards.choice import labels
 
 MAX_PHRASE_WORDS = 8
 """Longer prose cannot be verified by comparing it literally."""
@@ -48,8 +48,9 @@ def read_gold(answer: str) -> Gold:
         return Gold("none", "")
     bare = undress(answer)
     announced = _ANNOUNCED.match(bare)
-    if label := option_label(bare[announced.end() :] if announced else bare):
-        return Gold("choice", label[1], letter=label[0])
+    labelled = labels(bare[announced.end() :] if announced else bare)
+    if labelled and len(labelled[0]) == 1:
+        return Gold("choice", labelled[1], letter=labelled[0].pop())
     if plain_number(literal(answer)) is not None:
         return Gold("number", answer)
     if _is_phrase(bare):

@@ -86,9 +86,7 @@ class Batcher:
         self.metrics = {"policy/reference_kl": float(torch.cat(kl).mean())}
         return kl
 
-    def _token_advantages(
-        self, groups: Sequence[Group], signal: Signal, kl: Sequence[Tensor] | None
-    ) -> list[Tensor]:
+    def _token_advantages(self, groups: Sequence[Group], signal: Signal, kl: Sequence[Tensor] | None) -> list[Tensor]:
         """Spread advantages over tokens, (T,) a group; with `kl_in: reward`, less the KL still to come."""
         objective = self.settings.objective
         advantages = signal.advantages

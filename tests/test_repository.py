@@ -1,0 +1,48 @@
+"""What holds for the repository as a whole."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from observe_r1 import registry
+from observe_r1.cli.main import VERBS
+
+ROOT = Path(__file__).parents[1]
+SOURCES = sorted(
+    path.relative_to(ROOT)
+    for folder in ("observe_r1", "tests", "benchmarks", "scripts", "docs")
+    for path in (ROOT / folder).rglob("*.py")
+)
+MODULES_AFTER = "import sys; from observe_r1.cli.main import main\ntry: main({words!r})\nfinally: print(*sys.modules)"
+
+
+def modules_after(*words):
+    command = [sys.executable, "-c", MODULES_AFTER.format(words=words)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    return set(done.stdout.splitlines()[-1].split())
+
+
+def test_no_file_is_longer_than_400_lines():
+    lengths = {str(path): len((ROOT / path).read_text(encoding="utf-8").splitlines()) for path in SOURCES}
+    assert "observe_r1/cli/main.py" in lengths
+    assert {path: length for path, length in lengths.items() if length > 400} == {}
+
+
+def test_help_of_the_command_imports_nothing_heavy():
+    modules = modules_after("--help")
+    assert "observe_r1.cli.main" in modules
+    assert not modules & {"torch", "transformers", "pydantic", "numpy", "yaml", "rich", "PIL"}
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_help_of_a_verb_imports_nothing_heavy(verb):
+    assert not modules_after(verb, "--help") & {"torch", "transformers", "datasets", "sympy", "matplotlib"}
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"), [(kind, name) for kind, names in registry.REGISTRY.items() for name in names]
+)
+def test_every_registered_name_stands_for_something(kind, name):
+    assert callable(registry.load(kind, name))

@@ -1,0 +1,200 @@
+"""The run folder: whole files, one owner, nothing left behind by a run that never began."""
+
+import errno
+import json
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+import yaml
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from observe_r1.config import TrainSettings
+from observe_r1.errors import UserError
+from observe_r1.training import run_folder
+from observe_r1.training.run_folder import RunFolder, dump_settings, json_line, write_atomic
+
+SETTINGS = TrainSettings(model={"path": "m"}, data={"path": "d"})
+
+OPEN_IN_ANOTHER_PROCESS = """
+import os, sys
+from observe_r1.config import TrainSettings
+from observe_r1.training.run_folder import RunFolder
+folder = RunFolder(sys.argv[1], TrainSettings(model={"path": "m"}, data={"path": "d"}))
+child = os.fork() if len(sys.argv) > 2 else 1
+if child:
+    print(os.getpid(), flush=True)
+sys.stdin.read()
+"""
+
+
+def open_elsewhere(path, *more):
+    command = [sys.executable, "-c", OPEN_IN_ANOTHER_PROCESS, str(path), *more]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    pid = int(process.stdout.readline())
+    return process, pid
+
+
+def close(process):
+    process.stdin.close()
+    process.wait()
+    process.stdout.close()
+
+
+def test_a_new_folder_has_settings_and_room_for_the_rest(tmp_path):
+    with RunFolder(tmp_path / "a" / "b", SETTINGS) as folder:
+        written = yaml.safe_load((folder.path / "config.yaml").read_text())
+        assert TrainSettings.model_validate(written) == SETTINGS
+        assert folder.rollouts.is_dir() and folder.checkpoints.is_dir()
+    assert sorted(entry.name for entry in folder.path.iterdir()) == ["checkpoints", "config.yaml", "rollouts"]
+
+
+def test_the_settings_are_complete(tmp_path):
+    with RunFolder(tmp_path / "run", SETTINGS) as folder:
+        written = yaml.safe_load((folder.path / "config.yaml").read_text())
+    assert written.keys() == TrainSettings.model_fields.keys()
+    assert written["optimizer"].keys() == type(SETTINGS.optimizer).model_fields.keys()
+
+
+@example(path="\x85", stop=["\u2028"], lr=1e-6)
+@settings(deadline=None)
+@given(path=st.text(), stop=st.lists(st.text(), max_size=3), lr=st.floats(min_value=1e-300, max_value=1e300))
+def test_any_settings_survive_being_written(path, stop, lr):
+    settings = TrainSettings(model={"path": path}, data={"path": "d"}, rollout={"stop": stop}, optimizer={"lr": lr})
+    assert TrainSettings.model_validate(yaml.safe_load(dump_settings(settings))) == settings
+
+
+def test_an_empty_folder_is_taken(tmp_path):
+    with RunFolder(tmp_path, SETTINGS) as folder:
+        assert folder.rollouts.is_dir()
+
+
+def test_a_folder_with_anything_in_it_is_refused_and_left_alone(tmp_path):
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(UserError, match=r"run\.output = '.*': not an empty folder; remove it or give another one"):
+        RunFolder(tmp_path, SETTINGS)
+    assert [entry.name for entry in tmp_path.iterdir()] == ["notes.txt"]
+
+
+def test_a_finished_run_is_not_overwritten(tmp_path):
+    with RunFolder(tmp_path, SETTINGS) as folder:
+        folder.write_rollouts(1, [{"text": "x"}])
+    with pytest.raises(UserError, match="not an empty folder"):
+        RunFolder(tmp_path, SETTINGS)
+    assert (folder.rollouts / "step-000001.jsonl").is_file()
+
+
+def test_a_path_that_cannot_be_a_folder(tmp_path):
+    (tmp_path / "file").write_text("")
+    for path in (tmp_path / "file", tmp_path / "file" / "run"):
+        with pytest.raises(UserError, match=r"run\.output = '.*file.*': cannot be a run folder: "):
+            RunFolder(path, SETTINGS)
+
+
+def test_a_live_run_keeps_others_out_until_it_ends(tmp_path):
+    process, pid = open_elsewhere(tmp_path / "run")
+    try:
+        with pytest.raises(UserError, match=f"process {pid} is writing there"):
+            RunFolder(tmp_path / "run", SETTINGS)
+    finally:
+        close(process)
+    with pytest.raises(UserError, match="not an empty folder"):
+        RunFolder(tmp_path / "run", SETTINGS)
+
+
+def test_a_killed_run_holds_nothing_though_a_child_of_it_lives_on(tmp_path):
+    process, pid = open_elsewhere(tmp_path / "run", "and fork")
+    try:
+        os.kill(pid, signal.SIGKILL)
+        process.wait()
+        with pytest.raises(UserError, match="not an empty folder"):
+            RunFolder(tmp_path / "run", SETTINGS)
+    finally:
+        close(process)
+
+
+@pytest.mark.parametrize("error", [UserError("no such data"), KeyboardInterrupt(), ValueError("ours")])
+def test_a_run_that_fails_before_its_first_result_leaves_nothing(tmp_path, error):
+    with pytest.raises(type(error)), RunFolder(tmp_path / "run", SETTINGS) as folder:
+        folder.metrics.touch()
+        raise error
+    with RunFolder(tmp_path / "run", SETTINGS):  # the corrected command can have the folder
+        pass
+
+
+@pytest.mark.parametrize(
+    "leave_a_result",
+    [
+        lambda folder: folder.write_rollouts(1, []),
+        lambda folder: folder.metrics.write_text("{}\n"),
+        lambda folder: (folder.checkpoints / "step-1").mkdir(),
+        lambda folder: folder.model.mkdir(),
+    ],
+)
+def test_a_run_that_fails_later_keeps_everything(tmp_path, leave_a_result):
+    with pytest.raises(ValueError, match="later"), RunFolder(tmp_path / "run", SETTINGS) as folder:
+        leave_a_result(folder)
+        raise ValueError("later")
+    assert (folder.path / "config.yaml").is_file()
+
+
+# Files
+
+
+def test_rollouts_are_one_file_a_step(tmp_path):
+    rows = [{"id": "a", "reward": 1.5, "text": "x\ny"}, {"id": "b", "reward": 0.0, "text": "ü"}]
+    with RunFolder(tmp_path, SETTINGS) as folder:
+        path = folder.write_rollouts(12, rows)
+        assert path == tmp_path / "rollouts" / "step-000012.jsonl"
+        assert [json.loads(line) for line in path.read_text().splitlines()] == rows
+
+
+@settings(deadline=None)
+@given(st.text(st.characters(exclude_categories=[])))
+def test_any_response_is_one_line_of_ascii_and_comes_back(text):
+    line = json_line({"text": text})
+    assert line.isascii()
+    assert line.splitlines(keepends=True) == [line]
+    assert json.loads(line) == {"text": text}
+
+
+def test_lone_surrogates_are_written(tmp_path):
+    with RunFolder(tmp_path, SETTINGS) as folder:
+        path = folder.write_rollouts(1, [{"text": "\ud800\x00\x1b[2J\u2028"}])
+        assert path.read_bytes() == b'{"text": "\\ud800\\u0000\\u001b[2J\\u2028"}\n'
+
+
+def test_what_is_no_number_is_null_at_any_depth():
+    row = {"a": float("nan"), "b": [1.0, float("inf")], "c": {"d": (float("-inf"), 2)}, "e": True}
+    assert json.loads(json_line(row)) == {"a": None, "b": [1.0, None], "c": {"d": [None, 2]}, "e": True}
+
+
+@pytest.mark.parametrize("content", ["text ü", b"bytes \xff"])
+def test_a_file_is_written_whole_over_an_old_one(tmp_path, content):
+    path = tmp_path / "file"
+    path.write_text("old and longer than the new content")
+    write_atomic(path, content)
+    assert path.read_bytes() == (content.encode() if isinstance(content, str) else content)
+    assert [entry.name for entry in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_file_gets_the_usual_permissions(tmp_path):
+    write_atomic(tmp_path / "atomic", "x")
+    (tmp_path / "plain").write_text("x")
+    assert (tmp_path / "atomic").stat().st_mode == (tmp_path / "plain").stat().st_mode
+
+
+def test_a_full_disk_leaves_the_old_file_and_one_line(tmp_path, monkeypatch):
+    def full(descriptor):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    path = tmp_path / "file"
+    path.write_text("old")
+    monkeypatch.setattr(run_folder.os, "fsync", full)
+    with pytest.raises(UserError, match=r"cannot write '.*file': No space left on device"):
+        write_atomic(path, "new")
+    assert path.read_text() == "old"
+    assert [entry.name for entry in tmp_path.iterdir()] == ["file"]

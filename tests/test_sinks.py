@@ -1,0 +1,105 @@
+"""Metric sinks, each read back by something that did not write it."""
+
+import json
+import math
+import sys
+from types import ModuleType, SimpleNamespace
+
+import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from observe_r1.config import RunSettings
+from observe_r1.errors import UserError
+from observe_r1.training.sinks import open_sinks
+
+METRICS = {"reward/mean": 0.5, "policy/entropy": 1.25, "policy/updates": 2.0}
+
+
+class FakeWandb(ModuleType):
+    """Stands for the wandb package."""
+
+    def __init__(self, error=None):
+        super().__init__("wandb")
+        self.errors = SimpleNamespace(Error=type("Error", (Exception,), {}))
+        self.error = error
+        self.started = {}
+        self.logged = []
+        self.finished = False
+
+    def init(self, **arguments):
+        if self.error:
+            raise self.errors.Error(self.error)
+        self.started = arguments
+        return self
+
+    def log(self, metrics, step):
+        self.logged.append((step, metrics))
+
+    def finish(self):
+        self.finished = True
+
+
+@pytest.fixture
+def folder(tmp_path):
+    (tmp_path / "config.yaml").write_text("optimizer: {lr: 1.0}\n")
+    return tmp_path
+
+
+def read_lines(folder):
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_metrics_are_one_json_object_a_step_on_disk_at_once(folder):
+    (sink,) = open_sinks(folder, RunSettings())
+    sink.write(1, METRICS)
+    assert read_lines(folder) == [{"step": 1, **METRICS}]
+    sink.write(2, {"reward/mean": 0.75})
+    assert read_lines(folder)[1:] == [{"step": 2, "reward/mean": 0.75}]
+    sink.close()
+
+
+def test_what_is_no_number_is_null(folder):
+    (sink,) = open_sinks(folder, RunSettings())
+    sink.write(1, {"a": math.nan, "b": math.inf, "c": 1.0})
+    sink.close()
+    assert read_lines(folder) == [{"step": 1, "a": None, "b": None, "c": 1.0}]
+
+
+def test_tensorboard_gets_every_scalar(folder):
+    sinks = open_sinks(folder, RunSettings(tensorboard=True))
+    for step in (1, 2):
+        for sink in sinks:
+            sink.write(step, {name: value * step for name, value in METRICS.items()})
+    for sink in sinks:
+        sink.close()
+    events = EventAccumulator(str(folder / "tensorboard")).Reload()
+    assert set(events.Tags()["scalars"]) == METRICS.keys()
+    for name, value in METRICS.items():
+        assert [(event.step, event.value) for event in events.Scalars(name)] == [(1, value), (2, 2 * value)]
+    assert len(read_lines(folder)) == 2
+
+
+def test_wandb_gets_settings_and_metrics(folder, monkeypatch):
+    wandb = FakeWandb()
+    monkeypatch.setitem(sys.modules, "wandb", wandb)
+    _, sink = open_sinks(folder, RunSettings(wandb="shapes"))
+    sink.write(3, METRICS)
+    sink.close()
+    assert wandb.started["project"] == "shapes"
+    assert wandb.started["config"] == {"optimizer": {"lr": 1.0}}
+    assert wandb.started["dir"] == str(folder)
+    assert wandb.logged == [(3, METRICS)]
+    assert wandb.finished
+
+
+def test_a_missing_wandb_names_the_extra(folder, monkeypatch):
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    with pytest.raises(UserError, match=r"wandb is not installed; pip install 'observe-r1\[wandb\]'"):
+        open_sinks(folder, RunSettings(wandb="shapes"))
+
+
+def test_a_wandb_that_will_not_start_is_one_line(folder, monkeypatch):
+    monkeypatch.setitem(sys.modules, "wandb", FakeWandb("api_key not configured\nmore\nlines"))
+    with pytest.raises(UserError, match=r"run\.wandb = 'shapes': api_key not configured \(") as caught:
+        open_sinks(folder, RunSettings(wandb="shapes"))
+    assert "\n" not in str(caught.value)
