@@ -1,9 +1,9 @@
 """One update, shared prefix against one padded forward per response, on the same model.
 
 Both sides take one optimizer step on one group: the same random Qwen2.5-VL of about 25 M parameters (hidden 512, six
-layers each in text model and image tower, small vocabulary), the same prompt with one image, the same 8 responses of 126
-to 200 tokens, float32, the image tower trained, logits on response positions only. The plain side is what trainers do:
-prompt and image repeated for each response, responses padded to the longest, transformers' SDPA attention.
+layers each in text model and image tower, small vocabulary), the same prompt with one image, the same 8 responses of
+126 to 200 tokens, float32, the image tower trained, logits on response positions only. The plain side is what trainers
+do: prompt and image repeated for each response, responses padded to the longest, transformers' SDPA attention.
 
     python benchmarks/update_vs_plain.py --repetitions 5 --threads 2
 """
@@ -20,8 +20,8 @@ import transformers
 from torch import Tensor
 
 from observe_r1.config import ObjectiveSettings, OptimizerSettings
-from observe_r1.model.loading import VisionLanguageModel
 from observe_r1.model.attention import use_shared_prefix
+from observe_r1.model.loading import VisionLanguageModel
 from observe_r1.objective import policy_loss_terms
 from observe_r1.policy.policy import Policy
 from observe_r1.records import Completion, Example, Group, Prompt, TrainingBatch

@@ -1,7 +1,7 @@
 """What flows between the rooms: `Example` → `Prompt` → `Completion` → `Group` → `TrainingBatch`.
 
 Shapes use G for the responses of a group, P for a prompt's tokens, R for one response's tokens and T for the tokens of
-all G responses of a group laid end to end (T = ΣR, responses in order, each with its end-of-turn token where it has one).
+all G responses of a group laid end to end (T = ΣR, in order, each with its end-of-turn token where it has one).
 """
 
 from __future__ import annotations

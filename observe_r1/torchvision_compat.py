@@ -1,8 +1,8 @@
 """Lets torchvision import beside a CPU build of torch.
 
-torchvision's published wheel is linked against the CUDA build and cannot load its operators beside a CPU build of torch;
-importing it then fails, because it registers fake kernels for operators that do not exist. Transformers' Qwen-VL image
-processors need only its Python transforms, so declaring those operators is enough.
+torchvision's published wheel is linked against the CUDA build and cannot load its operators beside a CPU build of
+torch; importing it then fails, because it registers fake kernels for operators that do not exist. Transformers' Qwen-VL
+image processors need only its Python transforms, so declaring those operators is enough.
 """
 
 import importlib.util
@@ -18,7 +18,7 @@ _library: torch.library.Library | None = None
 
 
 def ensure_torchvision() -> None:
-    """Declare torchvision's operators if, and only if, the real ones cannot load. Call before importing transformers."""
+    """Declare torchvision's operators if, and only if, the real ones cannot load. Call before using transformers."""
     global _library
     if _library is not None or _operators_load():
         return

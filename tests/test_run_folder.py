@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 
 from observe_r1.config import TrainSettings
 from observe_r1.errors import UserError
+from observe_r1.files import write_atomic
 from observe_r1.training import run_folder
-from observe_r1.training.run_folder import RunFolder, dump_settings, json_line, write_atomic
+from observe_r1.training.run_folder import RunFolder, dump_settings, json_line
 
 SETTINGS = TrainSettings(model={"path": "m"}, data={"path": "d"})
 

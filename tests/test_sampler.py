@@ -114,7 +114,7 @@ def test_leftovers_over_the_maximum_age_are_thrown_away():
 
 
 def test_a_bound_on_rounds_ends_in_an_error_that_says_what_to_change():
-    with pytest.raises(UserError, match="5 rounds of sampling found only 0 of 4 informative groups.*max_rounds"):
+    with pytest.raises(UserError, match=r"5 rounds of sampling found only 0 of 4 informative groups.*max_rounds"):
         sampler(Scripted(lambda n: G), stream(count=1000)).next_groups()
 
 

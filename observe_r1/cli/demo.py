@@ -29,8 +29,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="observe-r1 demo",
         description="Train a tiny Qwen2.5-VL on pictures of coloured shapes, end to end, in minutes.",
-        epilog="Its demonstrations come from a teacher who slips on purpose; reinforcement learning unlearns the slips. "
-        "Afterwards OUTPUT/rl is an ordinary run folder and OUTPUT/rl/model an ordinary checkpoint.",
+        epilog="Its demonstrations come from a teacher who slips on purpose; reinforcement learning unlearns the slips."
+        " Afterwards OUTPUT/rl is an ordinary run folder and OUTPUT/rl/model an ordinary checkpoint.",
     )
     parser.add_argument("--output", type=Path, default=Path("runs/demo"), help="folder to write (%(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="seeds data, model and sampling (%(default)s)")

@@ -10,8 +10,8 @@ from rich.text import Text
 
 from observe_r1.cli.demo_evaluation import HeldOut
 from observe_r1.evaluation.accuracy import Graded, summary
+from observe_r1.files import write_atomic
 from observe_r1.report.demo_figure import Card, draw_demo
-from observe_r1.training.run_folder import write_atomic
 
 
 def report(demo: Path, before: HeldOut, after: HeldOut, seconds: dict[str, float]) -> None:

@@ -8,6 +8,7 @@ from observe_r1.config import DataSettings, ModelSettings, RunSettings
 from observe_r1.errors import UserError
 from observe_r1.model.encoding import encode_prompt
 from observe_r1.model.loading import VisionLanguageModel
+from observe_r1.model.saving import save_model
 from observe_r1.records import Example, Prompt
 from observe_r1.registry import load
 from observe_r1.training.prompts import PromptStream
@@ -43,12 +44,10 @@ def prompt_stream(
     return PromptStream(examples, order, encode, note, limit)
 
 
-def save_final(vlm: VisionLanguageModel, folder: RunFolder, steps: int, interrupted: bool) -> str:
+def save_final(vlm: VisionLanguageModel, folder: RunFolder, data: DataSettings, steps: int, interrupted: bool) -> str:
     """Save the weights to the run folder's `model/` and return the run's last line."""
-    from observe_r1.model.saving import save_model
-
     if steps == 0:
         raise UserError("the run ended before its first step: nothing was written")
-    save_model(vlm, folder.model)
+    save_model(vlm, folder.model, data)
     how = "interrupted" if interrupted else "done"
     return f"{how} after {steps} steps: model in {folder.model}, metrics in {folder.metrics}"

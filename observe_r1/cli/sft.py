@@ -51,6 +51,6 @@ def fine_tune_model(settings: SFTSettings, label: str = "sft") -> int:
             view.update(step, metrics)
 
         taken = fine_tune(policy, stream, vlm.processor.tokenizer, settings, steps, on_step, stop)
-        line = parts.save_final(vlm, folder, taken, stop.requested)
+        line = parts.save_final(vlm, folder, settings.data, taken, stop.requested)
     print(line)
     return 130 if stop.requested else 0

@@ -65,7 +65,7 @@ def train_model(settings: TrainSettings, label: str = "train") -> int:
 
         batcher = Batcher(settings, policy.scorer, reference)
         steps = train(policy, sampler, batcher, SharedWeights(engine), length, on_step, stop)
-        line = parts.save_final(vlm, folder, steps, stop.requested)
+        line = parts.save_final(vlm, folder, settings.data, steps, stop.requested)
         if stream.dropped:
             line += f"; {stream.dropped} prompts over data.max_prompt_tokens were dropped"
     print(line)

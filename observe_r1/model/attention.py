@@ -1,8 +1,9 @@
 """`shared_prefix`: the text model's attention, told by a layout which tokens see which.
 
-Transformers passes keyword arguments of a forward through to the attention function, so the caller hands over a *layout*
-(`model(…, layout=layout)`) instead of a (T, T) mask, and the layout computes the attention the cheapest way it knows:
-packed groups for training (`model.packed_layout`), a growing key-value cache for sampling (`rollout.decode_layout`).
+Transformers passes keyword arguments of a forward through to the attention function, so the caller hands over a
+*layout* (`model(…, layout=layout)`) instead of a (T, T) mask, and the layout computes the attention the cheapest way it
+knows: packed groups for training (`model.packed_layout`), a growing key-value cache for sampling
+(`rollout.decode_layout`).
 """
 
 from typing import Any, Protocol

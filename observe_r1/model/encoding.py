@@ -30,7 +30,8 @@ def encode_prompt(example: Example, processor: Any, settings: DataSettings, stre
     ids = encoded["input_ids"][0]
     if len(ids) > settings.max_prompt_tokens:
         raise PromptTooLongError(
-            f"{example.origin}: the prompt has {len(ids)} tokens, data.max_prompt_tokens is {settings.max_prompt_tokens}"
+            f"{example.origin}: the prompt has {len(ids)} tokens, "
+            f"data.max_prompt_tokens is {settings.max_prompt_tokens}"
         )
     image_token = processor.image_token_id
     return Prompt(

@@ -3,9 +3,9 @@
     sequence   [ prompt 0 | r0 | r1 | r2 | prompt 1 | r0 | r1 | … ]
     r1 of group 0 attends to prompt 0 and, causally, to itself
 
-A dense (T, T) mask would compute all T² scores where P²/2 + P·ΣR + ΣR²/2 a group are needed, so on the CPU the prompts are
-attended as one causal batch and the responses as another, whose keys are [own prompt, own response]. On CUDA the same
-rule is FlexAttention's block mask, which skips empty blocks (PyTorch documentation, `torch.nn.attention.flex_attention`).
+A dense (T, T) mask would compute all T² scores where P²/2 + P·ΣR + ΣR²/2 a group are needed, so on the CPU the prompts
+are attended as one causal batch and the responses as another, whose keys are [own prompt, own response]. On CUDA the
+same rule is FlexAttention's block mask, which skips empty blocks (`torch.nn.attention.flex_attention`).
 """
 
 from collections.abc import Callable, Sequence

@@ -9,7 +9,7 @@ from typing import Any
 import matplotlib
 
 matplotlib.use("Agg")
-from matplotlib import pyplot as plt  # noqa: E402  (the backend is chosen first: there may be no display)
+from matplotlib import pyplot as plt
 
 _BEFORE, _AFTER, _WRONG, _RIGHT = "#b8bfc8", "#2563a8", "#b3261e", "#1b7f3b"
 

@@ -1,8 +1,8 @@
 """The key-value cache of a sampling batch: each prompt once, each response's own tokens beside it.
 
-A response's attention over [prompt, own tokens] is computed in two parts that share one softmax: all responses of a prompt
-read its keys together, in one matrix product, and each reads its own. The prompt is neither computed nor stored again for
-each of its G responses (the idea of Hydragen, arXiv 2402.05099).
+A response's attention over [prompt, own tokens] is computed in two parts that share one softmax: all responses of a
+prompt read its keys together, in one matrix product, and each reads its own. The prompt is neither computed nor stored
+again for each of its G responses (the idea of Hydragen, arXiv 2402.05099).
 """
 
 import torch

@@ -1,6 +1,6 @@
 """The embedded engine: samples from the model being trained, in its own process.
 
-A prompt is computed once and its cache shared by its G responses; finished rows leave the batch and waiting prompts enter.
+A prompt is computed once and its cache shared by its G responses; finished rows leave the batch, waiting prompts enter.
 """
 
 from collections import deque

@@ -22,6 +22,7 @@ import yaml
 from observe_r1 import __version__
 from observe_r1.config import Section
 from observe_r1.errors import UserError
+from observe_r1.files import write_atomic
 
 _LOCK = ".lock"
 
@@ -94,25 +95,6 @@ def dump_settings(settings: Section) -> str:
     return head + yaml.safe_dump(values, sort_keys=False)
 
 
-def write_atomic(path: Path, content: str | bytes) -> None:
-    """Write a file whole or not at all: written beside `path`, synced to disk, then renamed.
-
-    Errors: `UserError` where it cannot be written (disk full, no permission); `path` is then as it was.
-    """
-    partial = path.with_name(path.name + ".partial")
-    data = content.encode() if isinstance(content, str) else content
-    try:
-        with partial.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-        _sync_folder(path.parent)
-    except OSError as error:
-        partial.unlink(missing_ok=True)
-        raise UserError(f"cannot write {str(path)!r}: {error.strerror}") from error
-
-
 def json_line(row: dict[str, Any]) -> str:
     r"""Return `row` as one line of strict JSON in ASCII; NaN and infinities become null.
 
@@ -144,12 +126,3 @@ def _lock(folder: Path) -> int:
     os.ftruncate(descriptor, 0)
     os.write(descriptor, str(os.getpid()).encode())
     return descriptor
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make a rename survive a power cut."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -1,7 +1,7 @@
 """Supervised fine-tuning: the warm start that teaches the response format.
 
 Its gradient is the policy gradient of given responses whose advantage is 1, taken against the policy's own
-log-probabilities: ∇(−ρ·1) = −∇ log π where ρ = 1. So the update, with its packing and its chunked head, is the policy's.
+log-probabilities: ∇(−ρ·1) = −∇ log π where ρ = 1. So the update, with its packing and chunked head, is the policy's.
 """
 
 from collections.abc import Callable, Sequence

@@ -8,8 +8,8 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+from observe_r1.files import replacing
 from observe_r1.records import Example
-from observe_r1.world.files import replacing
 from observe_r1.world.items import Item, Split, make_items
 from observe_r1.world.render import render
 

@@ -16,9 +16,9 @@ from observe_r1.world.tasks import Question
 
 MISCOUNT_FROM = 3
 """Counts from this on may come out one short."""
-MISCOUNT = 0.55
+MISCOUNT = 0.6
 """Probability that such a count comes out one short."""
-FORGET = 0.55
+FORGET = 0.6
 """Probability that the second attribute of a question is forgotten."""
 
 

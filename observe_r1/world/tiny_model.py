@@ -17,7 +17,7 @@ from transformers import (
     Qwen2VLVideoProcessor,
 )
 
-from observe_r1.world.files import replacing
+from observe_r1.files import replacing
 from observe_r1.world.tokenizer import (
     END_OF_TEXT,
     IMAGE_PAD,
