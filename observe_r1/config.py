@@ -217,6 +217,14 @@ class TrainSettings(Section):
             raise ValueError("objective.importance_cap needs objective.old_logprobs: policy")
         return self
 
+    @model_validator(mode="after")
+    def _truncated_sampling_needs_policy(self) -> "TrainSettings":
+        # The sampler's log-probabilities are then those of the truncated distribution, the policy's never are.
+        truncated = self.rollout.top_p < 1 or self.rollout.top_k > 0
+        if truncated and self.objective.old_logprobs != "policy":
+            raise ValueError("rollout.top_p below 1 and rollout.top_k need objective.old_logprobs: policy")
+        return self
+
 
 class SFTOptimizerSettings(OptimizerSettings):
     """AdamW and its schedule, for demonstrations."""

@@ -142,6 +142,10 @@ def test_bad_input_is_one_line_and_leaves_nothing(world, tmp_path, capsys):
         (bad("a.jsonl", [{"message": text, "answer": "1"}, "{broken"]), ["a.jsonl", "line 2"]),
         (bad("b.jsonl", [{"message": "hello", "answer": "1"}]), ["b.jsonl row 1", "message"]),
         (bad("c.jsonl", [{"message": picture, "answer": "1"}]), ["c.jsonl row 1", "missing.png"]),
+        (
+            bad("f.jsonl", [{"message": text, "answer": "because it is so much longer than all of the others here"}]),
+            ["f.jsonl row 1", "cannot be verified"],
+        ),
         (bad("d.jsonl", [""]), ["d.jsonl", "empty"]),
         (["--objective.bonuss", "1"], ["--objective.bonuss", "did you mean"]),
         (["--objective.bonus", "much"], ["objective.bonus", "'much'"]),

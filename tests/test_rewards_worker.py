@@ -116,13 +116,38 @@ def test_no_worker_outlives_an_interrupted_program(how, timeout):
     assert wait_until_gone(pids)
 
 
+STARTING = """
+import time
+from observe_r1.rewards.worker import WorkerPool
+with WorkerPool(2, timeout=5):
+    print("started", flush=True)
+    time.sleep(600)
+"""
+
+
+def test_ctrl_c_in_the_terminal_does_not_reach_starting_workers():
+    program = subprocess.Popen(
+        [sys.executable, "-c", STARTING],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    assert program.stdout.readline() == "started\n"
+    os.killpg(program.pid, signal.SIGINT)
+    assert program.communicate(timeout=20)[1].count("Traceback") == 1
+
+
 SCRIPT = """
 print("main runs")
 import os
 from observe_r1.rewards import accuracy_reward
+from observe_r1.rewards.worker import ask_shared_worker
 print(accuracy_reward("<answer>0.5</answer>", "\\\\frac{1}{2}"))
+worker = ask_shared_worker(os.getpid, timeout=5)
 if os.fork() == 0:
-    print(accuracy_reward("<answer>0.25</answer>", "\\\\frac{1}{4}"), flush=True)
+    own = ask_shared_worker(os.getpid, timeout=5) != worker
+    print(own, accuracy_reward("<answer>0.25</answer>", "\\\\frac{1}{4}"), flush=True)
     os._exit(0)
 os.wait()
 print(accuracy_reward("<answer>0.3</answer>", "\\\\frac{1}{3}"))
@@ -133,4 +158,4 @@ def test_a_script_without_a_main_guard_runs_once_and_may_fork(tmp_path):
     script = tmp_path / "script.py"
     script.write_text(SCRIPT)
     done = subprocess.run([sys.executable, "-u", script], capture_output=True, text=True, timeout=60)
-    assert (done.stdout.split("\n"), done.stderr) == (["main runs", "1.0", "1.0", "0.0", ""], "")
+    assert (done.stdout.split("\n"), done.stderr) == (["main runs", "1.0", "True 1.0", "0.0", ""], "")

@@ -6,12 +6,11 @@ import torch
 
 from observe_r1.config import DataSettings, ModelSettings, RunSettings
 from observe_r1.errors import UserError
-from observe_r1.model.encoding import encode_prompt
 from observe_r1.model.loading import VisionLanguageModel
 from observe_r1.model.saving import save_model
-from observe_r1.records import Example, Prompt
+from observe_r1.records import Example
 from observe_r1.registry import load
-from observe_r1.training.prompts import PromptStream
+from observe_r1.training.prompts import Encode, PromptStream
 from observe_r1.training.run_folder import RunFolder
 
 
@@ -29,19 +28,14 @@ def prepare_process(settings: RunSettings) -> None:
 
 def prompt_stream(
     examples: Sequence[Example],
-    vlm: VisionLanguageModel,
+    encode: Encode,
     data: DataSettings,
     seed: int,
     limit: int | None,
     note: Callable[[str], None],
 ) -> PromptStream:
     """Return the prompts of `examples` in the order that `data.order` names."""
-    order = load("order", data.order)(len(examples), seed)
-
-    def encode(example: Example, draw: int) -> Prompt:
-        return encode_prompt(example, vlm.processor, data, draw)
-
-    return PromptStream(examples, order, encode, note, limit)
+    return PromptStream(examples, load("order", data.order)(len(examples), seed), encode, note, limit)
 
 
 def save_final(vlm: VisionLanguageModel, folder: RunFolder, data: DataSettings, steps: int, interrupted: bool) -> str:

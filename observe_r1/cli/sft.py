@@ -5,6 +5,7 @@ import math
 
 from observe_r1.cli.options import parse_settings
 from observe_r1.config import SFTSettings
+from observe_r1.records import Example, Prompt
 
 
 def run(argv: list[str]) -> int:
@@ -18,6 +19,7 @@ def fine_tune_model(settings: SFTSettings, label: str = "sft") -> int:
     from observe_r1.cli import parts
     from observe_r1.config import ObjectiveSettings
     from observe_r1.data import load_data
+    from observe_r1.model.encoding import encode_prompt
     from observe_r1.model.loading import load_model
     from observe_r1.policy.policy import Policy
     from observe_r1.training.interrupt import StopRequest
@@ -42,7 +44,11 @@ def fine_tune_model(settings: SFTSettings, label: str = "sft") -> int:
         view = stack.enter_context(Progress(label, steps))
         stop = stack.enter_context(StopRequest(view.note))
         limit = None if settings.run.steps else prompts
-        stream = parts.prompt_stream(examples, vlm, settings.data, settings.run.seed, limit, view.note)
+
+        def encode(example: Example, draw: int) -> Prompt:
+            return encode_prompt(example, vlm.processor, settings.data, draw)
+
+        stream = parts.prompt_stream(examples, encode, settings.data, settings.run.seed, limit, view.note)
         stack.callback(stream.close)
 
         def on_step(step: int, metrics: dict[str, float]) -> None:

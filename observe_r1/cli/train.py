@@ -6,6 +6,8 @@ from typing import Any
 
 from observe_r1.cli.options import parse_settings
 from observe_r1.config import TrainSettings
+from observe_r1.errors import UserError
+from observe_r1.records import Example, Prompt
 
 
 def run(argv: list[str]) -> int:
@@ -18,11 +20,12 @@ def train_model(settings: TrainSettings, label: str = "train") -> int:
     """Train as `settings` say, writing the run folder. Returns 0, or 130 where Ctrl-C ended it early."""
     from observe_r1.cli import parts
     from observe_r1.data import load_data
+    from observe_r1.model.encoding import encode_prompt
     from observe_r1.model.loading import load_model
     from observe_r1.policy.policy import Policy
     from observe_r1.policy.scoring import GroupScorer
     from observe_r1.registry import load
-    from observe_r1.rewards import Scorer
+    from observe_r1.rewards import Scorer, verifiable
     from observe_r1.training.batches import Batcher
     from observe_r1.training.interrupt import StopRequest
     from observe_r1.training.loop import RunLength, train
@@ -53,7 +56,16 @@ def train_model(settings: TrainSettings, label: str = "train") -> int:
         scorer = stack.enter_context(Scorer(settings.rewards))
         view = stack.enter_context(Progress(label, settings.run.steps))
         stop = stack.enter_context(StopRequest(view.note))
-        stream = parts.prompt_stream(examples, vlm, settings.data, settings.run.seed, length.prompts, view.note)
+
+        def encode(example: Example, draw: int) -> Prompt:
+            if not verifiable(example.answer):
+                raise UserError(
+                    f"{example.origin}: the gold answer {example.answer!r:.80} cannot be verified: correct it or drop "
+                    "the row; a letter, number, formula or short phrase can"
+                )
+            return encode_prompt(example, vlm.processor, settings.data, draw)
+
+        stream = parts.prompt_stream(examples, encode, settings.data, settings.run.seed, length.prompts, view.note)
         stack.callback(stream.close)
         sampler = GroupSampler(engine, stream, scorer, settings.rollout, settings.objective, settings.run.seed)
 

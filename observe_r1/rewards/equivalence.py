@@ -27,11 +27,10 @@ _NUMERALS_APART = re.compile(r"[0-9] [0-9]")
 
 
 def equal(text: str, gold: str) -> bool:
-    """Whether a final answer equals the gold answer. False where the gold answer cannot be verified."""
-    return verifies(gold) and _same(_read_gold(gold), _read(text))
+    """Whether a final answer equals the gold answer. False where either cannot be read."""
+    return _same(_read_gold(gold), _read(text))
 
 
-@lru_cache(maxsize=1024)
 def verifies(gold: str) -> bool:
     """Whether a gold answer can be read, and equals itself, which `1/0` does not."""
     return _same(_read_gold(gold), _read_gold(gold))
