@@ -6,7 +6,6 @@ limit, and the next call starts another. It ends when its end of the connection 
 program.
 """
 
-import atexit
 import os
 import queue
 import subprocess
@@ -48,8 +47,6 @@ class Worker:
                     pass_fds=[theirs.fileno()],
                     stdin=subprocess.DEVNULL,
                     env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"},
-                    # Ctrl-C in the terminal is for the program, which then closes its workers.
-                    process_group=0,
                 )
             self._running = process, ours
         return self._running[1]
@@ -159,7 +156,6 @@ class _Shared:
     def __init__(self) -> None:
         self.renew()
         os.register_at_fork(after_in_child=self.renew)
-        atexit.register(lambda: self.worker.close())
 
     def renew(self) -> None:
         self.worker = Worker()

@@ -18,6 +18,7 @@ _GRACE = 1.0
 
 def main() -> None:
     """Serve calls until the program closes its end, or ends."""
+    # Ctrl-C in the terminal is for the program, which then ends its workers.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if sys.platform == "linux":
         resource.setrlimit(resource.RLIMIT_DATA, (_MEMORY, _MEMORY))
