@@ -22,10 +22,14 @@ def _registered(kind: str) -> AfterValidator:
     return AfterValidator(known)
 
 
+_Decay = Annotated[float, Field(ge=0, lt=1)]
+_Text = Annotated[str, Field(min_length=1)]
+
+
 class Section(BaseModel):
     """A part of the settings; unknown keys are errors, values never change after validation."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True)
 
 
 class ModelSettings(Section):
@@ -90,7 +94,7 @@ class RolloutSettings(Section):
     """Keep the k most probable tokens; 0 keeps all."""
     max_new_tokens: int = Field(8192, ge=1)
     """Limit of a response, in tokens."""
-    stop: tuple[str, ...] = ()
+    stop: tuple[_Text, ...] = ()
     """Strings that end a response."""
     max_rows: int = Field(256, ge=1)
     """Responses decoded at once by the embedded engine; waiting prompts enter as rows finish."""
@@ -157,7 +161,7 @@ class OptimizerSettings(Section):
 
     lr: float = Field(1e-6, gt=0)
     """Peak learning rate."""
-    betas: tuple[float, float] = (0.9, 0.95)
+    betas: tuple[_Decay, _Decay] = (0.9, 0.95)
     """Adam's moment decay rates."""
     eps: float = Field(1e-8, gt=0)
     """Adam's ε."""
@@ -190,7 +194,7 @@ class RunSettings(Section):
     """Length of the run in prompts drawn."""
     steps: int | None = Field(None, ge=1)
     """Length of the run in steps: rollouts."""
-    seed: int = 0
+    seed: int = Field(0, ge=0, lt=10**9)
     """Seeds order, sampling and initialisation."""
     threads: int | None = Field(None, ge=1)
     """CPU threads of this process; all cores by default."""

@@ -40,7 +40,7 @@ class Example:
     """Where the row stands, for error messages: `train.jsonl row 7`."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
 class Prompt:
     """An `Example` as the model takes it, in the forms that every engine needs."""
 

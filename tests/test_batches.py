@@ -7,7 +7,6 @@ from tiny import random_group
 from observe_r1.config import DataSettings, ModelSettings, ObjectiveSettings, OptimizerSettings, TrainSettings
 from observe_r1.records import Completion, Group
 from observe_r1.training.batches import Batcher
-from observe_r1.training.signal import signal_of
 
 LENGTHS = [[3, 5, 2], [4, 1, 6], [2, 2, 7], [5, 3, 1], [8, 2, 2]]
 CORRECT = [[1, 0, 0], [1, 1, 0], [0, 1, 1], [1, 0, 1], [0, 0, 1]]
@@ -48,7 +47,7 @@ class Fixed:
 
 def batches(config, chosen=None, policy=None, reference=None, progress=(0.0, 0.5)):
     chosen = chosen or groups()
-    return Batcher(config, policy, reference).batches(chosen, signal_of(chosen, config.objective), progress)
+    return Batcher(config, policy, reference).batches(chosen, progress)
 
 
 def response_advantages(group):

@@ -13,6 +13,8 @@ from observe_r1.cli.main import main
 from observe_r1.world.dataset import write_demonstrations, write_questions
 from observe_r1.world.tiny_model import make_tiny_model
 
+CPU = ["--run.threads", "1", "--model.device", "cpu"]
+
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory):
@@ -27,13 +29,13 @@ def world(tmp_path_factory):
 
 def run_sft(world, output, *options):
     common = ["sft", "--model.path", world / "tiny", "--data.path", world / "sft" / "sft.jsonl", "--run.output", output]
-    return main([*map(str, common), "--run.threads", "1", "--optimizer.lr", "3e-3", *options])
+    return main([*map(str, common), *CPU, "--optimizer.lr", "3e-3", *options])
 
 
 def run_train(world, output, *options):
     common = ["train", "--model.path", world / "warm" / "model", "--data.path", world / "train" / "train.jsonl"]
     sizes = ["--rollout.prompts", "4", "--rollout.group_size", "4", "--rollout.max_new_tokens", "40"]
-    learning = ["--optimizer.minibatch", "2", "--optimizer.lr", "1e-4", "--run.threads", "1"]
+    learning = ["--optimizer.minibatch", "2", "--optimizer.lr", "1e-4", *CPU]
     return main([*map(str, common), *sizes, *learning, "--run.output", str(output), *options])
 
 
@@ -119,6 +121,43 @@ def test_kl_keeps_the_policy_near_the_starting_model(world, tmp_path, place):
     assert sum(free) > 1.2 * sum(bound)
 
 
+def test_bfloat16_computes_on_float32_weights(world, tmp_path):
+    options = ["--run.steps", "2", "--data.order", "random", "--model.dtype", "bfloat16"]
+    assert run_train(world, tmp_path / "run", *options, "--model.gradient_checkpointing", "true") == 0
+    metrics = lines(tmp_path / "run" / "metrics.jsonl")
+    assert all(0 < m["policy/sampler_difference"] < 0.01 for m in metrics)
+    trained = AutoModelForImageTextToText.from_pretrained(tmp_path / "run" / "model")
+    assert {p.dtype for p in trained.parameters()} == {torch.float32}
+
+
+def test_what_was_learned_before_a_bad_row_is_saved(world, tmp_path, capsys):
+    rows = (world / "train" / "train.jsonl").read_text().splitlines()[:8]
+    bad = [json.loads(row) for row in rows]
+    for row in bad:  # the pictures stand beside the original file
+        row["message"] = row["message"].replace("images/", f"{world}/train/images/")
+    bad[6]["answer"] = "one of those answers that nobody could ever verify by comparing"
+    path = tmp_path / "rows.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in bad))
+    assert run_train(world, tmp_path / "run", "--data.path", str(path)) == 2
+    refuse(capsys, "rows.jsonl row 7", "cannot be verified", "stopped after 1 steps; their model is in")
+    assert AutoModelForImageTextToText.from_pretrained(tmp_path / "run" / "model")
+
+
+def test_dropped_prompts_are_counted_at_the_end(world, tmp_path, capsys):
+    long = json.dumps({"message": [{"role": "user", "content": "red " * 90}], "answer": "1"})
+    demonstration = [{"role": "user", "content": "red " * 90}, {"role": "assistant", "content": "x"}]
+    (tmp_path / "long.jsonl").write_text(long + "\n")
+    (tmp_path / "demo.jsonl").write_text(json.dumps({"message": demonstration}) + "\n")
+    train = f"{tmp_path / 'long.jsonl'},{world / 'train' / 'train.jsonl'}"
+    sft = f"{tmp_path / 'demo.jsonl'},{world / 'sft' / 'sft.jsonl'}"
+    short = ["--data.max_prompt_tokens", "90", "--run.steps", "1"]
+    assert run_train(world, tmp_path / "a", "--data.path", train, *short) == 0
+    assert run_sft(world, tmp_path / "b", "--data.path", sft, *short) == 0
+    printed = capsys.readouterr()
+    assert printed.out.count("; 1 prompts over data.max_prompt_tokens were dropped") == 2
+    assert "dropped: " in printed.err and "long.jsonl row 1: the prompt has " in printed.err
+
+
 def refuse(capsys, *pieces):
     error = capsys.readouterr().err.strip().splitlines()[-1]
     assert error.startswith("observe-r1: error: ")
@@ -152,14 +191,16 @@ def test_bad_input_is_one_line_and_leaves_nothing(world, tmp_path, capsys):
         (["--model.path", str(tmp_path)], ["model.path", str(tmp_path)]),
         (["--data.max_prompt_tokens", "5", "--run.steps", "2"], ["every prompt is over data.max_prompt_tokens"]),
         (["--optimizer.lr", "1e30", "--run.steps", "9"], ["not finite", "optimizer.lr"]),
+        (["--run.seed", "-1"], ["run.seed", "'-1'"]),
+        (["--run.epochs", "inf"], ["run.epochs", "finite"]),
+        (["--optimizer.betas", "1,1"], ["optimizer.betas", "less than 1"]),
+        (["--rollout.top_p", "0.9"], ["rollout.top_p", "old_logprobs: policy"]),
     ]
     for options, pieces in cases:
         shutil.rmtree(output, ignore_errors=True)
         assert run_train(world, output, *options) == 2, options
         refuse(capsys, *pieces)
-        if "1e30" not in options:  # that run had steps to keep
-            assert not output.exists() or not list(output.iterdir()), options
-        assert not (output / "model").exists()
+        assert not output.exists() or not list(output.iterdir()), options
     broken = tmp_path / "e.jsonl"
     (tmp_path / "page.png").write_text("<html>not found</html>")
     picture[0]["content"][0]["image"] = "page.png"

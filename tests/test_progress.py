@@ -19,14 +19,14 @@ METRICS = {
     "rollout/groups_used": 0.75,
     "response/length": 1041.2,
     "speed/sampling_tokens_per_s": 15210.4,
-    "speed/scoring_responses_per_s": 1240.0,
+    "speed/scoring_tokens_per_s": 1240.0,
     "speed/updating_tokens_per_s": 8101.0,
     "time/step": 12.584,
     "policy/entropy": 3.0,
 }
 SHOWN = [
     "1.124", "62.5%", "100.0%", "75.0%", "1041 tokens",
-    "15,210 tokens/s", "1,240 responses/s", "8,101 tokens/s", "12.58 s",
+    "15,210 tokens/s", "1,240 tokens/s", "8,101 tokens/s", "12.58 s",
 ]  # fmt: skip
 
 

@@ -66,9 +66,8 @@ def difference(ours, theirs):
     (logprobs, ours_by_name), (expected, theirs_by_name) = ours, theirs
     worst = max(((a - b).abs() / b.abs().clamp(min=1e-3)).max().item() for a, b in zip(logprobs, expected, strict=True))
     for name, gradient in theirs_by_name.items():
-        scale = gradient.abs().max()
-        if scale > 0:
-            worst = max(worst, ((ours_by_name[name] - gradient).abs().max() / scale).item())
+        scale = gradient.abs().max() if gradient.any() else 1.0
+        worst = max(worst, float((ours_by_name[name] - gradient).abs().max() / scale))
     return worst
 
 

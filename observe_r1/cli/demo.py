@@ -6,14 +6,15 @@ learning mostly does here is to unlearn the slips: it chooses among things that 
 """
 
 import argparse
+import shutil
 import time
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from observe_r1.errors import UserError
 
-_DEMONSTRATIONS, _QUESTIONS, _HELD_OUT = 8000, 2500, 1000
 _MARK = ".observe-r1-demo"
 
 T = TypeVar("T")
@@ -38,80 +39,54 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+@dataclass
 class Demo:
-    """One demo: its folder, its seed, and the seconds each part took."""
+    """One demo: its folder, its seed, how much it makes, and the seconds each part took."""
 
-    def __init__(self, output: Path, seed: int, threads: int) -> None:
-        self.output = output
-        self.seed = seed
-        self.threads = threads
-        self.seconds: dict[str, float] = {}
+    output: Path
+    seed: int = 0
+    threads: int = 2
+    demonstrations: int = 8000
+    questions: int = 2500
+    held_out: int = 1000
+    warm_start_options: tuple[str, ...] = ()
+    """Dotted options over the warm start's recipe."""
+    seconds: dict[str, float] = field(default_factory=dict)
 
     def run(self) -> int:
         """Do everything, in order."""
         from observe_r1.cli.demo_evaluation import evaluate_held_out
         from observe_r1.cli.demo_report import report
+        from observe_r1.cli.sft import fine_tune_model
+        from observe_r1.cli.train import train_model
 
+        warm_start, learning = self._settings()
         self._claim_folder()
         self._timed("data", self._make_data)
-        interrupted = self._timed("warm start", self._warm_start)
+        interrupted = self._timed("warm start", lambda: fine_tune_model(warm_start, "warm start"))
         if interrupted:
             return interrupted
-        model = self.output / "warm" / "model"
-        before = self._timed("evaluation before", lambda: evaluate_held_out(self.output, model, self.threads))
-        interrupted = self._timed("reinforcement learning", self._learn)
+        before = self._timed("evaluation before", lambda: evaluate_held_out(self.output, "warm", self.threads))
+        interrupted = self._timed("reinforcement learning", lambda: train_model(learning, "reinforcement learning"))
         if interrupted:
             return interrupted
-        model = self.output / "rl" / "model"
-        after = self._timed("evaluation after", lambda: evaluate_held_out(self.output, model, self.threads))
+        after = self._timed("evaluation after", lambda: evaluate_held_out(self.output, "rl", self.threads))
         report(self.output, before, after, self.seconds)
         return 0
 
-    def _timed(self, name: str, part: Callable[[], T]) -> T:
-        started = time.perf_counter()
-        result = part()
-        self.seconds[name] = round(time.perf_counter() - started, 1)
-        return result
-
-    def _claim_folder(self) -> None:
-        """Empty the folder of an earlier demo; refuse one that holds anything else."""
-        import shutil
-
-        if self.output.exists() and any(self.output.iterdir()):
-            if not (self.output / _MARK).exists():
-                raise UserError(f"--output {self.output}: not empty and not an earlier demo's; give another folder")
-            shutil.rmtree(self.output)
-        self.output.mkdir(parents=True, exist_ok=True)
-        (self.output / _MARK).touch()
-
-    def _make_data(self) -> None:
-        from observe_r1.world.dataset import write_demonstrations, write_questions
-        from observe_r1.world.tiny_model import make_tiny_model
-
-        print(f"making {_DEMONSTRATIONS} demonstrations, {_QUESTIONS} questions, {_HELD_OUT} held-out questions")
-        write_demonstrations(self.output / "sft", seed=self.seed, count=_DEMONSTRATIONS)
-        write_questions(self.output / "train", "train", seed=self.seed, count=_QUESTIONS)
-        write_questions(self.output / "held_out", "held_out", seed=self.seed, count=_HELD_OUT)
-        make_tiny_model(self.output / "tiny", seed=self.seed)
-
-    def _warm_start(self) -> int:
+    def _settings(self) -> tuple[Any, Any]:
+        """Return the settings of warm start and training: the tiny recipes, with this demo's paths, seed, threads."""
         from observe_r1.cli.options import parse_settings
-        from observe_r1.cli.sft import fine_tune_model
-        from observe_r1.config import SFTSettings
+        from observe_r1.config import SFTSettings, TrainSettings
 
-        argv = self._arguments("sft", model="tiny", data="sft", output="warm")
-        return fine_tune_model(parse_settings(SFTSettings, argv, verb="sft"), "warm start")
-
-    def _learn(self) -> int:
-        from observe_r1.cli.options import parse_settings
-        from observe_r1.cli.train import train_model
-        from observe_r1.config import TrainSettings
-
-        argv = self._arguments("observe_r1", model="warm/model", data="train", output="rl")
-        return train_model(parse_settings(TrainSettings, argv, verb="train"), "reinforcement learning")
+        warm_start = self._arguments("sft", model="tiny", data="sft", output="warm")
+        learning = self._arguments("observe_r1", model="warm/model", data="train", output="rl")
+        return (
+            parse_settings(SFTSettings, [*warm_start, *self.warm_start_options], verb="sft"),
+            parse_settings(TrainSettings, learning, verb="train"),
+        )
 
     def _arguments(self, recipe: str, model: str, data: str, output: str) -> list[str]:
-        """Return the command line of a tiny recipe, with the paths of this demo's folder."""
         options = {
             "model.path": self.output / model,
             "data.path": self.output / data / f"{data}.jsonl",
@@ -121,3 +96,31 @@ class Demo:
         }
         path = Path(__file__).parents[1] / "recipes" / "tiny" / f"{recipe}.yaml"
         return [str(path), *(f"--{name}={value}" for name, value in options.items())]
+
+    def _claim_folder(self) -> None:
+        """Empty the folder of an earlier demo; refuse one that holds anything else."""
+        if self.output.is_dir() and (self.output / _MARK).exists():
+            shutil.rmtree(self.output)
+        elif self.output.exists() and not (self.output.is_dir() and not any(self.output.iterdir())):
+            raise UserError(f"--output {self.output}: neither empty nor an earlier demo's folder; give another one")
+        self.output.mkdir(parents=True, exist_ok=True)
+        (self.output / _MARK).touch()
+
+    def _make_data(self) -> None:
+        from observe_r1.world.dataset import write_demonstrations, write_questions
+        from observe_r1.world.tiny_model import make_tiny_model
+
+        print(
+            f"making {self.demonstrations} demonstrations, {self.questions} questions, "
+            f"{self.held_out} held-out questions and a tiny model"
+        )
+        write_demonstrations(self.output / "sft", seed=self.seed, count=self.demonstrations)
+        write_questions(self.output / "train", "train", seed=self.seed, count=self.questions)
+        write_questions(self.output / "held_out", "held_out", seed=self.seed, count=self.held_out)
+        make_tiny_model(self.output / "tiny", seed=self.seed)
+
+    def _timed(self, name: str, part: Callable[[], T]) -> T:
+        started = time.perf_counter()
+        result = part()
+        self.seconds[name] = round(time.perf_counter() - started, 1)
+        return result

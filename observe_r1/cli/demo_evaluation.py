@@ -23,15 +23,15 @@ class HeldOut:
     objects: list[int]
 
 
-def evaluate_held_out(demo: Path, model: Path, threads: int) -> HeldOut:
-    """Grade one greedy response to each held-out question of the demo in `demo`, by the checkpoint `model`."""
+def evaluate_held_out(demo: Path, run: str, threads: int) -> HeldOut:
+    """Grade one greedy response to each held-out question of the demo in `demo`, by the model of its run `run`."""
     import torch
 
     torch.set_num_threads(threads)
     path = demo / "held_out" / "held_out.jsonl"
     data = DataSettings(path=str(path))
     examples = load_data(data, seed=0)
-    vlm = load_model(ModelSettings(path=str(model), device="cpu"))
+    vlm = load_model(ModelSettings(path=str(demo / run / "model"), device="cpu"))
     with Scorer(RewardSettings()) as scorer, Progress(transient=True) as view:
         task = view.add_task("evaluating", total=len(examples))
         graded = evaluate(

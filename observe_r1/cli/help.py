@@ -99,7 +99,7 @@ def _value_word(name: str, annotation: Any) -> str:
     if get_origin(annotation) is Literal:
         return "|".join(map(str, get_args(annotation)))
     if get_origin(annotation) is tuple:
-        return ",".join("…" if part is ... else _TYPE_WORDS[part] for part in get_args(annotation))
+        return ",".join("…" if part is ... else _value_word(name, part) for part in get_args(annotation))
     if get_origin(annotation) is dict:
         return "NAME=NUMBER,…"
     inner = [part for part in get_args(annotation) if part is not type(None)]

@@ -33,8 +33,11 @@ def fine_tune_model(settings: SFTSettings, label: str = "sft") -> int:
     vlm = load_model(settings.model)
     dtype = parts.compute_dtype(settings.model)
     policy = Policy(vlm, settings.optimizer, ObjectiveSettings(), dtype=dtype)
-    prompts = settings.run.prompts or round(settings.run.epochs * len(examples))
-    steps = settings.run.steps or math.ceil(prompts / settings.optimizer.minibatch)
+    prompts = settings.run.prompts
+    if prompts is None and settings.run.steps is None:
+        prompts = max(1, round(settings.run.epochs * len(examples)))
+    by_prompts = math.inf if prompts is None else math.ceil(prompts / settings.optimizer.minibatch)
+    steps = int(min(settings.run.steps or math.inf, by_prompts))
 
     with contextlib.ExitStack() as stack:
         folder = stack.enter_context(RunFolder(settings.run.output, settings))
@@ -42,21 +45,22 @@ def fine_tune_model(settings: SFTSettings, label: str = "sft") -> int:
         for sink in sinks:
             stack.callback(sink.close)
         view = stack.enter_context(Progress(label, steps))
-        stop = stack.enter_context(StopRequest(view.note))
-        limit = None if settings.run.steps else prompts
+        stop = stack.enter_context(StopRequest())
 
         def encode(example: Example, draw: int) -> Prompt:
             return encode_prompt(example, vlm.processor, settings.data, draw)
 
-        stream = parts.prompt_stream(examples, encode, settings.data, settings.run.seed, limit, view.note)
+        stream = parts.prompt_stream(examples, encode, settings.data, settings.run.seed, prompts, view.note)
         stack.callback(stream.close)
 
-        def on_step(step: int, metrics: dict[str, float]) -> None:
-            for sink in sinks:
-                sink.write(step, metrics)
-            view.update(step, metrics)
+        with parts.saving(vlm, folder, settings.data, stream, stop) as outcome:
 
-        taken = fine_tune(policy, stream, vlm.processor.tokenizer, settings, steps, on_step, stop)
-        line = parts.save_final(vlm, folder, settings.data, taken, stop.requested)
-    print(line)
+            def on_step(step: int, metrics: dict[str, float]) -> None:
+                outcome.steps = step
+                for sink in sinks:
+                    sink.write(step, metrics)
+                view.update(step, metrics)
+
+            fine_tune(policy, stream, vlm.processor.tokenizer, settings, steps, on_step, stop)
+    print(outcome.line)
     return 130 if stop.requested else 0

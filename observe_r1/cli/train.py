@@ -55,7 +55,7 @@ def train_model(settings: TrainSettings, label: str = "train") -> int:
             stack.callback(sink.close)
         scorer = stack.enter_context(Scorer(settings.rewards))
         view = stack.enter_context(Progress(label, settings.run.steps))
-        stop = stack.enter_context(StopRequest(view.note))
+        stop = stack.enter_context(StopRequest())
 
         def encode(example: Example, draw: int) -> Prompt:
             if not verifiable(example.answer):
@@ -69,16 +69,16 @@ def train_model(settings: TrainSettings, label: str = "train") -> int:
         stack.callback(stream.close)
         sampler = GroupSampler(engine, stream, scorer, settings.rollout, settings.objective, settings.run.seed)
 
-        def on_step(step: int, metrics: dict[str, float], rows: Sequence[dict[str, Any]]) -> None:
-            folder.write_rollouts(step, rows)
-            for sink in sinks:
-                sink.write(step, metrics)
-            view.update(step, metrics)
-
         batcher = Batcher(settings, policy.scorer, reference)
-        steps = train(policy, sampler, batcher, SharedWeights(engine), length, on_step, stop)
-        line = parts.save_final(vlm, folder, settings.data, steps, stop.requested)
-        if stream.dropped:
-            line += f"; {stream.dropped} prompts over data.max_prompt_tokens were dropped"
-    print(line)
+        with parts.saving(vlm, folder, settings.data, stream, stop) as outcome:
+
+            def on_step(step: int, metrics: dict[str, float], rows: Sequence[dict[str, Any]]) -> None:
+                outcome.steps = step
+                folder.write_rollouts(step, rows)
+                for sink in sinks:
+                    sink.write(step, metrics)
+                view.update(step, metrics)
+
+            train(policy, sampler, batcher, SharedWeights(engine), length, on_step, stop)
+    print(outcome.line)
     return 130 if stop.requested else 0

@@ -33,6 +33,8 @@ def shared_prefix(
     **_: Any,
 ) -> tuple[Tensor, None]:
     """Attend by `layout`; transformers' attention interface (output (B, T, H, D), no weights)."""
+    # Under autocast, rotary embedding leaves query and key in float32 beside a value in bfloat16.
+    query, key = query.to(value.dtype), key.to(value.dtype)
     output = layout.attend(query, key, value, scaling, int(module.layer_idx))  # type: ignore[arg-type]
     return output.transpose(1, 2), None
 

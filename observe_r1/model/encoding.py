@@ -3,6 +3,7 @@
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from observe_r1.config import DataSettings
 from observe_r1.data.format_prompts import apply_format_prompt
@@ -18,28 +19,46 @@ class PromptTooLongError(UserError):
 def encode_prompt(example: Example, processor: Any, settings: DataSettings, stream: int = 0) -> Prompt:
     """Return `example` as the model takes it, the format prompt applied.
 
+    The same as one call of the processor, which does more than is needed here and tokenizes the text a second time.
+
     Errors: `PromptTooLongError`; `UserError` for an image that cannot be opened or that the processor refuses.
     """
     messages = apply_format_prompt(example.messages, settings.format_prompt, settings.format_prompt_place)
     text = processor.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=True)
     images = tuple(open_image(source, example.origin) for source in example.images)
-    try:
-        encoded = processor(text=[text], images=list(images) or None, return_tensors="pt")
-    except ValueError as error:  # an image too long for its width, or another size the processor refuses
-        raise UserError(f"{example.origin}: the processor refuses its images: {error}") from error
-    ids = encoded["input_ids"][0]
+    unexpanded = torch.tensor(processor.tokenizer(text)["input_ids"])
+    ids, pixels, grid = unexpanded, None, None
+    if images:
+        try:
+            features = processor.image_processor(images=list(images), return_tensors="pt")
+        except ValueError as error:  # an image too long for its width, or another size the processor refuses
+            raise UserError(f"{example.origin}: the processor refuses its images: {error}") from error
+        pixels, grid = features["pixel_values"].float(), features["image_grid_thw"]
+        ids = _expand(unexpanded, processor, grid, example)
     if len(ids) > settings.max_prompt_tokens:
         raise PromptTooLongError(
             f"{example.origin}: the prompt has {len(ids)} tokens, "
             f"data.max_prompt_tokens is {settings.max_prompt_tokens}"
         )
-    image_token = processor.image_token_id
     return Prompt(
         ids=ids,
-        unexpanded_ids=processor.tokenizer(text, return_tensors="pt")["input_ids"][0],
-        token_types=(ids == image_token).long(),
+        unexpanded_ids=unexpanded,
+        token_types=(ids == processor.image_token_id).long(),
         images=images,
-        pixel_values=encoded["pixel_values"].to(torch.float32) if images else None,
-        image_grid=encoded["image_grid_thw"] if images else None,
+        pixel_values=pixels,
+        image_grid=grid,
         stream=stream,
     )
+
+
+def _expand(unexpanded: Tensor, processor: Any, grid: Tensor, example: Example) -> Tensor:
+    """Repeat each image placeholder once for every merged visual patch of its image."""
+    placeholders = unexpanded == processor.image_token_id
+    if int(placeholders.sum()) != len(grid):
+        raise UserError(
+            f"{example.origin}: {len(grid)} images, but the model's chat template leaves places for "
+            f"{int(placeholders.sum())}"
+        )
+    repeats = torch.ones_like(unexpanded)
+    repeats[placeholders] = grid.prod(dim=1) // processor.image_processor.merge_size**2
+    return unexpanded.repeat_interleave(repeats)

@@ -4,14 +4,19 @@ Positions are always passed: left to itself the model keeps `rope_deltas` from o
 """
 
 from collections.abc import Sequence
-from typing import Any
+from itertools import chain
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
+from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from observe_r1.model.attention import AttentionLayout
 from observe_r1.records import Prompt
+
+_FEATURES: WeakKeyDictionary[PreTrainedModel, WeakKeyDictionary[Prompt, tuple[Tensor, ...]]] = WeakKeyDictionary()
+"""Features of frozen image towers, by model and prompt."""
 
 
 def rope_positions(model: PreTrainedModel, prompt: Prompt) -> Tensor:
@@ -22,22 +27,42 @@ def rope_positions(model: PreTrainedModel, prompt: Prompt) -> Tensor:
     return positions[:, 0]
 
 
-def encode_images(model: PreTrainedModel, prompts: Sequence[Prompt]) -> Any | None:
+def encode_images(model: PreTrainedModel, prompts: Sequence[Prompt]) -> BaseModelOutputWithPooling | None:
     """Run the image tower once over all images of `prompts`, in order.
+
+    A frozen tower always says the same of a prompt: its features are kept as long as the prompt is, and reused by
+    sampling, scoring and every update.
 
     Returns transformers' encoder output, whose `pooler_output` holds one (tokens, hidden) tensor an image, or None
     where no prompt has an image.
     """
-    with_images = [p for p in prompts if p.pixel_values is not None and p.image_grid is not None]
+    with_images = [prompt for prompt in prompts if prompt.image_grid is not None]
     if not with_images:
         return None
-    pixels = torch.cat([p.pixel_values for p in with_images]).to(model.device)  # type: ignore[misc]
-    grid = torch.cat([p.image_grid for p in with_images]).to(model.device)  # type: ignore[misc]
-    return model.get_image_features(pixels, grid, return_dict=True)
+    if any(parameter.requires_grad for parameter in model.model.visual.parameters()):
+        return BaseModelOutputWithPooling(pooler_output=tuple(chain(*_run_tower(model, with_images))))
+    kept = _FEATURES.setdefault(model, WeakKeyDictionary())
+    missing = [prompt for prompt in dict.fromkeys(with_images) if prompt not in kept]
+    if missing:
+        with torch.no_grad():
+            kept.update(zip(missing, _run_tower(model, missing), strict=True))
+    return BaseModelOutputWithPooling(pooler_output=tuple(chain(*(kept[prompt] for prompt in with_images))))
+
+
+def _run_tower(model: PreTrainedModel, prompts: Sequence[Prompt]) -> list[tuple[Tensor, ...]]:
+    """Return each prompt's image features, one (tokens, hidden) tensor an image."""
+    pixels = torch.cat([p.pixel_values for p in prompts if p.pixel_values is not None]).to(model.device)
+    grids = [p.image_grid for p in prompts if p.image_grid is not None]
+    features = iter(model.get_image_features(pixels, torch.cat(grids).to(model.device), return_dict=True).pooler_output)
+    return [tuple(next(features) for _ in grid) for grid in grids]
 
 
 def hidden_states(
-    model: PreTrainedModel, ids: Tensor, positions: Tensor, layout: AttentionLayout, images: Any | None = None
+    model: PreTrainedModel,
+    ids: Tensor,
+    positions: Tensor,
+    layout: AttentionLayout,
+    images: BaseModelOutputWithPooling | None = None,
 ) -> Tensor:
     """Return the text model's last hidden states (B, T, hidden) of `ids` (B, T) at `positions` (3, B, T)."""
     output = model.model(

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
@@ -42,16 +43,16 @@ def load_model(settings: ModelSettings) -> VisionLanguageModel:
     processor = load_processor(settings)
     transformers_logging.disable_progress_bar()
     device = choose_device(settings.device)
-    common = {"trust_remote_code": settings.trust_remote_code}
+    path, common = checkpoint_path(settings), {"trust_remote_code": settings.trust_remote_code}
     try:
-        config = AutoConfig.from_pretrained(settings.path, **common)
+        config = AutoConfig.from_pretrained(path, **common)
         if config.model_type not in SUPPORTED:
             raise UserError(
                 f"model.path = {settings.path!r}: architecture {config.model_type!r} is not supported;"
                 f" supported: {', '.join(SUPPORTED)}"
             )
-        model = AutoModelForImageTextToText.from_pretrained(settings.path, dtype=torch.float32, **common)
-    except (OSError, ValueError) as error:
+        model = AutoModelForImageTextToText.from_pretrained(path, dtype=torch.float32, **common)
+    except (OSError, ValueError, SafetensorError) as error:
         raise UserError(f"model.path = {settings.path!r}: {_first_line(error)}") from error
     model.to(device)
     freeze(model, settings.freeze)
@@ -78,12 +79,10 @@ def wrap(model: PreTrainedModel, processor: Any) -> VisionLanguageModel:
 
 def load_processor(settings: ModelSettings) -> Any:
     """Load the processor (tokenizer, chat template, image preprocessing) with the pixel bounds of `settings`."""
-    looks_local = settings.path.startswith(("/", ".", "~")) or settings.path.count("/") != 1
-    if looks_local and not Path(settings.path).expanduser().is_dir():
-        raise UserError(f"model.path = {settings.path!r}: no such folder")
+    path = checkpoint_path(settings)
     try:
         processor = AutoProcessor.from_pretrained(
-            settings.path,
+            path,
             size={
                 "shortest_edge": settings.min_pixels,
                 "longest_edge": settings.max_pixels,
@@ -95,6 +94,15 @@ def load_processor(settings: ModelSettings) -> Any:
     if not hasattr(processor, "image_processor"):
         raise UserError(f"model.path = {settings.path!r}: its processor takes no images")
     return processor
+
+
+def checkpoint_path(settings: ModelSettings) -> str:
+    """Return the folder, `~` expanded, or the Hub name that `model.path` holds. Errors: `UserError`, no such folder."""
+    looks_local = settings.path.startswith(("/", ".", "~")) or settings.path.count("/") != 1
+    folder = Path(settings.path).expanduser()
+    if looks_local and not folder.is_dir():
+        raise UserError(f"model.path = {settings.path!r}: no such folder")
+    return str(folder)
 
 
 def choose_device(name: str) -> torch.device:
@@ -113,9 +121,9 @@ def freeze(model: PreTrainedModel, prefixes: Sequence[str]) -> None:
         if not any(name.startswith(prefix) for name in names):
             raise UserError(f"model.freeze: no parameter starts with {prefix!r}; the first is {names[0]!r}")
     for name, parameter in model.named_parameters():
-        if name.startswith(tuple(prefixes)) if prefixes else False:
+        if name.startswith(tuple(prefixes)):
             parameter.requires_grad_(False)
 
 
 def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0]
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

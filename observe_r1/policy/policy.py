@@ -95,8 +95,8 @@ class Policy:
             kl = estimate(scores.logprobs, tokens(batch.reference_logprobs))
             loss = loss + (tokens(batch.kl_weights) * kl).sum()
         loss.backward()
-        sampled = [torch.cat([c.logprobs for c in g.completions]) for g in batch.groups]
-        totals.add(loss, scores, old, clipped, tokens(sampled))
+        sampled = [torch.cat([c.logprobs for c in g.completions]) for g in groups]
+        totals.add(loss, scores, old, clipped, select(sampled, groups, pack.spans).to(self.device))
 
 
 class UpdateTotals:

@@ -16,7 +16,7 @@ from observe_r1.objective import sequence_mean, token_advantages, truncated_impo
 from observe_r1.policy.schedule import learning_rate
 from observe_r1.policy.scoring import GroupScorer
 from observe_r1.records import Group, TrainingBatch
-from observe_r1.training.signal import Signal
+from observe_r1.training.signal import signal_of
 
 
 class Batcher:
@@ -35,14 +35,16 @@ class Batcher:
         self.metrics: dict[str, float] = {}
         """Of the last rollout: its mean KL from the reference, a token, where there is one."""
 
-    def batches(self, groups: Sequence[Group], signal: Signal, progress: Sequence[float]) -> list[TrainingBatch]:
-        """Return one batch an optimizer step, of whole groups in their order.
+    def batches(self, groups: Sequence[Group], progress: Sequence[float]) -> list[TrainingBatch]:
+        """Return one batch an optimizer step, of whole groups in their order; none for no groups.
 
         Args:
             groups: of the rollout.
-            signal: of the same groups.
             progress: the run's progress in [0, 1] before and after this rollout; optimizer steps divide it evenly.
         """
+        self.metrics = {}
+        if not groups:
+            return []
         objective = self.settings.objective
         sampled = tuple(torch.cat([c.logprobs for c in group.completions]) for group in groups)
         old, importance = sampled, None
@@ -53,7 +55,7 @@ class Batcher:
                 importance = [truncated_importance_weight(p, s, cap) for p, s in zip(old, sampled, strict=True)]
         reference = self.reference.logprobs(groups) if self.reference else None
         kl = self._kl(old, reference) if reference else None
-        advantages = self._token_advantages(groups, signal, kl)
+        advantages = self._token_advantages(groups, kl)
 
         size = self.settings.optimizer.minibatch
         starts = range(0, len(groups), size)
@@ -86,10 +88,10 @@ class Batcher:
         self.metrics = {"policy/reference_kl": float(torch.cat(kl).mean())}
         return kl
 
-    def _token_advantages(self, groups: Sequence[Group], signal: Signal, kl: Sequence[Tensor] | None) -> list[Tensor]:
+    def _token_advantages(self, groups: Sequence[Group], kl: Sequence[Tensor] | None) -> list[Tensor]:
         """Spread advantages over tokens, (T,) a group; with `kl_in: reward`, less the KL still to come."""
         objective = self.settings.objective
-        advantages = signal.advantages
+        advantages = signal_of(groups, objective).advantages
         if objective.whiten:
             advantages = whiten(advantages, torch.tensor([group.lengths for group in groups]))
         if kl is None or objective.kl_in == "loss":

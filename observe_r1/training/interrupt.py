@@ -1,7 +1,7 @@
 """Ctrl-C that saves: the first one ends the run after the current step, a second one at once."""
 
+import os
 import signal
-from collections.abc import Callable
 from types import FrameType, TracebackType
 from typing import Any, Self
 
@@ -9,9 +9,8 @@ from typing import Any, Self
 class StopRequest:
     """Turns the first SIGINT into a flag while the context lasts; the second one raises KeyboardInterrupt."""
 
-    def __init__(self, note: Callable[[str], None]) -> None:
+    def __init__(self) -> None:
         self.requested = False
-        self._note = note
         self._previous: Any = None
 
     def __enter__(self) -> Self:
@@ -27,4 +26,5 @@ class StopRequest:
         if self.requested:
             raise KeyboardInterrupt
         self.requested = True
-        self._note("Ctrl-C: saving after this step; press again to stop at once")
+        # The handler may interrupt a write to stderr: only the system call itself is safe here.
+        os.write(2, b"\nCtrl-C: saving after this step; press again to stop at once\n")

@@ -4,12 +4,12 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol
 
-from observe_r1.config import RunSettings
+from observe_r1.config import ObjectiveSettings, RunSettings
 from observe_r1.records import Group, TrainingBatch
 from observe_r1.training.batches import Batcher
 from observe_r1.training.interrupt import StopRequest
 from observe_r1.training.sampler import GroupSampler
-from observe_r1.training.signal import Signal
+from observe_r1.training.signal import signal_of
 from observe_r1.training.weight_sync import WeightSync
 
 
@@ -32,8 +32,8 @@ def train(
     length: "RunLength",
     on_step: OnStep,
     stop: StopRequest,
-) -> int:
-    """Run to the end, or until `stop` is requested, and return the number of steps.
+) -> None:
+    """Run to the end, or until `stop` is requested.
 
     The parts may be local objects or stand for many processes; the loop does not know.
     `on_step(step, metrics, rollouts)` is called after each step, with one row a sampled response.
@@ -42,20 +42,16 @@ def train(
     while not stop.requested and not length.reached(step, sampler):
         started, before = time.perf_counter(), length.progress(step, sampler)
         groups = sampler.next_groups()
-        if not groups:
-            break
-        signal = sampler.signal(groups)
         step += 1
         progress = before, length.progress(step, sampler)
         updating = time.perf_counter()
-        updates = [policy.update(batch) for batch in batcher.batches(groups, signal, progress)]
+        updates = [policy.update(batch) for batch in batcher.batches(groups, progress)]
         updating = time.perf_counter() - updating
         sync.publish(step)
-        rows = list(rollout_rows(sampler.sampled, sampler.signal(sampler.sampled))) if sampler.sampled else []
+        rows = list(rollout_rows(sampler.sampled, sampler.objective))
         metrics = sampler.metrics | batcher.metrics | update_metrics(updates, updating)
         metrics |= {"progress": progress[1], "time/step": time.perf_counter() - started}
         on_step(step, metrics, rows)
-    return step
 
 
 class RunLength:
@@ -97,8 +93,11 @@ def update_metrics(updates: Sequence[dict[str, float]], seconds: float) -> dict[
     return metrics
 
 
-def rollout_rows(groups: Sequence[Group], signal: Signal) -> Iterator[dict[str, Any]]:
+def rollout_rows(groups: Sequence[Group], objective: ObjectiveSettings) -> Iterator[dict[str, Any]]:
     """Yield one row a sampled response: what it was, what it earned, what it taught."""
+    if not groups:
+        return
+    signal = signal_of(groups, objective)
     for index, group in enumerate(groups):
         for number, completion in enumerate(group.completions):
             yield {

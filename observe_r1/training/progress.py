@@ -32,7 +32,7 @@ _RESULTS = (
 )
 _SPEEDS = (
     _Shown("speed/sampling_tokens_per_s", "sampling", "{:,.0f} tokens/s"),
-    _Shown("speed/scoring_responses_per_s", "scoring", "{:,.0f} responses/s"),
+    _Shown("speed/scoring_tokens_per_s", "scoring", "{:,.0f} tokens/s"),
     _Shown("speed/updating_tokens_per_s", "updating", "{:,.0f} tokens/s"),
     _Shown("time/step", "step", "{:.2f} s"),
 )

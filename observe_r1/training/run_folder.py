@@ -3,7 +3,6 @@
 config.yaml     every setting, enough to repeat the run
 metrics.jsonl   one JSON object a step (`sinks`)
 rollouts/       every sampled response, one JSON Lines file a step
-checkpoints/    one folder a checkpoint
 model/          the final weights as an ordinary Hugging Face checkpoint
 """
 
@@ -38,7 +37,6 @@ class RunFolder:
     def __init__(self, output: str | Path, settings: Section) -> None:
         self.path = Path(output)
         self.rollouts = self.path / "rollouts"
-        self.checkpoints = self.path / "checkpoints"
         self.model = self.path / "model"
         self.metrics = self.path / "metrics.jsonl"
         try:
@@ -46,7 +44,6 @@ class RunFolder:
             self._lock = _lock(self.path)
             self._refuse_old_files()
             self.rollouts.mkdir()
-            self.checkpoints.mkdir()
         except OSError as error:
             raise UserError(f"run.output = {str(output)!r}: cannot be a run folder: {error.strerror}") from error
         write_atomic(self.path / "config.yaml", dump_settings(settings))
@@ -78,7 +75,7 @@ class RunFolder:
 
     def _holds_results(self) -> bool:
         files = (self.metrics.is_file() and self.metrics.stat().st_size) or self.model.exists()
-        return bool(files) or any(any(folder.iterdir()) for folder in (self.rollouts, self.checkpoints))
+        return bool(files) or any(self.rollouts.iterdir())
 
     def _empty(self) -> None:
         for entry in self.path.iterdir():

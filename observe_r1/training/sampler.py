@@ -2,7 +2,6 @@
 
 import math
 import time
-from collections.abc import Sequence
 from typing import Any, Protocol
 
 import torch
@@ -13,13 +12,13 @@ from observe_r1.records import Completion, Example, Group, Prompt, Sampling
 from observe_r1.rewards import Scorer
 from observe_r1.rollout.engine import Engine
 from observe_r1.training.prompts import PromptStream
-from observe_r1.training.signal import Signal, signal_of
+from observe_r1.training.signal import signal_of
 
 
 class GroupSampler:
     """Keeps the promise of N groups a step: samples, scores, sets aside, and keeps leftovers for the next step.
 
-    With dynamic sampling a round draws as many prompts as the last rounds' share of informative groups suggests;
+    With dynamic sampling a round draws as many prompts as the last round's share of informative groups suggests;
     groups beyond N are leftovers, used next unless older than `max_age` versions of the weights. Their tokens keep
     the log-probabilities they were sampled under, so the importance ratio stays right.
     """
@@ -87,10 +86,6 @@ class GroupSampler:
         self.metrics = self._measure(chosen, rounds, clock)
         return chosen
 
-    def signal(self, groups: Sequence[Group]) -> Signal:
-        """Return what `groups` teach."""
-        return signal_of(groups, self.objective)
-
     def state_dict(self) -> dict[str, Any]:
         """Return stream position, leftovers and the running share of informative groups."""
         return {
@@ -117,11 +112,13 @@ class GroupSampler:
         pending: dict[int, PendingScores] = {}
 
         def score(index: int, completions: list[Completion]) -> None:
+            begun = time.perf_counter()
             pending[index] = self.scorer.submit([c.text for c in completions], drawn[index][0].answer)
+            clock.scoring += time.perf_counter() - begun
 
-        started = time.perf_counter()
+        started, scoring = time.perf_counter(), clock.scoring
         completions = self.engine.generate([prompt for _, prompt in drawn], self.sampling, on_group=score)
-        clock.sampling += time.perf_counter() - started
+        clock.sampling += time.perf_counter() - started - (clock.scoring - scoring)
         clock.tokens += sum(len(c.ids) for group in completions for c in group)
         started = time.perf_counter()
         groups = [_scored(*drawn[i], group, pending[i], clock) for i, group in enumerate(completions)]
@@ -145,7 +142,7 @@ class GroupSampler:
         if responses:
             metrics |= _response_metrics(self.sampled, responses)
             metrics["speed/sampling_tokens_per_s"] = clock.tokens / max(clock.sampling, 1e-9)
-            metrics["speed/scoring_responses_per_s"] = len(responses) / max(clock.scoring, 1e-9)
+            metrics["speed/scoring_tokens_per_s"] = clock.tokens / max(clock.scoring, 1e-9)
             signal = signal_of(self.sampled, self.objective)
             metrics["rollout/groups_used"] = float(signal.informative.float().mean())
             metrics["rollout/weight"] = float(signal.weight.mean())
@@ -162,7 +159,7 @@ class PendingScores(Protocol):
 
 
 class RolloutClock:
-    """Seconds and counts of one step's sampling. Scoring runs while sampling goes on; only the wait for it counts."""
+    """Seconds and counts of one step's sampling. Of scoring, what is not hidden behind sampling counts."""
 
     def __init__(self) -> None:
         self.sampling = 0.0

@@ -53,8 +53,8 @@ def fine_tune(
     steps: int,
     on_step: Callable[[int, dict[str, float]], None],
     stop: StopRequest,
-) -> int:
-    """Take `steps` optimizer steps of `optimizer.minibatch` demonstrations and return how many were taken."""
+) -> None:
+    """Take `steps` optimizer steps of `optimizer.minibatch` demonstrations, or fewer where `stop` is requested."""
     step = 0
     while step < steps and not stop.requested:
         drawn = stream.take(settings.optimizer.minibatch)
@@ -63,5 +63,5 @@ def fine_tune(
         groups = [demonstration(example, prompt, tokenizer) for example, prompt in drawn]
         step += 1
         metrics = policy.update(sft_batch(groups, learning_rate(settings.optimizer, step / steps)))
-        on_step(step, {"progress": step / steps, "sft/loss": -metrics["policy/logprob"]} | metrics)
-    return step
+        shown = {name: metrics[name] for name in ("policy/entropy", "policy/grad_norm", "policy/lr", "policy/tokens")}
+        on_step(step, {"progress": step / steps, "sft/loss": -metrics["policy/logprob"]} | shown)

@@ -29,7 +29,7 @@ class Signal:
 
 
 def signal_of(groups: Sequence[Group], objective: ObjectiveSettings) -> Signal:
-    """Add the bonus, weigh by uncertainty and normalise, group by group; groups have the same G."""
+    """Add the bonus, weigh by uncertainty and normalise, group by group; at least one group, all of the same G."""
     correct = torch.stack([group.correct for group in groups])
     lengths = torch.tensor([group.lengths for group in groups])
     bonus = shortest_correct_bonus(correct, lengths, bonus=objective.bonus, min_length=objective.bonus_min_length)

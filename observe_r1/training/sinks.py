@@ -25,12 +25,12 @@ def open_sinks(folder: Path, settings: RunSettings) -> list[Sink]:
 
     Errors: `UserError` where Weights & Biases is asked for and cannot be used.
     """
-    sinks: list[Sink] = [JsonLines(folder / "metrics.jsonl")]
+    sinks: list[Sink] = []
+    if settings.wandb is not None:  # the only one that the user can have to mend, so before files are opened
+        sinks.append(WeightsAndBiases(folder, settings.wandb))
     if settings.tensorboard:
         sinks.append(TensorBoard(folder / "tensorboard"))
-    if settings.wandb is not None:
-        sinks.append(WeightsAndBiases(folder, settings.wandb))
-    return sinks
+    return [JsonLines(folder / "metrics.jsonl"), *sinks]
 
 
 class JsonLines:

@@ -1,0 +1,106 @@
+"""A prompt is what the processor itself makes of the example; a frozen tower's features are kept."""
+
+import pytest
+import torch
+from PIL import Image
+from tiny import random_group, random_model
+
+from observe_r1.config import DataSettings, ModelSettings
+from observe_r1.data import apply_format_prompt
+from observe_r1.errors import UserError
+from observe_r1.model.encoding import PromptTooLongError, encode_prompt
+from observe_r1.model.forward import encode_images
+from observe_r1.model.loading import load_model
+from observe_r1.records import Example
+from observe_r1.world.tiny_model import make_tiny_model
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return make_tiny_model(tmp_path_factory.mktemp("model") / "tiny")
+
+
+@pytest.fixture(scope="module")
+def processor(folder):
+    return load_model(ModelSettings(path=str(folder), device="cpu")).processor
+
+
+def example(tmp_path, sizes):
+    images = []
+    for i, size in enumerate(sizes):
+        Image.effect_noise(size, 80).convert("RGB").save(tmp_path / f"{i}.png")
+        images.append(str(tmp_path / f"{i}.png"))
+    content = [{"type": "text", "text": "Compare: "}, *[{"type": "image"} for _ in sizes]]
+    content.append({"type": "text", "text": "how many red objects? ½ <x>"})
+    return Example("a", ({"role": "user", "content": content},), tuple(images), "3", origin="a.jsonl row 1")
+
+
+@pytest.mark.parametrize("sizes", [[], [(84, 84)], [(100, 60), (29, 300), (500, 333)]])
+@pytest.mark.parametrize("place", ["system", "suffix"])
+def test_prompt_equals_one_call_of_the_processor(processor, tmp_path, sizes, place):
+    settings = DataSettings(path="x", format_prompt_place=place)
+    question = example(tmp_path, sizes)
+    prompt = encode_prompt(question, processor, settings, stream=5)
+    messages = apply_format_prompt(question.messages, "observe", place)
+    text = processor.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=True)
+    expected = processor(text=[text], images=list(prompt.images) or None, return_tensors="pt")
+    assert prompt.ids.tolist() == expected["input_ids"][0].tolist() and prompt.stream == 5
+    assert prompt.token_types.tolist() == expected["mm_token_type_ids"][0].tolist()
+    assert int((prompt.unexpanded_ids == processor.image_token_id).sum()) == len(sizes) == len(prompt.images)
+    if sizes:
+        torch.testing.assert_close(prompt.pixel_values, expected["pixel_values"])
+        assert torch.equal(prompt.image_grid, expected["image_grid_thw"])
+    else:
+        assert prompt.pixel_values is None and prompt.image_grid is None
+
+
+def test_prompts_over_the_limit_and_impossible_images_are_named(processor, tmp_path):
+    with pytest.raises(PromptTooLongError, match=r"a\.jsonl row 1: the prompt has \d+ tokens, data\.max_prompt_tokens"):
+        encode_prompt(example(tmp_path, [(84, 84)]), processor, DataSettings(path="x", max_prompt_tokens=20))
+    with pytest.raises(UserError, match=r"a\.jsonl row 1: the processor refuses its images"):
+        encode_prompt(example(tmp_path, [(3000, 10)]), processor, DataSettings(path="x"))
+
+
+def test_the_features_of_a_frozen_tower_are_computed_once_and_equal():
+    vlm = random_model()
+    first, second = random_group([(4, 6), (4, 4)], [2], seed=1).prompt, random_group([(6, 4)], [2], seed=2).prompt
+    expected = [f.detach() for f in encode_images(vlm.model, [first, second]).pooler_output]
+    calls = []
+    vlm.model.model.visual.register_forward_hook(lambda *a: calls.append(1))
+    encode_images(vlm.model, [first])
+    encode_images(vlm.model, [first])
+    assert len(calls) == 2  # a tower that is trained says something else every time
+    vlm.model.model.visual.requires_grad_(False)
+    for prompts in ([second], [first, second], [first, first]):
+        encode_images(vlm.model, prompts)
+    kept = encode_images(vlm.model, [first, second]).pooler_output
+    assert len(calls) == 4
+    for ours, theirs in zip(kept, expected, strict=True):
+        torch.testing.assert_close(ours, theirs)
+
+
+def test_a_checkpoint_that_cannot_be_loaded_is_one_line(folder, tmp_path):
+    def refuse(path, reason):
+        with pytest.raises(UserError, match=reason) as error:
+            load_model(ModelSettings(path=str(path), device="cpu"))
+        assert "\n" not in str(error.value)
+
+    def copy(name):
+        target = tmp_path / name
+        target.mkdir()
+        for file in folder.iterdir():
+            (target / file.name).write_bytes(file.read_bytes())
+        return target
+
+    refuse(tmp_path / "nothing", "no such folder")
+    truncated = copy("truncated")
+    weights = truncated / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    refuse(truncated, "model.path")
+    blind = copy("blind")
+    for name in ("preprocessor_config.json", "processor_config.json", "video_preprocessor_config.json"):
+        (blind / name).unlink(missing_ok=True)
+    refuse(blind, "no processor|takes no images")
+    other = copy("other")
+    (other / "config.json").write_text('{"model_type": "llava"}')
+    refuse(other, "architecture 'llava' is not supported")
