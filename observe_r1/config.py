@@ -139,7 +139,8 @@ class ObjectiveSettings(Section):
     kl_estimator: Annotated[str, _registered("kl estimator")] = "k1"
     """k1 = log π − log π_ref, k2 = ½·k1², k3 = exp(−k1) − 1 + k1."""
     kl_in: Literal["reward", "loss"] = "reward"
-    """Subtract the KL from the reward token by token, or add it to the loss (mean per sequence)."""
+    """Subtract the KL from the reward token by token, or add it to the loss (mean per sequence). In the loss take k2 or
+    k3: the gradient of k1 is 0 on average."""
     clip_low: float = Field(0.2, gt=0, lt=1)
     """The ratio is clipped below at 1 − this."""
     clip_high: float = Field(0.2, gt=0)

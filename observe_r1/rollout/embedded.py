@@ -98,7 +98,8 @@ class _Batch:
         self.rows += newcomers
         self.uniforms = torch.cat([self.uniforms, torch.stack(uniforms)])
         self.positions = torch.cat([self.positions, following.repeat_interleave(count)])
-        self._draw(hidden.repeat_interleave(count, dim=0), first=len(self.rows) - len(newcomers))
+        logits = self.vlm.model.lm_head(hidden).repeat_interleave(count, dim=0)
+        self._draw(logits, first=len(self.rows) - len(newcomers))
         self._leave()
 
     def _prefill(self, prompts: list[Prompt]) -> tuple[Tensor, PrefillLayout, Tensor]:
@@ -124,12 +125,11 @@ class _Batch:
         hidden = hidden_states(self.vlm.model, ids, self.positions.expand(3, -1)[:, :, None], layout=self.cache)
         self.cache.advance()
         self.positions = self.positions + 1
-        self._draw(hidden[:, 0], first=0)
+        self._draw(self.vlm.model.lm_head(hidden[:, 0]), first=0)
         self._leave()
 
-    def _draw(self, hidden: Tensor, first: int) -> None:
+    def _draw(self, logits: Tensor, first: int) -> None:
         """Append one token to each of the rows from `first` on; rows already finished are only passing time."""
-        logits = self.vlm.model.lm_head(hidden)
         rows = self.rows[first:]
         at = torch.tensor([len(row.ids) if not row.finish else 0 for row in rows])
         uniforms = self.uniforms[first:].gather(1, at[:, None])[:, 0]
