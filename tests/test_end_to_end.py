@@ -3,6 +3,7 @@
 import json
 import math
 import shutil
+import signal
 
 import pytest
 import torch
@@ -128,6 +129,29 @@ def test_bfloat16_computes_on_float32_weights(world, tmp_path):
     assert all(0 < m["policy/sampler_difference"] < 0.01 for m in metrics)
     trained = AutoModelForImageTextToText.from_pretrained(tmp_path / "run" / "model")
     assert {p.dtype for p in trained.parameters()} == {torch.float32}
+
+
+def test_ctrl_c_saves_after_the_step_and_a_second_one_stops_at_once(world, tmp_path, capfd, monkeypatch):
+    from observe_r1.training.progress import Progress
+
+    def interrupt(times):
+        def update(self, step, metrics):
+            if step == 2:
+                for _ in range(times):
+                    signal.raise_signal(signal.SIGINT)
+
+        monkeypatch.setattr(Progress, "update", update)
+
+    interrupt(1)
+    assert run_train(world, tmp_path / "once", "--run.steps", "9") == 130
+    printed = capfd.readouterr()
+    assert "interrupted after 2 steps: model in" in printed.out and "press again to stop at once" in printed.err
+    assert len(lines(tmp_path / "once" / "metrics.jsonl")) == 2
+    assert AutoModelForImageTextToText.from_pretrained(tmp_path / "once" / "model")
+    interrupt(2)
+    assert run_train(world, tmp_path / "twice", "--run.steps", "9") == 130
+    assert not (tmp_path / "twice" / "model").exists()
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 def test_what_was_learned_before_a_bad_row_is_saved(world, tmp_path, capsys):
