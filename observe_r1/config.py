@@ -195,6 +195,12 @@ class RunSettings(Section):
     """Length of the run in prompts drawn."""
     steps: int | None = Field(None, ge=1)
     """Length of the run in steps: rollouts."""
+    resume: bool = False
+    """Go on from the run folder's newest checkpoint, with the same settings; start anew where there is none."""
+    save_every: int = Field(20, ge=1)
+    """Steps between checkpoints; one is also written at the end and after Ctrl-C."""
+    keep: int = Field(2, ge=1)
+    """Checkpoints kept; older ones are removed."""
     seed: int = Field(0, ge=0, lt=10**9)
     """Seeds order, sampling and initialisation."""
     threads: int | None = Field(None, ge=1)

@@ -69,6 +69,8 @@ def saving(
     if outcome.steps:
         save_model(vlm, folder.model, data)
         outcome.line = f"{how} after {outcome.steps} steps: model in {folder.model}, metrics in {folder.metrics}"
+        if stop.requested and folder.checkpoints.exists():
+            outcome.line += "; the same command with --run.resume goes on"
     else:
         outcome.line = f"{how} before the first step: no model to save"
     if stream.dropped:

@@ -27,9 +27,11 @@ def train_model(settings: TrainSettings, label: str = "train") -> int:
     from observe_r1.registry import load
     from observe_r1.rewards import Scorer, verifiable
     from observe_r1.training.batches import Batcher
+    from observe_r1.training.checkpoints import Checkpoints
     from observe_r1.training.interrupt import StopRequest
     from observe_r1.training.loop import RunLength, train
     from observe_r1.training.progress import Progress
+    from observe_r1.training.resume import TrainingState
     from observe_r1.training.run_folder import RunFolder
     from observe_r1.training.sampler import GroupSampler
     from observe_r1.training.sinks import open_sinks
@@ -49,10 +51,7 @@ def train_model(settings: TrainSettings, label: str = "train") -> int:
     length = RunLength(settings.run, len(examples))
 
     with contextlib.ExitStack() as stack:
-        folder = stack.enter_context(RunFolder(settings.run.output, settings))
-        sinks = open_sinks(folder.path, settings.run)
-        for sink in sinks:
-            stack.callback(sink.close)
+        folder = stack.enter_context(RunFolder(settings.run.output, settings, settings.run.resume))
         scorer = stack.enter_context(Scorer(settings.rewards))
         view = stack.enter_context(Progress(label, settings.run.steps))
         stop = stack.enter_context(StopRequest())
@@ -68,9 +67,16 @@ def train_model(settings: TrainSettings, label: str = "train") -> int:
         stream = parts.prompt_stream(examples, encode, settings.data, settings.run.seed, length.prompts, view.note)
         stack.callback(stream.close)
         sampler = GroupSampler(engine, stream, scorer, settings.rollout, settings.objective, settings.run.seed)
+        state = TrainingState(Checkpoints(folder.checkpoints, settings.run.keep), policy, sampler, encode)
+        start = state.restore(view.note) if settings.run.resume else 0
+        folder.cut_back(start)
+        sinks = open_sinks(folder.path, settings.run)
+        for sink in sinks:
+            stack.callback(sink.close)
 
         batcher = Batcher(settings, policy.scorer, reference)
         with parts.saving(vlm, folder, settings.data, stream, stop) as outcome:
+            outcome.steps = start
 
             def on_step(step: int, metrics: dict[str, float], rows: Sequence[dict[str, Any]]) -> None:
                 outcome.steps = step
@@ -78,7 +84,9 @@ def train_model(settings: TrainSettings, label: str = "train") -> int:
                 for sink in sinks:
                     sink.write(step, metrics)
                 view.update(step, metrics)
+                if step % settings.run.save_every == 0 or stop.requested or length.reached(step, sampler):
+                    state.save(step)
 
-            train(policy, sampler, batcher, SharedWeights(engine), length, on_step, stop)
+            train(policy, sampler, batcher, SharedWeights(engine), length, on_step, stop, start)
     print(outcome.line)
     return 130 if stop.requested else 0

@@ -32,13 +32,14 @@ def train(
     length: "RunLength",
     on_step: OnStep,
     stop: StopRequest,
+    step: int = 0,
 ) -> None:
-    """Run to the end, or until `stop` is requested.
+    """Run to the end, or until `stop` is requested, from `step` steps that are done already.
 
     The parts may be local objects or stand for many processes; the loop does not know.
     `on_step(step, metrics, rollouts)` is called after each step, with one row a sampled response.
     """
-    step = 0
+    sync.publish(step)
     while not stop.requested and not length.reached(step, sampler):
         started, before = time.perf_counter(), length.progress(step, sampler)
         groups = sampler.next_groups()

@@ -3,6 +3,7 @@
 config.yaml     every setting, enough to repeat the run
 metrics.jsonl   one JSON object a step (`sinks`)
 rollouts/       every sampled response, one JSON Lines file a step
+checkpoints/    the newest of them, one folder each (`checkpoints`)
 model/          the final weights as an ordinary Hugging Face checkpoint
 """
 
@@ -24,6 +25,11 @@ from observe_r1.errors import UserError
 from observe_r1.files import write_atomic
 
 _LOCK = ".lock"
+_MAY_CHANGE = frozenset(
+    {"run.output", "run.resume", "run.steps", "run.prompts", "run.epochs", "run.save_every", "run.keep"}
+    | {"run.threads", "run.tensorboard", "run.wandb", "rewards.workers", "model.path"}
+)
+"""Settings that a resumed run may have otherwise; the checkpoint says whether the model is the same."""
 
 
 class RunFolder:
@@ -32,18 +38,26 @@ class RunFolder:
     A run that fails before its first result leaves nothing behind, so that the corrected command can have the
     folder. Errors on opening: `UserError` where a live run writes there, where the folder is not empty, or
     where it cannot be made.
+
+    With `resume`, a folder that an earlier run left is taken over if its settings are the same, aside from the run's
+    length and what does not change its results.
     """
 
-    def __init__(self, output: str | Path, settings: Section) -> None:
+    def __init__(self, output: str | Path, settings: Section, resume: bool = False) -> None:
         self.path = Path(output)
         self.rollouts = self.path / "rollouts"
+        self.checkpoints = self.path / "checkpoints"
         self.model = self.path / "model"
         self.metrics = self.path / "metrics.jsonl"
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             self._lock = _lock(self.path)
-            self._refuse_old_files()
-            self.rollouts.mkdir()
+            config = self.path / "config.yaml"
+            if resume and config.is_file():
+                self._compare(config, settings)
+            else:
+                self._refuse_old_files()
+            self.rollouts.mkdir(exist_ok=True)
         except OSError as error:
             raise UserError(f"run.output = {str(output)!r}: cannot be a run folder: {error.strerror}") from error
         write_atomic(self.path / "config.yaml", dump_settings(settings))
@@ -53,6 +67,18 @@ class RunFolder:
         path = self.rollouts / f"step-{step:06d}.jsonl"
         write_atomic(path, "".join(json_line(row) for row in rows))
         return path
+
+    def cut_back(self, step: int) -> None:
+        """Remove what an earlier run wrote after `step`: metrics, rollouts, and files it had not finished."""
+        if self.metrics.is_file():
+            kept = [line for line in self.metrics.read_text(encoding="ascii").splitlines() if _step_of(line) <= step]
+            write_atomic(self.metrics, "".join(line + "\n" for line in kept))
+        for path in self.rollouts.iterdir():
+            if path.suffix != ".jsonl" or int(path.stem.removeprefix("step-")) > step:
+                path.unlink()
+        for folder in (self.path, self.checkpoints):
+            for unfinished in folder.glob(".*-*") if folder.is_dir() else ():
+                shutil.rmtree(unfinished)
 
     def __enter__(self) -> Self:
         return self
@@ -69,13 +95,26 @@ class RunFolder:
             self._unlock()
             raise UserError(f"run.output = {str(self.path)!r}: not an empty folder; remove it or give another one")
 
+    def _compare(self, config: Path, settings: Section) -> None:
+        old, new = (
+            _flat(values) for values in (yaml.safe_load(config.read_text("utf-8")), settings.model_dump(mode="json"))
+        )
+        for name in sorted(old.keys() | new.keys()):
+            if old.get(name) != new.get(name) and name not in _MAY_CHANGE:
+                self._unlock()
+                raise UserError(
+                    f"run.resume: {name} was {old.get(name)!r} and is {new.get(name)!r} now: give the same settings, "
+                    "or another run.output for a new run"
+                )
+
     def _unlock(self) -> None:
         (self.path / _LOCK).unlink(missing_ok=True)
         os.close(self._lock)
 
     def _holds_results(self) -> bool:
         files = (self.metrics.is_file() and self.metrics.stat().st_size) or self.model.exists()
-        return bool(files) or any(self.rollouts.iterdir())
+        checkpoints = self.checkpoints.is_dir() and any(self.checkpoints.iterdir())
+        return bool(files) or checkpoints or any(self.rollouts.iterdir())
 
     def _empty(self) -> None:
         for entry in self.path.iterdir():
@@ -106,6 +145,18 @@ def _finite(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_finite(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _step_of(line: str) -> float:
+    """Return the step of a line of metrics; infinity for one that a killed run left half-written."""
+    try:
+        return float(json.loads(line)["step"])
+    except json.JSONDecodeError:
+        return math.inf
+
+
+def _flat(values: dict[str, Any]) -> dict[str, Any]:
+    return {f"{section}.{name}": value for section, part in values.items() for name, value in part.items()}
 
 
 def _lock(folder: Path) -> int:

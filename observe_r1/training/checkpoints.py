@@ -1,0 +1,118 @@
+"""Checkpoints: everything a killed run needs to go on as if nothing had happened.
+
+    checkpoints/step-000020/
+        weights/        weights and optimizer state in torch's distributed checkpoint format, as sharded runs read it
+        state.json      step, position in the data, leftover groups without their tensors
+        leftovers.safetensors
+
+A checkpoint is written beside and renamed, so it is whole or absent. Nothing in it is pickled but what torch's format
+pickles itself (the plan of its files), and it is only ever read from the run's own folder.
+"""
+
+import json
+import shutil
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any
+
+import torch.distributed.checkpoint as dcp
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from torch.distributed.checkpoint.api import CheckpointException
+from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_dict
+
+from observe_r1.errors import UserError
+from observe_r1.files import replacing
+from observe_r1.policy.policy import Policy
+
+FORMAT = 1
+"""Raised when a checkpoint of before can no longer be read."""
+
+_BROKEN = (
+    *(OSError, EOFError, KeyError, ValueError, RuntimeError),
+    *(UnpicklingError, SafetensorError, CheckpointException),
+)
+"""What reading a damaged checkpoint raises, depending on which byte is missing."""
+
+
+class Checkpoints:
+    """The newest `keep` checkpoints of a run, in the run folder's `checkpoints/`."""
+
+    def __init__(self, folder: Path, keep: int) -> None:
+        self.folder = folder
+        self.keep = keep
+
+    def save(self, step: int, policy: Policy, state: dict[str, Any], tensors: dict[str, Tensor]) -> Path:
+        """Write the checkpoint of `step`, then remove all but the newest `keep`; return its folder.
+
+        Args:
+            step: steps done, counted from 1.
+            policy: whose weights and optimizer state are saved.
+            state: what else is needed, as JSON values.
+            tensors: what of it are tensors.
+
+        Errors: `UserError` where it cannot be written, a full disk for one; the checkpoints before are as they were.
+        """
+        path = self.folder / f"step-{step:06d}"
+        weights, optimizer = get_state_dict(policy.scorer.vlm.model, policy.optimizer)
+        try:
+            with replacing(path) as new:
+                with _alone():
+                    dcp.save({"model": weights, "optimizer": optimizer}, checkpoint_id=new / "weights", no_dist=True)
+                save_file(tensors, new / "leftovers.safetensors")
+                (new / "state.json").write_text(json.dumps({"format": FORMAT, "step": step, **state}), encoding="ascii")
+        except (OSError, CheckpointException, SafetensorError) as error:
+            raise UserError(f"cannot write checkpoint {str(path)!r}: {error}") from error
+        for old in self._newest_first()[self.keep :]:
+            shutil.rmtree(old)
+        return path
+
+    def load_newest(
+        self, policy: Policy, note: Callable[[str], None]
+    ) -> tuple[dict[str, Any], dict[str, Tensor]] | None:
+        """Load the newest whole checkpoint into `policy`; return its state and tensors, or None where there is none.
+
+        A damaged one is passed over, and `note` is told. Errors: `UserError` for a checkpoint of a newer format or of
+        another model, and where there are checkpoints but none is whole.
+        """
+        found = self._newest_first()
+        for path in found:
+            try:
+                return self._load(path, policy)
+            except _BROKEN as error:
+                reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+                note(f"checkpoint {path} is damaged ({reason:.100}); trying the one before")
+        if found:
+            raise UserError(f"no checkpoint in {self.folder} is whole: remove the run folder and start anew")
+        return None
+
+    def _load(self, path: Path, policy: Policy) -> tuple[dict[str, Any], dict[str, Tensor]]:
+        state = json.loads((path / "state.json").read_text(encoding="ascii"))
+        if state["format"] > FORMAT:
+            raise UserError(f"checkpoint {path} was written by a newer version of observe-r1: update it")
+        tensors = load_file(path / "leftovers.safetensors")
+        model = policy.scorer.vlm.model
+        both: dict[str, Any] = dict(zip(("model", "optimizer"), get_state_dict(model, policy.optimizer), strict=True))
+        saved = dcp.FileSystemReader(path / "weights").read_metadata().state_dict_metadata
+        for name, weight in both["model"].items():
+            if getattr(saved.get(f"model.{name}"), "size", None) != weight.shape:
+                raise UserError(f"checkpoint {path} is of another model: {name} is {tuple(weight.shape)} here")
+        with _alone():
+            dcp.load(both, checkpoint_id=path / "weights", no_dist=True)
+        set_state_dict(model, policy.optimizer, model_state_dict=both["model"], optim_state_dict=both["optimizer"])
+        return state, tensors
+
+    def _newest_first(self) -> list[Path]:
+        return sorted(self.folder.glob("step-*"), reverse=True) if self.folder.is_dir() else []
+
+
+@contextmanager
+def _alone() -> Iterator[None]:
+    """Keep torch from warning that there is only one process, which `no_dist` has just told it."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="torch.distributed is disabled", category=UserWarning)
+        yield

@@ -1,0 +1,173 @@
+"""A run killed at any moment goes on as if nothing had happened: weights, rollouts and metrics bit by bit."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from observe_r1.cli.main import main
+from observe_r1.world.dataset import write_demonstrations, write_questions
+from observe_r1.world.tiny_model import make_tiny_model
+
+STEPS = 6
+KILL = """
+import os, signal, sys
+from observe_r1.cli import main as command
+from observe_r1.files import replacing
+from observe_r1.policy.policy import Policy
+from observe_r1.rollout.embedded import EmbeddedEngine
+from observe_r1.training import checkpoints, run_folder, sinks
+
+moment, count, *argv = sys.argv[1:]
+owner, name = {
+    "sampling": (EmbeddedEngine, "generate"),
+    "updating": (Policy, "update"),
+    "writing rollouts": (run_folder, "json_line"),
+    "writing metrics": (sinks, "json_line"),
+    "saving weights": (checkpoints.dcp, "save"),
+    "saving leftovers": (checkpoints, "save_file"),
+    "removing the old": (checkpoints.shutil, "rmtree"),
+}[moment]
+original, calls = getattr(owner, name), []
+
+def deadly(*args, **kwargs):
+    calls.append(1)
+    if len(calls) == int(count):
+        if moment.startswith("saving"):
+            original(*args, **kwargs)
+        os.kill(os.getpid(), signal.SIGKILL)
+    return original(*args, **kwargs)
+
+setattr(owner, name, deadly)
+command.main(argv)
+"""
+MOMENTS = [
+    ("sampling", 7),
+    ("updating", 6),
+    ("writing rollouts", 40),
+    ("writing metrics", 5),
+    ("saving weights", 2),
+    ("saving leftovers", 3),
+    ("removing the old", 1),
+]
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    """A tiny model warm-started for a few steps, and an unbroken run."""
+    folder = tmp_path_factory.mktemp("world")
+    make_tiny_model(folder / "tiny")
+    write_demonstrations(folder / "sft", seed=0, count=200)
+    write_questions(folder / "train", "train", seed=0, count=60)
+    data, common = folder / "sft" / "sft.jsonl", ["--run.threads", "1", "--run.steps", "40", "--optimizer.lr", "3e-3"]
+    warm = ["sft", "--model.path", str(folder / "tiny"), "--data.path", str(data), "--run.output", str(folder / "warm")]
+    assert main([*warm, *common]) == 0
+    assert main(command(folder, folder / "unbroken")) == 0
+    return folder
+
+
+def command(world, output, *options):
+    """Dynamic sampling leaves leftovers; two updates a step, of which the second is off-policy."""
+    model, data = world / "warm" / "model", world / "train" / "train.jsonl"
+    paths = ["--model.path", str(model), "--data.path", str(data), "--run.output", str(output)]
+    rollout = ["--rollout.prompts", "4", "--rollout.group_size", "4", "--rollout.max_new_tokens", "40"]
+    dynamic = ["--rollout.dynamic_sampling", "true", "--rollout.max_age", "3", "--data.order", "random"]
+    learning = ["--optimizer.minibatch", "2", "--optimizer.lr", "1e-4", "--run.threads", "1", "--model.device", "cpu"]
+    length = ["--run.steps", str(STEPS), "--run.save_every", "2", "--run.keep", "1"]
+    return ["train", *paths, *rollout, *dynamic, *learning, *length, *options]
+
+
+def timeless(run):
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return [{k: v for k, v in row.items() if not k.startswith(("time/", "speed/"))} for row in rows]
+
+
+def assert_same(run, other):
+    ours, theirs = load_file(run / "model" / "model.safetensors"), load_file(other / "model" / "model.safetensors")
+    assert ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours)
+    assert timeless(run) == timeless(other)
+    names = sorted(path.name for path in (other / "rollouts").iterdir())
+    assert sorted(path.name for path in (run / "rollouts").iterdir()) == names and len(names) == STEPS
+    assert all((run / "rollouts" / n).read_bytes() == (other / "rollouts" / n).read_bytes() for n in names)
+    assert [path.name for path in (run / "checkpoints").iterdir()] == [f"step-{STEPS:06d}"]
+
+
+@pytest.mark.parametrize(("moment", "count"), MOMENTS, ids=[moment for moment, _ in MOMENTS])
+def test_killed_and_resumed_equals_never_stopped(world, tmp_path, moment, count):
+    run = tmp_path / "run"
+    killed = subprocess.run(
+        [sys.executable, "-c", KILL, moment, str(count), *command(world, run)],
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        check=False,
+    )
+    assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()
+    assert main(command(world, run, "--run.resume", "true")) == 0
+    assert_same(run, world / "unbroken")
+
+
+def test_leftovers_are_part_of_what_is_resumed(world):
+    assert any(row["rollout/leftovers"] > 0 for row in timeless(world / "unbroken"))
+    assert any(row["rollout/age"] > 0 for row in timeless(world / "unbroken"))
+
+
+def test_ctrl_c_leaves_a_checkpoint_and_says_how_to_go_on(world, tmp_path, monkeypatch, capsys):
+    from observe_r1.training.progress import Progress
+
+    def interrupt(self, step, metrics):
+        if step == 3:
+            signal.raise_signal(signal.SIGINT)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Progress, "update", interrupt)
+        assert main(command(world, tmp_path / "run")) == 130
+    assert "the same command with --run.resume goes on" in capsys.readouterr().out
+    assert main(command(world, tmp_path / "run", "--run.resume")) == 0
+    assert_same(tmp_path / "run", world / "unbroken")
+
+
+def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(world, tmp_path, capsys):
+    run = tmp_path / "run"
+    assert main(command(world, run, "--run.keep", "3")) == 0
+    for name in ("weights/.metadata", "state.json"):
+        (run / "checkpoints" / f"step-{STEPS:06d}" / name).write_bytes(b"{")
+    assert main(command(world, run, "--run.resume", "true")) == 0
+    assert f"step-{STEPS:06d} is damaged" in capsys.readouterr().err
+    assert_same(run, world / "unbroken")
+
+
+def test_resume_without_a_run_starts_one(world, tmp_path):
+    assert main(command(world, tmp_path / "run", "--run.resume", "true")) == 0
+    assert_same(tmp_path / "run", world / "unbroken")
+
+
+def test_what_cannot_be_resumed_is_one_line(world, tmp_path, capsys):
+    run = tmp_path / "run"
+    assert main(command(world, run)) == 0
+    newest = run / "checkpoints" / f"step-{STEPS:06d}"
+    state = json.loads((newest / "state.json").read_text())
+
+    def refuse(*pieces, options=()):
+        capsys.readouterr()
+        assert main(command(world, run, "--run.resume", "true", *options)) == 2
+        error = capsys.readouterr().err.strip().splitlines()[-1]
+        assert error.startswith("observe-r1: error: ") and all(piece in error for piece in pieces), error
+
+    refuse("objective.bonus was 0.2 and is 0.5 now", options=["--objective.bonus", "0.5"])
+    other = make_tiny_model(tmp_path / "other", sizes=type_of_other_size())
+    refuse("is of another model", options=["--model.path", str(other)])
+    (newest / "state.json").write_text(json.dumps(state | {"format": 99}))
+    refuse("written by a newer version")
+    (newest / "state.json").write_text("")
+    refuse("is whole: remove the run folder and start anew")
+
+
+def type_of_other_size():
+    from observe_r1.world.tiny_model import Sizes
+
+    return Sizes(width=64)
