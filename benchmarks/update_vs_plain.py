@@ -165,6 +165,7 @@ def main() -> None:
     parser.add_argument("--repetitions", type=int, default=5)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--prompt", type=int, choices=IMAGES, action="append", help="about so many prompt tokens")
+    parser.add_argument("--output", type=Path, default=Path(__file__).parent / "results" / "update_vs_plain.json")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
 
@@ -183,8 +184,8 @@ def main() -> None:
         "versions": {"torch": torch.__version__, "transformers": transformers.__version__},
         "cases": rows,
     }
-    path = Path(__file__).parent / "results" / "update_vs_plain.json"
-    path.parent.mkdir(exist_ok=True)
+    path = arguments.output
+    path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(result, indent=2) + "\n")
     print(f"wrote {path}")
 

@@ -253,6 +253,8 @@ class SFTRunSettings(RunSettings):
     """Run folder: settings, metrics and the final model."""
     steps: int | None = Field(None, ge=1)
     """Length of the run in optimizer steps."""
+    save_every: int = Field(200, ge=1)
+    """Optimizer steps between checkpoints; one is also written at the end and after Ctrl-C."""
 
 
 class SFTSettings(Section):

@@ -11,21 +11,8 @@ import yaml
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from observe_r1.cli.main import main
-from observe_r1.world.dataset import write_demonstrations, write_questions
-from observe_r1.world.tiny_model import make_tiny_model
 
 CPU = ["--run.threads", "1", "--model.device", "cpu"]
-
-
-@pytest.fixture(scope="module")
-def world(tmp_path_factory):
-    """Questions, demonstrations and a tiny model warm-started for a few steps."""
-    folder = tmp_path_factory.mktemp("world")
-    make_tiny_model(folder / "tiny")
-    write_demonstrations(folder / "sft", seed=0, count=200)
-    write_questions(folder / "train", "train", seed=0, count=60)
-    assert run_sft(folder, folder / "warm", "--run.steps", "40") == 0
-    return folder
 
 
 def run_sft(world, output, *options):

@@ -11,8 +11,7 @@ import torch
 from safetensors.torch import load_file
 
 from observe_r1.cli.main import main
-from observe_r1.world.dataset import write_demonstrations, write_questions
-from observe_r1.world.tiny_model import make_tiny_model
+from observe_r1.world.tiny_model import Sizes, make_tiny_model
 
 STEPS = 6
 KILL = """
@@ -58,17 +57,11 @@ MOMENTS = [
 
 
 @pytest.fixture(scope="module")
-def world(tmp_path_factory):
-    """A tiny model warm-started for a few steps, and an unbroken run."""
-    folder = tmp_path_factory.mktemp("world")
-    make_tiny_model(folder / "tiny")
-    write_demonstrations(folder / "sft", seed=0, count=200)
-    write_questions(folder / "train", "train", seed=0, count=60)
-    data, common = folder / "sft" / "sft.jsonl", ["--run.threads", "1", "--run.steps", "40", "--optimizer.lr", "3e-3"]
-    warm = ["sft", "--model.path", str(folder / "tiny"), "--data.path", str(data), "--run.output", str(folder / "warm")]
-    assert main([*warm, *common]) == 0
-    assert main(command(folder, folder / "unbroken")) == 0
-    return folder
+def unbroken(world, tmp_path_factory):
+    """A run that nobody stopped."""
+    run = tmp_path_factory.mktemp("unbroken") / "run"
+    assert main(command(world, run)) == 0
+    return run
 
 
 def command(world, output, *options):
@@ -98,7 +91,7 @@ def assert_same(run, other):
 
 
 @pytest.mark.parametrize(("moment", "count"), MOMENTS, ids=[moment for moment, _ in MOMENTS])
-def test_killed_and_resumed_equals_never_stopped(world, tmp_path, moment, count):
+def test_killed_and_resumed_equals_never_stopped(world, unbroken, tmp_path, moment, count):
     run = tmp_path / "run"
     killed = subprocess.run(
         [sys.executable, "-c", KILL, moment, str(count), *command(world, run)],
@@ -108,15 +101,37 @@ def test_killed_and_resumed_equals_never_stopped(world, tmp_path, moment, count)
     )
     assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()
     assert main(command(world, run, "--run.resume", "true")) == 0
-    assert_same(run, world / "unbroken")
+    assert_same(run, unbroken)
 
 
-def test_leftovers_are_part_of_what_is_resumed(world):
-    assert any(row["rollout/leftovers"] > 0 for row in timeless(world / "unbroken"))
-    assert any(row["rollout/age"] > 0 for row in timeless(world / "unbroken"))
+def test_supervised_fine_tuning_resumes_too(world, tmp_path, monkeypatch):
+    from observe_r1.training.progress import Progress
+
+    def tune(output, *options):
+        data, length = world / "sft" / "sft.jsonl", ["--run.steps", "5", "--run.save_every", "2"]
+        paths = ["--model.path", str(world / "tiny"), "--data.path", str(data), "--run.output", str(output)]
+        return main(["sft", *paths, *length, "--run.threads", "1", "--data.order", "random", *options])
+
+    def crash(self, step, metrics):
+        if step == 4:
+            raise RuntimeError("power cut")
+
+    assert tune(tmp_path / "unbroken") == 0
+    with monkeypatch.context() as patched, pytest.raises(RuntimeError, match="power cut"):
+        patched.setattr(Progress, "update", crash)
+        tune(tmp_path / "run")
+    assert tune(tmp_path / "run", "--run.resume", "true") == 0
+    weights = [load_file(tmp_path / name / "model" / "model.safetensors") for name in ("run", "unbroken")]
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[1])
+    assert timeless(tmp_path / "run") == timeless(tmp_path / "unbroken")
 
 
-def test_ctrl_c_leaves_a_checkpoint_and_says_how_to_go_on(world, tmp_path, monkeypatch, capsys):
+def test_leftovers_are_part_of_what_is_resumed(unbroken):
+    assert any(row["rollout/leftovers"] > 0 for row in timeless(unbroken))
+    assert any(row["rollout/age"] > 0 for row in timeless(unbroken))
+
+
+def test_ctrl_c_leaves_a_checkpoint_and_says_how_to_go_on(world, unbroken, tmp_path, monkeypatch, capsys):
     from observe_r1.training.progress import Progress
 
     def interrupt(self, step, metrics):
@@ -128,22 +143,22 @@ def test_ctrl_c_leaves_a_checkpoint_and_says_how_to_go_on(world, tmp_path, monke
         assert main(command(world, tmp_path / "run")) == 130
     assert "the same command with --run.resume goes on" in capsys.readouterr().out
     assert main(command(world, tmp_path / "run", "--run.resume")) == 0
-    assert_same(tmp_path / "run", world / "unbroken")
+    assert_same(tmp_path / "run", unbroken)
 
 
-def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(world, tmp_path, capsys):
+def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(world, unbroken, tmp_path, capsys):
     run = tmp_path / "run"
     assert main(command(world, run, "--run.keep", "3")) == 0
     for name in ("weights/.metadata", "state.json"):
         (run / "checkpoints" / f"step-{STEPS:06d}" / name).write_bytes(b"{")
     assert main(command(world, run, "--run.resume", "true")) == 0
     assert f"step-{STEPS:06d} is damaged" in capsys.readouterr().err
-    assert_same(run, world / "unbroken")
+    assert_same(run, unbroken)
 
 
-def test_resume_without_a_run_starts_one(world, tmp_path):
+def test_resume_without_a_run_starts_one(world, unbroken, tmp_path):
     assert main(command(world, tmp_path / "run", "--run.resume", "true")) == 0
-    assert_same(tmp_path / "run", world / "unbroken")
+    assert_same(tmp_path / "run", unbroken)
 
 
 def test_what_cannot_be_resumed_is_one_line(world, tmp_path, capsys):
@@ -159,15 +174,9 @@ def test_what_cannot_be_resumed_is_one_line(world, tmp_path, capsys):
         assert error.startswith("observe-r1: error: ") and all(piece in error for piece in pieces), error
 
     refuse("objective.bonus was 0.2 and is 0.5 now", options=["--objective.bonus", "0.5"])
-    other = make_tiny_model(tmp_path / "other", sizes=type_of_other_size())
+    other = make_tiny_model(tmp_path / "other", sizes=Sizes(width=64))
     refuse("is of another model", options=["--model.path", str(other)])
     (newest / "state.json").write_text(json.dumps(state | {"format": 99}))
     refuse("written by a newer version")
     (newest / "state.json").write_text("")
     refuse("is whole: remove the run folder and start anew")
-
-
-def type_of_other_size():
-    from observe_r1.world.tiny_model import Sizes
-
-    return Sizes(width=64)

@@ -15,6 +15,7 @@ from observe_r1.cli.original_rules import (
     processor_kwargs,
     refused,
     save_path,
+    save_steps,
     shuffle,
     switch,
     tensorboard,
@@ -48,7 +49,6 @@ def translate(given: Mapping[str, list[str]], translation: Translation, *, alone
 
 _ONE_PROCESS = "sampling and training run in this one process"
 _NO_VLLM = "the embedded engine samples; no vLLM is started"
-_NO_CHECKPOINTS = "there are no checkpoints within a run yet; the final model is saved in the Hugging Face format"
 
 FLAGS = {
     "prompt_data": to("data.path"),
@@ -64,10 +64,10 @@ FLAGS = {
     "max_samples": to("data.max_samples"),
     "pretrain": to("model.path"),
     "save_path": Flag(("run.output",), "the final model is in its folder model/", save_path),
-    "ckpt_path": gone(_NO_CHECKPOINTS),
-    "save_steps": gone(_NO_CHECKPOINTS),
-    "save_hf_ckpt": gone(_NO_CHECKPOINTS, "none"),
-    "load_checkpoint": gone(_NO_CHECKPOINTS, "none"),
+    "ckpt_path": gone("checkpoints stand in the run folder"),
+    "save_steps": Flag(("run.save_every",), "-1 leaves the default", save_steps),
+    "save_hf_ckpt": gone("the final model always is a Hugging Face checkpoint", "none"),
+    "load_checkpoint": switch("run.resume", True),
     "use_tensorboard": Flag(("run.tensorboard",), "true; events go into the run folder", tensorboard),
     "remote_rm_url": refused(
         "reward files and servers are not supported yet; leave it out to score with accuracy and format"

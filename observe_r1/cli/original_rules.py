@@ -99,6 +99,14 @@ def save_path(translation: Translation, words: list[str]) -> None:
     translation.say(f"this is the run folder; the final model will be in {words[0]}/model")
 
 
+def save_steps(translation: Translation, words: list[str]) -> None:
+    """Set the steps between checkpoints; -1 meant none there, and here some are always written."""
+    if words[0] == "-1":
+        translation.say(f"no effect: checkpoints are always written, run.save_every = {translation['run.save_every']}")
+    else:
+        translation["run.save_every"] = words[0]
+
+
 def shuffle(translation: Translation, words: list[str]) -> None:
     """Keep the file's order: the flag switches shuffling off there."""
     translation["data.order"] = "ladder"

@@ -22,8 +22,10 @@ def fine_tune_model(settings: SFTSettings, label: str = "sft") -> int:
     from observe_r1.model.encoding import encode_prompt
     from observe_r1.model.loading import load_model
     from observe_r1.policy.policy import Policy
+    from observe_r1.training.checkpoints import Checkpoints
     from observe_r1.training.interrupt import StopRequest
     from observe_r1.training.progress import Progress
+    from observe_r1.training.resume import RunState
     from observe_r1.training.run_folder import RunFolder
     from observe_r1.training.sft import fine_tune
     from observe_r1.training.sinks import open_sinks
@@ -40,10 +42,7 @@ def fine_tune_model(settings: SFTSettings, label: str = "sft") -> int:
     steps = int(min(settings.run.steps or math.inf, by_prompts))
 
     with contextlib.ExitStack() as stack:
-        folder = stack.enter_context(RunFolder(settings.run.output, settings))
-        sinks = open_sinks(folder.path, settings.run)
-        for sink in sinks:
-            stack.callback(sink.close)
+        folder = stack.enter_context(RunFolder(settings.run.output, settings, settings.run.resume))
         view = stack.enter_context(Progress(label, steps))
         stop = stack.enter_context(StopRequest())
 
@@ -52,15 +51,24 @@ def fine_tune_model(settings: SFTSettings, label: str = "sft") -> int:
 
         stream = parts.prompt_stream(examples, encode, settings.data, settings.run.seed, prompts, view.note)
         stack.callback(stream.close)
+        state = RunState(Checkpoints(folder.checkpoints, settings.run.keep), policy, stream, encode)
+        start = state.restore(view.note) if settings.run.resume else 0
+        folder.cut_back(start)
+        sinks = open_sinks(folder.path, settings.run)
+        for sink in sinks:
+            stack.callback(sink.close)
 
         with parts.saving(vlm, folder, settings.data, stream, stop) as outcome:
+            outcome.steps = start
 
             def on_step(step: int, metrics: dict[str, float]) -> None:
                 outcome.steps = step
                 for sink in sinks:
                     sink.write(step, metrics)
                 view.update(step, metrics)
+                if step % settings.run.save_every == 0 or step == steps or stop.requested:
+                    state.save(step)
 
-            fine_tune(policy, stream, vlm.processor.tokenizer, settings, steps, on_step, stop)
+            fine_tune(policy, stream, vlm.processor.tokenizer, settings, steps, on_step, stop, start)
     print(outcome.line)
     return 130 if stop.requested else 0

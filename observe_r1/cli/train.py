@@ -31,7 +31,7 @@ def train_model(settings: TrainSettings, label: str = "train") -> int:
     from observe_r1.training.interrupt import StopRequest
     from observe_r1.training.loop import RunLength, train
     from observe_r1.training.progress import Progress
-    from observe_r1.training.resume import TrainingState
+    from observe_r1.training.resume import RunState
     from observe_r1.training.run_folder import RunFolder
     from observe_r1.training.sampler import GroupSampler
     from observe_r1.training.sinks import open_sinks
@@ -67,7 +67,7 @@ def train_model(settings: TrainSettings, label: str = "train") -> int:
         stream = parts.prompt_stream(examples, encode, settings.data, settings.run.seed, length.prompts, view.note)
         stack.callback(stream.close)
         sampler = GroupSampler(engine, stream, scorer, settings.rollout, settings.objective, settings.run.seed)
-        state = TrainingState(Checkpoints(folder.checkpoints, settings.run.keep), policy, sampler, encode)
+        state = RunState(Checkpoints(folder.checkpoints, settings.run.keep), policy, sampler, encode)
         start = state.restore(view.note) if settings.run.resume else 0
         folder.cut_back(start)
         sinks = open_sinks(folder.path, settings.run)

@@ -1,9 +1,11 @@
-"""A training run's state in a checkpoint and back: policy, sampler, random numbers."""
+"""A run's state in a checkpoint and back: weights and optimizer, position in the data, leftovers, random numbers."""
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any, Protocol
 
 import torch
+from torch import Tensor
 
 from observe_r1.policy.policy import Policy
 from observe_r1.training.checkpoints import Checkpoints
@@ -14,23 +16,37 @@ from observe_r1.training.sampler import GroupSampler
 _RANDOM, _RANDOM_CUDA = "random.cpu", "random.cuda"
 
 
-class TrainingState:
+class Resumable(Protocol):
+    """What knows where a run stands: `PromptStream`, or a sampler with its leftovers."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return where it stands, as JSON values."""
+        ...
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from there."""
+        ...
+
+
+class RunState:
     """What a resumed run needs so that its weights, rollouts and metrics are those of a run never stopped."""
 
-    def __init__(self, checkpoints: Checkpoints, policy: Policy, sampler: GroupSampler, encode: Encode) -> None:
+    def __init__(self, checkpoints: Checkpoints, policy: Policy, position: Resumable, encode: Encode) -> None:
         self.checkpoints = checkpoints
         self.policy = policy
-        self.sampler = sampler
+        self.position = position
         self.encode = encode
 
     def save(self, step: int) -> Path:
         """Write a checkpoint after `step` steps; see `Checkpoints.save`."""
-        state = self.sampler.state_dict()
-        rows, tensors = dump_groups(state["leftovers"])
+        position = self.position.state_dict()
+        tensors: dict[str, Tensor] = {}
+        if isinstance(self.position, GroupSampler):
+            position["leftovers"], tensors = dump_groups(position["leftovers"])
         tensors[_RANDOM] = torch.get_rng_state()
         if torch.cuda.is_available():
             tensors[_RANDOM_CUDA] = torch.cuda.get_rng_state()
-        return self.checkpoints.save(step, self.policy, {"sampler": state | {"leftovers": rows}}, tensors)
+        return self.checkpoints.save(step, self.policy, {"position": position}, tensors)
 
     def restore(self, note: Callable[[str], None]) -> int:
         """Load the newest whole checkpoint and return its step; 0 where there is none."""
@@ -38,8 +54,10 @@ class TrainingState:
         if loaded is None:
             return 0
         state, tensors = loaded
-        leftovers = load_groups(state["sampler"]["leftovers"], tensors, self.encode)
-        self.sampler.load_state_dict(state["sampler"] | {"leftovers": leftovers})
+        position = state["position"]
+        if isinstance(self.position, GroupSampler):
+            position["leftovers"] = load_groups(position["leftovers"], tensors, self.encode)
+        self.position.load_state_dict(position)
         torch.set_rng_state(tensors[_RANDOM])
         if _RANDOM_CUDA in tensors and torch.cuda.is_available():
             torch.cuda.set_rng_state(tensors[_RANDOM_CUDA])

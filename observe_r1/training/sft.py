@@ -53,9 +53,9 @@ def fine_tune(
     steps: int,
     on_step: Callable[[int, dict[str, float]], None],
     stop: StopRequest,
+    step: int = 0,
 ) -> None:
-    """Take `steps` optimizer steps of `optimizer.minibatch` demonstrations, or fewer where `stop` is requested."""
-    step = 0
+    """Go from `step` to `steps` optimizer steps of `optimizer.minibatch` rows each, or until `stop` is requested."""
     while step < steps and not stop.requested:
         drawn = stream.take(settings.optimizer.minibatch)
         if not drawn:
