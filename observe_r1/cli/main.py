@@ -59,3 +59,7 @@ def _usage() -> str:
         "  observe-r1 COMMAND --help  explains every setting of a command\n"
         "  observe-r1 --version       prints the version\n"
     )
+
+
+if __name__ == "__main__":
+    sys.exit(main())
