@@ -96,9 +96,9 @@ def main() -> None:
             resumed = subprocess.run([*train(world, run), "--run.resume"], capture_output=True, text=True, check=False)
             same = resumed.returncode == 0 and results(run) == expected
             killed, differing = killed + was_killed, differing + (not same)
-            print(
-                f"{number:>4}  killed after {seconds:5.2f} s  {'same' if same else 'DIFFERENT ' + resumed.stderr[-300:]}"
-            )
+            print(f"{number:>4}  killed after {seconds:5.2f} s  {'same' if same else 'DIFFERENT'}", flush=True)
+            if not same:
+                print(resumed.stderr)
     print(f"{arguments.rounds} rounds, {killed} killed while running, {differing} differing")
     sys.exit(differing > 0)
 

@@ -4,6 +4,7 @@ A recipe is a YAML file with these sections; a dotted option (`--objective.bonus
 "Prompts" count questions (groups), "responses" count samples: a rollout of 128 prompts × 8 has 1,024 responses.
 """
 
+from os.path import expanduser
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
@@ -22,6 +23,7 @@ def _registered(kind: str) -> AfterValidator:
     return AfterValidator(known)
 
 
+_Path = Annotated[str, AfterValidator(expanduser)]
 _Decay = Annotated[float, Field(ge=0, lt=1)]
 _Text = Annotated[str, Field(min_length=1)]
 
@@ -35,7 +37,7 @@ class Section(BaseModel):
 class ModelSettings(Section):
     """The vision-language model that is trained."""
 
-    path: str
+    path: _Path
     """Folder or Hub name of a Hugging Face checkpoint (Qwen2.5-VL and its kin)."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Compute type. Master weights and optimizer states are always float32."""
@@ -187,7 +189,7 @@ class OptimizerSettings(Section):
 class RunSettings(Section):
     """The run itself."""
 
-    output: str = "runs/train"
+    output: _Path = "runs/train"
     """Run folder: settings, metrics, rollouts, checkpoints and the final model."""
     epochs: float = Field(1.0, gt=0)
     """Length of the run in passes over the data, where neither `prompts` nor `steps` is given."""
@@ -249,7 +251,7 @@ class SFTOptimizerSettings(OptimizerSettings):
 class SFTRunSettings(RunSettings):
     """The run itself."""
 
-    output: str = "runs/sft"
+    output: _Path = "runs/sft"
     """Run folder: settings, metrics and the final model."""
     steps: int | None = Field(None, ge=1)
     """Length of the run in optimizer steps."""

@@ -22,7 +22,7 @@ def write_atomic(path: Path, content: str | bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         partial.replace(path)
-        _sync_folder(path.parent)
+        _sync(path.parent)
     except OSError as error:
         partial.unlink(missing_ok=True)
         raise UserError(f"cannot write {str(path)!r}: {error.strerror}") from error
@@ -39,14 +39,23 @@ def replacing(folder: Path) -> Iterator[Path]:
         new = Path(beside) / "new"
         new.mkdir()
         yield new
+        for path in (*new.rglob("*"), new):
+            _sync(path)
+        old = Path(beside) / "old"
         if folder.exists():
-            folder.rename(Path(beside) / "old")
-        new.rename(folder)
+            folder.rename(old)
+        try:
+            new.rename(folder)
+        except BaseException:  # Ctrl-C between the two renames, too, must not leave nothing
+            if old.exists():
+                old.rename(folder)
+            raise
+        _sync(folder.parent)
 
 
-def _sync_folder(folder: Path) -> None:
-    """Make a rename survive a power cut."""
-    descriptor = os.open(folder, os.O_RDONLY)
+def _sync(path: Path) -> None:
+    """Make a file, or the names in a folder, survive a power cut."""
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:

@@ -39,7 +39,7 @@ def test_warm_start_learns(world):
 def test_training_writes_everything_and_the_model_loads(world, tmp_path, capsys):
     output = tmp_path / "run"
     assert run_train(world, output, "--run.steps", "3", "--run.tensorboard", "true") == 0
-    assert f"done after 3 steps: model in {output / 'model'}" in capsys.readouterr().out
+    assert f"done after step 3: model in {output / 'model'}" in capsys.readouterr().out
 
     metrics = lines(output / "metrics.jsonl")
     assert [m["step"] for m in metrics] == [1, 2, 3]
@@ -132,7 +132,7 @@ def test_ctrl_c_saves_after_the_step_and_a_second_one_stops_at_once(world, tmp_p
     interrupt(1)
     assert run_train(world, tmp_path / "once", "--run.steps", "9") == 130
     printed = capfd.readouterr()
-    assert "interrupted after 2 steps: model in" in printed.out and "press again to stop at once" in printed.err
+    assert "interrupted after step 2: model in" in printed.out and "press again to stop at once" in printed.err
     assert len(lines(tmp_path / "once" / "metrics.jsonl")) == 2
     assert AutoModelForImageTextToText.from_pretrained(tmp_path / "once" / "model")
     interrupt(2)
@@ -150,7 +150,7 @@ def test_what_was_learned_before_a_bad_row_is_saved(world, tmp_path, capsys):
     path = tmp_path / "rows.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in bad))
     assert run_train(world, tmp_path / "run", "--data.path", str(path)) == 2
-    refuse(capsys, "rows.jsonl row 7", "cannot be verified", "stopped after 1 steps; their model is in")
+    refuse(capsys, "rows.jsonl row 7", "cannot be verified", "stopped after step 1, its model is in")
     assert AutoModelForImageTextToText.from_pretrained(tmp_path / "run" / "model")
 
 
@@ -202,6 +202,7 @@ def test_bad_input_is_one_line_and_leaves_nothing(world, tmp_path, capsys):
         (["--model.path", str(tmp_path)], ["model.path", str(tmp_path)]),
         (["--data.max_prompt_tokens", "5", "--run.steps", "2"], ["every prompt is over data.max_prompt_tokens"]),
         (["--optimizer.lr", "1e30", "--run.steps", "9"], ["not finite", "optimizer.lr"]),
+        (["--data.max_prompt_tokens", "5", "--run.prompts", "2"], ["every prompt is over"]),
         (["--run.seed", "-1"], ["run.seed", "'-1'"]),
         (["--run.epochs", "inf"], ["run.epochs", "finite"]),
         (["--optimizer.betas", "1,1"], ["optimizer.betas", "less than 1"]),

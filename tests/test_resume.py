@@ -1,5 +1,6 @@
 """A run killed at any moment goes on as if nothing had happened: weights, rollouts and metrics bit by bit."""
 
+import errno
 import json
 import os
 import signal
@@ -9,8 +10,14 @@ import sys
 import pytest
 import torch
 from safetensors.torch import load_file
+from tiny import random_group, random_model
 
 from observe_r1.cli.main import main
+from observe_r1.config import ObjectiveSettings, OptimizerSettings
+from observe_r1.policy.policy import Policy
+from observe_r1.records import TrainingBatch
+from observe_r1.training import checkpoints
+from observe_r1.training.checkpoints import Checkpoints
 from observe_r1.world.tiny_model import Sizes, make_tiny_model
 
 STEPS = 6
@@ -161,6 +168,46 @@ def test_resume_without_a_run_starts_one(world, unbroken, tmp_path):
     assert_same(tmp_path / "run", unbroken)
 
 
+def test_a_checkpoint_before_the_first_update_changes_nothing(tmp_path):
+    """torch fills an empty optimizer state by a step of its own, which must not count."""
+
+    def learn(*, save):
+        vlm = random_model(dtype=torch.float32, scale=0.2)
+        policy = Policy(vlm, OptimizerSettings(lr=1e-3), ObjectiveSettings())
+        if save:
+            Checkpoints(tmp_path / "checkpoints", keep=1).save(1, policy, {}, {"x": torch.zeros(1)})
+        group = random_group([], [4, 3], dtype=torch.float32)
+        for _ in range(2):
+            policy.update(TrainingBatch((group,), (torch.ones(7),), (torch.ones(7),), learning_rate=1e-3))
+        return [parameter.detach() for parameter in vlm.model.parameters()]
+
+    assert all(torch.equal(a, b) for a, b in zip(learn(save=True), learn(save=False), strict=True))
+
+
+def test_a_full_disk_is_one_line_and_loses_nothing(world, unbroken, tmp_path, monkeypatch, capsys):
+    run, save, calls = tmp_path / "run", checkpoints.dcp.save, []
+
+    def full(*args, **kwargs):
+        calls.append(1)
+        if len(calls) == 2:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return save(*args, **kwargs)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(checkpoints.dcp, "save", full)
+        assert main(command(world, run)) == 2
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert "cannot write checkpoint" in error and "No space left on device" in error and "--run.resume" in error
+    assert [path.name for path in (run / "checkpoints").iterdir()] == ["step-000002"]
+    assert main(command(world, run, "--run.resume")) == 0
+    assert_same(run, unbroken)
+
+
+def test_a_folder_with_a_run_says_how_to_go_on_with_it(world, unbroken, capsys):
+    assert main(command(world, unbroken)) == 2
+    assert "not an empty folder; add --run.resume to go on with the run in it" in capsys.readouterr().err
+
+
 def test_what_cannot_be_resumed_is_one_line(world, tmp_path, capsys):
     run = tmp_path / "run"
     assert main(command(world, run)) == 0
@@ -176,6 +223,8 @@ def test_what_cannot_be_resumed_is_one_line(world, tmp_path, capsys):
     refuse("objective.bonus was 0.2 and is 0.5 now", options=["--objective.bonus", "0.5"])
     other = make_tiny_model(tmp_path / "other", sizes=Sizes(width=64))
     refuse("is of another model", options=["--model.path", str(other)])
+    kl = ["--objective.kl_coef", "0.1"]
+    refuse("objective.kl_coef was 0.0 and is 0.1 now", options=kl)
     (newest / "state.json").write_text(json.dumps(state | {"format": 99}))
     refuse("written by a newer version")
     (newest / "state.json").write_text("")

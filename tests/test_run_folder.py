@@ -50,7 +50,7 @@ def test_a_new_folder_has_settings_and_room_for_the_rest(tmp_path):
         written = yaml.safe_load((folder.path / "config.yaml").read_text())
         assert TrainSettings.model_validate(written) == SETTINGS
         assert folder.rollouts.is_dir()
-    assert sorted(entry.name for entry in folder.path.iterdir()) == ["config.yaml", "rollouts"]
+        assert sorted(entry.name for entry in folder.path.iterdir()) == [".lock", "config.yaml", "rollouts"]
 
 
 def test_the_settings_are_complete(tmp_path):

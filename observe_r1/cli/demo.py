@@ -57,8 +57,8 @@ class Demo:
         """Do everything, in order."""
         from observe_r1.cli.demo_evaluation import evaluate_held_out
         from observe_r1.cli.demo_report import report
-        from observe_r1.cli.sft import fine_tune_model
-        from observe_r1.cli.train import train_model
+        from observe_r1.cli.sft_run import fine_tune_model
+        from observe_r1.cli.train_run import train_model
 
         warm_start, learning = self._settings()
         self._claim_folder()

@@ -16,6 +16,8 @@ def read_recipe(path: Path, kind: type[Section], extended_by: tuple[Path, ...] =
     Required settings may be left for the command line; everything else is validated here, so that errors
     (`UserError`) name the file they come from.
     """
+    if path.suffix in (".json", ".jsonl", ".parquet"):
+        raise UserError(f"{path}: is data, not a recipe; give it as --data.path {path}")
     values = _load_yaml(path)
     parent = values.pop("extends", None)
     settings: dict[str, Any] = {}

@@ -6,6 +6,7 @@ import math
 from bisect import bisect_right
 from collections.abc import Sequence
 from itertools import accumulate
+from os.path import expanduser
 
 import numpy as np
 
@@ -51,7 +52,8 @@ def load_data(settings: DataSettings, seed: int, *, require_answer: bool = True)
 
     Errors: `UserError` as for `load_examples`, and for probabilities that do not fit the files.
     """
-    paths = [path.strip() for path in settings.path.split(",")]
+    # Not through Path: an empty name beside a comma would become the current folder.
+    paths = [expanduser(path.strip()) for path in settings.path.split(",")]  # noqa: PTH111
     if not all(paths):
         raise UserError(f"data.path = {settings.path!r}: a name is missing beside a comma")
     if settings.probs is not None:

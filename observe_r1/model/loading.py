@@ -43,15 +43,15 @@ def load_model(settings: ModelSettings) -> VisionLanguageModel:
     processor = load_processor(settings)
     transformers_logging.disable_progress_bar()
     device = choose_device(settings.device)
-    path, common = checkpoint_path(settings), {"trust_remote_code": settings.trust_remote_code}
+    common = {"trust_remote_code": settings.trust_remote_code}
     try:
-        config = AutoConfig.from_pretrained(path, **common)
+        config = AutoConfig.from_pretrained(settings.path, **common)
         if config.model_type not in SUPPORTED:
             raise UserError(
                 f"model.path = {settings.path!r}: architecture {config.model_type!r} is not supported;"
                 f" supported: {', '.join(SUPPORTED)}"
             )
-        model = AutoModelForImageTextToText.from_pretrained(path, dtype=torch.float32, **common)
+        model = AutoModelForImageTextToText.from_pretrained(settings.path, dtype=torch.float32, **common)
     except (OSError, ValueError, SafetensorError) as error:
         raise UserError(f"model.path = {settings.path!r}: {_first_line(error)}") from error
     model.to(device)
@@ -79,10 +79,13 @@ def wrap(model: PreTrainedModel, processor: Any) -> VisionLanguageModel:
 
 def load_processor(settings: ModelSettings) -> Any:
     """Load the processor (tokenizer, chat template, image preprocessing) with the pixel bounds of `settings`."""
-    path = checkpoint_path(settings)
+    looks_local = settings.path.startswith(("/", ".")) or settings.path.count("/") != 1
+    if looks_local and not Path(settings.path).is_dir():
+        raise UserError(f"model.path = {settings.path!r}: no such folder")
+    here = "" if Path(settings.path).is_dir() else "no such folder, and as a Hub name: "
     try:
         processor = AutoProcessor.from_pretrained(
-            path,
+            settings.path,
             size={
                 "shortest_edge": settings.min_pixels,
                 "longest_edge": settings.max_pixels,
@@ -90,19 +93,10 @@ def load_processor(settings: ModelSettings) -> Any:
             trust_remote_code=settings.trust_remote_code,
         )
     except (OSError, ValueError) as error:
-        raise UserError(f"model.path = {settings.path!r}: no processor: {_first_line(error)}") from error
+        raise UserError(f"model.path = {settings.path!r}: {here}no processor: {_first_line(error)}") from error
     if not hasattr(processor, "image_processor"):
         raise UserError(f"model.path = {settings.path!r}: its processor takes no images")
     return processor
-
-
-def checkpoint_path(settings: ModelSettings) -> str:
-    """Return the folder, `~` expanded, or the Hub name that `model.path` holds. Errors: `UserError`, no such folder."""
-    looks_local = settings.path.startswith(("/", ".", "~")) or settings.path.count("/") != 1
-    folder = Path(settings.path).expanduser()
-    if looks_local and not folder.is_dir():
-        raise UserError(f"model.path = {settings.path!r}: no such folder")
-    return str(folder)
 
 
 def choose_device(name: str) -> torch.device:

@@ -3,11 +3,13 @@
 import json
 from pathlib import Path
 
+from safetensors import SafetensorError
 from transformers.utils import logging as transformers_logging
 
 from observe_r1 import __version__
 from observe_r1.config import DataSettings
 from observe_r1.data import FORMAT_PROMPTS
+from observe_r1.errors import UserError
 from observe_r1.files import replacing
 from observe_r1.model.loading import VisionLanguageModel
 
@@ -19,6 +21,8 @@ def save_model(vlm: VisionLanguageModel, folder: Path, data: DataSettings) -> No
     """Write weights (safetensors), configuration, processor and `RECORD` to `folder`, replacing what is there.
 
     `folder` is at every moment absent or complete. It loads with `AutoModelForImageTextToText.from_pretrained(folder)`.
+
+    Errors: `UserError` where it cannot be written, a full disk for one; what was there before is as it was.
     """
     transformers_logging.disable_progress_bar()
     record = {
@@ -27,7 +31,10 @@ def save_model(vlm: VisionLanguageModel, folder: Path, data: DataSettings) -> No
         "format_prompt_place": data.format_prompt_place,
         "format_prompt_text": FORMAT_PROMPTS.get(data.format_prompt, ""),
     }
-    with replacing(folder) as new:
-        vlm.model.save_pretrained(new)
-        vlm.processor.save_pretrained(new)
-        (new / RECORD).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    try:
+        with replacing(folder) as new:
+            vlm.model.save_pretrained(new)
+            vlm.processor.save_pretrained(new)
+            (new / RECORD).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"cannot write the model to {str(folder)!r}: {str(error).splitlines()[0]}") from error

@@ -28,6 +28,7 @@ from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_di
 from observe_r1.errors import UserError
 from observe_r1.files import replacing
 from observe_r1.policy.policy import Policy
+from observe_r1.training.run_folder import step_of
 
 FORMAT = 1
 """Raised when a checkpoint of before can no longer be read."""
@@ -58,15 +59,15 @@ class Checkpoints:
         Errors: `UserError` where it cannot be written, a full disk for one; the checkpoints before are as they were.
         """
         path = self.folder / f"step-{step:06d}"
-        weights, optimizer = get_state_dict(policy.scorer.vlm.model, policy.optimizer)
         try:
             with replacing(path) as new:
                 with _alone():
-                    dcp.save({"model": weights, "optimizer": optimizer}, checkpoint_id=new / "weights", no_dist=True)
+                    dcp.save(_weights(policy), checkpoint_id=new / "weights", no_dist=True)
                 save_file(tensors, new / "leftovers.safetensors")
                 (new / "state.json").write_text(json.dumps({"format": FORMAT, "step": step, **state}), encoding="ascii")
         except (OSError, CheckpointException, SafetensorError) as error:
-            raise UserError(f"cannot write checkpoint {str(path)!r}: {error}") from error
+            reason = "the disk may be full" if isinstance(error, CheckpointException) else str(error).splitlines()[0]
+            raise UserError(f"cannot write checkpoint {str(path)!r}: {reason}") from error
         for old in self._newest_first()[self.keep :]:
             shutil.rmtree(old)
         return path
@@ -95,19 +96,37 @@ class Checkpoints:
         if state["format"] > FORMAT:
             raise UserError(f"checkpoint {path} was written by a newer version of observe-r1: update it")
         tensors = load_file(path / "leftovers.safetensors")
-        model = policy.scorer.vlm.model
-        both: dict[str, Any] = dict(zip(("model", "optimizer"), get_state_dict(model, policy.optimizer), strict=True))
-        saved = dcp.FileSystemReader(path / "weights").read_metadata().state_dict_metadata
+        both = _weights(policy)
+        saved = _metadata(path / "weights")
         for name, weight in both["model"].items():
             if getattr(saved.get(f"model.{name}"), "size", None) != weight.shape:
                 raise UserError(f"checkpoint {path} is of another model: {name} is {tuple(weight.shape)} here")
         with _alone():
             dcp.load(both, checkpoint_id=path / "weights", no_dist=True)
+        model = policy.scorer.vlm.model
         set_state_dict(model, policy.optimizer, model_state_dict=both["model"], optim_state_dict=both["optimizer"])
         return state, tensors
 
     def _newest_first(self) -> list[Path]:
-        return sorted(self.folder.glob("step-*"), reverse=True) if self.folder.is_dir() else []
+        return sorted(self.folder.glob("step-*"), key=step_of, reverse=True)
+
+
+def _weights(policy: Policy) -> dict[str, Any]:
+    """Return references to weights and optimizer state, which saving reads and loading fills."""
+    fresh = not policy.optimizer.state
+    weights, optimizer = get_state_dict(policy.scorer.vlm.model, policy.optimizer)
+    if fresh:
+        # torch fills an empty optimizer state by a step at rate 0; Adam's bias correction would count it ever after.
+        for state in policy.optimizer.state.values():
+            state["step"].zero_()
+    return {"model": weights, "optimizer": optimizer}
+
+
+def _metadata(weights: Path) -> dict[str, Any]:
+    try:
+        return dict(dcp.FileSystemReader(weights).read_metadata().state_dict_metadata)
+    except Exception as error:
+        raise ValueError(f"unreadable metadata: {error}") from error
 
 
 @contextmanager

@@ -56,7 +56,7 @@ class PromptStream:
     def take(self, count: int) -> list[tuple[Example, Prompt]]:
         """Return the next `count` prompts, fewer at the stream's end.
 
-        Errors: `UserError` where a whole pass over the data held no prompt within the limit.
+        Errors: `UserError` where a whole pass over the data, or the whole run, held no prompt within the limit.
         """
         taken: list[tuple[Example, Prompt]] = []
         barren = 0
@@ -72,7 +72,7 @@ class PromptStream:
                 self.dropped += 1
                 barren += 1
                 self.note(f"dropped: {error}")
-                if barren >= len(self.examples):
+                if barren >= len(self.examples) or (self.exhausted and self.dropped == self.drawn):
                     raise UserError("every prompt is over data.max_prompt_tokens: raise it") from error
         return taken
 

@@ -52,6 +52,7 @@ class RunState:
         """Load the newest whole checkpoint and return its step; 0 where there is none."""
         loaded = self.checkpoints.load_newest(self.policy, note)
         if loaded is None:
+            note(f"no checkpoint in {self.checkpoints.folder}: starting anew")
             return 0
         state, tensors = loaded
         position = state["position"]

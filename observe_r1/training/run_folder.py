@@ -57,10 +57,11 @@ class RunFolder:
                 self._compare(config, settings)
             else:
                 self._refuse_old_files()
+                write_atomic(config, dump_settings(settings))
             self.rollouts.mkdir(exist_ok=True)
         except OSError as error:
             raise UserError(f"run.output = {str(output)!r}: cannot be a run folder: {error.strerror}") from error
-        write_atomic(self.path / "config.yaml", dump_settings(settings))
+        self._settings = settings
 
     def write_rollouts(self, step: int, rows: Iterable[dict[str, Any]]) -> Path:
         """Write the responses of one step, one JSON object each, and return the file's path."""
@@ -69,16 +70,18 @@ class RunFolder:
         return path
 
     def cut_back(self, step: int) -> None:
-        """Remove what an earlier run wrote after `step`: metrics, rollouts, and files it had not finished."""
+        """Go on after `step`: remove what an earlier run wrote later, and what it had not finished."""
+        write_atomic(self.path / "config.yaml", dump_settings(self._settings))
         if self.metrics.is_file():
-            kept = [line for line in self.metrics.read_text(encoding="ascii").splitlines() if _step_of(line) <= step]
-            write_atomic(self.metrics, "".join(line + "\n" for line in kept))
-        for path in self.rollouts.iterdir():
-            if path.suffix != ".jsonl" or int(path.stem.removeprefix("step-")) > step:
+            lines = self.metrics.read_text(encoding="ascii", errors="replace").splitlines()
+            write_atomic(self.metrics, "".join(line + "\n" for line in lines if _step_in(line) <= step))
+        for path in self.rollouts.glob("step-*"):
+            if path.suffix != ".jsonl" or step_of(path) > step:
                 path.unlink()
-        for folder in (self.path, self.checkpoints):
-            for unfinished in folder.glob(".*-*") if folder.is_dir() else ():
-                shutil.rmtree(unfinished)
+        # A checkpoint after `step` was damaged, or it would have been resumed from.
+        damaged = [path for path in self.checkpoints.glob("step-*") if step_of(path) > step]
+        for folder in (*damaged, *self.path.glob(".model-*"), *self.checkpoints.glob(".step-*")):
+            shutil.rmtree(folder)
 
     def __enter__(self) -> Self:
         return self
@@ -86,21 +89,29 @@ class RunFolder:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        if kind is not None and not self._holds_results():
+        if not self._holds_results():
             self._empty()
         self._unlock()
 
     def _refuse_old_files(self) -> None:
         if any(entry.name != _LOCK for entry in self.path.iterdir()):
             self._unlock()
-            raise UserError(f"run.output = {str(self.path)!r}: not an empty folder; remove it or give another one")
+            resume = "add --run.resume to go on with the run in it, " if (self.path / "config.yaml").is_file() else ""
+            raise UserError(
+                f"run.output = {str(self.path)!r}: not an empty folder; {resume}remove it or give another one"
+            )
 
     def _compare(self, config: Path, settings: Section) -> None:
-        old, new = (
-            _flat(values) for values in (yaml.safe_load(config.read_text("utf-8")), settings.model_dump(mode="json"))
-        )
+        try:
+            old = _flat(yaml.safe_load(config.read_text("utf-8")))
+        except (yaml.YAMLError, UnicodeDecodeError, AttributeError) as error:
+            self._unlock()
+            raise UserError(f"run.resume: {config} is not as the run wrote it; put it back or start anew") from error
+        new = _flat(settings.model_dump(mode="json"))
+        # Where there is a KL term its reference is loaded from model.path, which then matters to the end.
+        may_change = _MAY_CHANGE - ({"model.path"} if new.get("objective.kl_coef") else set())
         for name in sorted(old.keys() | new.keys()):
-            if old.get(name) != new.get(name) and name not in _MAY_CHANGE:
+            if old.get(name) != new.get(name) and name not in may_change:
                 self._unlock()
                 raise UserError(
                     f"run.resume: {name} was {old.get(name)!r} and is {new.get(name)!r} now: give the same settings, "
@@ -147,7 +158,12 @@ def _finite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _step_of(line: str) -> float:
+def step_of(path: Path) -> int:
+    """Return the step in the name of a checkpoint or a rollout file."""
+    return int(path.stem.removeprefix("step-"))
+
+
+def _step_in(line: str) -> float:
     """Return the step of a line of metrics; infinity for one that a killed run left half-written."""
     try:
         return float(json.loads(line)["step"])

@@ -41,8 +41,11 @@ class JsonLines:
 
     def write(self, step: int, metrics: dict[str, float]) -> None:
         """Append one line."""
-        self._file.write(json_line({"step": step, **metrics}))
-        self._file.flush()
+        try:
+            self._file.write(json_line({"step": step, **metrics}))
+            self._file.flush()
+        except OSError as error:
+            raise UserError(f"cannot write {self._file.name!r}: {error.strerror}") from error
 
     def close(self) -> None:
         """Close the file."""

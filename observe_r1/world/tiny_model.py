@@ -16,6 +16,7 @@ from transformers import (
     Qwen2VLImageProcessor,
     Qwen2VLVideoProcessor,
 )
+from transformers.utils import logging as transformers_logging
 
 from observe_r1.files import replacing
 from observe_r1.world.tokenizer import (
@@ -56,6 +57,7 @@ def make_tiny_model(folder: Path, *, sizes: Sizes = TINY, seed: int = 0, scale: 
 
     The folder is replaced, all at once. For the arguments see `build_model`.
     """
+    transformers_logging.disable_progress_bar()
     model = build_model(sizes, seed=seed, scale=scale)
     processor = build_processor()
     with replacing(folder) as new:

@@ -1,0 +1,52 @@
+"""The parts of supervised fine-tuning, put together on one machine."""
+
+import math
+from contextlib import ExitStack
+
+from observe_r1.cli import parts
+from observe_r1.config import ObjectiveSettings, SFTSettings
+from observe_r1.data import load_data
+from observe_r1.model.encoding import encode_prompt
+from observe_r1.model.loading import load_model
+from observe_r1.policy.policy import Policy
+from observe_r1.records import Example, Prompt
+from observe_r1.training.interrupt import StopRequest
+from observe_r1.training.progress import Progress
+from observe_r1.training.run_folder import RunFolder
+from observe_r1.training.sft import fine_tune
+
+
+def fine_tune_model(settings: SFTSettings, label: str = "sft") -> int:
+    """Fine-tune as `settings` say, writing the run folder. Returns 0, or 130 where Ctrl-C ended it early."""
+    run = settings.run
+    parts.prepare_process(run)
+    with ExitStack() as stack:
+        folder = stack.enter_context(RunFolder(run.output, settings, run.resume))
+        examples = load_data(settings.data, run.seed, require_answer=False)
+        prompts, steps = run_length(settings, len(examples))
+        vlm = load_model(settings.model)
+        policy = Policy(vlm, settings.optimizer, ObjectiveSettings(), dtype=parts.compute_dtype(settings.model))
+        view = stack.enter_context(Progress(label, steps))
+        stop = stack.enter_context(StopRequest())
+
+        def encode(example: Example, draw: int) -> Prompt:
+            return encode_prompt(example, vlm.processor, settings.data, draw)
+
+        stream = parts.prompt_stream(examples, encode, settings.data, run.seed, prompts, view.note)
+        stack.callback(stream.close)
+        record = stack.enter_context(parts.Record(folder, run, policy, stream, encode, view))
+        with parts.saving(vlm, folder, settings.data, stream, stop, record):
+            tokenizer = vlm.processor.tokenizer
+            fine_tune(policy, stream, tokenizer, settings, steps, record.step_done, stop, record.step)
+    print(record.line)
+    return 130 if stop.requested else 0
+
+
+def run_length(settings: SFTSettings, examples: int) -> tuple[int | None, int]:
+    """Return how many rows the run draws (None: as many as its steps need) and how many steps it takes."""
+    run, size = settings.run, settings.optimizer.minibatch
+    prompts = run.prompts
+    if prompts is None and run.steps is None:
+        prompts = max(1, round(run.epochs * examples))
+    by_prompts = math.inf if prompts is None else math.ceil(prompts / size)
+    return prompts, int(min(run.steps or math.inf, by_prompts))
