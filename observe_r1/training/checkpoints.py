@@ -125,7 +125,7 @@ def _weights(policy: Policy) -> dict[str, Any]:
 def _metadata(weights: Path) -> dict[str, Any]:
     try:
         return dict(dcp.FileSystemReader(weights).read_metadata().state_dict_metadata)
-    except Exception as error:
+    except Exception as error:  # torch pickles its metadata, and a pickle with one wrong byte can raise anything
         raise ValueError(f"unreadable metadata: {error}") from error
 
 
