@@ -2,14 +2,14 @@
 
 import math
 import time
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 
 from observe_r1.config import ObjectiveSettings, RolloutSettings
 from observe_r1.errors import UserError
 from observe_r1.records import Completion, Example, Group, Prompt, Sampling
-from observe_r1.rewards import Scorer
+from observe_r1.rewards import PendingScores, Scorer
 from observe_r1.rollout.engine import Engine
 from observe_r1.training.prompts import PromptStream
 from observe_r1.training.signal import signal_of
@@ -148,14 +148,6 @@ class GroupSampler:
             metrics["rollout/weight"] = float(signal.weight.mean())
             metrics["reward/bonus"] = float(signal.bonus.mean())
         return metrics
-
-
-class PendingScores(Protocol):
-    """Scores on their way from the reward processes."""
-
-    def result(self) -> Any:
-        """Wait for them."""
-        ...
 
 
 class RolloutClock:
