@@ -56,6 +56,8 @@ class Prompt:
     """(patches, channels · temporal · patch²) float32; None without images."""
     image_grid: Tensor | None
     """(images, 3) int64: frames, height and width of each image in patches; None without images."""
+    text: str = ""
+    """The chat as the model's template writes it, one placeholder an image."""
     stream: int = 0
     """Which draw of the run this is. With `Sampling.seed` and the response's number it seeds that response's random
     stream, so that what a prompt is given does not depend on what else is in the batch."""

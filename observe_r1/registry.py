@@ -33,6 +33,11 @@ REGISTRY: dict[str, dict[str, str]] = {
     "order": {
         "ladder": "observe_r1.data.order:ladder",
         "random": "observe_r1.data.order:random",
+        "adaptive": "observe_r1.data.adaptive_order:adaptive",
+    },
+    "optimizer": {
+        "adamw": "observe_r1.policy.optimizers:adamw",
+        "adamw_8bit": "observe_r1.policy.optimizers:adamw_8bit",
     },
     "engine": {
         "embedded": "observe_r1.rollout.embedded:EmbeddedEngine",

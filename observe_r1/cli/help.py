@@ -30,6 +30,7 @@ _EXAMPLES = {
 
 _REGISTRIES = {
     "data.order": "order",
+    "optimizer.kind": "optimizer",
     "rollout.engine": "engine",
     "objective.estimator": "estimator",
     "objective.kl_estimator": "kl estimator",

@@ -47,6 +47,7 @@ def encode_prompt(example: Example, processor: Any, settings: DataSettings, stre
         images=images,
         pixel_values=pixels,
         image_grid=grid,
+        text=text,
         stream=stream,
     )
 

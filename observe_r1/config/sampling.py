@@ -1,0 +1,129 @@
+"""Sections that say what is sampled and how it is scored: model, data, rollout, rewards."""
+
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, Field
+
+from observe_r1 import registry
+from observe_r1.config.section import NonEmptyText, PathText, Section, registered
+from observe_r1.errors import UserError
+
+
+def _reward(name: str) -> str:
+    """Take the name of a reward, a Python file or the address of a reward server."""
+    if name.endswith(".py") or name.startswith(("http://", "https://")):
+        return name
+    try:
+        return registry.check("reward", name)
+    except UserError as error:
+        raise ValueError(f"{error}; or a Python file (my_reward.py) or http(s) address of your own") from error
+
+
+class ModelSettings(Section):
+    """The vision-language model that is trained."""
+
+    path: PathText
+    """Folder or Hub name of a Hugging Face checkpoint (Qwen2.5-VL and its kin)."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """Compute type. Master weights and optimizer states are always float32."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where the model runs; `auto` takes a GPU if there is one."""
+    min_pixels: int = Field(4 * 28 * 28, ge=1)
+    """Smaller images are enlarged to this many pixels."""
+    max_pixels: int = Field(10000 * 16 * 16, ge=1)
+    """Larger images are shrunk to this many pixels."""
+    freeze: tuple[str, ...] = ()
+    """Parameters whose names start with one of these are not trained (`model.visual` is the image tower)."""
+    gradient_checkpointing: bool = False
+    """Recompute activations in the backward pass: less memory, about a third more time."""
+    feature_cache: float = Field(1.0, ge=0)
+    """GiB for the features of a frozen image tower, which are kept from step to step; those used longest ago go first.
+    """
+    lora_rank: int = Field(0, ge=0)
+    """Rank of the LoRA adapters that are trained in place of the weights; 0 trains the weights."""
+    lora_alpha: float = Field(16.0, gt=0)
+    """Adapters are scaled by this over their rank."""
+    lora_targets: tuple[NonEmptyText, ...] = ()
+    """Linear layers that get an adapter, by the end of their names (`q_proj`); without it all of the text model's."""
+    quantize: Literal["none", "8bit", "4bit"] = "none"
+    """Hold the frozen weights under LoRA adapters in 8 or 4 bits (needs the extra `quantize`)."""
+    trust_remote_code: bool = False
+    """Run Python code that ships inside the checkpoint. Only for checkpoints whose code you have read."""
+
+
+class DataSettings(Section):
+    """The questions."""
+
+    path: str
+    """JSON, JSONL or Parquet file; several, comma-separated, are mixed."""
+    probs: tuple[float, ...] | None = None
+    """One probability a file, summing to 1: rows are interleaved until every file is exhausted, rows of the smaller
+    ones repeating. Without it files are joined."""
+    input_key: str = "message"
+    """Column that holds the chat, or the question with an `<image>` mark an image. A file without this column may have
+    `problem` or `prompt` in its place."""
+    label_key: str = "answer"
+    """Column that holds the gold answer; `a.b` is `b` inside `a`."""
+    order: Annotated[str, registered("order")] = "ladder"
+    """`ladder` keeps the file's order (easy to hard), `random` shuffles with the run's seed, `adaptive` prefers
+    questions that the model gets right about half of the time."""
+    adaptive_floor: float = Field(0.1, gt=0, le=1)
+    """Under the adaptive order, the preference for a question that is always or never right, beside 1 at one half."""
+    max_samples: int | None = Field(None, ge=1)
+    """Use only the first so many rows."""
+    max_prompt_tokens: int = Field(9216, ge=1)
+    """Prompts longer than this, image tokens included, are dropped and counted, never cut."""
+    image_cache: str = "~/.cache/observe-r1/images"
+    """Folder that keeps images fetched from http(s) addresses."""
+    format_prompt: Literal["observe", "think", "none"] = "observe"
+    """The text that asks for the response format."""
+    format_prompt_place: Literal["system", "suffix"] = "system"
+    """Where that text stands: as the system message or after the question."""
+
+
+class RolloutSettings(Section):
+    """How responses are sampled."""
+
+    engine: Annotated[str, registered("engine")] = "embedded"
+    """The sampler: `embedded` runs on the model being trained, in this process."""
+    prompts: int = Field(128, ge=1)
+    """Prompts (groups) a step: one rollout."""
+    group_size: int = Field(8, ge=2)
+    """Responses a prompt (G)."""
+    temperature: float = Field(1.0, gt=0)
+    """Sampling temperature."""
+    top_p: float = Field(1.0, gt=0, le=1)
+    """Keep the most probable tokens that together reach this probability."""
+    top_k: int = Field(0, ge=0)
+    """Keep the k most probable tokens; 0 keeps all."""
+    max_new_tokens: int = Field(8192, ge=1)
+    """Limit of a response, in tokens."""
+    stop: tuple[NonEmptyText, ...] = ()
+    """Strings that end a response."""
+    max_rows: int = Field(256, ge=1)
+    """Responses decoded at once by the embedded engine; waiting prompts enter as rows finish."""
+    dynamic_sampling: bool = False
+    """Set aside groups that teach nothing (all advantages zero) and sample more until the rollout is full."""
+    max_rounds: int = Field(16, ge=1)
+    """With dynamic sampling, rounds of sampling a step before the run ends with an error."""
+    max_age: int = Field(1, ge=0)
+    """Leftover groups older than this many weight versions are thrown away."""
+
+
+class RewardSettings(Section):
+    """How responses are scored."""
+
+    functions: dict[Annotated[str, AfterValidator(_reward)], float] = Field({"accuracy": 1.0, "format": 1.0})
+    """Rewards, each with its weight in the sum: `accuracy` (1 or 0), `format` (0.5 or 0), a Python file of your own
+    (`my_reward.py`), or the http(s) address of a reward server."""
+    template: Literal["observe", "think"] = "observe"
+    """Which tags the format reward asks for."""
+    timeout: float = Field(5.0, gt=0)
+    """Seconds that accuracy and format may take for one response; over that it scores 0."""
+    call_timeout: float = Field(60.0, gt=0)
+    """Seconds that one call of a reward file or server may take, for all responses of a group; over that the run ends
+    with an error."""
+    retries: int = Field(4, ge=0)
+    """Times that a reward server is asked again after a failure: at once, then after 1, 2, 4, … seconds."""
+    workers: int = Field(1, ge=1)
+    """Processes that score."""

@@ -1,0 +1,56 @@
+"""The settings of each command, section by section."""
+
+from pydantic import model_validator
+
+from observe_r1.config.learning import (
+    EvaluationSettings,
+    ObjectiveSettings,
+    OptimizerSettings,
+    RunSettings,
+    SFTOptimizerSettings,
+    SFTRunSettings,
+)
+from observe_r1.config.sampling import DataSettings, ModelSettings, RewardSettings, RolloutSettings
+from observe_r1.config.section import Section
+
+
+class TrainSettings(Section):
+    """All of `observe-r1 train`."""
+
+    model: ModelSettings
+    data: DataSettings
+    rollout: RolloutSettings = RolloutSettings()
+    rewards: RewardSettings = RewardSettings()
+    objective: ObjectiveSettings = ObjectiveSettings()
+    optimizer: OptimizerSettings = OptimizerSettings()
+    evaluation: EvaluationSettings = EvaluationSettings()
+    run: RunSettings = RunSettings()
+
+    @model_validator(mode="after")
+    def _importance_needs_policy(self) -> "TrainSettings":
+        if self.objective.importance_cap is not None and self.objective.old_logprobs != "policy":
+            raise ValueError("objective.importance_cap needs objective.old_logprobs: policy")
+        return self
+
+    @model_validator(mode="after")
+    def _average_needs_samples(self) -> "TrainSettings":
+        if self.evaluation.best_by == "avg" and self.evaluation.samples == 0:
+            raise ValueError("evaluation.best_by: avg needs evaluation.samples of 1 or more")
+        return self
+
+    @model_validator(mode="after")
+    def _truncated_sampling_needs_policy(self) -> "TrainSettings":
+        # The sampler's log-probabilities are then those of the truncated distribution, the policy's never are.
+        truncated = self.rollout.top_p < 1 or self.rollout.top_k > 0
+        if truncated and self.objective.old_logprobs != "policy":
+            raise ValueError("rollout.top_p below 1 and rollout.top_k need objective.old_logprobs: policy")
+        return self
+
+
+class SFTSettings(Section):
+    """All of `observe-r1 sft`."""
+
+    model: ModelSettings
+    data: DataSettings
+    optimizer: SFTOptimizerSettings = SFTOptimizerSettings()
+    run: SFTRunSettings = SFTRunSettings()
