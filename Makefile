@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test lint clean
+.PHONY: demo test lint docs clean
 
 demo: .venv/.ready
 	$(BIN)/observe-r1 demo
@@ -21,6 +21,9 @@ lint: .venv/.ready
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[test]'
 	touch $@
+
+docs: .venv/.ready
+	$(BIN)/python -m observe_r1.cli.flag_guide > docs/coming-from-openrlhf.md
 
 clean:
 	rm -rf .venv runs

@@ -3,7 +3,9 @@
 from pathlib import Path
 
 import pytest
+from original_commands import launch_command
 
+from observe_r1.cli.flag_guide import guide
 from observe_r1.cli.options import parse_settings
 from observe_r1.cli.original_flags import FLAGS
 from observe_r1.config import SFTSettings, TrainSettings, setting_names
@@ -35,21 +37,6 @@ WITH_VALUE = split(
     vllm_sync_backend
     """
 )
-
-GRPO_COMMAND = split(
-    """
-    --ref_num_nodes 1 --ref_num_gpus_per_node 8 --actor_num_nodes 1 --actor_num_gpus_per_node 8
-    --vllm_num_engines 8 --vllm_tensor_parallel_size 1 --colocate_all_models --vllm_enable_sleep
-    --vllm_gpu_memory_utilization 0.6 --vllm_sync_backend nccl --enable_prefix_caching --pretrain model --save_path out
-    --micro_train_batch_size 2 --train_batch_size 64 --micro_rollout_batch_size 4 --rollout_batch_size 128
-    --temperature 1.0 --n_samples_per_prompt 8 --max_epochs 1 --prompt_max_len 9216 --max_samples 20000
-    --generate_max_len 8192 --advantage_estimator group_norm --zero_stage 2 --bf16 --actor_learning_rate 1e-6
-    --prompt_data rows.jsonl --input_key message --label_key answer --normalize_reward --flash_attn --lambd 1 --gamma 1
-    --gradient_checkpointing --save_steps 20 --ckpt_path out/ckpt --save_hf_ckpt --load_checkpoint
-    --use_tensorboard out/logs
-    """
-)
-BONUS = split("--use_bonus --use_dyna_weight --bonus_reward_coef 0.2 --diff_coef 1.8")
 
 
 @pytest.fixture
@@ -136,6 +123,8 @@ def test_every_flag_names_real_settings_or_a_reason(name):
         ),
         ("--freeze_prefix model", "model.freeze", ("model.language_model",)),
         ("--bf16", "model.dtype", "bfloat16"),
+        ("--lora_rank 64", "model.lora_rank", 64),
+        ("--lora_alpha 32", "model.lora_alpha", 32.0),
         ("--gradient_checkpointing", "model.gradient_checkpointing", True),
     ],
 )
@@ -185,7 +174,7 @@ def test_shuffle_says_that_it_keeps_the_order(recipe, capsys):
         (["--train_batch_size", "8", "--n_samples_per_prompt", "0"], "rollout.group_size = '0'"),
         (["--max_epochs", "2"], "--max_epochs 2 would learn from each rollout several times"),
         (["--gamma", "0.9"], "--gamma 0.9: rewards are not discounted"),
-        (["--lora_rank", "8"], "--lora_rank 8: adapters are not supported yet"),
+        (["--lora_rank", "-8"], "model.lora_rank = '-8'"),
         (["--processor_kwargs", "{'a': 1}"], "broken JSON: .*character 2"),
         (["--processor_kwargs", '{"size": 1}'], "it may hold min_pixels and max_pixels only"),
         (["--processor_kwargs", "[1]"], "it may hold min_pixels and max_pixels only"),
@@ -219,7 +208,7 @@ def test_settings_by_name_outrank_flags(recipe):
 def test_without_a_recipe_the_original_is_plain_and_shuffled(capsys):
     settings = train("--pretrain", "m", "--prompt_data", "d")
     assert (settings.objective.bonus, settings.objective.dynamic_weight) == (0, False)
-    assert (settings.data.order, settings.objective.kl_coef) == ("random", 0)
+    assert (settings.data.order, settings.objective.kl_coef) == ("random", 0.01)
     assert "the original's flags without a recipe: no bonus, " in capsys.readouterr().err
 
 
@@ -231,16 +220,12 @@ def test_beside_a_recipe_the_recipe_holds_where_no_flag_speaks(recipe, capsys):
 
 
 @pytest.mark.parametrize(
-    ("command", "recipe_name"),
-    [
-        (GRPO_COMMAND, "grpo"),
-        ([*GRPO_COMMAND, *BONUS, "--shuffle"], "observe_r1"),
-        ([*GRPO_COMMAND, *BONUS], "observe_r1_random"),
-    ],
+    ("script", "recipe_name"),
+    [("train_grpo", "grpo"), ("train_r1", "observe_r1"), ("train_random", "observe_r1_random")],
 )
-def test_the_launch_commands_are_the_recipes(command, recipe_name):
-    """The recipes also spell out the command's default KL term, and replace groups that teach nothing."""
-    pasted = train(*command, "--init_kl_coef", "0.01").model_dump()
+def test_the_launch_commands_are_the_recipes(script, recipe_name):
+    """The recipes also replace groups that teach nothing, and score with the built-in rewards."""
+    pasted = train(*launch_command(script, "model", "rows.jsonl", "out")).model_dump()
     path = str(RECIPES / f"{recipe_name}.yaml")
     ours = train(path, "--model.path", "model", "--data.path", "rows.jsonl").model_dump()
     for settings in (pasted, ours):
@@ -263,3 +248,8 @@ def test_sft_takes_the_flags_that_it_has_settings_for(capsys):
 def test_sft_refuses_a_flag_of_reinforcement_learning():
     with pytest.raises(UserError, match=r"--n_samples_per_prompt sets 'rollout\.group_size', which this command"):
         parse_settings(SFTSettings, ["--n_samples_per_prompt", "8"], verb="sft")
+
+
+def test_the_guide_is_written_from_the_table():
+    page = Path(__file__).parents[1] / "docs" / "coming-from-openrlhf.md"
+    assert page.read_text(encoding="utf-8") == guide(), "run `make docs`"

@@ -10,7 +10,6 @@ from observe_r1.cli.original_rules import (
     freeze_prefix,
     gamma,
     gone,
-    lora_rank,
     max_epochs,
     processor_kwargs,
     refused,
@@ -24,12 +23,17 @@ from observe_r1.cli.original_rules import (
     use_bonus,
 )
 
-ORIGINAL_DEFAULTS = {"objective.bonus": 0.0, "objective.dynamic_weight": False, "data.order": "random"}
-"""What the original does without `--use_bonus`, `--use_dyna_weight` and `--shuffle`."""
+ORIGINAL_DEFAULTS = {
+    "objective.bonus": 0.0,
+    "objective.dynamic_weight": False,
+    "objective.kl_coef": 0.01,
+    "data.order": "random",
+}
+"""What the original does without `--use_bonus`, `--use_dyna_weight`, `--init_kl_coef` and `--shuffle`."""
 
-_WITHOUT_RECIPE = (
-    "no bonus, no dynamic weight and a shuffled order unless a flag asks for them, as there; no KL term"
-    " unless --init_kl_coef asks for it (0.01 by default there)"
+WITHOUT_RECIPE = (
+    "no bonus, no dynamic weight and a shuffled order unless a flag asks for them; a KL term of 0.01 unless"
+    " --init_kl_coef says otherwise"
 )
 
 
@@ -41,7 +45,7 @@ def translate(given: Mapping[str, list[str]], translation: Translation, *, alone
     """
     if alone and "objective.bonus" in translation.known:
         translation.changes |= ORIGINAL_DEFAULTS
-        translation.remarks[_WITHOUT_RECIPE] = ["the original's flags without a recipe"]
+        translation.remarks[WITHOUT_RECIPE] = ["the original's flags without a recipe"]
     for translation.flag, flag in FLAGS.items():
         if translation.flag in given:
             flag.rule(translation, given[translation.flag])
@@ -101,9 +105,9 @@ FLAGS = {
     "gamma": Flag((), "no effect: rewards are never discounted; refused unless 1", gamma),
     "normalize_reward": gone("it did nothing in the original either, with a reward file or server", "none"),
     "freeze_prefix": Flag(("model.freeze",), "parameters by their present names", freeze_prefix, "several"),
-    "processor_kwargs": Flag(("model.min_pixels", "model.max_pixels"), "", processor_kwargs),
-    "lora_rank": Flag((), "0: all weights are trained; more is refused, adapters are not supported yet", lora_rank),
-    "lora_alpha": gone("adapters are not supported yet"),
+    "processor_kwargs": Flag(("model.min_pixels", "model.max_pixels"), "JSON of these two", processor_kwargs),
+    "lora_rank": to("model.lora_rank"),
+    "lora_alpha": to("model.lora_alpha"),
     "bf16": switch("model.dtype", "bfloat16"),
     "flash_attn": gone("the attention is chosen for the device", "none"),
     "gradient_checkpointing": switch("model.gradient_checkpointing", True),

@@ -172,13 +172,6 @@ def gamma(translation: Translation, words: list[str]) -> None:
     translation.say("rewards are never discounted")
 
 
-def lora_rank(translation: Translation, words: list[str]) -> None:
-    """Take rank 0, which means no adapter."""
-    if _integer(translation, words[0]):
-        raise UserError(f"--lora_rank {words[0]}: adapters are not supported yet; leave it out to train all weights")
-    translation.say("all weights are trained")
-
-
 def freeze_prefix(translation: Translation, words: list[str]) -> None:
     """Freeze parameters by the names that they bear now."""
     translation["model.freeze"] = [_present_name(prefix) for prefix in words]

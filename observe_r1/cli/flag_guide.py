@@ -1,0 +1,58 @@
+"""`docs/coming-from-openrlhf.md`, written from the table of the original's flags: `make docs`."""
+
+import sys
+
+from observe_r1.cli.original_flags import FLAGS, WITHOUT_RECIPE
+from observe_r1.cli.original_rules import Flag
+
+_GUIDE = """\
+# Coming from OpenRLHF, LMM-R1 or the first Observe-R1 release
+
+`observe-r1 train` takes the flags that their launch scripts and README use, under their old names. Paste what stood
+after `train_ppo_ray`, with your own paths:
+
+    observe-r1 train --pretrain Qwen2.5-VL-3B-Instruct --prompt_data neuraladder.jsonl --save_path save/observe-r1 \\
+       --n_samples_per_prompt 8 --rollout_batch_size 128 --train_batch_size 64 --use_bonus --use_dyna_weight --shuffle …
+
+Everything after `ray job submit … --` is one process here: no `ray start`, no reward process, no vLLM to place. What a
+flag changes, or why it no longer matters, is said in one line when the run starts.
+
+- Alone, the flags mean what they meant there: {without_recipe}.
+- Beside a recipe (`observe-r1 train recipes/observe_r1.yaml --temperature 0.9`) they override it, and what no flag
+  names stays as the recipe has it.
+- A setting given by its own name (`--objective.bonus 0.3`) outranks them.
+- The run's whole configuration is written to `config.yaml` in its folder, in our names: run that from then on.
+
+| flag | becomes | how |
+|---|---|---|
+{rows}
+
+## What is different on purpose
+
+- `--shuffle` *keeps* the file's order there and therefore here; `data.order` is named for what it does.
+- Batch sizes: `--train_batch_size` counts responses there. Here `optimizer.minibatch` counts groups, and a minibatch
+  holds whole ones.
+- The loss is a mean over all response tokens of a minibatch, not a mean of the means of micro-batches of two.
+- A group in which every response is wrong gets no bonus. Correctness is kept apart from the reward, so no size of the
+  bonus and no reward of your own confuses the pass rate.
+- A gold answer that cannot be verified stops the run and names the row, where it used to reward every response.
+- Bonus and dynamic weight act under every estimator, not under `group_norm` alone.
+"""
+
+
+def guide() -> str:
+    """Return the page's text."""
+    rows = "\n".join(f"| `--{name}` | {_becomes(flag)} | {_how(flag)} |" for name, flag in FLAGS.items())
+    return _GUIDE.format(without_recipe=WITHOUT_RECIPE, rows=rows)
+
+
+def _becomes(flag: Flag) -> str:
+    return "<br>".join(f"`{setting}`" for setting in flag.sets) or "–"
+
+
+def _how(flag: Flag) -> str:
+    return flag.remark.replace("|", "\\|") or "as it is"
+
+
+if __name__ == "__main__":
+    sys.stdout.write(guide())
