@@ -1,7 +1,5 @@
 """Accuracy: numbers, words and formulas, against math-verify itself where it can read them, and hostile text."""
 
-import random
-
 import math_verify
 import pytest
 from hypothesis import given
@@ -225,19 +223,3 @@ def test_numbers_that_never_end_score_zero(text, monkeypatch):
     assert score(text, "\\frac{1}{2}") == 0.0
     monkeypatch.undo()
     assert score("0.5", "\\frac{1}{2}") == 1.0
-
-
-PIECES = ["\\frac", "\\sqrt", "{", "}", "^", "_", "9", "10", "(", ")", "[", "]", "$", "\\(", "\\boxed{", "answer is "]
-PIECES += ["A", "B", " and ", " ", "\n", "**", "!", "%", "/", "=", "<", "<answer>", "</answer>", "\ud800", "\x00"]
-PIECES += ["\u200b", "½", "√", "∞", ",", ".", "-", "x", "\\int", "\\sum_", "\\begin{pmatrix}", "&", "\\\\", "sin "]
-PIECES += ["\\text{", " or ", "1e", "99999", "|", "\\log_", " cm", "²", ":", " a ", "\u202e", "é", "红", "not "]
-
-
-def test_two_thousand_hostile_texts_score_zero_or_one(monkeypatch):
-    monkeypatch.setattr(accuracy, "TIMEOUT", 0.3)
-    dice = random.Random(0)
-    golds = ["A", "12", "0.5", "\\frac{1}{2}", "(1,2)", "red", "12 cm", "x^2+1"]
-    for _ in range(2000):
-        text = "".join(dice.choices(PIECES, k=dice.choice([2, 4, 8, 16])))
-        text = text if dice.random() < 0.5 else f"<answer>{text}</answer>"
-        assert accuracy_reward(text, dice.choice(golds)) in (0.0, 1.0)

@@ -1,15 +1,20 @@
-"""Scoring of groups while sampling goes on: what can be told at once here, the rest in worker processes."""
+"""Scoring of groups while sampling goes on: what can be told at once here, the rest in worker processes and servers."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+from contextlib import ExitStack
 from dataclasses import dataclass
+from threading import Thread
 from types import TracebackType
 from typing import TYPE_CHECKING
 
 from observe_r1 import registry
+from observe_r1.errors import UserError
+from observe_r1.records import Example
 from observe_r1.rewards import accuracy, format
+from observe_r1.rewards.own import OwnReward, own_rewards, part_names
 from observe_r1.rewards.worker import WorkerDied, WorkerPool
 
 if TYPE_CHECKING:
@@ -32,10 +37,11 @@ class Scores:
     total: list[float]
     """Weighted sum of the rewards named in the settings."""
     correct: list[bool]
+    """By the accuracy reward, whatever else is rewarded."""
     parts: dict[str, list[float]]
-    """By reward name, unweighted."""
+    """By reward, unweighted: `accuracy`, `format`, a reward file's stem, a reward server's host, port and path."""
     timeouts: int
-    """Responses that took over the limit, or whose worker died: they score 0 in every part."""
+    """Responses that took over the limit, or whose worker died: they score 0 in accuracy and format."""
 
 
 class PendingScores:
@@ -46,20 +52,23 @@ class PendingScores:
         weights: dict[str, float],
         known: list[dict[str, float]],
         asked: dict[int, Future[dict[str, float]]],
+        own: dict[str, Future[list[float]]],
     ) -> None:
         self._weights = weights
         self._known = known
         self._asked = asked
+        self._own = own
 
     def done(self) -> bool:
         """Whether `result` would not wait."""
-        return all(future.done() for future in self._asked.values())
+        return all(f.done() for f in self._asked.values()) and all(f.done() for f in self._own.values())
 
     def result(self) -> Scores:
         """Wait for the scores.
 
         Raises:
-            RuntimeError: a reward function raised; the message holds its traceback.
+            UserError: a reward of the user's own failed, took too long, or gave anything but one number a response.
+            RuntimeError: a reward of ours raised; the message holds its traceback.
             concurrent.futures.CancelledError: the scorer was closed before.
         """
         scored, timeouts = list(self._known), 0
@@ -67,8 +76,10 @@ class PendingScores:
             try:
                 scored[index] = scored[index] | future.result()
             except (TimeoutError, WorkerDied):
-                scored[index] = dict.fromkeys(self._weights, 0.0) | {CORRECTNESS: 0.0}
+                scored[index] = dict.fromkeys([CORRECTNESS, *self._weights], 0.0)
                 timeouts += 1
+        for name, rewards in self._own.items():
+            scored = [row | {name: reward} for row, reward in zip(scored, rewards.result(), strict=True)]
         return Scores(
             total=[sum(weight * row[name] for name, weight in self._weights.items()) for row in scored],
             correct=[row[CORRECTNESS] > 0 for row in scored],
@@ -78,48 +89,76 @@ class PendingScores:
 
 
 class Scorer:
-    """Scores responses by the settings' reward functions. A context manager: its processes end with it.
+    """Scores responses by the settings' rewards. A context manager: its processes end with it.
 
-    A reward function is `fn(response: str, answer: str, template: str) -> float`, registered by name.
+    A reward of ours is `fn(response: str, answer: str, template: str) -> float`, registered by name; the user's own
+    are files and servers, which are checked on entering.
+
+    Errors: `UserError` where two rewards would have one name or, on entering, where a file cannot be used or a server
+    not be reached.
     """
 
     def __init__(self, settings: RewardSettings) -> None:
-        self._weights = dict(settings.functions)
+        names = part_names(settings.functions)
+        self._weights = {names[name]: weight for name, weight in settings.functions.items()}
+        self._own = {names[name]: reward for name, reward in own_rewards(settings).items()}
+        self._ours = list(dict.fromkeys([CORRECTNESS, *(name for name in self._weights if name not in self._own)]))
         self._template = settings.template
         self._pool = WorkerPool(settings.workers, settings.timeout)
 
     def __enter__(self) -> Scorer:
-        self._pool.__enter__()
+        with ExitStack() as stack:
+            stack.enter_context(self._pool)
+            for reward in self._own.values():
+                stack.enter_context(reward)
+            self._close = stack.pop_all()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._pool.__exit__(kind, error, trace)
+        self._close.close()
 
-    def submit(self, responses: Sequence[str], answer: str) -> PendingScores:
-        """Begin to score one group; each response has the time limit for itself."""
+    def submit(self, responses: Sequence[str], example: Example, prompt: str = "") -> PendingScores:
+        """Begin to score one group; in accuracy and format each response has the time limit for itself.
+
+        `prompt` is the chat as the model's template writes it, for rewards of the user's own.
+        """
         known: list[dict[str, float]] = []
         asked: dict[int, Future[dict[str, float]]] = {}
         for index, response in enumerate(responses):
-            scores = {name: self._quick(name, response, answer) for name in self._names()}
+            scores = {name: self._quick(name, response, example.answer) for name in self._ours}
             unknown = [name for name, score in scores.items() if score is None]
             known.append({name: score for name, score in scores.items() if score is not None})
             if unknown:
-                asked[index] = self._pool.submit(evaluate, unknown, response, answer, self._template)
-        return PendingScores(self._weights, known, asked)
+                asked[index] = self._pool.submit(evaluate, unknown, response, example.answer, self._template)
+        own = {name: _begin(reward, responses, example, prompt) for name, reward in self._own.items() if responses}
+        return PendingScores(self._weights, known, asked, own)
 
-    def score(self, responses: Sequence[str], answer: str) -> Scores:
+    def score(self, responses: Sequence[str], example: Example, prompt: str = "") -> Scores:
         """Score one group and wait for it."""
-        return self.submit(responses, answer).result()
-
-    def _names(self) -> list[str]:
-        return list(dict.fromkeys([CORRECTNESS, *self._weights]))
+        return self.submit(responses, example, prompt).result()
 
     def _quick(self, name: str, response: str, answer: str) -> float | None:
         quick = _QUICK.get(name)
         score = quick(response, answer, self._template) if quick else None
         return None if score is None else float(score)
+
+
+def _begin(reward: OwnReward, responses: Sequence[str], example: Example, prompt: str) -> Future[list[float]]:
+    """Ask for a group's rewards in a daemon thread: the program's end does not wait for a slow server."""
+    future: Future[list[float]] = Future()
+
+    def run() -> None:
+        try:
+            future.set_result(reward.rewards(responses, example, prompt))
+        except UserError as error:
+            future.set_exception(UserError(f"{error} (scoring {example.origin or example.id})"))
+        except BaseException as error:  # noqa: BLE001  (whoever asks for the result gets it)
+            future.set_exception(error)
+
+    Thread(target=run, daemon=True).start()
+    return future
 
 
 def evaluate(names: list[str], response: str, answer: str, template: str) -> dict[str, float]:

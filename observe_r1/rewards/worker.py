@@ -17,9 +17,11 @@ from multiprocessing.connection import Connection, Pipe
 from types import TracebackType
 from typing import Any, TypeVar
 
+from observe_r1.errors import UserError
+
 T = TypeVar("T")
 
-_START_LIMIT = 120.0
+START_LIMIT = 120.0
 """Seconds in which a worker has to import what it needs."""
 
 
@@ -28,9 +30,14 @@ class WorkerDied(Exception):  # noqa: N818  (no fault of the program's)
 
 
 class Worker:
-    """One process, for one thread at a time."""
+    """One process, for one thread at a time.
 
-    def __init__(self) -> None:
+    It is for model output: bounded in memory, math-verify loaded. Under `user_code` it is for code of the user's own,
+    which may load a model and gets no bound.
+    """
+
+    def __init__(self, *, user_code: bool = False) -> None:
+        self._mode = ["user-code"] if user_code else []
         self._running: tuple[subprocess.Popen[bytes], Connection] | None = None
         self._ready = False
         self._closed = False
@@ -43,7 +50,7 @@ class Worker:
             ours, theirs = Pipe()
             with theirs:
                 process = subprocess.Popen(  # noqa: S603  (our own module)
-                    [sys.executable, "-P", "-m", "observe_r1.rewards.worker_main", str(theirs.fileno())],
+                    [sys.executable, "-P", "-m", "observe_r1.rewards.worker_main", str(theirs.fileno()), *self._mode],
                     pass_fds=[theirs.fileno()],
                     stdin=subprocess.DEVNULL,
                     env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"},
@@ -56,8 +63,8 @@ class Worker:
 
         Raises:
             TimeoutError: it took over `timeout` seconds; the process is killed. WorkerDied: the process
-            ended. RuntimeError: the function raised, and the message holds its traceback; or the process
-            did not start.
+            ended. UserError: the function raised that. RuntimeError: it raised anything else, and the message
+            holds its traceback; or the process did not start.
         """
         try:
             connection = self.start()
@@ -66,6 +73,8 @@ class Worker:
         except BaseException:
             self._stop()
             raise
+        if isinstance(value, UserError):
+            raise value
         if not succeeded:
             raise RuntimeError(f"{function.__qualname__} failed in its worker process:\n{value}")
         return value
@@ -93,7 +102,7 @@ class Worker:
         if self._ready:
             return
         try:
-            self._ready = connection.poll(_START_LIMIT) and connection.recv()
+            self._ready = connection.poll(START_LIMIT) and connection.recv()
         except (EOFError, OSError):
             self._ready = False
         if not self._ready:
@@ -116,9 +125,9 @@ class WorkerPool:
     """Workers that take calls as they come. A context manager: leaving it ends the processes and drops open
     calls."""
 
-    def __init__(self, size: int, timeout: float) -> None:
+    def __init__(self, size: int, timeout: float, *, user_code: bool = False) -> None:
         self._timeout = timeout
-        self._workers = [Worker() for _ in range(size)]
+        self._workers = [Worker(user_code=user_code) for _ in range(size)]
         self._idle: queue.SimpleQueue[Worker] = queue.SimpleQueue()
         self._threads = ThreadPoolExecutor(size, thread_name_prefix="worker")
 
@@ -138,11 +147,17 @@ class WorkerPool:
         for worker in self._workers:
             worker.close()
 
+    def prepare(self, function: Callable[..., T], *args: Any, timeout: float) -> list[T]:
+        """Return `function(*args)` of each process, before any other call; raises as `Worker.call` does."""
+        calls = [self._threads.submit(worker.call, function, *args, timeout=timeout) for worker in self._workers]
+        return [call.result() for call in calls]
+
     def submit(self, function: Callable[..., T], *args: Any) -> Future[T]:
         """Return the future of `function(*args)`; its result raises as `Worker.call` does."""
-        return self._threads.submit(self._run, function, *args)
+        return self._threads.submit(self.call, function, *args)
 
-    def _run(self, function: Callable[..., T], *args: Any) -> T:
+    def call(self, function: Callable[..., T], *args: Any) -> T:
+        """Wait for a free process and return `function(*args)`, computed there; raises as `Worker.call` does."""
         worker = self._idle.get()
         try:
             return worker.call(function, *args, timeout=self._timeout)

@@ -1,4 +1,4 @@
-"""What runs in a worker process: `python -m observe_r1.rewards.worker_main FD` serves one connection."""
+"""What runs in a worker process: `python -m observe_r1.rewards.worker_main FD [user-code]` serves one connection."""
 
 import os
 import resource
@@ -8,6 +8,8 @@ import traceback
 from contextlib import suppress
 from multiprocessing.connection import Connection
 from typing import Any
+
+from observe_r1.errors import UserError
 
 _MEMORY = 2 << 30
 """Bytes of data a worker may hold: `(10^9)!` would take the machine's."""
@@ -20,11 +22,17 @@ def main() -> None:
     """Serve calls until the program closes its end, or ends."""
     # Ctrl-C in the terminal is for the program, which then ends its workers.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    if sys.platform == "linux":
-        resource.setrlimit(resource.RLIMIT_DATA, (_MEMORY, _MEMORY))
+    # What is printed here must not mix with the program's output, and stderr can write any text.
+    os.dup2(2, 1)
+    sys.stdout = sys.stderr
+    if sys.argv[2:] != ["user-code"]:
+        if sys.platform == "linux":
+            resource.setrlimit(resource.RLIMIT_DATA, (_MEMORY, _MEMORY))
 
-    # The slow import, done before a time limit counts.
-    import observe_r1.rewards.equivalence  # noqa: F401
+        # The import and the first parse are slow: done before a time limit counts.
+        from observe_r1.rewards.equivalence import verifies
+
+        verifies("\\frac{1}{2}")
 
     connection = Connection(int(sys.argv[1]))
     with suppress(EOFError, ConnectionError):
@@ -47,6 +55,8 @@ def _call(function: Any, args: tuple[Any, ...]) -> tuple[bool, Any]:
         return True, function(*args)
     except MemoryError:
         os._exit(1)
+    except UserError as error:
+        return False, error
     except Exception:  # noqa: BLE001  (the program raises it, with this traceback)
         return False, traceback.format_exc()
 

@@ -1,0 +1,14 @@
+"""A reward for exploring: of a question's responses, those whose text no other one repeats earn 1.
+
+It takes all responses to a question at once, in the form that the original's reward files have.
+
+    observe-r1 train … --rewards.functions accuracy=1,examples/rewards/distinct_responses.py=0.1
+"""
+
+from collections import Counter
+
+
+def reward_func(queries, prompts, labels):
+    """Score one group; a query is the prompt with a response, a label the gold answer."""
+    times = Counter(queries)
+    return [float(times[query] == 1) for query in queries]

@@ -1,0 +1,118 @@
+"""A reward from a server: `{"query": […], "prompts": […], "labels": […]}` posted, `{"rewards": […]}` answered."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Sequence
+from concurrent.futures import CancelledError
+from contextlib import closing
+from threading import BoundedSemaphore
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+from urllib3 import BaseHTTPResponse
+from urllib3.exceptions import HTTPError, MaxRetryError, ReadTimeoutError
+
+from observe_r1.errors import UserError
+from observe_r1.records import Example
+from observe_r1.rewards.returned import checked_rewards
+from observe_r1.web import http_client
+
+if TYPE_CHECKING:
+    from observe_r1.config import RewardSettings
+
+_AT_ONCE = 8
+"""Requests under way to one server."""
+
+_LONGEST = 1 << 20
+"""Bytes of an answer that are read."""
+
+
+class RewardServer:
+    """The reward of one server. A context manager: entering it asks whether anything answers there.
+
+    A group is one request, sent again with back-off while the server cannot be reached or is busy. Each try has the
+    time limit for itself.
+    """
+
+    def __init__(self, url: str, settings: RewardSettings) -> None:
+        self._url = url
+        self._name = f"reward server {url}"
+        self._limit = settings.call_timeout
+        self._retries = settings.retries
+        self._client = http_client(retries=settings.retries, timeout=settings.call_timeout, connections=_AT_ONCE)
+        self._slots = BoundedSemaphore(_AT_ONCE)
+        self._closed = False
+
+    def __enter__(self) -> Self:
+        self._ask("HEAD")  # the answer may be any: it is not what a reward server is for
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._closed = True
+
+    def rewards(self, responses: Sequence[str], example: Example, prompt: str) -> list[float]:
+        """Return the server's rewards of one group.
+
+        Errors: `UserError` naming the server where it cannot be reached, is too slow, or answers anything but 2xx and
+        one finite number a response. CancelledError: closed before the request was sent.
+        """
+        question = {
+            "query": [prompt + response for response in responses],
+            "prompts": [prompt] * len(responses),
+            "labels": [example.answer] * len(responses),
+        }
+        with self._slots:
+            if self._closed:
+                raise CancelledError
+            status, content = self._ask("POST", json.dumps(question).encode())
+        if not 200 <= status < 300:
+            raise UserError(f"{self._name} answered with status {status}: {_start(content)}")
+        try:
+            answer = json.loads(content)
+        except (ValueError, RecursionError) as error:
+            raise UserError(f"{self._name} answered no JSON: {_start(content)}") from error
+        if not isinstance(answer, dict) or "rewards" not in answer:
+            raise UserError(f'{self._name} must answer {{"rewards": […]}}, not {_start(content)}')
+        return checked_rewards(answer["rewards"], len(responses), self._name)
+
+    def _ask(self, method: str, body: bytes | None = None) -> tuple[int, bytes]:
+        """Return status and body of the answer."""
+        headers = {"Content-Type": "application/json"}
+        try:
+            response = self._client.request(method, self._url, body=body, headers=headers, preload_content=False)
+            with closing(response):
+                return response.status, self._read(response)
+        except HTTPError as error:
+            reason = error.reason if isinstance(error, MaxRetryError) and error.reason else error
+            if isinstance(reason, ReadTimeoutError):
+                raise self._too_slow() from error
+            # urllib3 puts the connection's own name before the reason.
+            text = str(reason).rpartition("): ")[2]
+            raise UserError(
+                f"{self._name} does not answer (rewards.retries: {self._retries}): {text}; "
+                "start it or correct its address"
+            ) from error
+
+    def _read(self, response: BaseHTTPResponse) -> bytes:
+        content, deadline = bytearray(), time.monotonic() + self._limit
+        while chunk := response.read1(1 << 16):
+            content += chunk
+            if len(content) > _LONGEST:
+                raise UserError(f"{self._name} answered over {_LONGEST:,} bytes; it must answer rewards alone")
+            if time.monotonic() > deadline:
+                raise self._too_slow()
+        return bytes(content)
+
+    def _too_slow(self) -> UserError:
+        return UserError(
+            f"{self._name} took over {self._limit:g} s for its answer; make it faster or raise rewards.call_timeout"
+        )
+
+
+def _start(content: bytes) -> str:
+    """Return the beginning of an answer on one line."""
+    return repr(" ".join(content[:400].decode(errors="replace").split())[:100])

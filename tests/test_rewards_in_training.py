@@ -1,0 +1,56 @@
+"""Rewards of the user's own in a run: metrics, rollouts, and how a run ends when one fails."""
+
+import json
+
+import pytest
+
+from observe_r1.cli.main import main
+
+
+def train(world, tmp_path, code, *more):
+    reward, output = tmp_path / "mine.py", tmp_path / "run"
+    reward.write_text(code)
+    paths = ["--model.path", str(world / "warm" / "model"), "--data.path", str(world / "train" / "train.jsonl")]
+    size = ["--rollout.prompts", "4", "--rollout.group_size", "2", "--rollout.max_new_tokens", "16", "--run.steps", "3"]
+    size += ["--optimizer.minibatch", "4"]
+    rewards = ["--rewards.functions", f"format=1,{reward}=-0.5", "--run.output", str(output)]
+    return main(["train", *paths, *size, *rewards, "--run.threads", "1", "--model.device", "cpu", *more]), output
+
+
+def test_each_reward_is_a_part_in_metrics_and_rollouts(world, tmp_path):
+    code, output = train(world, tmp_path, "def reward(response, answer, example): return len(response)")
+    assert code == 0
+    metrics = [json.loads(line) for line in (output / "metrics.jsonl").read_text().splitlines()]
+    for step, row in enumerate(metrics, 1):
+        rollouts = [json.loads(line) for line in (output / "rollouts" / f"step-{step:06d}.jsonl").open()]
+        assert [r["parts"]["mine"] for r in rollouts] == [len(r["text"]) for r in rollouts]
+        assert [r["reward"] for r in rollouts] == [r["parts"]["format"] - 0.5 * r["parts"]["mine"] for r in rollouts]
+        assert row["reward/mine"] == pytest.approx(sum(len(r["text"]) for r in rollouts) / len(rollouts))
+        assert row["reward/accuracy"] == pytest.approx(sum(r["correct"] for r in rollouts) / len(rollouts))
+
+
+def test_a_file_that_does_not_import_costs_nothing(world, tmp_path, capsys):
+    nowhere = ["--model.path", str(tmp_path / "no-model"), "--data.path", str(tmp_path / "no-data.jsonl")]
+    code, output = train(world, tmp_path, "import no_such_module", *nowhere)
+    assert code == 2
+    assert capsys.readouterr().err == (
+        f"observe-r1: error: {tmp_path}/mine.py line 1: ModuleNotFoundError: No module named 'no_such_module'\n"
+    )
+    assert [path.name for path in output.iterdir()] == []
+
+
+def test_a_file_that_raises_in_the_middle_ends_the_run_in_one_line_and_keeps_what_was_learned(world, tmp_path, capsys):
+    reward = """
+calls = 0
+def reward_func(queries, prompts, labels):
+    global calls
+    calls += 1
+    return [1 / (7 - calls)] * len(queries)
+"""
+    code, output = train(world, tmp_path, reward)
+    assert code == 2
+    (error,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("observe-r1: error")]
+    what = f"{tmp_path}/mine.py line 6: ZeroDivisionError: division by zero (scoring {world}/train/train.jsonl row "
+    assert error.startswith(f"observe-r1: error: {what}")
+    assert f" (stopped after step 1, its model is in {output / 'model'};" in error
+    assert (output / "model" / "model.safetensors").is_file()

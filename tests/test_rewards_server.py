@@ -1,0 +1,171 @@
+"""A reward server: the protocol, trying again, and one line for everything that can be wrong with it."""
+
+import json
+import threading
+import time
+from concurrent.futures import CancelledError
+from contextlib import suppress
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from random import Random
+
+import pytest
+from hostile import after_json, hostile_group, hostile_text
+
+from observe_r1.config import RewardSettings
+from observe_r1.errors import UserError
+from observe_r1.records import Example
+from observe_r1.rewards import Scorer
+from observe_r1.rewards.reward_server import RewardServer
+
+EXAMPLE = Example(id="x", messages=(), images=(), answer="4", origin="rows.jsonl row 3")
+
+
+class Server:
+    """A server whose next answers are scripted: a status and a body, or a function that gives them."""
+
+    def __init__(self):
+        self.asked = []
+        self.answers = []
+        self.usual = lambda question: (200, json.dumps({"rewards": [len(text) for text in question["query"]]}).encode())
+        script = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self):
+                question = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+                script.asked.append(question)
+                answer = script.answers.pop(0) if script.answers else script.usual
+                answer = answer(question) if callable(answer) else answer
+                if answer is None:
+                    return  # the connection breaks
+                status, body, write = (*answer, lambda handler: handler.wfile.write(body))[:3]
+                self.send_response(status)
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                with suppress(ConnectionError):  # the client may have had enough
+                    write(self)
+
+            def log_message(self, *args):
+                pass
+
+        self.http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.http.server_port}/score"
+
+
+@pytest.fixture
+def server():
+    server = Server()
+    thread = threading.Thread(target=server.http.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    yield server
+    server.http.shutdown()
+    server.http.server_close()
+    thread.join()
+
+
+def rewards(server, responses, **settings):
+    with RewardServer(server.url, RewardSettings(**settings)) as reward:
+        return reward.rewards(responses, EXAMPLE, "Q: ")
+
+
+def test_the_protocol_is_the_originals(server):
+    assert rewards(server, ["a", "bcd\ud800"]) == [4.0, 7.0]
+    assert server.asked == [{"query": ["Q: a", "Q: bcd\ud800"], "prompts": ["Q: ", "Q: "], "labels": ["4", "4"]}]
+
+
+def test_hostile_texts_arrive_as_they_were_written(server):
+    dice = Random(0)
+    with RewardServer(server.url, RewardSettings()) as reward:
+        for _ in range(50):
+            texts, prompt = hostile_group(dice), hostile_text(dice)
+            arrived = [after_json(prompt + text) for text in texts]
+            assert reward.rewards(texts, EXAMPLE, prompt) == [float(len(text)) for text in arrived]
+            assert server.asked.pop()["query"] == arrived
+
+
+def test_a_busy_server_and_a_broken_connection_are_tried_again(server):
+    server.answers = [(503, b"loading"), None]
+    assert rewards(server, ["a"], retries=2) == [4.0]
+    assert len(server.asked) == 3
+
+
+@pytest.mark.parametrize(
+    ("answer", "message"),
+    [
+        ((404, b"no\nsuch page"), " answered with status 404: 'no such page'"),
+        ((503, b"loading"), " answered with status 503: 'loading'"),
+        ((302, b""), " answered with status 302: ''"),
+        ((200, b"<html>hello"), " answered no JSON: '<html>hello'"),
+        ((200, b"\xff\xfe\xfd"), " answered no JSON: "),
+        ((200, b"[" * 100_000), " answered no JSON: '[[["),
+        ((200, b"[1, 2]"), """ must answer {"rewards": […]}, not '[1, 2]'"""),
+        ((200, b'{"reward": [1, 2]}'), """ must answer {"rewards": […]}, not '{"reward": [1, 2]}'"""),
+        ((200, b'{"rewards": 1}'), " gave 1; it must give a list of 2 numbers"),
+        ((200, b'{"rewards": [1]}'), " gave 1 rewards for 2 responses"),
+        ((200, b'{"rewards": [1, null]}'), " gave reward 2 of 2 as None; it must be a number"),
+        ((200, b'{"rewards": [1, NaN]}'), " gave reward 2 of 2 as nan; it must be finite"),
+        ((200, b'{"rewards": [1e999, 1]}'), " gave reward 1 of 2 as inf; it must be finite"),
+        ((200, b" " * (2 << 20)), " answered over 1,048,576 bytes; it must answer rewards alone"),
+        (None, " does not answer (rewards.retries: 0): "),
+        (
+            lambda question: time.sleep(1),
+            " took over 0.3 s for its answer; make it faster or raise rewards.call_timeout",
+        ),
+    ],
+)
+def test_an_answer_that_is_no_list_of_rewards_is_told_in_one_line(server, answer, message):
+    server.answers = [answer]
+    with pytest.raises(UserError) as caught:
+        rewards(server, ["a", "b"], retries=0, call_timeout=0.3)
+    assert f"reward server {server.url}{message}" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_an_answer_that_trickles_in_is_too_slow(server):
+    def trickle(handler):
+        for _ in range(20):
+            handler.wfile.write(b" ")
+            time.sleep(0.1)
+
+    server.answers = [(200, b" " * 20, trickle)]
+    with pytest.raises(UserError, match=r"took over 0\.3 s for its answer"):
+        rewards(server, ["a"], call_timeout=0.3)
+    assert len(server.asked) == 1
+
+
+@pytest.mark.parametrize("url", ["http://127.0.0.1:{}/score", "http://no.such.host.invalid/", "http://", "http://h:x/"])
+def test_a_server_that_cannot_be_reached_is_told_on_entering(url):
+    with ThreadingHTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler) as gone:
+        url = url.format(gone.server_port)
+    with pytest.raises(UserError, match=r"^reward server .* does not answer \(rewards\.retries: 0\): .+") as caught:
+        Scorer(RewardSettings(functions={url: 1.0}, retries=0, call_timeout=5)).__enter__()
+    assert "\n" not in str(caught.value)
+
+
+def test_groups_are_asked_side_by_side_while_something_else_goes_on(server):
+    together = threading.Barrier(8)
+    server.usual = lambda question: (200, b'{"rewards": [%d]}' % (together.wait(10) * 0 + int(question["labels"][0])))
+    with Scorer(RewardSettings(functions={server.url: 0.5, "accuracy": 1.0})) as scorer:
+        examples = [Example(str(n), (), (), str(n)) for n in range(8)]
+        pending = [scorer.submit([example.answer], example) for example in examples]
+        scores = [group.result() for group in pending]
+    name = server.url.removeprefix("http://")
+    assert [s.parts for s in scores] == [{name: [float(n)], "accuracy": [1.0]} for n in range(8)]
+    assert [s.total for s in scores] == [[1 + n / 2] for n in range(8)]
+
+
+def test_leaving_the_scorer_does_not_wait_and_sends_nothing_more(server):
+    go_on = threading.Event()
+    server.usual = lambda question: go_on.wait(20) and (200, b'{"rewards": [1]}')
+    with Scorer(RewardSettings(functions={server.url: 1.0})) as scorer:
+        pending = [scorer.submit(["4"], EXAMPLE) for _ in range(20)]
+        while len(server.asked) < 8:
+            time.sleep(0.01)
+    go_on.set()
+    assert sum(_is_scored(group) for group in pending) == len(server.asked) == 8
+
+
+def _is_scored(group):
+    try:
+        return group.result().total == [1.0]
+    except CancelledError:
+        return False
