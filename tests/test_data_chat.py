@@ -113,7 +113,7 @@ def test_none_is_absent_as_in_parquet() -> None:
         (chat({"type": "video", "video": "a.mp4"}), "unknown content type: .* got 'video'"),
         (chat({"type": "text"}), "needs a string under 'text', got None"),
         (chat({"type": "text", "text": 3}), "needs a string under 'text', got 3"),
-        (chat({"type": "image"}), "needs a path, a URI or bytes under 'image', got None"),
+        (chat({"type": "image"}), "an image needs a path, a URI or bytes, got None"),
         (chat({"type": "image", "image": ""}), "needs a path, a URI or bytes"),
         (chat({"type": "image", "image": {"bytes": None}}), "needs a path, a URI or bytes"),
         (chat({"type": "image", "image": ["a.png"]}), "needs a path, a URI or bytes"),

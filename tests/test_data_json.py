@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from observe_r1.data import json_list
 from observe_r1.data.json_rows import JsonRows
 from observe_r1.errors import UserError
 
@@ -78,3 +79,37 @@ def test_lists_and_lines_read_as_json_does(
     separator = "\n" if end == "\n" else "\r\n\n"
     path.write_bytes((start + separator.join(map(dump, rows)) + end).encode())
     assert list(JsonRows(path)) == json.loads(dump(rows))
+
+
+LISTS = st.lists(st.recursive(VALUES | st.floats(allow_nan=False) | st.text(), st.lists, max_leaves=6), max_size=6)
+
+
+def offsets_or_error(path: Path, window: int) -> list[int] | str:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(json_list, "WINDOW", window)
+        try:
+            return list(json_list.list_offsets(path))
+        except UserError as error:
+            return str(error)
+
+
+@settings(deadline=None, max_examples=300)
+@given(
+    rows=LISTS,
+    indent=st.none() | st.integers(0, 40),
+    window=st.integers(1, 40),
+    data=st.data(),
+)
+def test_a_list_reads_the_same_through_any_window(
+    tmp_path_factory: pytest.TempPathFactory, rows: list[Any], indent: int | None, window: int, data: st.DataObject
+) -> None:
+    """Whole, cut off, or with one character changed: no error and no offset depends on what is read at once."""
+    path = tmp_path_factory.getbasetemp() / "windows.json"
+    text = json.dumps(rows, indent=indent) + data.draw(st.text(" \n", max_size=50))
+    path.write_text(text)
+    assert offsets_or_error(path, window) == offsets_or_error(path, 1 << 20)
+    assert list(JsonRows(path)) == rows
+    place = data.draw(st.integers(1, len(text)))
+    sign = data.draw(st.sampled_from(["", ",", "]", "}", '"', "\\", "x", " ", "-", "1"]))
+    path.write_text(text[:place] + sign + text[place + data.draw(st.integers(0, 3)) :])
+    assert offsets_or_error(path, window) == offsets_or_error(path, 1 << 20)

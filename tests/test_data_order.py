@@ -8,12 +8,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from observe_r1 import registry
+from observe_r1.config import DataSettings
 from observe_r1.data import Order
 from observe_r1.errors import UserError
 
 
 def make(name: str, size: int, seed: int) -> Order:
-    return registry.load("order", name)(size, seed)
+    return registry.load("order", name)(DataSettings(path="d"), size, seed)
 
 
 def take(order: Order, count: int) -> list[int]:

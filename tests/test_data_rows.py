@@ -162,8 +162,8 @@ def test_rows_without_answer_where_none_is_asked_for(tmp_path: Path) -> None:
 def test_missing_columns_name_those_present(tmp_path: Path) -> None:
     path = write(tmp_path / "a.jsonl", [{"messages": "[]", "answer": "1"}])
     missing = " row 1: no column 'message' (did you mean 'messages'?)"
-    assert refusal(path) == f"{missing}: the row has messages, answer; set input_key"
-    assert refusal(write(tmp_path / "b.jsonl", [row(0)]), label_key="gold").endswith("; set label_key")
+    assert refusal(path) == f"{missing}: the row has messages, answer; set data.input_key"
+    assert refusal(write(tmp_path / "b.jsonl", [row(0)]), label_key="gold").endswith("; set data.label_key")
     assert "the row has none" in refusal(write(tmp_path / "c.jsonl", [{}]))
 
 
@@ -233,6 +233,13 @@ def test_empty_and_broken_parquet(tmp_path: Path) -> None:
     data[500:2500] = bytes(2000)
     path.write_bytes(data)
     assert refusal(path).startswith(": cannot be read as Parquet: ")
+
+
+def test_a_parquet_file_that_has_changed_is_read_anew(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.parquet", [row(0)])
+    assert load_examples(path)[0].answer == "0"
+    write(path, [row(0, answer="other"), row(1)])
+    assert [example.answer for example in load_examples(path)] == ["other", "1"]
 
 
 def test_unknown_kind_of_file(tmp_path: Path) -> None:

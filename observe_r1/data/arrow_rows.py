@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from hashlib import sha256
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from observe_r1.data.lazy import LazySequence
@@ -11,6 +13,10 @@ from observe_r1.errors import UserError
 
 if TYPE_CHECKING:
     import datasets
+
+
+_BATCH_ROWS, _BATCH_BYTES = 2_000, 1 << 24
+"""Of the rows that are converted at once; images make rows of a megabyte."""
 
 
 class ArrowRows(LazySequence[dict[str, Any]]):
@@ -33,27 +39,54 @@ class ArrowRows(LazySequence[dict[str, Any]]):
 def parquet_rows(path: Path) -> Sequence[dict[str, Any]]:
     """Return the rows of a Parquet file.
 
-    `datasets` first writes them as an Arrow file into its cache, once for a version of the file: Parquet
+    They are first written as an Arrow file into the cache of `datasets`, once for a version of the file: Parquet
     is read a row group at a time, and in a random order that would be one group for every row.
 
     Errors: `UserError` for a file that cannot be read.
     """
     import pyarrow
-    import pyarrow.parquet
     from datasets import Dataset
-    from datasets.exceptions import DatasetsError
 
     try:
-        # The footer first: `datasets` fails without rows, and logs lines of its own about a broken file.
-        if pyarrow.parquet.read_metadata(path).num_rows == 0:
-            return []
-        return ArrowRows(Dataset.from_parquet(str(path)))
-    except (OSError, pyarrow.ArrowException, DatasetsError) as error:
+        arrow_file = _as_arrow(path)
+        return ArrowRows(Dataset.from_file(str(arrow_file))) if arrow_file else []
+    except (OSError, pyarrow.ArrowException) as error:
         raise UserError(f"{path}: cannot be read as Parquet: {_reason(error)}") from error
 
 
-def hub_rows(name: str) -> ArrowRows:
-    """Return the rows of the `train` split of a dataset on the Hugging Face Hub, downloaded into its cache.
+def _as_arrow(path: Path) -> Path | None:
+    """Return the Arrow file that holds the rows of a Parquet file, None if there are none.
+
+    It is copied in small batches: `datasets` itself decodes a row group at once, and that may be the whole file.
+    """
+    import pyarrow
+    from datasets import config
+    from pyarrow.parquet import ParquetFile
+
+    status = path.stat()
+    version = f"{path.resolve()} {status.st_mtime_ns} {status.st_size}"
+    arrow_file = Path(config.HF_DATASETS_CACHE, "observe-r1", f"{sha256(version.encode()).hexdigest()}.arrow")
+    if arrow_file.exists():
+        return arrow_file
+    with ParquetFile(path, pre_buffer=False, buffer_size=1 << 16) as rows:
+        count, groups = rows.metadata.num_rows, range(rows.metadata.num_row_groups)
+        if count == 0:
+            return None
+        mean_bytes = sum(rows.metadata.row_group(group).total_byte_size for group in groups) / count
+        batch = max(1, min(_BATCH_ROWS, int(_BATCH_BYTES / max(mean_bytes, 1))))
+        arrow_file.parent.mkdir(parents=True, exist_ok=True)
+        with TemporaryDirectory(dir=arrow_file.parent) as beside:
+            new = Path(beside, "new.arrow")
+            with pyarrow.OSFile(str(new), "wb") as sink, pyarrow.ipc.new_stream(sink, rows.schema_arrow) as stream:
+                for part in rows.iter_batches(batch, use_threads=False):
+                    stream.write_batch(part)
+            new.rename(arrow_file)
+    pyarrow.default_memory_pool().release_unused()  # the allocator would keep some 50 MB for later
+    return arrow_file
+
+
+def hub_rows(name: str, split: str) -> ArrowRows:
+    """Return the rows of one split of a dataset on the Hugging Face Hub, downloaded into its cache.
 
     Errors: `UserError` if it is not there, not reachable, or has no such split.
     """
@@ -61,7 +94,7 @@ def hub_rows(name: str) -> ArrowRows:
     from datasets.exceptions import DatasetsError
 
     try:
-        return ArrowRows(load_dataset(name, split="train"))
+        return ArrowRows(load_dataset(name, split=split))
     except (OSError, ValueError, RuntimeError, DatasetsError) as error:
         raise UserError(
             f"{name}: no such file, and not readable as a dataset on the Hugging Face Hub: {_reason(error)}"

@@ -1,21 +1,22 @@
-"""From the `message` column of a row to messages, images and the demonstrated response."""
+"""From a question as a row holds it to messages, images and the demonstrated response."""
 
 from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NoReturn
-from urllib.parse import unquote
+from typing import Any
 
-from observe_r1.data.json_rows import explain_json_error
+from observe_r1.data.image_sources import image_source
+from observe_r1.data.json_errors import explain_json_error
+from observe_r1.data.wrong_value import shorten, wrong_value
 from observe_r1.errors import UserError
 from observe_r1.records import ImageSource, Message
 
 ROLES = ("system", "user", "assistant")
+_MARK = "<image>"
 _SPECIAL_TOKEN = re.compile(r"<\|[a-z][a-z0-9_]{2,}\|>")
-_SCHEME = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,32 +28,70 @@ class Chat:
     response: str | None
 
 
-def parse_chat(value: Any, place: str, folder: Path | None) -> Chat:
-    """Check and split one chat of the message format.
+@dataclass
+class _Images:
+    """The images of a chat as its turns are read: its own, and marks for those that stand beside it."""
+
+    folder: Path | None
+    beside: list[Any] | None
+    found: list[ImageSource] = field(default_factory=list)
+
+    def add(self, image: Any, place: str) -> None:
+        """Take the next image, or the mark for one."""
+        is_mark = image == _MARK or (image is None and self.beside is not None)
+        self.found.append(_MARK if is_mark else image_source(image, place, self.folder))
+
+    def sources(self, place: str) -> list[ImageSource]:
+        """Return all images in order, marks replaced. Without images or marks in the chat, those beside it."""
+        marks = self.found.count(_MARK)
+        if self.found and not marks:
+            return self.found
+        numbered = enumerate(self.beside or (), start=1)
+        beside = [image_source(image, f"{place}, image {number}", self.folder) for number, image in numbered]
+        if not self.found:
+            return beside
+        if marks != len(beside):
+            raise UserError(
+                f"{place}: every <image> mark needs an image, every image a mark: {marks} and {len(beside)} in this row"
+            )
+        rest = iter(beside)
+        return [next(rest) if source == _MARK else source for source in self.found]
+
+
+def parse_chat(value: Any, place: str, folder: Path | None, images: list[Any] | None = None) -> Chat:
+    """Check and split one chat.
 
     Args:
-        value: A list of `{"role": …, "content": …}`, or a string that holds one as JSON. Content is a
-            string or a list of `{"type": "text", "text": …}` and `{"type": "image", "image": …}`, where an
-            image is a path, a `file://`, `data:` or `http(s)` URI, bytes, or `{"bytes": …}`.
+        value: A list of `{"role": …, "content": …}`, or a string that holds one as JSON. Content is a list of
+            `{"type": "text", "text": …}` and `{"type": "image", "image": …}`, or a string, in which (in user
+            turns) each `<image>` is a mark for the next of `images`.
         place: Row and column, for errors.
         folder: Where relative image paths start; None if there is no such place.
+        images: What the row holds beside the chat; None if it has no column for images. Else an image part
+            without an image is a mark, too. A chat that brings its own images does without them; in one with
+            neither images nor marks they stand before the text of the first user turn, as in TRL.
 
     Returns:
         The chat up to and including its last user turn, its images in order, and the text of the assistant
         turn after that, if there is one.
 
-    Errors: `UserError` for all that is not such a chat, and for text that spells a special token: the
-    tokenizer would take it for the real one, and text could pass for an image or for a turn.
+    Errors: `UserError` for all that is not such a chat, for marks and images of different number, and for
+    text that spells a special token: the tokenizer would take it for the real one, and text could pass for
+    an image or for a turn.
     """
-    turns = _as_list(value, place)
-    messages: list[Message] = []
-    images: list[ImageSource] = []
-    for number, turn in enumerate(turns, start=1):
-        messages.append(_message(turn, images, f"{place}, turn {number}", folder, is_first=number == 1))
+    found = _Images(folder, images)
+    messages = [
+        _message(turn, found, f"{place}, turn {number}", is_first=number == 1)
+        for number, turn in enumerate(_as_list(value, place), start=1)
+    ]
     response = _text(messages.pop()) if messages and messages[-1]["role"] == "assistant" else None
     if not messages or messages[-1]["role"] != "user":
         raise UserError(f"{place}: no user turn at the end of the chat, or before its last assistant turn")
-    return Chat(tuple(messages), tuple(images), response)
+    sources = found.sources(place)
+    if not found.found:
+        first = next(message for message in messages if message["role"] == "user")
+        first["content"][:0] = [{"type": "image"} for _ in sources]
+    return Chat(tuple(messages), tuple(sources), response)
 
 
 def _as_list(value: Any, place: str) -> list[Any]:
@@ -63,82 +102,56 @@ def _as_list(value: Any, place: str) -> list[Any]:
             reason = explain_json_error(error.doc, error)
             raise UserError(
                 f"{place}: not a chat: the string is not JSON (character {error.pos + 1}: {reason}), "
-                f"starts with {_short(error.doc)}"
+                f"starts with {shorten(error.doc)}"
             ) from error
         except (ValueError, RecursionError) as error:
             raise UserError(f"{place}: not a chat: the string is not JSON ({error})") from error
     if not isinstance(value, list):
-        _wrong(place, "not a chat: needs a list of messages", value)
+        wrong_value(place, "not a chat: needs a list of messages", value)
     return value
 
 
-def _message(turn: Any, images: list[ImageSource], place: str, folder: Path | None, is_first: bool) -> Message:
+def _message(turn: Any, images: _Images, place: str, is_first: bool) -> Message:
     if not isinstance(turn, dict):
-        _wrong(place, 'needs {"role": …, "content": …}', turn)
+        wrong_value(place, 'needs {"role": …, "content": …}', turn)
     role, content = turn.get("role"), turn.get("content")
     if role not in ROLES:
-        _wrong(place, f"role needs one of {', '.join(ROLES)}", role)
+        wrong_value(place, f"role needs one of {', '.join(ROLES)}", role)
     if role == "system" and not is_first:
         raise UserError(f"{place}: a system turn may only come first")
     if isinstance(content, str):
-        content = [{"type": "text", "text": content}]
+        content = _split_at_marks(content) if role == "user" else [{"type": "text", "text": content}]
     if not isinstance(content, list):
-        _wrong(place, "content needs a string or a list of parts", content)
-    parts = [_part(part, role, images, place, folder) for part in content]
+        wrong_value(place, "content needs a string or a list of parts", content)
+    parts = [_part(part, role, images, place) for part in content]
     if not any(part["type"] == "image" or part["text"].strip() for part in parts):
         raise UserError(f"{place}: the {role} turn is empty")
     return {"role": role, "content": parts}
 
 
-def _part(part: Any, role: str, images: list[ImageSource], place: str, folder: Path | None) -> dict[str, str]:
+def _split_at_marks(text: str) -> list[dict[str, str]]:
+    pieces = re.split(f"({_MARK})", text)
+    return [{"type": "image", "image": _MARK} if p == _MARK else {"type": "text", "text": p} for p in pieces if p]
+
+
+def _part(part: Any, role: str, images: _Images, place: str) -> dict[str, str]:
     kind = part.get("type") if isinstance(part, dict) else None
     if kind == "text":
         text = part.get("text")
         if not isinstance(text, str):
-            _wrong(place, "a text part needs a string under 'text'", text)
+            wrong_value(place, "a text part needs a string under 'text'", text)
         if token := _SPECIAL_TOKEN.search(text):
             raise UserError(f"{place}: the text spells the special token {token[0]!r}: remove or reword it")
         return {"type": "text", "text": text}
     if kind == "image":
         if role != "user":
             raise UserError(f"{place}: images may only stand in user turns, not in the {role} turn")
-        images.append(_image_source(part.get("image"), place, folder))
+        images.add(part.get("image"), place)
         return {"type": "image"}
     if isinstance(part, dict):
-        _wrong(place, "unknown content type: known are 'text' and 'image'", kind)
-    _wrong(place, 'a content part needs {"type": …}', part)
-
-
-def _image_source(image: Any, place: str, folder: Path | None) -> ImageSource:
-    if isinstance(image, dict):
-        image = image.get("path") if image.get("bytes") is None else image["bytes"]
-    if isinstance(image, bytes):
-        return image
-    if not isinstance(image, str) or not image.strip():
-        _wrong(place, "an image part needs a path, a URI or bytes under 'image'", image)
-    scheme = _SCHEME.match(image)
-    if image.startswith("data:") or (scheme and scheme[0].lower() in ("http://", "https://")):
-        return image
-    if scheme and scheme[0].lower() == "file://":
-        path = unquote(image[len("file://") :].removeprefix("localhost"))
-        if not path.startswith("/"):
-            _wrong(place, "a file URI needs an absolute path, as in file:///data/1.png", image)
-        return path
-    if scheme:
-        _wrong(place, "images are read from paths and from file, data, http and https URIs", image)
-    if folder is None and not Path(image).is_absolute():
-        _wrong(place, "a dataset on the Hub has no folder for relative image paths to start from", image)
-    return str((folder or Path()) / image)
+        wrong_value(place, "unknown content type: known are 'text' and 'image'", kind)
+    wrong_value(place, 'a content part needs {"type": …}', part)
 
 
 def _text(message: Message) -> str:
     return "".join(part["text"] for part in message["content"])
-
-
-def _wrong(place: str, need: str, value: Any) -> NoReturn:
-    raise UserError(f"{place}: {need}, got {_short(value)}")
-
-
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 80 else text[:80] + "…"

@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-from observe_r1.data.arrow_rows import hub_rows, parquet_rows
+from observe_r1.data import columns
 from observe_r1.data.chat import parse_chat
-from observe_r1.data.json_rows import JsonRows
 from observe_r1.data.lazy import LazySequence
+from observe_r1.data.rows import open_rows
+from observe_r1.data.wrong_value import wrong_value
 from observe_r1.errors import UserError
 from observe_r1.records import Example
-from observe_r1.registry import nearest
-
-_READERS = {".json": JsonRows, ".jsonl": JsonRows, ".parquet": parquet_rows}
-_HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,10 +40,10 @@ class Examples(LazySequence[Example]):
         row = self.rows[index]
         if not isinstance(row, dict):
             raise UserError(f"{origin}: needs an object with named columns, got {type(row).__name__}")
-        value = _column(row, self.input_key, "input_key", origin)
-        chat = parse_chat(value, f"{origin}, {self.input_key!r}", self.folder)
+        key, question = columns.question(row, self.input_key, origin)
+        chat = parse_chat(question, f"{origin}, {key!r}", self.folder, columns.images(row))
         return Example(
-            id=f"{Path(self.name).stem}#{index + 1}" if row.get("id") is None else str(row["id"]),
+            id=self.implied_id(index) if row.get("id") is None else str(row["id"]),
             messages=chat.messages,
             images=chat.images,
             answer=self._answer(row, origin),
@@ -58,14 +54,18 @@ class Examples(LazySequence[Example]):
             origin=origin,
         )
 
+    def implied_id(self, index: int) -> str:
+        """Return the id of a row that states none: `file#row`, rows counted from 1."""
+        return f"{Path(self.name).stem}#{index + 1}"
+
     def _answer(self, row: dict[str, Any], origin: str) -> str:
-        if not self.require_answer and row.get(self.label_key) in (None, ""):
+        inside, name = columns.holder(row, self.label_key)
+        if not self.require_answer and inside.get(name) in (None, ""):
             return ""
-        value = _column(row, self.label_key, "label_key", origin)
+        value = columns.column(row, self.label_key, "label_key", origin)
         text = _answer_text(value)
         if not text.strip():
-            need = "the gold answer needs text or a finite number"
-            raise UserError(f"{origin}, {self.label_key!r}: {need}, got {value!r:.80}")
+            wrong_value(f"{origin}, {self.label_key!r}", "the gold answer needs text or a finite number", value)
         return text
 
 
@@ -77,8 +77,10 @@ def load_examples(
     Args:
         path: A JSON list, JSON lines or Parquet file (`.json`, `.jsonl`, `.parquet`); or, where there is
             no such file, the `owner/name` of a dataset on the Hugging Face Hub (its `train` split).
-        input_key: Column that holds the chat, as `parse_chat` takes it.
-        label_key: Column that holds the gold answer, text or a number.
+        input_key: Column that holds the chat, as `parse_chat` takes it, or (not in `message`) the question as
+            text. A row without `message` may have `problem` or `prompt` in its place. Images stand in the chat or
+            in the column `images` or `image`.
+        label_key: Column that holds the gold answer, text or a number; `a.b` is `b` inside `a`.
         require_answer: Whether a row without a gold answer is an error; if not, its answer is empty.
 
     Returns:
@@ -90,29 +92,15 @@ def load_examples(
     Errors: `UserError`, at once for a file that is missing, unreadable or empty and for a wrong first
     row; for any other wrong row when it is read.
     """
-    file = Path(path)
-    reader = _READERS.get(file.suffix.lower())
-    rows: Sequence[Any]
-    if file.is_file() and reader:
-        rows, folder = reader(file), file.absolute().parent
-    elif file.is_file():
-        raise UserError(f"{path}: unknown kind of file {file.suffix!r}: known are {', '.join(_READERS)}")
-    elif _HUB_NAME.fullmatch(str(path)) and not reader and not file.exists():
-        rows, folder = hub_rows(str(path)), None
-    else:
-        raise UserError(f"{path}: {'not a file: name a file' if file.exists() else 'no such file'}")
-    if not rows:
-        raise UserError(f"{path}: the dataset is empty")
-    examples = Examples(rows, str(path), folder, input_key, label_key, require_answer)
+    examples = open_examples(path, input_key, label_key, require_answer=require_answer)
     _ = examples[0]  # a wrong column name shows here, before anything else is loaded
     return examples
 
 
-def _column(row: dict[str, Any], key: str, setting: str, origin: str) -> Any:
-    if key not in row:
-        present = ", ".join(row) or "none"
-        raise UserError(f"{origin}: no column {key!r}{nearest(key, list(row))}: the row has {present}; set {setting}")
-    return row[key]
+def open_examples(path: str | Path, input_key: str, label_key: str, *, require_answer: bool) -> Examples:
+    """Return what `load_examples` does, without a look at the first row."""
+    rows, folder = open_rows(path)
+    return Examples(rows, str(path), folder, input_key, label_key, require_answer)
 
 
 def _answer_text(value: Any) -> str:

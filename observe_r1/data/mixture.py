@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from array import array
 from bisect import bisect_right
 from collections.abc import Sequence
 from itertools import accumulate
@@ -52,16 +53,25 @@ def load_data(settings: DataSettings, seed: int, *, require_answer: bool = True)
 
     Errors: `UserError` as for `load_examples`, and for probabilities that do not fit the files.
     """
+    files = [
+        load_examples(path, settings.input_key, settings.label_key, require_answer=require_answer)
+        for path in file_names(settings)
+    ]
+    return mix_sequences(files, settings.probs, seed, limit=settings.max_samples)
+
+
+def file_names(settings: DataSettings) -> list[str]:
+    """Return the files that `data.path` names.
+
+    Errors: `UserError` for a name that is empty, and for probabilities that do not fit the files.
+    """
     # Not through Path: an empty name beside a comma would become the current folder.
     paths = [expanduser(path.strip()) for path in settings.path.split(",")]  # noqa: PTH111
     if not all(paths):
         raise UserError(f"data.path = {settings.path!r}: a name is missing beside a comma")
     if settings.probs is not None:
         _check_probs(settings.probs, len(paths))
-    files = [
-        load_examples(path, settings.input_key, settings.label_key, require_answer=require_answer) for path in paths
-    ]
-    return mix_sequences(files, settings.probs, seed, limit=settings.max_samples)
+    return paths
 
 
 def mix_sequences(
@@ -105,16 +115,18 @@ def _interleaved(lengths: Sequence[int], probs: Sequence[float], seed: int) -> n
     """Return the places' rows, counted through all sequences."""
     generator = np.random.default_rng(seed)
     shares = np.asarray(probs) / sum(probs)
-    drawn: list[np.ndarray] = []
-    missing = np.array(lengths)
-    while (missing > 0).any():
-        drawn.append(generator.choice(len(lengths), size=_DRAWS, p=shares))
-        missing -= np.bincount(drawn[-1], minlength=len(lengths))
-    picks = np.concatenate(drawn)
-    rows = np.empty_like(picks)
-    end, start = 0, 0
-    for which, length in enumerate(lengths):
-        places = np.flatnonzero(picks == which)
-        rows[places] = start + np.arange(len(places)) % length
-        end, start = max(end, places[length - 1] + 1), start + length
-    return rows[:end]
+    starts = [0, *accumulate(lengths)]
+    rows = array("q")  # grows in place, where joining the blocks at the end would take their memory twice
+    drawn = [0] * len(lengths)
+    end = 0
+    while any(count < length for count, length in zip(drawn, lengths, strict=True)):
+        picks = generator.choice(len(lengths), size=_DRAWS, p=shares)
+        block = np.empty(_DRAWS, dtype=np.int64)
+        for which, length in enumerate(lengths):
+            places = np.flatnonzero(picks == which)
+            before, drawn[which] = drawn[which], drawn[which] + len(places)
+            block[places] = starts[which] + np.arange(before, drawn[which]) % length
+            if before < length <= drawn[which]:
+                end = max(end, len(rows) + int(places[length - 1 - before]) + 1)
+        rows.frombytes(block.tobytes())
+    return np.frombuffer(rows, dtype=np.int64)[:end]

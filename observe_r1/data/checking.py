@@ -1,0 +1,100 @@
+"""Checking a dataset row by row, and finding what stands in it twice, in little memory."""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from hashlib import blake2b
+
+import numpy as np
+
+from observe_r1.data.examples import Examples
+from observe_r1.data.images import open_image
+from observe_r1.errors import UserError
+from observe_r1.records import Example
+
+
+@dataclass(frozen=True, slots=True)
+class CheckedRow:
+    """One row, read and with its images opened."""
+
+    example: Example | None
+    """None where the row cannot be read."""
+    image_sizes: tuple[tuple[int, int], ...]
+    """Width and height of each image that opens, in pixels."""
+    tokens: int | None
+    """Length of the prompt; None where it was not asked for, or the row has a problem."""
+    problems: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class RowCheck:
+    """Reads a row, opens its images and checks its gold answer, going on after a problem where that is possible."""
+
+    image_cache: str
+    """As `data.image_cache`."""
+    check_answer: Callable[[Example], None]
+    """Raises `UserError` for a gold answer that is of no use."""
+    count_tokens: Callable[[Example], int] | None = None
+    """Returns the length of an example's prompt; raises `UserError`."""
+
+    def __call__(self, examples: Examples, index: int) -> CheckedRow:
+        """Check the row at `index`, from 0, of examples that were read with `require_answer=False`."""
+        problems: list[str] = []
+        sizes: list[tuple[int, int]] = []
+        example, tokens = None, None
+        with _noted(problems):
+            example = examples[index]
+        if example is None:
+            return CheckedRow(None, (), None, tuple(problems))
+        for source in example.images:
+            with _noted(problems):
+                sizes.append(open_image(source, example.origin, self.image_cache).size)
+        with _noted(problems):
+            if example.answer:
+                self.check_answer(example)
+            elif example.response is None:
+                _ = replace(examples, require_answer=True)[index]  # its error says what is missing
+        if self.count_tokens and not problems:
+            with _noted(problems):
+                tokens = self.count_tokens(example)
+        return CheckedRow(example, tuple(sizes), tokens, tuple(problems))
+
+
+@contextmanager
+def _noted(problems: list[str]) -> Iterator[None]:
+    try:
+        yield
+    except UserError as error:
+        problems.append(str(error))
+
+
+class Repeats:
+    """Which values came before, of as many as one likes: 16 bytes a value, whatever its size."""
+
+    def __init__(self) -> None:
+        self._hashes, self._places = array("Q"), array("Q")
+
+    def add(self, place: int, *value: str | bytes) -> None:
+        """Take the value that stands at `place`, in one part or several; places ascend."""
+        digest = blake2b(digest_size=8)
+        for part in value:
+            data = part if isinstance(part, bytes) else part.encode(errors="surrogatepass")
+            digest.update(len(data).to_bytes(8))
+            digest.update(data)
+        self._hashes.append(int.from_bytes(digest.digest()))
+        self._places.append(place)
+
+    def pairs(self) -> Iterator[tuple[int, int]]:
+        """Yield, for each value that came before, its place and the first place of the same value."""
+        hashes, places = np.array(self._hashes), np.array(self._places)
+        by_hash = np.argsort(hashes, kind="stable")
+        is_new = np.append(True, np.diff(hashes[by_hash]) != 0)[: len(hashes)]
+        first = by_hash[np.maximum.accumulate(np.where(is_new, np.arange(len(hashes)), 0))]
+        repeats = np.sort(by_hash[~is_new])
+        first_of = np.empty_like(by_hash)
+        first_of[by_hash] = first
+        for repeat in repeats:
+            yield int(places[repeat]), int(places[first_of[repeat]])

@@ -1,0 +1,96 @@
+"""Images behind http(s) addresses: fetched once, checked, and kept on disk."""
+
+from __future__ import annotations
+
+import os
+from functools import cache
+from hashlib import sha256
+from http.client import responses
+from pathlib import Path
+from threading import get_ident
+from time import monotonic
+
+from PIL import Image
+from urllib3 import BaseHTTPResponse, PoolManager, Retry
+from urllib3.exceptions import HTTPError, MaxRetryError, ProtocolError, ReadTimeoutError
+
+from observe_r1.data.image_decoding import decode_image
+from observe_r1.errors import UserError
+from observe_r1.files import write_atomic
+from observe_r1.web import http_client
+
+MAX_BYTES = 100 * 2**20
+"""Larger answers are not read to their end."""
+
+TIMEOUT = 20.0
+"""Seconds to connect, and seconds of silence."""
+
+DEADLINE = 300.0
+"""Seconds for one image, however steadily it trickles."""
+
+_RETRIES = 4
+_CHUNK = 1 << 16
+
+
+def fetch_image(url: str, place: str, folder: Path) -> Image.Image:
+    """Return the image at `url`, decoded, from `folder` if it is kept there, else from the network.
+
+    Only what decodes is kept: under a hash of the address, written whole or not at all, so that several threads and
+    processes may fetch at once. Kept images are never asked for again.
+
+    Errors: `UserError`, beginning with `place`, where it cannot be fetched or kept, has more than `MAX_BYTES`, or is
+    no image.
+    """
+    kept = folder / sha256(url.encode()).hexdigest()
+    try:
+        if kept.exists():
+            return decode_image(kept.read_bytes(), f"{place} (kept as {str(kept)!r})")
+        data = _download(url, place)
+        image = decode_image(data, place)
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{place}: data.image_cache = {str(folder)!r} cannot be used: {error.strerror}") from error
+    new = kept.with_name(f"{kept.name}-{os.getpid()}-{get_ident()}")
+    write_atomic(new, data)
+    new.replace(kept)
+    return image
+
+
+@cache
+def _client() -> PoolManager:
+    return http_client(retries=_RETRIES, timeout=TIMEOUT)
+
+
+def _download(url: str, place: str) -> bytes:
+    """Return what stands at `url`. An answer that breaks off is asked for again, as often as one that never comes."""
+    client, until = _client(), monotonic() + DEADLINE
+    retries: Retry = client.connection_pool_kw["retries"]
+    try:
+        while True:
+            response = client.request("GET", url, preload_content=False, retries=retries)
+            try:
+                return _read(response, place, until)
+            except (ProtocolError, ReadTimeoutError) as error:
+                retries = retries.increment("GET", url, error=error)
+                retries.sleep()
+            finally:
+                response.close()
+    except HTTPError as error:
+        reason = error.reason if isinstance(error, MaxRetryError) else error
+        raise UserError(f"{place} cannot be fetched: {' '.join(str(reason).split())}") from error
+
+
+def _read(response: BaseHTTPResponse, place: str, until: float) -> bytes:
+    if response.status != 200:
+        meaning = responses.get(response.status, "")
+        raise UserError(f"{place} cannot be fetched: the server answers {response.status} {meaning}".rstrip())
+    data = bytearray()
+    while part := response.read1(_CHUNK):
+        data += part
+        if len(data) > MAX_BYTES:
+            raise UserError(f"{place} has more than {MAX_BYTES:,} bytes: shrink it, or download it and name the file")
+        if monotonic() > until:
+            raise UserError(
+                f"{place} cannot be fetched: incomplete after {DEADLINE:g} s: download it and name the file"
+            )
+    return bytes(data)

@@ -1,0 +1,33 @@
+"""What is wrong with a piece of JSON, in words and by line and column."""
+
+import json
+import re
+from pathlib import Path
+
+from observe_r1.errors import UserError
+
+_TRAILING_COMMA = re.compile(r",\s*([\]}])")
+
+
+def explain_json_error(text: str, error: json.JSONDecodeError) -> str:
+    """Return why `text` is not JSON, trailing commas named as such."""
+    comma = text.rfind(",", 0, error.pos + 1)
+    closing = _TRAILING_COMMA.match(text, comma) if comma >= 0 else None
+    if closing and closing.end() > error.pos:
+        return f"trailing comma before {closing[1]!r}: remove it"
+    return error.msg
+
+
+def broken_json(path: Path, offset: int, reason: str) -> UserError:
+    """Return the error for the byte at `offset` of a file, its line and column counted from 1."""
+    line_number, line_start = 1, 0
+    with path.open("rb") as file:
+        for line in file:
+            if line_start + len(line) > offset or not line.endswith(b"\n"):
+                break
+            line_number += 1
+            line_start += len(line)
+        else:
+            line = b""
+    column = len(line[: offset - line_start].decode(errors="replace")) + 1
+    return UserError(f"{path}: line {line_number}, column {column}: broken JSON: {reason}")

@@ -1,0 +1,171 @@
+"""`observe-r1 data check`: all that is wrong with a dataset in one line a row, the rest in figures."""
+
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from observe_r1.cli.main import main
+from observe_r1.config import DataSettings, ModelSettings
+from observe_r1.data import load_data
+from observe_r1.data.checking import Repeats
+from observe_r1.model.encoding import encode_prompt
+from observe_r1.model.loading import load_processor
+from observe_r1.world.tiny_model import make_tiny_model
+
+PROSE = "because the angle at the centre is twice the angle at the circumference"
+
+
+def write(path: Path, *rows: dict | str) -> Path:
+    path.write_text("".join((row if isinstance(row, str) else json.dumps(row)) + "\n" for row in rows))
+    return path
+
+
+def row(number: int, **columns) -> dict:
+    return {"problem": f"<image>Question {number}?", "images": ["a.png"], "answer": str(number), **columns}
+
+
+@pytest.fixture
+def folder(tmp_path):
+    for name, size in (("a", (40, 30)), ("b", (100, 10)), ("c", (8, 300))):
+        Image.new("RGB", size).save(tmp_path / f"{name}.png")
+    return tmp_path
+
+
+def check(capsys, *words) -> tuple[int, list[str]]:
+    code = main(["data", "check", *map(str, words)])
+    printed = capsys.readouterr()
+    assert printed.err == ""
+    return code, printed.out.splitlines()
+
+
+def test_a_good_dataset_in_figures(folder, capsys):
+    rows = [
+        row(1),
+        row(2, images=["b.png"], answer="B"),
+        row(3, images=["c.png"], answer="\\frac{1}{2}"),
+        {**row(4, answer="red"), "problem": "Longer question 4?", "images": []},
+        row(1, id="again"),
+    ]
+    assert check(capsys, write(folder / "a.jsonl", *rows)) == (
+        0,
+        [
+            "rows       5",
+            "answers    2 number, 1 choice, 1 formula, 1 phrase",
+            "questions  11 to 18 (median 11) characters",
+            "images     4: smallest 100 × 10, median 40 × 30, largest 8 × 300 pixels",
+            "repeated   1 (rows that ask an earlier row's question of the same images)",
+            "good: all 5 rows",
+        ],
+    )
+
+
+def test_every_bad_row_is_one_line_with_all_its_problems(folder, capsys):
+    (folder / "empty.png").touch()
+    (folder / "page.png").write_text("<!DOCTYPE html><html></html>")
+    path = write(
+        folder / "a.jsonl",
+        {"question": "What?", "answer": "1"},
+        row(2, id=7),
+        row(3, images=["empty.png", "page.png"], problem="<image><image>", answer=PROSE),
+        row(4, answer="\\frac{1}{"),
+        row(5, images=[]),
+        "{,}",
+        row(7, id="7"),
+        row(8, answer=None),
+        row(9),
+        {"problem": "What?", "solution": "1"},
+    )
+    code, lines = check(capsys, path)
+    rest = "remove it (every line is a row, unless the file is one list)"
+    cannot = "cannot be verified: correct it or drop the row; a letter, number, formula or short phrase can"
+    rule = "every <image> mark needs an image, every image a mark"
+    image = f"{path} row 3: image '{folder}"
+    assert code == 2 and lines[:8] == [
+        f"{path} row 1: no column 'message': the row has question, answer; set data.input_key",
+        f"{image}/empty.png' is empty (0 bytes); image '{folder}/page.png' is an HTML page (a download that failed?); "
+        f"the gold answer '{PROSE}' {cannot}",
+        f"{path} row 4: the gold answer '\\\\frac{{1}}{{' {cannot}",
+        f"{path} row 5, 'problem': {rule}: 1 and 0 in this row",
+        f"{path}: line 6, column 2: broken JSON: trailing comma before '}}': {rest}",
+        f"{path} row 8, 'answer': the gold answer needs text or a finite number, got None",
+        f"{path} row 10: no column 'answer': the row has problem, solution; set data.label_key",
+        f"{path} row 7, 'id': '7' is the id of {path} row 2 already: give every row its own",
+    ]
+    assert lines[8:10] == ["rows       10", "answers    3 number, 2 absent, 1 unverifiable, 1 formula"]
+    assert lines[-1] == "bad: 8 of 10 rows, each named above"
+
+
+def test_demonstrations_need_no_gold_answer(folder, capsys):
+    turns = [{"role": "user", "content": "What?"}, {"role": "assistant", "content": "That."}]
+    code, lines = check(capsys, write(folder / "a.jsonl", {"message": turns}, {"message": turns[:1]}))
+    assert code == 2 and lines[0].startswith(f"{folder / 'a.jsonl'} row 2: no column 'answer'")
+    assert lines[-1] == "bad: 1 of 2 rows, each named above"
+
+
+def test_several_files_and_the_first_rows_only(folder, capsys):
+    (folder / "sub").mkdir()
+    Image.new("RGB", (4, 4)).save(folder / "sub" / "a.png")
+    first, second = write(folder / "a.jsonl", row(1), row(2)), write(folder / "sub" / "a.jsonl", row(3), row(4), "{")
+    code, lines = check(capsys, f"{first},{second}")
+    assert (code, lines[-1]) == (2, "bad: 1 of 5 rows, each named above")
+    code, lines = check(capsys, f"{first},{second}", "--data.max_samples", 4)
+    assert (code, lines[-1]) == (0, "good: all 4 rows")
+
+
+def test_lengths_in_tokens_are_those_of_the_prompts(folder, capsys):
+    model = make_tiny_model(folder / "tiny")
+    path = write(folder / "a.jsonl", row(1), row(2, images=["b.png"]), {"problem": "How many?", "answer": "1"})
+    settings = DataSettings(path=str(path))
+    processor = load_processor(ModelSettings(path=str(model)))
+    counts = sorted(len(encode_prompt(example, processor, settings).ids) for example in load_data(settings, seed=0))
+    code, lines = check(capsys, path, "--model.path", model, "--data.max_prompt_tokens", counts[1])
+    expected = f"{counts[0]} to {counts[2]} (median {counts[1]}) tokens, those of images included; "
+    dropped = f"1 over data.max_prompt_tokens ({counts[1]}), which training drops"
+    assert code == 0 and f"prompts    {expected}{dropped}" in lines
+
+
+def test_an_image_that_the_processor_refuses_makes_a_row_bad(folder, capsys):
+    Image.new("RGB", (3000, 10)).save(folder / "long.png")
+    path = write(folder / "a.jsonl", row(1, images=["long.png"]))
+    assert check(capsys, path)[0] == 0
+    code, lines = check(capsys, path, "--model.path", make_tiny_model(folder / "tiny"))
+    assert code == 2 and lines[0].startswith(f"{path} row 1: the processor refuses its images: ")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["check"], "setting 'data.path' is missing"),
+        (["check", "no.jsonl"], "no.jsonl: no such file"),
+        (["check", "a.jsonl", "--data.probs", "0.5,0.5"], "data.probs = 0.5,0.5: needs one probability a file, got 2"),
+        (["check", "a.jsonl", "--data.oder", "random"], "unknown option '--data.oder' (did you mean '--data.order'?)"),
+        (["chek", "a.jsonl"], "unknown command 'data chek': known: data check"),
+    ],
+)
+def test_a_command_that_cannot_be_followed(folder, monkeypatch, capsys, words, message):
+    monkeypatch.chdir(write(folder / "a.jsonl", row(1)).parent)
+    assert main(["data", *words]) == 2
+    assert capsys.readouterr().err.startswith(f"observe-r1: error: {message}")
+
+
+@pytest.mark.parametrize("words", [[], ["--help"], ["check", "--help"]])
+def test_help_teaches(words, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["data", *words])
+    text = capsys.readouterr().out
+    assert stop.value.code == 0 and text.startswith("Usage: observe-r1 data check FILE[,FILE] ")
+    assert "RECIPE" not in text and "--model.path" in text and "--data.image_cache" in text
+
+
+@given(st.lists(st.sampled_from("abc") | st.text(max_size=3), max_size=30))
+def test_repeats_are_those_of_a_dictionary(values):
+    repeats, firsts, expected = Repeats(), {}, []
+    for number, value in enumerate(values):
+        repeats.add(10 * number, value, b"x")
+        if firsts.setdefault(value, 10 * number) != 10 * number:
+            expected.append((10 * number, firsts[value]))
+    assert list(repeats.pairs()) == expected
