@@ -1,12 +1,19 @@
-"""Writing files and folders so that nobody ever sees half of one."""
+"""Writing files and folders so that nobody ever sees half of one, and nobody else writes there."""
 
+import fcntl
+import json
+import math
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 from observe_r1.errors import UserError
+
+LOCK = ".lock"
+"""Name of the file in a folder that the process writing there holds locked."""
 
 
 def write_atomic(path: Path, content: str | bytes) -> None:
@@ -51,6 +58,47 @@ def replacing(folder: Path) -> Iterator[Path]:
                 old.rename(folder)
             raise
         _sync(folder.parent)
+
+
+def lock_folder(folder: Path, setting: str = "run.output") -> int:
+    """Take the folder's lock, which the system gives back when the process ends, however it ends.
+
+    A POSIX lock, because child processes do not inherit it: workers that outlive a killed run hold nothing.
+
+    Returns what `unlock_folder` takes. Errors: `UserError` naming `setting` where a live process holds the lock.
+    """
+    descriptor = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError) as error:
+        owner = os.read(descriptor, 32).decode()
+        os.close(descriptor)
+        raise UserError(f"{setting} = {str(folder)!r}: process {owner} is writing there; give another one") from error
+    os.ftruncate(descriptor, 0)
+    os.write(descriptor, str(os.getpid()).encode())
+    return descriptor
+
+
+def unlock_folder(folder: Path, descriptor: int) -> None:
+    """Give back what `lock_folder` took, and remove its file."""
+    (folder / LOCK).unlink(missing_ok=True)
+    os.close(descriptor)
+
+
+def json_line(row: dict[str, Any]) -> str:
+    r"""Return `row` as one line of strict JSON in ASCII; NaN and infinities become null.
+
+    Responses may hold anything, lone surrogates and control characters too: they are written as `\u` escapes.
+    """
+    return json.dumps(_finite(row), allow_nan=False) + "\n"
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _sync(path: Path) -> None:

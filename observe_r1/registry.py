@@ -41,6 +41,23 @@ REGISTRY: dict[str, dict[str, str]] = {
     },
     "engine": {
         "embedded": "observe_r1.rollout.embedded:EmbeddedEngine",
+        "vllm": "observe_r1.rollout.vllm:VLLMEngine",
+    },
+    "source": {
+        "chartqa": "observe_r1.ladder.sources.chartqa:SOURCE",
+        "clevr_math": "observe_r1.ladder.sources.clevr_math:SOURCE",
+        "geometry3k": "observe_r1.ladder.sources.geometry3k:SOURCE",
+        "geoqa": "observe_r1.ladder.sources.geoqa:SOURCE",
+        "m3cot": "observe_r1.ladder.sources.m3cot:SOURCE",
+        "mathv360k": "observe_r1.ladder.sources.mathv360k:SOURCE",
+        "mathvision": "observe_r1.ladder.sources.mathvision:SOURCE",
+        "mmk12": "observe_r1.ladder.sources.mmk12:SOURCE",
+        "multimodal_open_r1": "observe_r1.ladder.sources.multimodal_open_r1:SOURCE",
+        "polymath": "observe_r1.ladder.sources.polymath:SOURCE",
+        "scemqa": "observe_r1.ladder.sources.scemqa:SOURCE",
+        "scienceqa": "observe_r1.ladder.sources.scienceqa:SOURCE",
+        "virl39k": "observe_r1.ladder.sources.virl39k:SOURCE",
+        "we_math": "observe_r1.ladder.sources.we_math:SOURCE",
     },
 }
 

@@ -9,8 +9,9 @@ from rich.progress import Progress
 from observe_r1.config import DataSettings, ModelSettings, RewardSettings
 from observe_r1.data import load_data
 from observe_r1.evaluation.accuracy import Graded, evaluate
+from observe_r1.model.encoding import encode_prompt
 from observe_r1.model.loading import load_model
-from observe_r1.records import Sampling
+from observe_r1.records import Example, Prompt, Sampling
 from observe_r1.rewards import Scorer
 from observe_r1.rollout.embedded import EmbeddedEngine
 
@@ -32,16 +33,16 @@ def evaluate_held_out(demo: Path, run: str, threads: int) -> HeldOut:
     data = DataSettings(path=str(path))
     examples = load_data(data, seed=0)
     vlm = load_model(ModelSettings(path=str(demo / run / "model"), device="cpu"))
+    graded: list[Graded] = []
     with Scorer(RewardSettings()) as scorer, Progress(transient=True) as view:
         task = view.add_task("evaluating", total=len(examples))
-        graded = evaluate(
-            EmbeddedEngine(vlm),
-            vlm.processor,
-            examples,
-            data,
-            scorer,
-            Sampling(temperature=0, max_new_tokens=64),
-            on_progress=lambda done: view.update(task, completed=done),
-        )
+
+        def encode(example: Example, row: int) -> Prompt:
+            return encode_prompt(example, vlm.processor, data, row)
+
+        greedy = Sampling(temperature=0, max_new_tokens=64)
+        for part in evaluate(EmbeddedEngine(vlm), encode, examples, scorer, greedy):
+            graded += part
+            view.update(task, completed=len(graded))
     rows = path.read_text(encoding="utf-8").splitlines()
     return HeldOut(graded, [json.loads(row)["level"] for row in rows])

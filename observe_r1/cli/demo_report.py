@@ -44,7 +44,7 @@ def by_objects(before: HeldOut, after: HeldOut) -> list[dict[str, Any]]:
     for objects in sorted(set(before.objects)):
         places = [i for i, level in enumerate(before.objects) if level == objects]
         shares = {
-            name: sum(graded[i].correct for i in places) / len(places)
+            name: sum(graded[i].greedy.correct for i in places) / len(places)
             for name, graded in (("before", before.graded), ("after", after.graded))
         }
         levels.append({"objects": objects, "questions": len(places), **shares})
@@ -78,7 +78,9 @@ def _table(result: dict[str, Any]) -> Table:
 def telling(before: HeldOut, after: HeldOut) -> list[int]:
     """Choose three questions, an easy, a middling and a hard one, of those that training mended where it can."""
     mended = [
-        i for i, (old, new) in enumerate(zip(before.graded, after.graded, strict=True)) if new.correct > old.correct
+        i
+        for i, (old, new) in enumerate(zip(before.graded, after.graded, strict=True))
+        if new.greedy.correct > old.greedy.correct
     ]
     pool = mended if len(mended) >= 3 else list(range(len(after.graded)))
     return [pool[len(pool) * part // 6] for part in (1, 3, 5)]
@@ -90,10 +92,10 @@ def card(before: Graded, after: Graded) -> Card:
         picture=Path(str(after.example.images[0])),
         question=after.example.messages[-1]["content"][-1]["text"],
         answer=after.example.answer,
-        before=_printable(before.response),
-        before_correct=before.correct,
-        after=_printable(after.response),
-        after_correct=after.correct,
+        before=_printable(before.greedy.text),
+        before_correct=before.greedy.correct,
+        after=_printable(after.greedy.text),
+        after_correct=after.greedy.correct,
     )
 
 

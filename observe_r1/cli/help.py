@@ -14,7 +14,62 @@ _WIDEST = 100
 _PURPOSE = {
     "train": "Train a vision-language model by reinforcement learning.",
     "sft": "Warm-start a vision-language model on demonstrations: chats that end with an assistant turn.",
+    "data check": "Go over a whole dataset before a run: read every row, open every image, verify every gold answer.",
+    "ladder build": "Make a dataset ordered from easy to hard for one model (NeuraLadder): screen, measure, arrange.",
+    "ladder screen": "Drop questions that are not worth measuring: unverifiable, repeated, a benchmark's, too simple.",
+    "ladder measure": "Sample responses to every screened question: its difficulty is the share that is wrong.",
+    "ladder arrange": "Order measured questions from easy to hard, mix neighbouring levels, draw a size and shares.",
+    "ladder review": "Show the questions that no response solved, with what was answered, and write a file to decide.",
+    "ladder refresh": "Measure a ladder again with a newer model, and show how its questions moved between levels.",
 }
+
+_RECIPES = (
+    "A recipe is a YAML file of the settings below, by section; `extends: other.yaml` in it builds on another. Options"
+    " override the recipe."
+)
+
+_TAKES = {
+    "data check": (
+        "FILE[,FILE]",
+        "Each bad row is one line with all that is wrong with it: a question in no known layout, images missing or"
+        " broken, a gold answer that no response could be compared with, an id that stands twice. Rows that end with an"
+        " assistant turn (demonstrations) need no gold answer. Then come counts, lengths and image sizes; with"
+        " --model.path, lengths in tokens too. Exit code 0: all rows are good; 2: some are not.",
+    ),
+    "ladder build": (
+        "SOURCE... --model MODEL --output DIR",
+        "Sources are files in message format (JSON, JSONL, Parquet) and public datasets as NAME:PATH_OR_HUB_NAME. The"
+        " ladder is DIR/ladder.jsonl, and `observe-r1 train --data.path DIR` trains on it. Stopped or killed, the same"
+        " command goes on where it was, as does `observe-r1 ladder build DIR`. --seed N seeds every stage, --skip-bad"
+        " leaves broken rows out, and a recipe (YAML of the settings below, by section) may stand among the sources.",
+    ),
+    "ladder screen": (
+        "SOURCE... --output DIR",
+        "The first stage of a build; `observe-r1 ladder measure DIR` is the next. What passes is DIR/screened.jsonl,"
+        " and DIR/dropped.jsonl says of every other row why not.",
+    ),
+    "ladder measure": (
+        "DIR --model MODEL",
+        "The second stage of a build, with what `ladder screen` let pass; `observe-r1 ladder arrange DIR` is the next."
+        " Figures are in DIR/measured.jsonl, every response in DIR/responses.jsonl. Stopped or killed, the same"
+        " command goes on where it was.",
+    ),
+    "ladder arrange": (
+        "DIR",
+        "The last stage of a build, which may be done again at any time: settings that are not given stay as they"
+        " were, and what stands in DIR/review.yaml counts. The same files give the same ladder, byte by byte.",
+    ),
+    "ladder review": (
+        "DIR",
+        "Look at DIR/review.html, decide in DIR/review.yaml, then run `observe-r1 ladder arrange DIR`.",
+    ),
+    "ladder refresh": (
+        "DIR --model CHECKPOINT",
+        "The new figures are in DIR/refreshed-1 (then -2, …); the ladder stays as it is until `observe-r1 ladder"
+        " arrange DIR --arrange.measured refreshed-1`.",
+    ),
+}
+"""What stands before the options, and what the command does with it; else a recipe."""
 
 _EXAMPLES = {
     "train": (
@@ -26,6 +81,23 @@ _EXAMPLES = {
         "observe-r1 sft recipes/tiny/sft.yaml --run.steps 300",
         "observe-r1 sft --pretrain ~/Qwen2.5-VL-3B --dataset a.jsonl,b.jsonl --dataset_probs 0.3,0.7",
     ),
+    "data check": (
+        "observe-r1 data check questions.jsonl",
+        "observe-r1 data check train.parquet --data.label_key reward_model.ground_truth",
+        "observe-r1 data check a.jsonl,b.jsonl --model.path Qwen/Qwen2.5-VL-3B-Instruct",
+    ),
+    "ladder build": (
+        "observe-r1 ladder build questions.jsonl --model Qwen/Qwen2.5-VL-3B-Instruct --output ladder",
+        "observe-r1 ladder build mathvision:MathLLMs/MathVision we_math:We-Math/We-Math --model M --output ladder"
+        " --arrange.size 20000 --arrange.shares published",
+        "observe-r1 ladder build a.parquet --model M --output ladder --screen.models SMALL,SMALLER"
+        " --rollout.engine vllm",
+    ),
+    "ladder screen": ("observe-r1 ladder screen a.jsonl b.jsonl --output ladder --screen.benchmarks mathvista.jsonl",),
+    "ladder measure": ("observe-r1 ladder measure ladder --model Qwen/Qwen2.5-VL-3B-Instruct --rollout.group_size 16",),
+    "ladder arrange": ("observe-r1 ladder arrange ladder --arrange.size 5000 --seed 1",),
+    "ladder review": ("observe-r1 ladder review ladder",),
+    "ladder refresh": ("observe-r1 ladder refresh ladder --model runs/train/model",),
 }
 
 _REGISTRIES = {
@@ -45,13 +117,14 @@ _BOUND_SIGNS = {"ge": "≥", "gt": ">", "le": "≤", "lt": "<"}
 def describe(kind: type[Section], verb: str) -> str:
     """Return the help text of the command `verb`, whose settings are `kind`."""
     width = min(_WIDEST, shutil.get_terminal_size().columns)
+    takes, about = _TAKES.get(verb, ("[RECIPE.yaml]", _RECIPES))
     parts = [
-        f"Usage: observe-r1 {verb} [RECIPE.yaml] [--SECTION.SETTING VALUE ...]",
+        f"Usage: observe-r1 {verb} {takes} [--SECTION.SETTING VALUE ...]",
         textwrap.fill(_PURPOSE[verb], width),
+        textwrap.fill(about, width),
         textwrap.fill(
-            "A recipe is a YAML file of the settings below, by section; `extends: other.yaml` in it builds on"
-            " another. Options override the recipe. Lists are written a,b or as YAML, mappings a=1,b=2; null"
-            " unsets; --NAME alone switches a true|false setting on.",
+            "Lists are written a,b or as YAML, mappings a=1,b=2; null unsets; --NAME alone switches a true|false"
+            " setting on.",
             width,
         ),
         "Examples:\n" + "\n".join(f"  {example}" for example in _EXAMPLES[verb]),
@@ -60,10 +133,13 @@ def describe(kind: type[Section], verb: str) -> str:
     for section, field in kind.model_fields.items():
         lines = [f"{section}: {(field.annotation.__doc__ or '').strip()}"]
         lines += [
-            _setting(name, info, defaults, width) for name, info in names.items() if name.startswith(f"{section}.")
+            _setting(name, info, defaults, width)
+            for name, info in sorted(names.items(), key=lambda item: item[0] in defaults)  # what must be given first
+            if name.startswith(f"{section}.")
         ]
         parts.append("\n".join(lines))
-    parts.append(_original(kind, width))
+    if not verb.startswith("ladder "):
+        parts.append(_original(kind, width))
     return "\n\n".join(parts) + "\n"
 
 

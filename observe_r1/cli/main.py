@@ -12,6 +12,8 @@ from observe_r1.registry import nearest
 VERBS = {
     "train": ("observe_r1.cli.train", "train a vision-language model by reinforcement learning"),
     "sft": ("observe_r1.cli.sft", "warm-start a model on demonstrations (supervised fine-tuning)"),
+    "data": ("observe_r1.cli.data", "check a dataset before a run: every bad row in one line, the rest in figures"),
+    "ladder": ("observe_r1.cli.ladder", "order questions from easy to hard for a model: build, review, refresh"),
     "demo": (
         "observe_r1.cli.demo",
         "watch a tiny model learn to look first, then reason; no GPU, no downloads",

@@ -24,7 +24,8 @@ from observe_r1.config import Section, setting_names, validate
 from observe_r1.errors import UserError
 from observe_r1.registry import nearest
 
-_BOOLEANS = ("true", "false", "yes", "no", "on", "off", "1", "0")
+BOOLEANS = ("true", "false", "yes", "no", "on", "off", "1", "0")
+"""What may follow a true|false setting."""
 
 
 @dataclass
@@ -89,7 +90,7 @@ def read_command_line(kind: type[Section], argv: Sequence[str]) -> CommandLine:
             _take_recipe(given, _take_value(option, words, inline=bool(equals)))
         elif name in FLAGS:
             given.flags[name] = _take_words(option, FLAGS[name].words, words, inline=bool(equals))
-        elif names[name].annotation is bool and not equals and not (words and words[0].lower() in _BOOLEANS):
+        elif names[name].annotation is bool and not equals and not (words and words[0].lower() in BOOLEANS):
             given.options[name] = "true"
         else:
             given.options[name] = _take_value(option, words, inline=bool(equals))
@@ -113,18 +114,22 @@ def parse_value(info: Any, text: str, source: str) -> Any:
     if shape not in (tuple, dict):
         return text
     if text.lstrip().startswith(("[", "{")):
-        try:
-            return yaml.safe_load(text)
-        except yaml.YAMLError as error:
-            raise UserError(f"{source} = {text!r}: {explain_yaml(error)}") from error
+        return _parse_yaml(text, source)
     items = [item.strip() for item in text.split(",")] if text else []
     if shape is tuple:
         return items
-    pairs = [item.partition("=") for item in items]
+    pairs = [item.rpartition("=") for item in items]
     for name, equals, _ in pairs:
         if not (name and equals):
             raise UserError(f"{source} = {text!r}: write it as name=value,name=value")
-    return {name.strip(): value.strip() for name, _, value in pairs}
+    return {name.strip(): _parse_yaml(value, source) for name, _, value in pairs}
+
+
+def _parse_yaml(text: str, source: str) -> Any:
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise UserError(f"{source} = {text!r}: {explain_yaml(error)}") from error
 
 
 def _take_recipe(given: CommandLine, word: str) -> None:

@@ -13,6 +13,7 @@ from observe_r1.cli.original_rules import (
     max_epochs,
     processor_kwargs,
     refused,
+    remote_rm_url,
     save_path,
     save_steps,
     shuffle,
@@ -73,10 +74,7 @@ FLAGS = {
     "save_hf_ckpt": gone("the final model always is a Hugging Face checkpoint", "none"),
     "load_checkpoint": switch("run.resume", True),
     "use_tensorboard": Flag(("run.tensorboard",), "true; events go into the run folder", tensorboard),
-    "remote_rm_url": refused(
-        "reward files and servers are not supported yet; leave it out to score with accuracy and format"
-        " (rewards.functions), as the release's own reward file does"
-    ),
+    "remote_rm_url": Flag(("rewards.functions",), "these alone, each with weight 1", remote_rm_url),
     "advantage_estimator": Flag(
         ("objective.estimator", "objective.whiten"),
         "rloo and reinforce_baseline are whitened, as there",

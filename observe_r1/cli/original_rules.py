@@ -119,6 +119,19 @@ def tensorboard(translation: Translation, words: list[str]) -> None:
     translation.say(f"events go to the run folder's tensorboard/, not to {words[0]}")
 
 
+def remote_rm_url(translation: Translation, words: list[str]) -> None:
+    """Reward with the given files and servers alone."""
+    names = words[0].split(",")
+    for name in names:
+        if not name.endswith(".py") and not name.startswith(("http://", "https://")):
+            raise UserError(f"--{translation.flag}: {name!r} is neither a Python file (.py) nor an http(s) address")
+    translation["rewards.functions"] = dict.fromkeys(names, 1.0)
+    translation.say(
+        "they are the whole reward, as in the original; accuracy is still computed, for bonus and weight"
+        " (leave the flag out to reward accuracy and format, as the release's own reward file does)"
+    )
+
+
 def estimator(translation: Translation, words: list[str]) -> None:
     """Choose the estimator, and whiten over the rollout where the original does."""
     translation["objective.estimator"] = words[0]

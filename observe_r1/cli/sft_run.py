@@ -6,12 +6,14 @@ from contextlib import ExitStack
 from observe_r1.cli import parts
 from observe_r1.config import ObjectiveSettings, SFTSettings
 from observe_r1.data import load_data
+from observe_r1.errors import UserError
 from observe_r1.model.encoding import encode_prompt
 from observe_r1.model.loading import load_model
 from observe_r1.policy.policy import Policy
 from observe_r1.records import Example, Prompt
 from observe_r1.training.interrupt import StopRequest
 from observe_r1.training.progress import Progress
+from observe_r1.training.record import Record
 from observe_r1.training.run_folder import RunFolder
 from observe_r1.training.sft import fine_tune
 
@@ -19,6 +21,8 @@ from observe_r1.training.sft import fine_tune
 def fine_tune_model(settings: SFTSettings, label: str = "sft") -> int:
     """Fine-tune as `settings` say, writing the run folder. Returns 0, or 130 where Ctrl-C ended it early."""
     run = settings.run
+    if settings.data.order == "adaptive":
+        raise UserError("data.order = 'adaptive': demonstrations have no pass rates; sft takes ladder or random")
     parts.prepare_process(run)
     with ExitStack() as stack:
         folder = stack.enter_context(RunFolder(run.output, settings, run.resume))
@@ -34,7 +38,7 @@ def fine_tune_model(settings: SFTSettings, label: str = "sft") -> int:
 
         stream = parts.prompt_stream(examples, encode, settings.data, run.seed, prompts, view.note)
         stack.callback(stream.close)
-        record = stack.enter_context(parts.Record(folder, run, policy, stream, encode, view))
+        record = stack.enter_context(Record(folder, run, settings.data, policy, stream, encode, view))
         with parts.saving(vlm, folder, settings.data, stream, stop, record):
             tokenizer = vlm.processor.tokenizer
             fine_tune(policy, stream, tokenizer, settings, steps, record.step_done, stop, record.step)

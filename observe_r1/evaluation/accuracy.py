@@ -1,66 +1,104 @@
-"""Accuracy and format of one response a question."""
+"""Accuracy and format of a model's responses to held-out questions: one greedy, and samples where asked for."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
-from observe_r1.config import DataSettings
-from observe_r1.model.encoding import encode_prompt
-from observe_r1.records import Completion, Example, Sampling
-from observe_r1.rewards import Scorer
+from observe_r1.model.encoding import PromptTooLongError
+from observe_r1.records import Completion, Example, Prompt, Sampling
+from observe_r1.rewards import PendingScores, Scorer
 from observe_r1.rollout.engine import Engine
 
 
 @dataclass(frozen=True, slots=True)
-class Graded:
-    """One question, the model's response and its scores."""
+class GradedResponse:
+    """One response and its scores."""
 
-    example: Example
-    response: str
+    text: str
     correct: bool
     well_formed: bool
     tokens: int
+    finish: str
+
+
+@dataclass(frozen=True, slots=True)
+class Graded:
+    """One question and the model's responses to it."""
+
+    example: Example
+    greedy: GradedResponse
+    samples: tuple[GradedResponse, ...] = ()
 
 
 def evaluate(
     engine: Engine,
-    processor: object,
+    encode: Callable[[Example, int], Prompt],
     examples: Sequence[Example],
-    data: DataSettings,
     scorer: Scorer,
-    sampling: Sampling,
-    on_progress: Callable[[int], None] = lambda done: None,
+    greedy: Sampling,
+    sampled: Sampling | None = None,
     batch: int = 128,
-) -> list[Graded]:
-    """Return every example with its response graded, in order; `sampling.n` must be 1.
+) -> Iterator[list[Graded]]:
+    """Yield the questions with their responses graded, in order, batch by batch; those over the prompt limit left out.
 
-    Questions are decoded `batch` at a time; `on_progress` is told how many are done.
+    They are encoded anew in every evaluation: kept, the pixels of a thousand would fill gigabytes.
+
+    Args:
+        engine: Of the model that answers.
+        encode: `(example, row) → Prompt`; the row seeds the question's samples, together with `sampled.seed`.
+        examples: The questions.
+        scorer: With the rewards `accuracy` and `format`.
+        greedy: One response at temperature 0.
+        sampled: `sampled.n` responses more; None for none.
+        batch: Questions decoded at a time.
     """
-    graded: list[Graded] = []
     for start in range(0, len(examples), batch):
-        part = [examples[i] for i in range(start, min(start + batch, len(examples)))]
-        prompts = [encode_prompt(example, processor, data, start + i) for i, example in enumerate(part)]
-        responses: list[Completion] = [group[0] for group in engine.generate(prompts, sampling)]
-        pending = [scorer.submit([r.text], e.answer) for r, e in zip(responses, part, strict=True)]
-        for example, response, scores in zip(part, responses, pending, strict=True):
-            result = scores.result()
-            graded.append(
-                Graded(
-                    example=example,
-                    response=response.text,
-                    correct=result.correct[0],
-                    well_formed=result.parts["format"][0] > 0,
-                    tokens=len(response.ids),
-                )
-            )
-        on_progress(len(graded))
-    return graded
+        questions = []
+        for row in range(start, min(start + batch, len(examples))):
+            example = examples[row]
+            with suppress(PromptTooLongError):
+                questions.append((example, encode(example, row)))
+        first = [only for (only,) in grade(engine, questions, scorer, greedy)]
+        more = grade(engine, questions, scorer, sampled) if sampled else [()] * len(questions)
+        yield [Graded(example, one, many) for (example, _), one, many in zip(questions, first, more, strict=True)]
+
+
+def grade(
+    engine: Engine, questions: Sequence[tuple[Example, Prompt]], scorer: Scorer, sampling: Sampling
+) -> list[tuple[GradedResponse, ...]]:
+    """Return `sampling.n` graded responses a question; scoring goes on while others are still sampled."""
+    pending: dict[int, PendingScores] = {}
+
+    def score(index: int, completions: list[Completion]) -> None:
+        example, prompt = questions[index]
+        pending[index] = scorer.submit([c.text for c in completions], example, prompt.text)
+
+    groups = engine.generate([prompt for _, prompt in questions], sampling, on_group=score)
+    return [_graded(group, pending[index]) for index, group in enumerate(groups)]
+
+
+def _graded(group: Sequence[Completion], pending: PendingScores) -> tuple[GradedResponse, ...]:
+    scores = pending.result()
+    return tuple(
+        GradedResponse(c.text, correct, form > 0, len(c.ids), c.finish)
+        for c, correct, form in zip(group, scores.correct, scores.parts["format"], strict=True)
+    )
 
 
 def summary(graded: Sequence[Graded]) -> dict[str, float]:
-    """Return mean accuracy, share well-formed and mean length in tokens."""
-    count = len(graded)
-    return {
-        "accuracy": sum(g.correct for g in graded) / count,
-        "format": sum(g.well_formed for g in graded) / count,
-        "length": sum(g.tokens for g in graded) / count,
+    """Return means over the questions, at least one.
+
+    `accuracy`, `format` and `length` in tokens are of the greedy responses. With k samples a question, `avg@k` is the
+    share of them that is right, and `pass@k` the share of questions with a right one: with k samples for pass@k, the
+    unbiased estimate 1 − C(k−c, k) / C(k, k) (arXiv 2107.03374) is 1 where c ≥ 1 of them are right and 0 elsewhere.
+    """
+    count, k = len(graded), len(graded[0].samples)
+    result = {
+        "accuracy": sum(g.greedy.correct for g in graded) / count,
+        "format": sum(g.greedy.well_formed for g in graded) / count,
+        "length": sum(g.greedy.tokens for g in graded) / count,
     }
+    if k:
+        right = [sum(sample.correct for sample in g.samples) for g in graded]
+        result |= {f"avg@{k}": sum(right) / (count * k), f"pass@{k}": sum(c > 0 for c in right) / count}
+    return result

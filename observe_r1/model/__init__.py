@@ -1,5 +1,5 @@
 """The vision-language model: loading, prompts, the shared-prefix attention, saving."""
 
-from observe_r1.torchvision_compat import ensure_torchvision
+from observe_r1.torch_compat import ensure_importable
 
-ensure_torchvision()  # before any module here imports transformers' models
+ensure_importable()  # before any module here imports transformers' models

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from observe_r1.config import DataSettings
+from observe_r1.config import QuestionSettings
 from observe_r1.data.format_prompts import apply_format_prompt
 from observe_r1.data.images import open_image
 from observe_r1.errors import UserError
@@ -16,7 +16,7 @@ class PromptTooLongError(UserError):
     """The prompt is over `data.max_prompt_tokens`; it is dropped and named, never cut inside an image."""
 
 
-def encode_prompt(example: Example, processor: Any, settings: DataSettings, stream: int = 0) -> Prompt:
+def encode_prompt(example: Example, processor: Any, settings: QuestionSettings, stream: int = 0) -> Prompt:
     """Return `example` as the model takes it, the format prompt applied.
 
     The same as one call of the processor, which does more than is needed here and tokenizes the text a second time.
@@ -25,7 +25,7 @@ def encode_prompt(example: Example, processor: Any, settings: DataSettings, stre
     """
     messages = apply_format_prompt(example.messages, settings.format_prompt, settings.format_prompt_place)
     text = processor.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=True)
-    images = tuple(open_image(source, example.origin) for source in example.images)
+    images = tuple(open_image(source, example.origin, settings.image_cache) for source in example.images)
     unexpanded = torch.tensor(processor.tokenizer(text)["input_ids"])
     ids, pixels, grid = unexpanded, None, None
     if images:

@@ -4,19 +4,16 @@ Positions are always passed: left to itself the model keeps `rope_deltas` from o
 """
 
 from collections.abc import Sequence
-from itertools import chain
-from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedModel
-from transformers.modeling_outputs import BaseModelOutputWithPooling
+from transformers import Cache, PreTrainedModel
+from transformers.models.qwen3_vl.modeling_qwen3_vl import BaseModelOutputWithDeepstackFeatures
 
 from observe_r1.model.attention import AttentionLayout
+from observe_r1.model.feature_cache import Features
+from observe_r1.model.loading import VisionLanguageModel
 from observe_r1.records import Prompt
-
-_FEATURES: WeakKeyDictionary[PreTrainedModel, WeakKeyDictionary[Prompt, tuple[Tensor, ...]]] = WeakKeyDictionary()
-"""Features of frozen image towers, by model and prompt."""
 
 
 def rope_positions(model: PreTrainedModel, prompt: Prompt) -> Tensor:
@@ -27,50 +24,70 @@ def rope_positions(model: PreTrainedModel, prompt: Prompt) -> Tensor:
     return positions[:, 0]
 
 
-def encode_images(model: PreTrainedModel, prompts: Sequence[Prompt]) -> BaseModelOutputWithPooling | None:
-    """Run the image tower once over all images of `prompts`, in order.
+def encode_images(vlm: VisionLanguageModel, prompts: Sequence[Prompt]) -> BaseModelOutputWithDeepstackFeatures | None:
+    """Run the image tower once over the images of each of `prompts`, those of a frozen tower once for all (`features`).
 
-    A frozen tower always says the same of a prompt: its features are kept as long as the prompt is, and reused by
-    sampling, scoring and every update.
-
-    Returns transformers' encoder output, whose `pooler_output` holds one (tokens, hidden) tensor an image, or None
-    where no prompt has an image.
+    Returns transformers' encoder output, whose `pooler_output` holds one (tokens, hidden) tensor an image, those of a
+    prompt that stands several times in `prompts` as often, or None where no prompt has an image.
     """
     with_images = [prompt for prompt in prompts if prompt.image_grid is not None]
     if not with_images:
         return None
-    if any(parameter.requires_grad for parameter in model.model.visual.parameters()):
-        return BaseModelOutputWithPooling(pooler_output=tuple(chain(*_run_tower(model, with_images))))
-    kept = _FEATURES.setdefault(model, WeakKeyDictionary())
-    missing = [prompt for prompt in dict.fromkeys(with_images) if prompt not in kept]
-    if missing:
-        with torch.no_grad():
-            kept.update(zip(missing, _run_tower(model, missing), strict=True))
-    return BaseModelOutputWithPooling(pooler_output=tuple(chain(*(kept[prompt] for prompt in with_images))))
+    unique = list(dict.fromkeys(with_images))
+    if any(parameter.requires_grad for parameter in vlm.model.model.visual.parameters()):
+        vlm.features.clear()
+        by_prompt = _encode_together(vlm.model, unique)
+    else:
+        by_prompt = _encode_frozen(vlm, unique)
+    images, *deepstack = zip(*(image for prompt in with_images for image in by_prompt[prompt]), strict=True)
+    return BaseModelOutputWithDeepstackFeatures(pooler_output=images, deepstack_features=deepstack)
 
 
-def _run_tower(model: PreTrainedModel, prompts: Sequence[Prompt]) -> list[tuple[Tensor, ...]]:
-    """Return each prompt's image features, one (tokens, hidden) tensor an image."""
-    pixels = torch.cat([p.pixel_values for p in prompts if p.pixel_values is not None]).to(model.device)
+def _encode_together(model: PreTrainedModel, prompts: Sequence[Prompt]) -> dict[Prompt, list[Features]]:
+    """Encode all images in one run of the tower."""
+    pixels = torch.cat([p.pixel_values for p in prompts if p.pixel_values is not None])
     grids = [p.image_grid for p in prompts if p.image_grid is not None]
-    features = iter(model.get_image_features(pixels, torch.cat(grids).to(model.device), return_dict=True).pooler_output)
-    return [tuple(next(features) for _ in grid) for grid in grids]
+    features = iter(_run_tower(model, pixels, torch.cat(grids)))
+    return {prompt: [next(features) for _ in grid] for prompt, grid in zip(prompts, grids, strict=True)}
+
+
+@torch.no_grad()
+def _encode_frozen(vlm: VisionLanguageModel, prompts: Sequence[Prompt]) -> dict[Prompt, list[Features]]:
+    """Encode the images that `vlm.features` does not hold."""
+    device = vlm.device.type
+    dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else vlm.model.dtype
+
+    def run(pixels: Tensor, grid: Tensor) -> Features:
+        return _run_tower(vlm.model, pixels, grid)[0]
+
+    return {prompt: vlm.features.features(prompt, dtype, run) for prompt in prompts}
+
+
+def _run_tower(model: PreTrainedModel, pixels: Tensor, grids: Tensor) -> list[Features]:
+    """Return the features of each image."""
+    output = model.get_image_features(pixels.to(model.device), grids.to(model.device), return_dict=True)
+    return list(zip(output.pooler_output, *getattr(output, "deepstack_features", []), strict=True))
 
 
 def hidden_states(
     model: PreTrainedModel,
     ids: Tensor,
     positions: Tensor,
-    layout: AttentionLayout,
-    images: BaseModelOutputWithPooling | None = None,
+    *,
+    images: BaseModelOutputWithDeepstackFeatures | None = None,
+    layout: AttentionLayout | None = None,
+    cache: Cache | None = None,
 ) -> Tensor:
-    """Return the text model's last hidden states (B, T, hidden) of `ids` (B, T) at `positions` (3, B, T)."""
+    """Return the text model's last hidden states (B, T, hidden) of `ids` (B, T) at `positions` (3, B, T).
+
+    `layout` is for models that share prefixes; the others attend causally, `cache` before `ids`.
+    """
     output = model.model(
         input_ids=ids,
         position_ids=positions,
         attention_mask=None,
         use_cache=False,
         mm_encoder_outputs=None if images is None else {"image": images},
-        layout=layout,
+        **({"past_key_values": cache} if layout is None else {"layout": layout}),
     )
     return output.last_hidden_state

@@ -1,25 +1,27 @@
 """From a checkpoint folder or Hub name to a model and processor that the rest of the package can use."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError
+from torch import Tensor
 from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
 from observe_r1.config import ModelSettings
 from observe_r1.errors import UserError
-from observe_r1.model.attention import use_shared_prefix
-
-SUPPORTED = ("qwen2_5_vl",)
+from observe_r1.model.adapters import add_adapters
+from observe_r1.model.families import check_family, prepare_attention
+from observe_r1.model.feature_cache import FeatureCache
+from observe_r1.model.quantization import keep_trainable, quantization
 
 
 @dataclass(frozen=True)
 class VisionLanguageModel:
-    """A model with the `shared_prefix` attention, its processor, and the tokens it must never sample."""
+    """A model, its processor, and the tokens it must never sample."""
 
     model: PreTrainedModel
     processor: Any
@@ -28,6 +30,10 @@ class VisionLanguageModel:
     take them out of the distribution."""
     stop_ids: tuple[int, ...]
     """Tokens that end a response."""
+    features: FeatureCache = field(default_factory=FeatureCache)
+    """Of the image tower, where it is frozen."""
+    masters: dict[str, Tensor] = field(default_factory=dict)
+    """Weights of which `model` holds only rounded copies, by name, on the CPU (`optimizer.offload`)."""
 
     @property
     def device(self) -> torch.device:
@@ -35,35 +41,44 @@ class VisionLanguageModel:
         return self.model.device
 
 
-def load_model(settings: ModelSettings) -> VisionLanguageModel:
-    """Load weights in float32 (master weights; compute may run in bfloat16) and the processor beside them.
+def load_model(settings: ModelSettings, *, frozen: bool = False) -> VisionLanguageModel:
+    """Load a model, and the processor beside it, as `settings` ask: frozen parts, LoRA adapters, quantized weights.
 
-    Errors: `UserError` for a path that holds no model, an unsupported architecture or a missing processor.
+    Weights that are trained are float32 (master weights; compute may run in bfloat16), the others `settings.dtype`.
+    With `frozen` none is trained and there are no adapters: a reference model.
+
+    Errors: `UserError` for a path that holds no model, an unsupported architecture, a missing processor, and for
+    frozen parts, adapters or a quantization that cannot be had.
     """
     processor = load_processor(settings)
     transformers_logging.disable_progress_bar()
     device = choose_device(settings.device)
-    common = {"trust_remote_code": settings.trust_remote_code}
+    common: dict[str, Any] = {"trust_remote_code": settings.trust_remote_code}
     try:
         config = AutoConfig.from_pretrained(settings.path, **common)
-        if config.model_type not in SUPPORTED:
-            raise UserError(
-                f"model.path = {settings.path!r}: architecture {config.model_type!r} is not supported;"
-                f" supported: {', '.join(SUPPORTED)}"
-            )
+        check_family(config, settings.path)
+        common |= quantization(settings, device)
         model = AutoModelForImageTextToText.from_pretrained(settings.path, dtype=torch.float32, **common)
     except (OSError, ValueError, SafetensorError) as error:
         raise UserError(f"model.path = {settings.path!r}: {_first_line(error)}") from error
-    model.to(device)
-    freeze(model, settings.freeze)
+    keep_trainable(model)
+    if frozen:
+        model.requires_grad_(False)
+    else:
+        freeze(model, settings.freeze)
+        if settings.lora_rank:
+            add_adapters(model, settings)
+    _hold_frozen_in(model, getattr(torch, settings.dtype))
+    if settings.quantize == "none":  # a quantized model is where it must be
+        model.to(device)
     if settings.gradient_checkpointing:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-    return wrap(model, processor)
+    return wrap(model, processor, FeatureCache(settings.feature_cache))
 
 
-def wrap(model: PreTrainedModel, processor: Any) -> VisionLanguageModel:
-    """Switch `model` to the `shared_prefix` attention and collect what sampling must know of it."""
-    use_shared_prefix(model)
+def wrap(model: PreTrainedModel, processor: Any, features: FeatureCache) -> VisionLanguageModel:
+    """Let `model` share prefixes where it can and collect what sampling must know of it."""
+    prepare_attention(model)
     model.train()  # dropout is zero in every supported model; gradient checkpointing asks for training mode
     forbidden = {model.config.image_token_id, model.config.video_token_id}
     stops = model.generation_config.eos_token_id if model.generation_config else None
@@ -74,6 +89,7 @@ def wrap(model: PreTrainedModel, processor: Any) -> VisionLanguageModel:
         processor=processor,
         forbidden=tuple(sorted(token for token in forbidden if token is not None)),
         stop_ids=tuple(sorted({token for token in stops if token is not None})),
+        features=features,
     )
 
 
@@ -117,6 +133,13 @@ def freeze(model: PreTrainedModel, prefixes: Sequence[str]) -> None:
     for name, parameter in model.named_parameters():
         if name.startswith(tuple(prefixes)):
             parameter.requires_grad_(False)
+
+
+def _hold_frozen_in(model: PreTrainedModel, dtype: torch.dtype) -> None:
+    """Only what is trained needs more precision than the computation has."""
+    for parameter in model.parameters():
+        if not parameter.requires_grad and parameter.is_floating_point():
+            parameter.data = parameter.data.to(dtype)
 
 
 def _first_line(error: Exception) -> str:

@@ -3,7 +3,9 @@
 import json
 from pathlib import Path
 
+import torch
 from safetensors import SafetensorError
+from transformers import PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
 from observe_r1 import __version__
@@ -11,16 +13,21 @@ from observe_r1.config import DataSettings
 from observe_r1.data import FORMAT_PROMPTS
 from observe_r1.errors import UserError
 from observe_r1.files import replacing
+from observe_r1.model.adapters import has_adapters, merged_weights, save_adapters
 from observe_r1.model.loading import VisionLanguageModel
 
 RECORD = "observe_r1.json"
 """Beside the weights: which format prompt they were trained with, so that the model can be asked the same way."""
 
+ADAPTER = "adapter"
+"""The folder in the model's that takes the LoRA adapters by themselves, where there are any."""
+
 
 def save_model(vlm: VisionLanguageModel, folder: Path, data: DataSettings) -> None:
-    """Write weights (safetensors), configuration, processor and `RECORD` to `folder`, replacing what is there.
+    """Write weights (float32 safetensors), configuration, processor and `RECORD` to `folder`, replacing what is there.
 
-    `folder` is at every moment absent or complete. It loads with `AutoModelForImageTextToText.from_pretrained(folder)`.
+    `folder` is at every moment absent or complete. It loads with `AutoModelForImageTextToText.from_pretrained(folder)`:
+    LoRA adapters are merged into it. They also stand by themselves in its `ADAPTER`, as peft reads them.
 
     Errors: `UserError` where it cannot be written, a full disk for one; what was there before is as it was.
     """
@@ -33,8 +40,22 @@ def save_model(vlm: VisionLanguageModel, folder: Path, data: DataSettings) -> No
     }
     try:
         with replacing(folder) as new:
-            vlm.model.save_pretrained(new)
+            _plain_model(vlm.model).save_pretrained(new, state_dict=merged_weights(vlm.model, vlm.masters))
             vlm.processor.save_pretrained(new)
             (new / RECORD).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+            if has_adapters(vlm.model):
+                save_adapters(vlm.model, vlm.masters, new / ADAPTER)
     except (OSError, SafetensorError) as error:
         raise UserError(f"cannot write the model to {str(folder)!r}: {str(error).splitlines()[0]}") from error
+
+
+def _plain_model(model: PreTrainedModel) -> PreTrainedModel:
+    """Return `model` without weights, adapters and quantization: what transformers writes beside given weights."""
+    config = model.config.to_dict()
+    config.pop("quantization_config", None)
+    with torch.device("meta"):
+        plain = type(model)(type(model.config).from_dict(config)).float()
+    plain.generation_config = model.generation_config
+    # How the weights were called in the checkpoint that `model` was read from, so that they are called so again.
+    plain._weight_conversions = getattr(model, "_weight_conversions", None)
+    return plain

@@ -6,6 +6,11 @@
 
 Positions of every response restart after the prompt, on all three axes of M-RoPE. A group over the budget is split into
 sub-packs of its responses; because the loss is a plain sum over tokens, their gradients add up to the same.
+
+A model that shares no prefixes (`model.families`) is given a group's responses as rows, each after its own prompt:
+
+    rows      p0 p1 p2 a0 a1
+              p0 p1 p2 b0 ·              (padding comes last, where causal attention hides it from every token)
 """
 
 from collections.abc import Iterator, Sequence
@@ -13,7 +18,9 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
+from observe_r1.model.families import shares_prefix
 from observe_r1.model.forward import rope_positions
 from observe_r1.model.loading import VisionLanguageModel
 from observe_r1.model.packed_layout import PackedLayout
@@ -31,23 +38,27 @@ class Span:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Pack:
-    """One packed sequence of T tokens that predicts S response tokens."""
+    """One forward's B sequences of T tokens, B = 1 where prefixes are shared, that predict S response tokens."""
 
     spans: tuple[Span, ...]
     prompts: tuple[Prompt, ...]
+    """As they stand in the sequences: one a span, or one a row."""
     ids: Tensor
-    """(T,) int64."""
+    """(B, T) int64."""
     positions: Tensor
-    """(3, T) int64."""
-    layout: PackedLayout
+    """(3, B, T) int64."""
+    layout: PackedLayout | None
+    """None where prefixes are not shared."""
     predictors: Tensor
-    """(S,): the position in the sequence whose hidden state predicts each response token."""
+    """(S,): the place among the B · T tokens whose hidden state predicts each response token."""
     targets: Tensor
     """(S,): the response tokens, in the order of `spans`."""
 
 
-def plan_packs(groups: Sequence[Group], budget: int) -> list[tuple[Span, ...]]:
+def plan_packs(groups: Sequence[Group], budget: int, shared: bool) -> list[tuple[Span, ...]]:
     """Split groups into packs of at most `budget` tokens, in order; a pack holds at least one response.
+
+    With `shared` prefixes a pack holds several groups, otherwise one.
 
     Source of the idea: first-fit packing in arrival order, which keeps prompts of one minibatch together.
     """
@@ -55,8 +66,8 @@ def plan_packs(groups: Sequence[Group], budget: int) -> list[tuple[Span, ...]]:
     current: list[Span] = []
     used = 0
     for index, group in enumerate(groups):
-        for span, size in _spans_within(group, index, budget):
-            if current and used + size > budget:
+        for span, size in _spans_within(group, index, budget, shared):
+            if current and (used + size > budget or not shared):
                 packs.append(tuple(current))
                 current, used = [], 0
             current.append(span)
@@ -66,20 +77,29 @@ def plan_packs(groups: Sequence[Group], budget: int) -> list[tuple[Span, ...]]:
     return packs
 
 
-def _spans_within(group: Group, index: int, budget: int) -> Iterator[tuple[Span, int]]:
+def _spans_within(group: Group, index: int, budget: int, shared: bool) -> Iterator[tuple[Span, int]]:
     """Yield the group whole, or in runs of responses that fit the budget, each with its size in tokens."""
-    prompt = len(group.prompt.ids)
-    first, size = 0, prompt
-    for number, length in enumerate(group.lengths):
-        if number > first and size + length - 1 > budget:
-            yield Span(index, first, number), size
-            first, size = number, prompt
-        size += length - 1
-    yield Span(index, first, len(group.lengths)), size
+
+    def size(first: int, last: int) -> int:
+        inputs = [length - 1 for length in group.lengths[first:last]]
+        prompt = len(group.prompt.ids)
+        return prompt + sum(inputs) if shared else (prompt + max(inputs)) * len(inputs)
+
+    first, count = 0, len(group.lengths)
+    for last in range(1, count):
+        if size(first, last + 1) > budget:
+            yield Span(index, first, last), size(first, last)
+            first = last
+    yield Span(index, first, count), size(first, count)
 
 
 def build_pack(vlm: VisionLanguageModel, groups: Sequence[Group], spans: tuple[Span, ...]) -> Pack:
-    """Lay the responses of `spans` out as one sequence on the model's device."""
+    """Lay the responses of `spans` out on the model's device."""
+    return _one_sequence(vlm, groups, spans) if shares_prefix(vlm.model) else _rows(vlm, groups, spans)
+
+
+def _one_sequence(vlm: VisionLanguageModel, groups: Sequence[Group], spans: tuple[Span, ...]) -> Pack:
+    """Every prompt once, its responses after it."""
     ids: list[Tensor] = []
     positions: list[Tensor] = []
     predictors: list[Tensor] = []
@@ -106,11 +126,35 @@ def build_pack(vlm: VisionLanguageModel, groups: Sequence[Group], spans: tuple[S
     return Pack(
         spans=spans,
         prompts=prompts,
-        ids=torch.cat(ids).to(device),
-        positions=torch.cat(positions, dim=1).to(device),
+        ids=torch.cat(ids)[None].to(device),
+        positions=torch.cat(positions, dim=1)[:, None].to(device),
         layout=PackedLayout([len(p.ids) for p in prompts], responses, device),
         predictors=torch.cat(predictors).to(device),
         targets=torch.cat(targets).to(device),
+    )
+
+
+def _rows(vlm: VisionLanguageModel, groups: Sequence[Group], spans: tuple[Span, ...]) -> Pack:
+    """A response a row, each after a prompt of its own."""
+    (span,) = spans
+    prompt = groups[span.group].prompt
+    responses = [completion.ids for completion in groups[span.group].completions[span.first : span.last]]
+    # Padded with a token that is surely no image placeholder.
+    ids = pad_sequence([torch.cat([prompt.ids, r[:-1]]) for r in responses], True, vlm.stop_ids[0])
+    rows, width = ids.shape
+    prompt_positions = rope_positions(vlm.model, prompt)
+    following = (torch.arange(width - len(prompt.ids)) + int(prompt_positions.max()) + 1).expand(3, -1)
+    positions = torch.cat([prompt_positions, following], dim=1)[:, None].expand(-1, rows, -1)
+    first = len(prompt.ids) - 1
+    predictors = [torch.arange(len(r)) + row * width + first for row, r in enumerate(responses)]
+    return Pack(
+        spans=spans,
+        prompts=(prompt,) * rows,
+        ids=ids.to(vlm.device),
+        positions=positions.to(vlm.device),
+        layout=None,
+        predictors=torch.cat(predictors).to(vlm.device),
+        targets=torch.cat(responses).to(vlm.device),
     )
 
 

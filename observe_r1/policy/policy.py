@@ -11,6 +11,7 @@ from observe_r1.config import ObjectiveSettings, OptimizerSettings
 from observe_r1.errors import UserError
 from observe_r1.model.loading import VisionLanguageModel
 from observe_r1.objective import policy_loss_terms
+from observe_r1.policy.offload import MasterWeights
 from observe_r1.policy.packing import Pack, select
 from observe_r1.policy.scoring import GroupScorer
 from observe_r1.policy.token_logprobs import TokenScores
@@ -18,7 +19,7 @@ from observe_r1.records import Group, TrainingBatch
 
 
 class Policy:
-    """Local policy: one process, one device, float32 master weights, AdamW."""
+    """Local policy: one process, one device, float32 master weights, the optimizer that the settings name."""
 
     def __init__(
         self,
@@ -33,17 +34,12 @@ class Policy:
         self.objective = objective
         self.scorer = GroupScorer(vlm, optimizer, temperature=temperature, dtype=dtype)
         self.device = vlm.device
-        self.parameters = [p for p in vlm.model.parameters() if p.requires_grad]
+        self.weights = MasterWeights(vlm, dtype) if optimizer.offload else vlm.model
+        """The module whose parameters the optimizer steps and checkpoints hold."""
+        self.parameters = [p for p in self.weights.parameters() if p.requires_grad]
         if not self.parameters:
             raise UserError("model.freeze leaves no parameter to train")
-        self.optimizer = torch.optim.AdamW(
-            self.parameters,
-            lr=optimizer.lr,
-            betas=optimizer.betas,
-            eps=optimizer.eps,
-            weight_decay=optimizer.weight_decay,
-            fused=True,
-        )
+        self.optimizer = registry.load("optimizer", optimizer.kind)(self.parameters, optimizer)
 
     def logprobs(self, groups: Sequence[Group]) -> tuple[Tensor, ...]:
         """Return the log-probabilities of each group's response tokens: one (T,) tensor a group, on the CPU."""
@@ -59,21 +55,28 @@ class Policy:
         totals = UpdateTotals()
         if not active:
             return totals.metrics(grad_norm=0.0, lr=batch.learning_rate)
-        self.optimizer.zero_grad(set_to_none=True)
         groups = [batch.groups[i] for i in active]
-        for pack in self.scorer.packs(groups):
-            self._accumulate(pack, batch, active, groups, totals)
-        grad_norm = float(torch.nn.utils.clip_grad_norm_(self.parameters, self.settings.max_grad_norm))
-        if not torch.isfinite(torch.tensor([totals.loss, grad_norm])).all():
-            self.optimizer.zero_grad(set_to_none=True)
-            raise UserError(
-                f"the loss ({totals.loss}) or its gradient's norm ({grad_norm}) is not finite: "
-                "lower optimizer.lr, or compute in float32 (model.dtype)"
-            )
-        for group in self.optimizer.param_groups:
-            group["lr"] = batch.learning_rate
-        self.optimizer.step()
+        try:
+            for pack in self.scorer.packs(groups):
+                self._accumulate(pack, batch, active, groups, totals)
+            grad_norm = float(torch.nn.utils.clip_grad_norm_(self.parameters, self.settings.max_grad_norm))
+            if not torch.isfinite(torch.tensor([totals.loss, grad_norm])).all():
+                raise UserError(
+                    f"the loss ({totals.loss}) or its gradient's norm ({grad_norm}) is not finite: "
+                    "lower optimizer.lr, or compute in float32 (model.dtype)"
+                )
+            for group in self.optimizer.param_groups:
+                group["lr"] = batch.learning_rate
+            self.optimizer.step()
+        finally:
+            self.optimizer.zero_grad(set_to_none=True)  # sampling comes next and can use their memory
+        self.publish()
         return totals.metrics(grad_norm=grad_norm, lr=batch.learning_rate)
+
+    def publish(self) -> None:
+        """Let the model compute with the weights that the optimizer or a checkpoint has just written."""
+        if isinstance(self.weights, MasterWeights):
+            self.weights.publish()
 
     def _accumulate(
         self, pack: Pack, batch: TrainingBatch, active: list[int], groups: list[Group], totals: "UpdateTotals"

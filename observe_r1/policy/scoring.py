@@ -1,11 +1,14 @@
 """Log-probabilities of whole groups under one model: the policy's own, or a frozen reference's."""
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 
 import torch
 from torch import Tensor
 
 from observe_r1.config import OptimizerSettings
+from observe_r1.model.adapters import without_adapters
+from observe_r1.model.families import shares_prefix
 from observe_r1.model.loading import VisionLanguageModel
 from observe_r1.policy.packing import Pack, build_pack, plan_packs
 from observe_r1.policy.token_logprobs import TokenLogprobs, TokenScores
@@ -13,7 +16,11 @@ from observe_r1.records import Group
 
 
 class GroupScorer:
-    """Scores packs of groups with `vlm`'s current weights, under `temperature`, computing in `dtype`."""
+    """Scores packs of groups with `vlm`'s current weights, under `temperature`, computing in `dtype`.
+
+    With `adapters` off it scores with the weights under LoRA adapters, which never change: a reference model that
+    takes no memory of its own.
+    """
 
     def __init__(
         self,
@@ -22,15 +29,18 @@ class GroupScorer:
         *,
         temperature: float = 1.0,
         dtype: torch.dtype = torch.float32,
+        adapters: bool = True,
     ) -> None:
         self.vlm = vlm
+        self.adapters = adapters
         self.budget = settings.tokens_per_pack
         self.dtype = dtype
         self.module = TokenLogprobs(vlm, temperature, settings.head_chunk)
 
     def packs(self, groups: Sequence[Group]) -> list[Pack]:
         """Pack `groups` into sequences within the token budget; see `plan_packs`."""
-        return [build_pack(self.vlm, groups, spans) for spans in plan_packs(groups, self.budget)]
+        planned = plan_packs(groups, self.budget, shares_prefix(self.vlm.model))
+        return [build_pack(self.vlm, groups, spans) for spans in planned]
 
     def score(self, pack: Pack) -> TokenScores:
         """Score one pack, with gradient where the caller wants one."""
@@ -41,8 +51,9 @@ class GroupScorer:
     def logprobs(self, groups: Sequence[Group]) -> tuple[Tensor, ...]:
         """Return the log-probabilities of each group's response tokens: one (T,) tensor a group, on the CPU."""
         parts: list[list[Tensor]] = [[] for _ in groups]
-        for pack in self.packs(groups):
-            sizes = [sum(groups[s.group].lengths[s.first : s.last]) for s in pack.spans]
-            for span, part in zip(pack.spans, self.score(pack).logprobs.cpu().split(sizes), strict=True):
-                parts[span.group].append(part)
+        with nullcontext() if self.adapters else without_adapters(self.vlm.model):
+            for pack in self.packs(groups):
+                sizes = [sum(groups[s.group].lengths[s.first : s.last]) for s in pack.spans]
+                for span, part in zip(pack.spans, self.score(pack).logprobs.cpu().split(sizes), strict=True):
+                    parts[span.group].append(part)
         return tuple(torch.cat(part) for part in parts)

@@ -38,10 +38,8 @@ class TokenLogprobs(nn.Module):
     def forward(self, pack: Pack) -> TokenScores:
         """Score the response tokens of `pack` under the distribution that is sampled from: logits over temperature,
         placeholder tokens excluded."""
-        images = encode_images(self.model, pack.prompts)
-        hidden = hidden_states(self.model, pack.ids[None], pack.positions[:, None], layout=pack.layout, images=images)[
-            0
-        ]
+        images = encode_images(self.vlm, pack.prompts)
+        hidden = hidden_states(self.model, pack.ids, pack.positions, images=images, layout=pack.layout).flatten(0, 1)
         logprobs, entropies = [], []
         chunks = pack.predictors.split(self.chunk), pack.targets.split(self.chunk)
         for predictors, targets in zip(*chunks, strict=True):

@@ -10,10 +10,11 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from observe_r1.model.forward import encode_images, hidden_states, rope_positions
+from observe_r1.config import QuestionSettings, SamplerSettings
+from observe_r1.model.forward import rope_positions
 from observe_r1.model.loading import VisionLanguageModel
 from observe_r1.records import Completion, Prompt, Sampling
-from observe_r1.rollout.decode_layout import DecodeLayout, PrefillLayout
+from observe_r1.rollout.caches import response_cache
 from observe_r1.rollout.engine import OnGroup
 from observe_r1.rollout.sampling import next_tokens, response_uniforms
 
@@ -41,14 +42,26 @@ class EmbeddedEngine:
         self.dtype = dtype
         self.version = 0
 
+    @classmethod
+    def from_settings(
+        cls, vlm: VisionLanguageModel, rollout: SamplerSettings, data: QuestionSettings, dtype: torch.dtype
+    ) -> "EmbeddedEngine":
+        """Return the engine that decodes `rollout.max_rows` responses at once."""
+        return cls(vlm, max_rows=rollout.max_rows, dtype=dtype)
+
     @torch.no_grad()
     def generate(
         self, prompts: Sequence[Prompt], sampling: Sampling, on_group: OnGroup | None = None
     ) -> list[list[Completion]]:
         """Return `sampling.n` completions a prompt; see `Engine.generate`."""
         enabled = self.dtype != torch.float32
-        with torch.autocast(self.vlm.device.type, dtype=self.dtype if enabled else None, enabled=enabled):
-            return _Batch(self, prompts, sampling, on_group).run()
+        training = self.vlm.model.training
+        self.vlm.model.eval()  # in training mode, layers under gradient checkpointing drop transformers' own cache
+        try:
+            with torch.autocast(self.vlm.device.type, dtype=self.dtype if enabled else None, enabled=enabled):
+                return _Batch(self, prompts, sampling, on_group).run()
+        finally:
+            self.vlm.model.train(training)
 
 
 class _Batch:
@@ -65,7 +78,7 @@ class _Batch:
         self.on_group = on_group
         self.waiting = deque(range(len(prompts)))
         self.done: list[dict[int, Completion]] = [{} for _ in prompts]
-        self.cache = DecodeLayout()
+        self.cache = response_cache(engine.vlm)
         self.rows: list[_Row] = []
         self.uniforms = torch.empty(0, sampling.max_new_tokens, dtype=torch.float64)
         self.positions = torch.empty(0, dtype=torch.long, device=self.vlm.device)
@@ -73,15 +86,19 @@ class _Batch:
     def run(self) -> list[list[Completion]]:
         """Decode until every response has ended."""
         while self.waiting or self.rows:
-            while self.waiting and (not self.rows or len(self.rows) + self.sampling.n <= self.max_rows):
+            while self.waiting and self._has_room():
                 self._admit()
             if self.rows:
                 self._step()
         return [[group[number] for number in sorted(group)] for group in self.done]
 
-    def _admit(self) -> None:
-        """Prefill as many waiting prompts as there is room for and draw each response's first token."""
-        room = max(1, (self.max_rows - len(self.rows)) // self.sampling.n)
+    def _has_room(self) -> bool:
+        """Whether one more prompt fits beside what is being decoded; an empty batch takes any."""
+        return not self.rows or (self.cache.takes_more and len(self.rows) + self.sampling.n <= self.max_rows)
+
+    def _choose(self) -> list[int]:
+        """Take as many waiting prompts as there is room for."""
+        room = max(1, (self.max_rows - len(self.rows)) // self.sampling.n) if self.cache.takes_more else 1
         chosen = [self.waiting.popleft()]
         tokens = len(self.prompts[chosen[0]].ids)
         while self.waiting and len(chosen) < room:
@@ -89,12 +106,18 @@ class _Batch:
             if tokens > _PREFILL_TOKENS:
                 break
             chosen.append(self.waiting.popleft())
+        return chosen
 
-        hidden, prefill, following = self._prefill([self.prompts[i] for i in chosen])
-        count = self.sampling.n
+    def _admit(self) -> None:
+        """Prefill waiting prompts and draw each response's first token."""
+        chosen, count = self._choose(), self.sampling.n
+        prompts = [self.prompts[i] for i in chosen]
+        positions = [rope_positions(self.vlm.model, prompt) for prompt in prompts]
+        hidden = self.cache.admit(prompts, positions, count)
+        following = torch.tensor([int(p.max()) + 1 for p in positions], device=self.vlm.device)
+
         newcomers = [_Row(prompt, number) for prompt in chosen for number in range(count)]
         uniforms = [response_uniforms(self.sampling, self.prompts[r.prompt].stream, r.number) for r in newcomers]
-        self.cache.admit(prefill, count)
         self.rows += newcomers
         self.uniforms = torch.cat([self.uniforms, torch.stack(uniforms)])
         self.positions = torch.cat([self.positions, following.repeat_interleave(count)])
@@ -102,30 +125,12 @@ class _Batch:
         self._draw(logits, first=len(self.rows) - len(newcomers))
         self._leave()
 
-    def _prefill(self, prompts: list[Prompt]) -> tuple[Tensor, PrefillLayout, Tensor]:
-        """Return the last hidden state (N, hidden) of each prompt, its cache and the position that follows it (N,)."""
-        model, device = self.vlm.model, self.vlm.device
-        layout = PrefillLayout([len(p.ids) for p in prompts], device)
-        positions = [rope_positions(model, p) for p in prompts]
-        hidden = hidden_states(
-            model,
-            torch.cat([p.ids for p in prompts])[None].to(device),
-            torch.cat(positions, dim=1)[:, None].to(device),
-            layout=layout,
-            images=encode_images(model, prompts),
-        )
-        last = torch.tensor(layout.prompts, device=device).cumsum(0) - 1
-        following = torch.tensor([int(p.max()) + 1 for p in positions], device=device)
-        return hidden[0, last], layout, following
-
     def _step(self) -> None:
         """One forward over all rows, one token each."""
-        ids = torch.tensor([[row.ids[-1]] for row in self.rows], device=self.vlm.device)
-        self.cache.grow()
-        hidden = hidden_states(self.vlm.model, ids, self.positions.expand(3, -1)[:, :, None], layout=self.cache)
-        self.cache.advance()
+        ids = torch.tensor([row.ids[-1] for row in self.rows], device=self.vlm.device)
+        hidden = self.cache.step(ids, self.positions)
         self.positions = self.positions + 1
-        self._draw(self.vlm.model.lm_head(hidden[:, 0]), first=0)
+        self._draw(self.vlm.model.lm_head(hidden), first=0)
         self._leave()
 
     def _draw(self, logits: Tensor, first: int) -> None:

@@ -1,7 +1,9 @@
 """What every sampler offers, local or remote."""
 
-from collections.abc import Callable, Sequence
-from typing import Protocol
+from collections.abc import Callable, Mapping, Sequence
+from typing import Protocol, runtime_checkable
+
+from torch import Tensor
 
 from observe_r1.records import Completion, Prompt, Sampling
 
@@ -22,4 +24,17 @@ class Engine(Protocol):
         `on_group(index, completions)` is called as soon as a prompt's last response ends, so that scoring can start
         while others are still sampled.
         """
+        ...
+
+
+@runtime_checkable
+class CopyingEngine(Engine, Protocol):
+    """An engine with weights of its own, which are copied from those of the policy."""
+
+    def load_weights(self, weights: Mapping[str, Tensor]) -> None:
+        """Take over `weights`, by their names in an ordinary checkpoint, and wake up."""
+        ...
+
+    def sleep(self) -> None:
+        """Free what is not needed until the next `load_weights`."""
         ...

@@ -1,7 +1,7 @@
 """Checkpoints: everything a killed run needs to go on as if nothing had happened.
 
     checkpoints/step-000020/
-        weights/        weights and optimizer state in torch's distributed checkpoint format, as sharded runs read it
+        weights/        trained weights and optimizer state in torch's distributed format, as sharded runs read it
         state.json      step, position in the data, leftover groups without their tensors
         leftovers.safetensors
 
@@ -23,14 +23,15 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.distributed.checkpoint.api import CheckpointException
-from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_dict
+from torch.distributed.checkpoint.default_planner import DefaultLoadPlanner
+from torch.distributed.checkpoint.state_dict import get_optimizer_state_dict, set_optimizer_state_dict
 
 from observe_r1.errors import UserError
 from observe_r1.files import replacing
 from observe_r1.policy.policy import Policy
-from observe_r1.training.run_folder import step_of
+from observe_r1.training.step_files import step_of
 
-FORMAT = 1
+FORMAT = 2
 """Raised when a checkpoint of before can no longer be read."""
 
 _BROKEN = (
@@ -41,20 +42,23 @@ _BROKEN = (
 
 
 class Checkpoints:
-    """The newest `keep` checkpoints of a run, in the run folder's `checkpoints/`."""
+    """The newest `keep` checkpoints of a run and its best, in the run folder's `checkpoints/`."""
 
     def __init__(self, folder: Path, keep: int) -> None:
         self.folder = folder
         self.keep = keep
 
-    def save(self, step: int, policy: Policy, state: dict[str, Any], tensors: dict[str, Tensor]) -> Path:
-        """Write the checkpoint of `step`, then remove all but the newest `keep`; return its folder.
+    def save(
+        self, step: int, policy: Policy, state: dict[str, Any], tensors: dict[str, Tensor], best: int | None = None
+    ) -> Path:
+        """Write the checkpoint of `step`, then remove all but the newest `keep` and the best; return its folder.
 
         Args:
             step: steps done, counted from 1.
             policy: whose weights and optimizer state are saved.
             state: what else is needed, as JSON values.
             tensors: what of it are tensors.
+            best: step of the best checkpoint, which stays; None where there is none.
 
         Errors: `UserError` where it cannot be written, a full disk for one; the checkpoints before are as they were.
         """
@@ -69,7 +73,8 @@ class Checkpoints:
             reason = "the disk may be full" if isinstance(error, CheckpointException) else str(error).splitlines()[0]
             raise UserError(f"cannot write checkpoint {str(path)!r}: {reason}") from error
         for old in self._newest_first()[self.keep :]:
-            shutil.rmtree(old)
+            if step_of(old) != best:
+                shutil.rmtree(old)
         return path
 
     def load_newest(
@@ -95,6 +100,8 @@ class Checkpoints:
         state = json.loads((path / "state.json").read_text(encoding="ascii"))
         if state["format"] > FORMAT:
             raise UserError(f"checkpoint {path} was written by a newer version of observe-r1: update it")
+        if state["format"] < FORMAT:
+            raise UserError(f"checkpoint {path} was written by an older version of observe-r1: go on with that one")
         tensors = load_file(path / "leftovers.safetensors")
         both = _weights(policy)
         saved = _metadata(path / "weights")
@@ -102,9 +109,11 @@ class Checkpoints:
             if getattr(saved.get(f"model.{name}"), "size", None) != weight.shape:
                 raise UserError(f"checkpoint {path} is of another model: {name} is {tuple(weight.shape)} here")
         with _alone():
-            dcp.load(both, checkpoint_id=path / "weights", no_dist=True)
-        model = policy.scorer.vlm.model
-        set_state_dict(model, policy.optimizer, model_state_dict=both["model"], optim_state_dict=both["optimizer"])
+            # A parameter that never had a gradient has no optimizer state yet.
+            planner = DefaultLoadPlanner(allow_partial_load=True)
+            dcp.load(both, checkpoint_id=path / "weights", planner=planner, no_dist=True)
+        set_optimizer_state_dict(policy.weights, policy.optimizer, optim_state_dict=both["optimizer"])
+        policy.publish()
         return state, tensors
 
     def _newest_first(self) -> list[Path]:
@@ -112,14 +121,14 @@ class Checkpoints:
 
 
 def _weights(policy: Policy) -> dict[str, Any]:
-    """Return references to weights and optimizer state, which saving reads and loading fills."""
-    fresh = not policy.optimizer.state
-    weights, optimizer = get_state_dict(policy.scorer.vlm.model, policy.optimizer)
-    if fresh:
+    """Return references to trained weights and optimizer state, which saving reads and loading fills."""
+    if not policy.optimizer.state:
+        get_optimizer_state_dict(policy.weights, policy.optimizer)
         # torch fills an empty optimizer state by a step at rate 0; Adam's bias correction would count it ever after.
         for state in policy.optimizer.state.values():
-            state["step"].zero_()
-    return {"model": weights, "optimizer": optimizer}
+            state["step"] *= 0
+    trained = {name: p.detach() for name, p in policy.weights.named_parameters() if p.requires_grad}
+    return {"model": trained, "optimizer": get_optimizer_state_dict(policy.weights, policy.optimizer)}
 
 
 def _metadata(weights: Path) -> dict[str, Any]:

@@ -5,9 +5,9 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol
 
 from observe_r1.config import ObjectiveSettings, RunSettings
+from observe_r1.errors import UserError
 from observe_r1.records import Group, TrainingBatch
 from observe_r1.training.batches import Batcher
-from observe_r1.training.interrupt import StopRequest
 from observe_r1.training.sampler import GroupSampler
 from observe_r1.training.signal import signal_of
 from observe_r1.training.weight_sync import WeightSync
@@ -21,38 +21,42 @@ class Policy(Protocol):
         ...
 
 
-OnStep = Callable[[int, dict[str, float], Sequence[dict[str, Any]]], None]
-
-
 def train(
     policy: Policy,
     sampler: GroupSampler,
     batcher: Batcher,
     sync: WeightSync,
     length: "RunLength",
-    on_step: OnStep,
-    stop: StopRequest,
+    on_rollouts: Callable[[int, Iterator[dict[str, Any]]], object],
+    on_step: Callable[[int, dict[str, float]], None],
+    stopped: Callable[[], bool],
     step: int = 0,
 ) -> None:
-    """Run to the end, or until `stop` is requested, from `step` steps that are done already.
+    """Run to the end, or until `stopped` says yes, from `step` steps that are done already and published.
 
     The parts may be local objects or stand for many processes; the loop does not know.
-    `on_step(step, metrics, rollouts)` is called after each step, with one row a sampled response.
+    `on_rollouts(step, rows)` is called with one row a sampled response, then `on_step(step, metrics)`, after each step;
+    the former also where sampling fails with a `UserError`, because the responses so far show why.
     """
-    sync.publish(step)
-    while not stop.requested and not length.reached(step, sampler):
+    while not stopped() and not length.reached(step, sampler):
         started, before = time.perf_counter(), length.progress(step, sampler)
-        groups = sampler.next_groups()
         step += 1
+        try:
+            groups = sampler.next_groups()
+        except UserError:
+            if sampler.sampled:
+                on_rollouts(step, rollout_rows(sampler.sampled, sampler.objective))
+            raise
+        sync.rest()
         progress = before, length.progress(step, sampler)
         updating = time.perf_counter()
         updates = [policy.update(batch) for batch in batcher.batches(groups, progress)]
         updating = time.perf_counter() - updating
         sync.publish(step)
-        rows = list(rollout_rows(sampler.sampled, sampler.objective))
+        on_rollouts(step, rollout_rows(sampler.sampled, sampler.objective))
         metrics = sampler.metrics | batcher.metrics | update_metrics(updates, updating)
         metrics |= {"progress": progress[1], "time/step": time.perf_counter() - started}
-        on_step(step, metrics, rows)
+        on_step(step, metrics)
 
 
 class RunLength:

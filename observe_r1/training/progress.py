@@ -26,6 +26,7 @@ _RESULTS = (
     _Shown("sft/loss", "loss", "{:.4f}", trend=True),
     _Shown("reward/mean", "reward", "{:.3f}", trend=True),
     _Shown("reward/accuracy", "accuracy", "{:.1%}", trend=True),
+    _Shown("evaluation/accuracy", "held-out", "{:.1%}", trend=True),
     _Shown("response/well_formed", "well formed", "{:.1%}"),
     _Shown("rollout/groups_used", "groups used", "{:.1%}"),
     _Shown("response/length", "length", "{:.0f} tokens"),
@@ -54,6 +55,7 @@ class Progress:
         self.console = console or Console(stderr=True)
         self._step = 0
         self._metrics: dict[str, float] = {}
+        self._evaluating = ""
         self._history: dict[str, list[float]] = {shown.metric: [] for shown in _RESULTS if shown.trend}
         self._started = self._printed_at = monotonic()
         self._printed_step = 0
@@ -76,15 +78,23 @@ class Progress:
             self._print_line()
 
     def update(self, step: int, metrics: dict[str, float]) -> None:
-        """Show the metrics of `step`, counted from 1; `progress` among them is the share of the run done."""
-        self._step, self._metrics = step, metrics
+        """Show the metrics of `step`, 0 for the starting model's; `progress` among them is the share of the run done.
+
+        The figures of an evaluation stay until the next one.
+        """
+        held_out = {name: value for name, value in self._metrics.items() if name.startswith("evaluation/")}
+        self._step, self._metrics, self._evaluating = step, held_out | metrics, ""
         for metric, values in self._history.items():
             if metric in metrics:
                 values.append(metrics[metric])
         if not self._live and (
-            step == 1 or monotonic() - self._printed_at >= _SECONDS_BETWEEN_LINES or step == self.steps
+            step <= 1 or monotonic() - self._printed_at >= _SECONDS_BETWEEN_LINES or step == self.steps
         ):
             self._print_line()
+
+    def evaluating(self, done: int, questions: int) -> None:
+        """Show how far an evaluation has come, until the next `update`; a log has its result alone."""
+        self._evaluating = f"evaluating {done:,}/{questions:,}"
 
     def note(self, text: str) -> None:
         """Print a line of its own, above the panel; control characters in it are made harmless."""
@@ -104,7 +114,10 @@ class Progress:
         outer = Table.grid(expand=True)
         outer.add_row(head)
         outer.add_row(body)
-        return Panel(outer, title=self.label, title_align="left", border_style="dim")
+        subtitle = self._evaluating or None
+        return Panel(
+            outer, title=self.label, title_align="left", subtitle=subtitle, subtitle_align="left", border_style="dim"
+        )
 
     @property
     def _done(self) -> float:

@@ -3,7 +3,7 @@
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any
+from typing import Any, NamedTuple
 
 from observe_r1.data.order import Order
 from observe_r1.errors import UserError
@@ -13,12 +13,20 @@ from observe_r1.records import Example, Prompt
 Encode = Callable[[Example, int], Prompt]
 
 
+class Drawn(NamedTuple):
+    """An example and its prompt, with the row of the dataset that it is."""
+
+    row: int
+    example: Example
+    prompt: Prompt
+
+
 class PromptStream:
     """Draws examples and encodes them ahead; prompts over the limit are dropped, named and counted.
 
     Args:
         examples: the dataset.
-        order: of its rows; advanced one row a draw.
+        order: of its rows; advanced one row a draw, `ahead` draws before they are handed out.
         encode: `(example, draw number) → Prompt`.
         note: called with one line for each dropped prompt.
         limit: prompts to draw in all; None for no end.
@@ -42,10 +50,7 @@ class PromptStream:
         self.ahead = ahead
         self.drawn = 0
         self.dropped = 0
-        self._submitted = 0
-        self._queue: deque[Future[tuple[Example, Prompt]]] = deque()
-        self._state = order.state_dict()
-        self._states: deque[dict[str, Any]] = deque()
+        self._queue: deque[tuple[int, Future[tuple[Example, Prompt]]]] = deque()
         self._threads = ThreadPoolExecutor(1, thread_name_prefix="encode")
 
     @property
@@ -53,20 +58,19 @@ class PromptStream:
         """Whether `limit` prompts have been drawn."""
         return self.limit is not None and self.drawn >= self.limit
 
-    def take(self, count: int) -> list[tuple[Example, Prompt]]:
+    def take(self, count: int) -> list[Drawn]:
         """Return the next `count` prompts, fewer at the stream's end.
 
         Errors: `UserError` where a whole pass over the data, or the whole run, held no prompt within the limit.
         """
-        taken: list[tuple[Example, Prompt]] = []
+        taken: list[Drawn] = []
         barren = 0
         while len(taken) < count and not self.exhausted:
             self._fill(count - len(taken) + self.ahead)
-            future = self._queue.popleft()
-            self._state = self._states.popleft()
+            row, future = self._queue.popleft()
             self.drawn += 1
             try:
-                taken.append(future.result())
+                taken.append(Drawn(row, *future.result()))
                 barren = 0
             except PromptTooLongError as error:
                 self.dropped += 1
@@ -77,16 +81,17 @@ class PromptStream:
         return taken
 
     def state_dict(self) -> dict[str, Any]:
-        """Return where the stream stands: as of the last prompt handed out, whatever was encoded ahead."""
-        return {"drawn": self.drawn, "dropped": self.dropped, "order": self._state}
+        """Return where the stream stands, as JSON values: the order, and the rows drawn from it but not handed out."""
+        ahead = [row for row, _ in self._queue]
+        return {"drawn": self.drawn, "dropped": self.dropped, "ahead": ahead, "order": self.order.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on after the last prompt that was handed out when `state` was taken."""
         self._drop_ahead()
         self.drawn, self.dropped = state["drawn"], state["dropped"]
-        self._submitted = self.drawn
-        self._state = state["order"]
-        self.order.load_state_dict(self._state)
+        self.order.load_state_dict(state["order"])
+        for row in state["ahead"]:
+            self._submit(row)
 
     def close(self) -> None:
         """Stop encoding."""
@@ -94,18 +99,18 @@ class PromptStream:
         self._threads.shutdown()
 
     def _drop_ahead(self) -> None:
-        for future in self._queue:
+        for _, future in self._queue:
             future.cancel()
         self._queue.clear()
-        self._states.clear()
 
     def _fill(self, wanted: int) -> None:
-        while len(self._queue) < wanted and (self.limit is None or self._submitted < self.limit):
-            index, number = self.order.next(), self._submitted
-            self._states.append(self.order.state_dict())
-            self._queue.append(self._threads.submit(self._encode, index, number))
-            self._submitted += 1
+        while len(self._queue) < wanted and (self.limit is None or self.drawn + len(self._queue) < self.limit):
+            self._submit(self.order.next())
 
-    def _encode(self, index: int, number: int) -> tuple[Example, Prompt]:
-        example = self.examples[index]
+    def _submit(self, row: int) -> None:
+        number = self.drawn + len(self._queue)
+        self._queue.append((row, self._threads.submit(self._encode, row, number)))
+
+    def _encode(self, row: int, number: int) -> tuple[Example, Prompt]:
+        example = self.examples[row]
         return example, self.encode(example, number)

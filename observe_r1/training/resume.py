@@ -37,8 +37,8 @@ class RunState:
         self.position = position
         self.encode = encode
 
-    def save(self, step: int) -> Path:
-        """Write a checkpoint after `step` steps; see `Checkpoints.save`."""
+    def save(self, step: int, record: dict[str, Any], best: int | None) -> Path:
+        """Write a checkpoint after `step` steps, with `record` as JSON values; see `Checkpoints.save`."""
         position = self.position.state_dict()
         tensors: dict[str, Tensor] = {}
         if isinstance(self.position, GroupSampler):
@@ -46,14 +46,14 @@ class RunState:
         tensors[_RANDOM] = torch.get_rng_state()
         if torch.cuda.is_available():
             tensors[_RANDOM_CUDA] = torch.cuda.get_rng_state()
-        return self.checkpoints.save(step, self.policy, {"position": position}, tensors)
+        return self.checkpoints.save(step, self.policy, {"position": position, "record": record}, tensors, best)
 
-    def restore(self, note: Callable[[str], None]) -> int:
-        """Load the newest whole checkpoint and return its step; 0 where there is none."""
+    def restore(self, note: Callable[[str], None]) -> tuple[int, dict[str, Any]] | None:
+        """Load the newest whole checkpoint and return its step and `record`; None where there is none."""
         loaded = self.checkpoints.load_newest(self.policy, note)
         if loaded is None:
             note(f"no checkpoint in {self.checkpoints.folder}: starting anew")
-            return 0
+            return None
         state, tensors = loaded
         position = state["position"]
         if isinstance(self.position, GroupSampler):
@@ -62,4 +62,4 @@ class RunState:
         torch.set_rng_state(tensors[_RANDOM])
         if _RANDOM_CUDA in tensors and torch.cuda.is_available():
             torch.cuda.set_rng_state(tensors[_RANDOM_CUDA])
-        return int(state["step"])
+        return int(state["step"]), state["record"]

@@ -3,14 +3,14 @@
 config.yaml     every setting, enough to repeat the run
 metrics.jsonl   one JSON object a step (`sinks`)
 rollouts/       every sampled response, one JSON Lines file a step
-checkpoints/    the newest of them, one folder each (`checkpoints`)
+evaluations/    every response to a held-out question, one JSON Lines file an evaluation
+checkpoints/    the newest of them and the best, one folder each (`checkpoints`)
+best/           the weights of the best evaluation as an ordinary Hugging Face checkpoint
+best.json       which evaluation that was: its step, and by which accuracy
 model/          the final weights as an ordinary Hugging Face checkpoint
 """
 
-import fcntl
 import json
-import math
-import os
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
@@ -19,15 +19,16 @@ from typing import Any, Self
 
 import yaml
 
-from observe_r1 import __version__
 from observe_r1.config import Section
+from observe_r1.config.recorded import dump_settings, flat
 from observe_r1.errors import UserError
-from observe_r1.files import write_atomic
+from observe_r1.files import LOCK, json_line, lock_folder, unlock_folder, write_atomic
+from observe_r1.training.step_files import cut_lines, cut_rows, step_of, write_rows
 
-_LOCK = ".lock"
 _MAY_CHANGE = frozenset(
     {"run.output", "run.resume", "run.steps", "run.prompts", "run.epochs", "run.save_every", "run.keep"}
-    | {"run.threads", "run.tensorboard", "run.wandb", "rewards.workers", "model.path"}
+    | {"run.threads", "run.tensorboard", "run.wandb", "model.path", "model.feature_cache", "data.image_cache"}
+    | {"rewards.workers", "rewards.call_timeout", "rewards.retries", "evaluation.patience"}
 )
 """Settings that a resumed run may have otherwise; the checkpoint says whether the model is the same."""
 
@@ -46,12 +47,14 @@ class RunFolder:
     def __init__(self, output: str | Path, settings: Section, resume: bool = False) -> None:
         self.path = Path(output)
         self.rollouts = self.path / "rollouts"
+        self.evaluations = self.path / "evaluations"
         self.checkpoints = self.path / "checkpoints"
+        self.best = self.path / "best"
         self.model = self.path / "model"
         self.metrics = self.path / "metrics.jsonl"
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            self._lock = _lock(self.path)
+            self._lock = lock_folder(self.path)
             config = self.path / "config.yaml"
             if resume and config.is_file():
                 self._compare(config, settings)
@@ -65,23 +68,41 @@ class RunFolder:
 
     def write_rollouts(self, step: int, rows: Iterable[dict[str, Any]]) -> Path:
         """Write the responses of one step, one JSON object each, and return the file's path."""
-        path = self.rollouts / f"step-{step:06d}.jsonl"
-        write_atomic(path, "".join(json_line(row) for row in rows))
-        return path
+        return write_rows(self.rollouts, step, rows)
 
-    def cut_back(self, step: int) -> None:
-        """Go on after `step`: remove what an earlier run wrote later, and what it had not finished."""
+    def write_evaluation(self, step: int, rows: Iterable[dict[str, Any]]) -> Path:
+        """Write the held-out responses after `step` steps, one JSON object each, and return the file's path."""
+        self.evaluations.mkdir(exist_ok=True)
+        return write_rows(self.evaluations, step, rows)
+
+    def write_best(self, step: int, by: str, accuracy: float) -> None:
+        """Write down which evaluation `best/` belongs to, once it is there."""
+        write_atomic(self.best.with_suffix(".json"), json_line({"step": step, "by": by, "accuracy": accuracy}))
+
+    def best_step(self) -> int | None:
+        """Return the step that `best/` belongs to; None where there is none."""
+        record = self.best.with_suffix(".json")
+        return int(json.loads(record.read_text("ascii"))["step"]) if record.is_file() else None
+
+    def cut_back(self, step: int, measured: int) -> None:
+        """Go on after `step`: remove what an earlier run wrote later, and what it had not finished.
+
+        `measured` is the last step whose metrics and evaluation stay: `step`, or the one before where they are made
+        again.
+        """
         write_atomic(self.path / "config.yaml", dump_settings(self._settings))
         if self.metrics.is_file():
-            lines = self.metrics.read_text(encoding="ascii", errors="replace").splitlines()
-            write_atomic(self.metrics, "".join(line + "\n" for line in lines if _step_in(line) <= step))
-        for path in self.rollouts.glob("step-*"):
-            if path.suffix != ".jsonl" or step_of(path) > step:
-                path.unlink()
+            cut_lines(self.metrics, measured)
+        cut_rows(self.rollouts, step)
+        cut_rows(self.evaluations, measured)
         # A checkpoint after `step` was damaged, or it would have been resumed from.
         damaged = [path for path in self.checkpoints.glob("step-*") if step_of(path) > step]
-        for folder in (*damaged, *self.path.glob(".model-*"), *self.checkpoints.glob(".step-*")):
+        unfinished = [*self.path.glob(".*-*"), *self.checkpoints.glob(".*-*")]
+        for folder in (*damaged, *unfinished):
             shutil.rmtree(folder)
+        if (self.best_step() or 0) > step:
+            self.best.with_suffix(".json").unlink()
+            shutil.rmtree(self.best)
 
     def __enter__(self) -> Self:
         return self
@@ -94,7 +115,7 @@ class RunFolder:
         self._unlock()
 
     def _refuse_old_files(self) -> None:
-        if any(entry.name != _LOCK for entry in self.path.iterdir()):
+        if any(entry.name != LOCK for entry in self.path.iterdir()):
             self._unlock()
             resume = "add --run.resume to go on with the run in it, " if (self.path / "config.yaml").is_file() else ""
             raise UserError(
@@ -103,11 +124,11 @@ class RunFolder:
 
     def _compare(self, config: Path, settings: Section) -> None:
         try:
-            old = _flat(yaml.safe_load(config.read_text("utf-8")))
+            old = flat(yaml.safe_load(config.read_text("utf-8")))
         except (yaml.YAMLError, UnicodeDecodeError, AttributeError) as error:
             self._unlock()
             raise UserError(f"run.resume: {config} is not as the run wrote it; put it back or start anew") from error
-        new = _flat(settings.model_dump(mode="json"))
+        new = flat(settings.model_dump(mode="json"))
         # Where there is a KL term its reference is loaded from model.path, which then matters to the end.
         may_change = _MAY_CHANGE - ({"model.path"} if new.get("objective.kl_coef") else set())
         for name in sorted(old.keys() | new.keys()):
@@ -119,8 +140,7 @@ class RunFolder:
                 )
 
     def _unlock(self) -> None:
-        (self.path / _LOCK).unlink(missing_ok=True)
-        os.close(self._lock)
+        unlock_folder(self.path, self._lock)
 
     def _holds_results(self) -> bool:
         files = (self.metrics.is_file() and self.metrics.stat().st_size) or self.model.exists()
@@ -131,62 +151,5 @@ class RunFolder:
         for entry in self.path.iterdir():
             if entry.is_dir():
                 shutil.rmtree(entry)
-            elif entry.name != _LOCK:
+            elif entry.name != LOCK:
                 entry.unlink()
-
-
-def dump_settings(settings: Section) -> str:
-    """Return every setting as YAML that can be given as a recipe."""
-    values = settings.model_dump(mode="json")
-    head = f"# observe-r1 {__version__}: every setting of this run; give this file as a recipe to repeat it.\n"
-    return head + yaml.safe_dump(values, sort_keys=False)
-
-
-def json_line(row: dict[str, Any]) -> str:
-    r"""Return `row` as one line of strict JSON in ASCII; NaN and infinities become null.
-
-    Responses may hold anything, lone surrogates and control characters too: they are written as `\u` escapes.
-    """
-    return json.dumps(_finite(row), allow_nan=False) + "\n"
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def step_of(path: Path) -> int:
-    """Return the step in the name of a checkpoint or a rollout file."""
-    return int(path.stem.removeprefix("step-"))
-
-
-def _step_in(line: str) -> float:
-    """Return the step of a line of metrics; infinity for one that a killed run left half-written."""
-    try:
-        return float(json.loads(line)["step"])
-    except json.JSONDecodeError:
-        return math.inf
-
-
-def _flat(values: dict[str, Any]) -> dict[str, Any]:
-    return {f"{section}.{name}": value for section, part in values.items() for name, value in part.items()}
-
-
-def _lock(folder: Path) -> int:
-    """Take the folder's lock, which the system gives back when the process ends, however it ends.
-
-    A POSIX lock, because child processes do not inherit it: workers that outlive a killed run hold nothing.
-    """
-    descriptor = os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT, 0o644)
-    try:
-        fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except (BlockingIOError, PermissionError) as error:
-        owner = os.read(descriptor, 32).decode()
-        os.close(descriptor)
-        raise UserError(f"run.output = {str(folder)!r}: process {owner} is writing there; give another one") from error
-    os.ftruncate(descriptor, 0)
-    os.write(descriptor, str(os.getpid()).encode())
-    return descriptor

@@ -8,10 +8,10 @@ import torch
 
 from observe_r1.config import ObjectiveSettings, RolloutSettings
 from observe_r1.errors import UserError
-from observe_r1.records import Completion, Example, Group, Prompt, Sampling
+from observe_r1.records import Completion, Group, Sampling
 from observe_r1.rewards import PendingScores, Scorer
 from observe_r1.rollout.engine import Engine
-from observe_r1.training.prompts import PromptStream
+from observe_r1.training.prompts import Drawn, PromptStream
 from observe_r1.training.signal import signal_of
 
 
@@ -113,16 +113,19 @@ class GroupSampler:
 
         def score(index: int, completions: list[Completion]) -> None:
             begun = time.perf_counter()
-            pending[index] = self.scorer.submit([c.text for c in completions], drawn[index][0].answer)
+            example, prompt = drawn[index].example, drawn[index].prompt
+            pending[index] = self.scorer.submit([c.text for c in completions], example, prompt.text)
             clock.scoring += time.perf_counter() - begun
 
         started, scoring = time.perf_counter(), clock.scoring
-        completions = self.engine.generate([prompt for _, prompt in drawn], self.sampling, on_group=score)
+        completions = self.engine.generate([each.prompt for each in drawn], self.sampling, on_group=score)
         clock.sampling += time.perf_counter() - started - (clock.scoring - scoring)
         clock.tokens += sum(len(c.ids) for group in completions for c in group)
         started = time.perf_counter()
-        groups = [_scored(*drawn[i], group, pending[i], clock) for i, group in enumerate(completions)]
+        groups = [_scored(drawn[i], group, pending[i], clock) for i, group in enumerate(completions)]
         clock.scoring += time.perf_counter() - started
+        for each, group in zip(drawn, groups, strict=True):
+            self.stream.order.record(each.row, float(group.correct.float().mean()))
         return groups
 
     def _measure(self, chosen: list[Group], rounds: int, clock: "RolloutClock") -> dict[str, float]:
@@ -135,6 +138,7 @@ class GroupSampler:
             "reward/timeouts": float(clock.timeouts),
             "time/sampling": clock.sampling,
             "time/scoring": clock.scoring,
+            **self.stream.order.metrics(),
         }
         if chosen:
             ages = [float(self.engine.version - g.completions[0].version) for g in chosen]
@@ -161,8 +165,7 @@ class RolloutClock:
 
 
 def _scored(
-    example: Example,
-    prompt: Prompt,
+    drawn: Drawn,
     completions: list[Completion],
     pending: PendingScores,
     clock: RolloutClock,
@@ -170,8 +173,8 @@ def _scored(
     scores = pending.result()
     clock.timeouts += scores.timeouts
     return Group(
-        example=example,
-        prompt=prompt,
+        example=drawn.example,
+        prompt=drawn.prompt,
         completions=tuple(completions),
         rewards=torch.tensor(scores.total),
         correct=torch.tensor(scores.correct, dtype=torch.bool),

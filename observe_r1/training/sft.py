@@ -60,7 +60,7 @@ def fine_tune(
         drawn = stream.take(settings.optimizer.minibatch)
         if not drawn:
             break
-        groups = [demonstration(example, prompt, tokenizer) for example, prompt in drawn]
+        groups = [demonstration(each.example, each.prompt, tokenizer) for each in drawn]
         step += 1
         metrics = policy.update(sft_batch(groups, learning_rate(settings.optimizer, step / steps)))
         shown = {name: metrics[name] for name in ("policy/entropy", "policy/grad_norm", "policy/lr", "policy/tokens")}

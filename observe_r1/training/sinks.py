@@ -7,14 +7,14 @@ import yaml
 
 from observe_r1.config import RunSettings
 from observe_r1.errors import UserError
-from observe_r1.training.run_folder import json_line
+from observe_r1.files import json_line
 
 
 class Sink(Protocol):
     """Takes the metrics of one step at a time; names look like `reward/mean`."""
 
     def write(self, step: int, metrics: dict[str, float]) -> None:
-        """Record `metrics` under `step`, counted from 1."""
+        """Record `metrics` under `step`, 0 for the starting model's."""
 
     def close(self) -> None:
         """Flush and let go; nothing is written afterwards."""

@@ -1,5 +1,5 @@
 """The synthetic visual-reasoning world and its tiny vision-language model."""
 
-from observe_r1.torchvision_compat import ensure_torchvision
+from observe_r1.torch_compat import ensure_importable
 
-ensure_torchvision()  # before any module here imports transformers' processors
+ensure_importable()  # before any module here imports transformers' processors
