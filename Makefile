@@ -7,10 +7,10 @@ BIN := .venv/bin
 demo: .venv/.ready
 	$(BIN)/observe-r1 demo
 
-test: .venv/.ready
+test: .venv/.ready-to-test
 	$(BIN)/python -m pytest
 
-lint: .venv/.ready
+lint: .venv/.ready-to-test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
@@ -19,6 +19,10 @@ lint: .venv/.ready
 # Exact versions come from constraints.txt: a looser request for torch would fetch the newest CUDA build.
 .venv/.ready: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable .
+	touch $@
+
+.venv/.ready-to-test: .venv/.ready
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[test]'
 	touch $@
 

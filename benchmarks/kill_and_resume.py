@@ -1,7 +1,8 @@
 """Kill a run at random moments, resume it, and compare with a run that nobody stopped, bit by bit.
 
 Each round starts the same short run of a tiny model, kills the process (SIGKILL) a random time after it has opened its
-folder, runs the same command with `--run.resume`, and compares weights, rollouts, and metrics aside from times.
+folder, runs the same command with `--run.resume`, and compares weights, rollouts, evaluations, the best model, and
+metrics aside from times.
 
     python benchmarks/kill_and_resume.py --rounds 100
 """
@@ -29,29 +30,27 @@ def observe_r1(*words: object) -> list[str]:
 
 
 def train(world: Path, run: Path) -> list[str]:
-    """A run with dynamic sampling, leftovers, two updates a step and a checkpoint after every second step."""
-    data = [
-        "--data.path",
-        world / "train" / "train.jsonl",
-        "--data.order",
-        "random",
-        "--model.path",
-        world / "warm/model",
-    ]
+    """Adaptive order, dynamic sampling, leftovers, two updates a step; every two steps an evaluation, a checkpoint."""
+    paths = ["--data.path", world / "train" / "train.jsonl", "--model.path", world / "warm" / "model"]
     rollout = ["--rollout.prompts", 4, "--rollout.group_size", 4, "--rollout.max_new_tokens", 40]
-    dynamic = ["--rollout.dynamic_sampling", "true", "--rollout.max_age", 3]
+    dynamic = ["--rollout.dynamic_sampling", "true", "--rollout.max_age", 3, "--data.order", "adaptive"]
+    held_out = ["--evaluation.path", world / "held_out" / "held_out.jsonl", "--evaluation.every", 2]
+    evaluation = [*held_out, "--evaluation.samples", 2, "--evaluation.best_by", "avg"]
     learning = ["--optimizer.minibatch", 2, "--optimizer.lr", "1e-4", "--run.threads", 1, "--model.device", "cpu"]
     length = ["--run.steps", STEPS, "--run.save_every", 2, "--run.keep", 2, "--run.output", run]
-    return observe_r1("train", *data, *rollout, *dynamic, *learning, *length)
+    return observe_r1("train", *paths, *rollout, *dynamic, *evaluation, *learning, *length)
 
 
 def results(run: Path) -> dict[str, object]:
-    """Everything that must be the same: weights and rollouts as bytes, metrics without times."""
+    """Everything that must be the same: weights, rollouts and evaluations as bytes, metrics without times."""
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text(encoding="ascii").splitlines()]
     return {
         "metrics": [{k: v for k, v in row.items() if not k.startswith(("time/", "speed/"))} for row in rows],
-        "weights": (run / "model" / "model.safetensors").read_bytes(),
-        **{path.name: path.read_bytes() for path in (run / "rollouts").iterdir()},
+        **{
+            str(path.relative_to(run)): path.read_bytes()
+            for pattern in ("rollouts/*", "evaluations/*", "*/model.safetensors", "best.json")
+            for path in run.glob(pattern)
+        },
     }
 
 
@@ -77,6 +76,7 @@ def main() -> None:
         make_tiny_model(world / "tiny")
         data = write_demonstrations(world / "sft", seed=0, count=200)
         write_questions(world / "train", "train", seed=0, count=200)
+        write_questions(world / "held_out", "held_out", seed=0, count=16)
         options = ["--run.steps", 40, "--optimizer.lr", "3e-3", "--run.threads", 1, "--run.output", world / "warm"]
         subprocess.run(
             observe_r1("sft", "--model.path", world / "tiny", "--data.path", data, *options),

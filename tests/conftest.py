@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from observe_r1.torchvision_compat import ensure_torchvision
+from observe_r1.torch_compat import ensure_importable
 
-ensure_torchvision()
+ensure_importable()
 torch.set_num_threads(1)
 
 

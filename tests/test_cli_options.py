@@ -313,7 +313,7 @@ def test_every_setting_chosen_from_a_registry_lists_its_names(capsys):
     text = capsys.readouterr().out
     for name, info in setting_names(TrainSettings).items():
         validators = [getattr(part, "func", None) for part in info.metadata]
-        chosen = any(getattr(each, "__qualname__", "").startswith("_registered") for each in validators)
+        chosen = any(getattr(each, "__qualname__", "").startswith("registered") for each in validators)
         assert chosen == (name in _REGISTRIES)
         if chosen:
             assert f"--{name} {'|'.join(REGISTRY[_REGISTRIES[name]])} " in text

@@ -88,6 +88,9 @@ def test_every_flag_names_real_settings_or_a_reason(name):
         ("--max_samples 300", "data.max_samples", 300),
         ("--pretrain folder", "model.path", "folder"),
         ("--save_path out", "run.output", "out"),
+        ("--remote_rm_url a.py", "rewards.functions", {"a.py": 1.0}),
+        ("--remote_rm_url a.py,http://h:5/get", "rewards.functions", {"a.py": 1.0, "http://h:5/get": 1.0}),
+        ("--remote_rm_url a.py --rewards.functions format=2", "rewards.functions", {"format": 2.0}),
         ("--use_tensorboard logs", "run.tensorboard", True),
         ("--advantage_estimator rloo", "objective.estimator", "rloo"),
         ("--advantage_estimator rloo", "objective.whiten", True),
@@ -155,6 +158,13 @@ def test_flags_that_share_a_reason_share_a_line(recipe, capsys):
     ]
 
 
+def test_remote_rm_url_says_that_accuracy_is_computed_all_the_same(recipe, capsys):
+    train(recipe(), "--remote_rm_url", "a.py")
+    err = capsys.readouterr().err
+    assert err.startswith("observe-r1: --remote_rm_url: they are the whole reward, as in the original; accuracy is")
+    assert err.count("\n") == 1
+
+
 def test_shuffle_says_that_it_keeps_the_order(recipe, capsys):
     train(recipe(), "--shuffle")
     assert capsys.readouterr().err == (
@@ -166,7 +176,7 @@ def test_shuffle_says_that_it_keeps_the_order(recipe, capsys):
     ("words", "message"),
     [
         (["--apply_chat_template"], "--apply_chat_template: message-format data always goes through"),
-        (["--remote_rm_url", "http://x"], "--remote_rm_url: reward files and servers are not supported yet"),
+        (["--remote_rm_url", "a.py,host:5000"], "--remote_rm_url: 'host:5000' is neither a Python file"),
         (["--advantage_estimator", "gae"], "gae needs a critic"),
         (["--train_batch_size", "60"], "--train_batch_size 60 counts responses .* multiple of 8"),
         (["--train_batch_size", "0"], "--train_batch_size 0 counts responses"),

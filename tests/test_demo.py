@@ -32,7 +32,7 @@ def test_demo_writes_what_it_promises(tmp_path, capsys):
     assert printed.count("held_out/images/") == 3 and "Held-out accuracy by number of objects" in printed
     assert f"wrote {folder / 'summary.json'}" in printed
 
-    again = Demo(folder, 1, 1, demonstrations=40, questions=4, held_out=10, warm_start_options=("--run.steps", "2"))
+    again = Demo(folder, 1, 1, demonstrations=40, questions=16, held_out=10, warm_start_options=("--run.steps", "2"))
     assert again.run() == 0  # an earlier demo's folder is its own
 
 

@@ -6,8 +6,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tiny import IMAGE, STOP, VIDEO, plain_copy, plain_logprobs, random_model, random_prompt
+from tiny import FAMILIES, IMAGE, STOP, VIDEO, plain_copy, plain_logprobs, random_model, random_prompt
 
+from observe_r1.config import OptimizerSettings
+from observe_r1.policy.scoring import GroupScorer
 from observe_r1.records import Group, Sampling
 from observe_r1.rollout.embedded import EmbeddedEngine
 from observe_r1.rollout.sampling import next_tokens, response_uniforms
@@ -19,12 +21,13 @@ def prompts(dtype=torch.float32):
     return [random_prompt(g, t, generator, dtype, stream=i) for i, (g, t) in enumerate(shapes)]
 
 
-def engine(max_rows=64, dtype=torch.float32, **model):
-    return EmbeddedEngine(random_model(dtype=dtype, scale=0.12, **model), max_rows=max_rows)
+def engine(family="qwen2_5_vl", max_rows=64, **model):
+    return EmbeddedEngine(random_model(family, dtype=torch.float32, scale=0.12, **model), max_rows=max_rows)
 
 
-def test_logprobs_agree_with_transformers_under_temperature():
-    sampler, sampling = engine(), Sampling(n=3, temperature=0.8, max_new_tokens=20, seed=1)
+@pytest.mark.parametrize("family", FAMILIES)
+def test_logprobs_agree_with_transformers_under_temperature(family):
+    sampler, sampling = engine(family), Sampling(n=3, temperature=0.8, max_new_tokens=20, seed=1)
     reference = plain_copy(sampler.vlm)
     for prompt, group in zip(prompts(), sampler.generate(prompts(), sampling), strict=True):
         for completion in group:
@@ -33,8 +36,9 @@ def test_logprobs_agree_with_transformers_under_temperature():
             torch.testing.assert_close(completion.logprobs, expected, atol=1e-4, rtol=0)
 
 
-def test_greedy_is_what_transformers_generates():
-    sampler = engine(seed=5)
+@pytest.mark.parametrize("family", FAMILIES)
+def test_greedy_is_what_transformers_generates(family):
+    sampler = engine(family, seed=5)
     reference = plain_copy(sampler.vlm).eval()
     for prompt, (completion,) in zip(
         prompts(), sampler.generate(prompts(), Sampling(temperature=0, max_new_tokens=15)), strict=True
@@ -55,12 +59,12 @@ def test_greedy_is_what_transformers_generates():
         assert completion.ids.tolist() == expected.tolist()
 
 
-@pytest.mark.parametrize("max_rows", [1, 3, 5, 64])
-def test_a_response_does_not_depend_on_the_batch(max_rows):
+@pytest.mark.parametrize(("family", "max_rows"), [*(("qwen2_5_vl", n) for n in (1, 3, 5, 64)), ("qwen3_5", 64)])
+def test_a_response_does_not_depend_on_the_batch(family, max_rows):
     sampling = Sampling(n=3, max_new_tokens=25, seed=7)
-    together = engine(max_rows).generate(prompts(), sampling)
+    together = engine(family, max_rows).generate(prompts(), sampling)
     for i, prompt in enumerate(prompts()):
-        alone = engine(64).generate([prompt], sampling)[0]
+        alone = engine(family).generate([prompt], sampling)[0]
         assert [c.ids.tolist() for c in together[i]] == [c.ids.tolist() for c in alone]
 
 
@@ -170,11 +174,9 @@ def _on_the_edge(weights, ranked, top_p):
     return ties
 
 
-def test_policy_scores_what_the_engine_sampled():
-    from observe_r1.policy.packing import build_pack, plan_packs
-    from observe_r1.policy.token_logprobs import TokenLogprobs
-
-    sampler = engine(seed=9)
+@pytest.mark.parametrize("family", FAMILIES)
+def test_policy_scores_what_the_engine_sampled(family):
+    sampler = engine(family, seed=9)
     groups = [
         Group(None, p, tuple(g), torch.zeros(4), torch.zeros(4, dtype=torch.bool))
         for p, g in zip(
@@ -183,8 +185,6 @@ def test_policy_scores_what_the_engine_sampled():
             strict=True,
         )
     ]
-    scorer = TokenLogprobs(sampler.vlm, 1.3, chunk=64)
-    (spans,) = plan_packs(groups, 100_000)
-    scores = scorer(build_pack(sampler.vlm, groups, spans))
-    sampled = torch.cat([c.logprobs for g in groups for c in g.completions])
-    torch.testing.assert_close(scores.logprobs.detach(), sampled, atol=1e-4, rtol=0)
+    scored = GroupScorer(sampler.vlm, OptimizerSettings(), temperature=1.3).logprobs(groups)
+    sampled = [torch.cat([c.logprobs for c in g.completions]) for g in groups]
+    torch.testing.assert_close(scored, tuple(sampled), atol=1e-4, rtol=0)

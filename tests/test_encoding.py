@@ -3,13 +3,11 @@
 import pytest
 import torch
 from PIL import Image
-from tiny import random_group, random_model
 
 from observe_r1.config import DataSettings, ModelSettings
 from observe_r1.data import apply_format_prompt
 from observe_r1.errors import UserError
 from observe_r1.model.encoding import PromptTooLongError, encode_prompt
-from observe_r1.model.forward import encode_images
 from observe_r1.model.loading import load_model
 from observe_r1.records import Example
 from observe_r1.world.tiny_model import make_tiny_model
@@ -59,24 +57,6 @@ def test_prompts_over_the_limit_and_impossible_images_are_named(processor, tmp_p
         encode_prompt(example(tmp_path, [(84, 84)]), processor, DataSettings(path="x", max_prompt_tokens=20))
     with pytest.raises(UserError, match=r"a\.jsonl row 1: the processor refuses its images"):
         encode_prompt(example(tmp_path, [(3000, 10)]), processor, DataSettings(path="x"))
-
-
-def test_the_features_of_a_frozen_tower_are_computed_once_and_equal():
-    vlm = random_model()
-    first, second = random_group([(4, 6), (4, 4)], [2], seed=1).prompt, random_group([(6, 4)], [2], seed=2).prompt
-    expected = [f.detach() for f in encode_images(vlm.model, [first, second]).pooler_output]
-    calls = []
-    vlm.model.model.visual.register_forward_hook(lambda *a: calls.append(1))
-    encode_images(vlm.model, [first])
-    encode_images(vlm.model, [first])
-    assert len(calls) == 2  # a tower that is trained says something else every time
-    vlm.model.model.visual.requires_grad_(False)
-    for prompts in ([second], [first, second], [first, first]):
-        encode_images(vlm.model, prompts)
-    kept = encode_images(vlm.model, [first, second]).pooler_output
-    assert len(calls) == 4
-    for ours, theirs in zip(kept, expected, strict=True):
-        torch.testing.assert_close(ours, theirs)
 
 
 def test_a_checkpoint_that_cannot_be_loaded_is_one_line(folder, tmp_path):

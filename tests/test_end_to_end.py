@@ -202,7 +202,7 @@ def test_bad_input_is_one_line_and_leaves_nothing(world, tmp_path, capsys):
         (["--model.path", str(tmp_path)], ["model.path", str(tmp_path)]),
         (["--data.max_prompt_tokens", "5", "--run.steps", "2"], ["every prompt is over data.max_prompt_tokens"]),
         (["--optimizer.lr", "1e30", "--run.steps", "9"], ["not finite", "optimizer.lr"]),
-        (["--data.max_prompt_tokens", "5", "--run.prompts", "2"], ["every prompt is over"]),
+        (["--data.max_prompt_tokens", "5", "--run.prompts", "4"], ["every prompt is over"]),
         (["--run.seed", "-1"], ["run.seed", "'-1'"]),
         (["--run.epochs", "inf"], ["run.epochs", "finite"]),
         (["--optimizer.betas", "1,1"], ["optimizer.betas", "less than 1"]),
@@ -217,7 +217,7 @@ def test_bad_input_is_one_line_and_leaves_nothing(world, tmp_path, capsys):
     (tmp_path / "page.png").write_text("<html>not found</html>")
     picture[0]["content"][0]["image"] = "page.png"
     broken.write_text(json.dumps({"message": picture, "answer": "1"}) + "\n")
-    assert run_train(world, output, "--data.path", str(broken)) == 2
+    assert run_train(world, output, "--data.path", str(broken), "--run.steps", "2") == 2
     refuse(capsys, "e.jsonl row 1", "page.png")
 
 

@@ -14,6 +14,7 @@ from observe_r1.training.run_folder import dump_settings
 ROOT = Path(__file__).parents[1]
 RECIPES = sorted(path.relative_to(ROOT / "recipes") for path in (ROOT / "recipes").rglob("*.yaml"))
 METHODS = ["grpo", "observe_r1", "observe_r1_random"]
+ONE_GPU = ["qwen2_5_vl_3b_24gb", "qwen2_5_vl_3b_80gb"]
 SCRIPTS = {"train_grpo.sh": "grpo", "train_r1.sh": "observe_r1", "train_random.sh": "observe_r1_random"}
 
 
@@ -31,7 +32,21 @@ def differences(one, other):
 
 def test_the_recipes_are_all_there():
     methods = [f"{name}.yaml" for name in METHODS]
-    assert {str(path) for path in RECIPES} == {*methods, *(f"tiny/{name}" for name in methods), "tiny/sft.yaml"}
+    one_gpu = [f"{name}.yaml" for name in ONE_GPU]
+    assert {str(path) for path in RECIPES} == {
+        *methods, *one_gpu, *(f"tiny/{name}" for name in methods), "tiny/sft.yaml"
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ONE_GPU)
+def test_a_recipe_for_one_gpu_changes_what_memory_asks_for_and_not_the_method(name):
+    changed = differences(read("observe_r1.yaml"), read(f"{name}.yaml"))
+    memory = {
+        "model.freeze", "model.lora_rank", "model.lora_alpha", "data.max_prompt_tokens", "rollout.max_new_tokens",
+        "rollout.max_rows", "optimizer.kind", "optimizer.tokens_per_pack", "optimizer.head_chunk", "run.output",
+    }  # fmt: skip
+    rate_of_adapters = {"optimizer.lr"} if read(f"{name}.yaml").model.lora_rank else set()
+    assert changed <= memory | rate_of_adapters
 
 
 @pytest.mark.parametrize("name", RECIPES, ids=str)

@@ -45,4 +45,4 @@ def test_help_of_a_verb_imports_nothing_heavy(verb):
     ("kind", "name"), [(kind, name) for kind, names in registry.REGISTRY.items() for name in names]
 )
 def test_every_registered_name_stands_for_something(kind, name):
-    assert callable(registry.load(kind, name))
+    assert registry.load(kind, name) is not None

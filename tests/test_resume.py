@@ -1,6 +1,7 @@
 """A run killed at any moment goes on as if nothing had happened: weights, rollouts and metrics bit by bit."""
 
 import errno
+import hashlib
 import json
 import os
 import signal
@@ -11,6 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from tiny import random_group, random_model
+from torch.distributed.checkpoint.format_utils import dcp_to_torch_save
 
 from observe_r1.cli.main import main
 from observe_r1.config import ObjectiveSettings, OptimizerSettings
@@ -27,17 +29,20 @@ from observe_r1.cli import main as command
 from observe_r1.files import replacing
 from observe_r1.policy.policy import Policy
 from observe_r1.rollout.embedded import EmbeddedEngine
-from observe_r1.training import checkpoints, run_folder, sinks
+from observe_r1.training import checkpoints, held_out, record, sinks, step_files
 
 moment, count, *argv = sys.argv[1:]
 owner, name = {
     "sampling": (EmbeddedEngine, "generate"),
     "updating": (Policy, "update"),
-    "writing rollouts": (run_folder, "json_line"),
+    "writing rollouts": (step_files, "json_line"),
     "writing metrics": (sinks, "json_line"),
     "saving weights": (checkpoints.dcp, "save"),
     "saving leftovers": (checkpoints, "save_file"),
     "removing the old": (checkpoints.shutil, "rmtree"),
+    "evaluating": (held_out, "summary"),
+    "exporting the best": (record, "save_model"),
+    "saving the best": (record, "save_model"),
 }[moment]
 original, calls = getattr(owner, name), []
 
@@ -60,6 +65,9 @@ MOMENTS = [
     ("saving weights", 2),
     ("saving leftovers", 3),
     ("removing the old", 1),
+    ("evaluating", 3),
+    ("exporting the best", 1),
+    ("saving the best", 1),
 ]
 
 
@@ -72,14 +80,16 @@ def unbroken(world, tmp_path_factory):
 
 
 def command(world, output, *options):
-    """Dynamic sampling leaves leftovers; two updates a step, of which the second is off-policy."""
+    """Dynamic sampling leaves leftovers; two updates a step, of which the second is off-policy; an adaptive order."""
     model, data = world / "warm" / "model", world / "train" / "train.jsonl"
     paths = ["--model.path", str(model), "--data.path", str(data), "--run.output", str(output)]
     rollout = ["--rollout.prompts", "4", "--rollout.group_size", "4", "--rollout.max_new_tokens", "40"]
-    dynamic = ["--rollout.dynamic_sampling", "true", "--rollout.max_age", "3", "--data.order", "random"]
+    dynamic = ["--rollout.dynamic_sampling", "true", "--rollout.max_age", "3", "--data.order", "adaptive"]
+    held_out = ["--evaluation.path", str(world / "sft" / "sft.jsonl"), "--evaluation.max_samples", "6"]
+    evaluation = ["--evaluation.every", "2", "--evaluation.samples", "4", "--evaluation.best_by", "avg"]
     learning = ["--optimizer.minibatch", "2", "--optimizer.lr", "1e-4", "--run.threads", "1", "--model.device", "cpu"]
     length = ["--run.steps", str(STEPS), "--run.save_every", "2", "--run.keep", "1"]
-    return ["train", *paths, *rollout, *dynamic, *learning, *length, *options]
+    return ["train", *paths, *rollout, *dynamic, *learning, *held_out, *evaluation, *length, *options]
 
 
 def timeless(run):
@@ -87,14 +97,22 @@ def timeless(run):
     return [{k: v for k, v in row.items() if not k.startswith(("time/", "speed/"))} for row in rows]
 
 
+def names_in(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
 def assert_same(run, other):
     ours, theirs = load_file(run / "model" / "model.safetensors"), load_file(other / "model" / "model.safetensors")
     assert ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours)
     assert timeless(run) == timeless(other)
-    names = sorted(path.name for path in (other / "rollouts").iterdir())
-    assert sorted(path.name for path in (run / "rollouts").iterdir()) == names and len(names) == STEPS
+    names = names_in(other / "rollouts")
+    assert names_in(run / "rollouts") == names and len(names) == STEPS
     assert all((run / "rollouts" / n).read_bytes() == (other / "rollouts" / n).read_bytes() for n in names)
-    assert [path.name for path in (run / "checkpoints").iterdir()] == [f"step-{STEPS:06d}"]
+    for part in ("checkpoints", "evaluations", "best"):
+        assert names_in(run / part) == names_in(other / part)
+    evaluations = [f"evaluations/{name}" for name in names_in(other / "evaluations")]
+    for name in ("best.json", "best/model.safetensors", *evaluations):
+        assert (run / name).read_bytes() == (other / name).read_bytes()
 
 
 @pytest.mark.parametrize(("moment", "count"), MOMENTS, ids=[moment for moment, _ in MOMENTS])
@@ -134,8 +152,9 @@ def test_supervised_fine_tuning_resumes_too(world, tmp_path, monkeypatch):
 
 
 def test_leftovers_are_part_of_what_is_resumed(unbroken):
-    assert any(row["rollout/leftovers"] > 0 for row in timeless(unbroken))
-    assert any(row["rollout/age"] > 0 for row in timeless(unbroken))
+    steps = timeless(unbroken)[1:]
+    assert any(row["rollout/leftovers"] > 0 for row in steps)
+    assert any(row["rollout/age"] > 0 for row in steps)
 
 
 def test_ctrl_c_leaves_a_checkpoint_and_says_how_to_go_on(world, unbroken, tmp_path, monkeypatch, capsys):
@@ -161,6 +180,43 @@ def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(world, unbroken,
     assert main(command(world, run, "--run.resume", "true")) == 0
     assert f"step-{STEPS:06d} is damaged" in capsys.readouterr().err
     assert_same(run, unbroken)
+
+
+def test_ctrl_c_in_an_evaluation_leaves_it_to_the_resumed_run(world, unbroken, tmp_path, monkeypatch, capsys):
+    from observe_r1.training.progress import Progress
+
+    run, calls = tmp_path / "run", []
+
+    def interrupt(self, done, questions):
+        calls.append(done)
+        if len(calls) == 2:  # the starting model's was the first
+            signal.raise_signal(signal.SIGINT)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Progress, "evaluating", interrupt)
+        assert main(command(world, run)) == 130
+    assert "interrupted after step 2" in capsys.readouterr().out
+    assert [("evaluation/accuracy" in row) for row in timeless(run)] == [True, False, False]
+    assert names_in(run / "checkpoints") == ["step-000002"] and names_in(run / "evaluations") == ["step-000000.jsonl"]
+    assert main(command(world, run, "--run.resume")) == 0
+    assert_same(run, unbroken)
+
+
+def digest(tensor):
+    return hashlib.sha256(tensor.numpy().tobytes()).hexdigest()
+
+
+def test_the_best_checkpoint_outlives_newer_ones_and_is_exported(unbroken, tmp_path):
+    figures = {row["step"]: row["evaluation/avg@4"] for row in timeless(unbroken) if "evaluation/avg@4" in row}
+    assert list(figures) == [0, 2, 4, 6]
+    best = max(figures, key=figures.get)
+    assert 0 < best < STEPS, "of no use: the best has to be one that run.keep would remove"
+    assert names_in(unbroken / "checkpoints") == [f"step-{best:06d}", f"step-{STEPS:06d}"]
+    assert json.loads((unbroken / "best.json").read_text()) == {"step": best, "by": "avg@4", "accuracy": figures[best]}
+    dcp_to_torch_save(unbroken / "checkpoints" / f"step-{best:06d}" / "weights", tmp_path / "weights.pt")
+    kept = torch.load(tmp_path / "weights.pt")["model"].values()
+    exported, final = (load_file(unbroken / part / "model.safetensors").values() for part in ("best", "model"))
+    assert sorted(map(digest, exported)) == sorted(map(digest, kept)) != sorted(map(digest, final))
 
 
 def test_resume_without_a_run_starts_one(world, unbroken, tmp_path):
@@ -198,7 +254,7 @@ def test_a_full_disk_is_one_line_and_loses_nothing(world, unbroken, tmp_path, mo
         assert main(command(world, run)) == 2
     error = capsys.readouterr().err.strip().splitlines()[-1]
     assert "cannot write checkpoint" in error and "No space left on device" in error and "--run.resume" in error
-    assert [path.name for path in (run / "checkpoints").iterdir()] == ["step-000002"]
+    assert names_in(run / "checkpoints") == ["step-000002"]
     assert main(command(world, run, "--run.resume")) == 0
     assert_same(run, unbroken)
 
@@ -227,5 +283,8 @@ def test_what_cannot_be_resumed_is_one_line(world, tmp_path, capsys):
     refuse("objective.kl_coef was 0.0 and is 0.1 now", options=kl)
     (newest / "state.json").write_text(json.dumps(state | {"format": 99}))
     refuse("written by a newer version")
-    (newest / "state.json").write_text("")
+    (newest / "state.json").write_text(json.dumps(state | {"format": 1}))
+    refuse("written by an older version")
+    for checkpoint in (run / "checkpoints").iterdir():
+        (checkpoint / "state.json").write_text("")
     refuse("is whole: remove the run folder and start anew")

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from observe_r1.config import TrainSettings
 from observe_r1.errors import UserError
 from observe_r1.files import write_atomic
-from observe_r1.training import run_folder
-from observe_r1.training.run_folder import RunFolder, dump_settings, json_line
+from observe_r1.training.run_folder import RunFolder, dump_settings
+from observe_r1.training.step_files import json_line
 
 SETTINGS = TrainSettings(model={"path": "m"}, data={"path": "d"})
 
@@ -141,6 +141,43 @@ def test_a_run_that_fails_later_keeps_everything(tmp_path, leave_a_result):
     assert (folder.path / "config.yaml").is_file()
 
 
+# Going on
+
+
+def filled(folder, best):
+    with folder:
+        folder.metrics.write_text("".join(json_line({"step": step}) for step in range(5)) + '{"step": 5, "rew')
+        for step in range(5):
+            folder.write_rollouts(step, [{}])
+            folder.write_evaluation(step, [{}])
+            (folder.checkpoints / f"step-{step:06d}").mkdir(parents=True)
+        folder.best.mkdir()
+        folder.write_best(best, "accuracy", 0.5)
+        for unfinished in (".best-x1", ".model-x2", "checkpoints/.step-000005-x3"):
+            (folder.path / unfinished / "new").mkdir(parents=True)
+        (folder.rollouts / "step-000005.jsonl.partial").touch()
+
+
+@pytest.mark.parametrize(("step", "measured"), [(3, 3), (3, 2), (0, -1)])
+def test_going_on_removes_what_was_written_later(tmp_path, step, measured):
+    filled(RunFolder(tmp_path, SETTINGS), best=min(step, 3))
+    with RunFolder(tmp_path, SETTINGS, resume=True) as folder:
+        folder.cut_back(step, measured)
+        assert [json.loads(line)["step"] for line in folder.metrics.read_text().splitlines()] == [*range(measured + 1)]
+        for part, last in ((folder.rollouts, step), (folder.evaluations, measured), (folder.checkpoints, step)):
+            assert sorted(int(path.stem[5:]) for path in part.iterdir()) == [*range(last + 1)]
+        assert folder.best.is_dir() and folder.best_step() == min(step, 3)
+        assert not list(tmp_path.glob(".*-*"))
+
+
+def test_a_best_model_from_after_the_step_is_removed(tmp_path):
+    filled(RunFolder(tmp_path, SETTINGS), best=4)
+    with RunFolder(tmp_path, SETTINGS, resume=True) as folder:
+        folder.cut_back(3, 3)
+        assert not folder.best.exists() and folder.best_step() is None
+        folder.cut_back(3, 3)
+
+
 # Files
 
 
@@ -193,7 +230,7 @@ def test_a_full_disk_leaves_the_old_file_and_one_line(tmp_path, monkeypatch):
 
     path = tmp_path / "file"
     path.write_text("old")
-    monkeypatch.setattr(run_folder.os, "fsync", full)
+    monkeypatch.setattr("os.fsync", full)
     with pytest.raises(UserError, match=r"cannot write '.*file': No space left on device"):
         write_atomic(path, "new")
     assert path.read_text() == "old"

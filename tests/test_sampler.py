@@ -5,13 +5,15 @@ from dataclasses import dataclass
 import pytest
 import torch
 
-from observe_r1.config import ObjectiveSettings, RolloutSettings
+from observe_r1.config import DataSettings, ObjectiveSettings, RolloutSettings, RunSettings
 from observe_r1.data.order import ladder
 from observe_r1.errors import UserError
 from observe_r1.model.encoding import PromptTooLongError
 from observe_r1.records import Completion, Example, Prompt
+from observe_r1.training.loop import RunLength, train
 from observe_r1.training.prompts import PromptStream
 from observe_r1.training.sampler import GroupSampler
+from observe_r1.training.weight_sync import SharedWeights
 
 G = 4
 
@@ -30,7 +32,7 @@ class Scores:
 class CorrectInText:
     """A scorer: a response is right where its text says so."""
 
-    def submit(self, responses, answer):
+    def submit(self, responses, example, prompt):
         right = [float(text == "right") for text in responses]
         return Scores(right, [r > 0 for r in right], {"accuracy": right})
 
@@ -67,7 +69,7 @@ def examples(count):
 
 
 def stream(count=50, limit=None, encode=encode, note=lambda text: None):
-    return PromptStream(examples(count), ladder(count, 0), encode, note, limit)
+    return PromptStream(examples(count), ladder(DataSettings(path="d"), count, 0), encode, note, limit)
 
 
 def sampler(engine, source, **rollout):
@@ -118,6 +120,48 @@ def test_a_bound_on_rounds_ends_in_an_error_that_says_what_to_change():
         sampler(Scripted(lambda n: G), stream(count=1000)).next_groups()
 
 
+def test_what_an_unfinished_step_sampled_is_written_before_the_error():
+    written, updated = [], []
+    source = sampler(Scripted(lambda n: G if n else 2), stream(count=1000), max_rounds=2)
+    with pytest.raises(UserError, match="2 rounds of sampling"):
+        train(
+            policy=None,
+            sampler=source,
+            batcher=None,
+            sync=SharedWeights(source.engine),
+            length=RunLength(RunSettings(steps=9), 1000),
+            on_rollouts=lambda step, rows: written.append((step, list(rows))),
+            on_step=lambda step, metrics: updated.append(step),
+            stopped=lambda: False,
+            step=6,
+        )
+    ((step, rows),) = written
+    assert (step, len(rows), updated) == (7, len(source.sampled) * G, [])
+    assert [row["id"] for row in rows[:: 2 * G]] == ["0", "2", "4", "6"]
+
+
+def test_pass_rates_go_to_the_order():
+    class Recording:
+        def __init__(self):
+            self.rows = iter([3, 1, 3, 0])
+            self.heard = []
+
+        def next(self):
+            return next(self.rows)
+
+        def record(self, row, pass_rate):
+            self.heard.append((row, pass_rate))
+
+        def metrics(self):
+            return {"order/heard": float(len(self.heard))}
+
+    order = Recording()
+    source = sampler(Scripted(lambda n: n), PromptStream(examples(4), order, encode, print, limit=4))
+    source.next_groups()
+    assert order.heard == [(3, 0.0), (1, 0.25), (3, 0.5), (0, 0.75)]
+    assert source.metrics["order/heard"] == 4
+
+
 def test_without_dynamic_sampling_every_group_is_returned():
     source = sampler(Scripted(lambda n: G), stream(), dynamic_sampling=False)
     assert drawn(source.next_groups()) == [0, 1, 2, 3]
@@ -154,7 +198,7 @@ def test_prompts_over_the_limit_are_dropped_named_and_counted():
         return encode(example, number)
 
     source = stream(encode=sometimes, note=notes.append)
-    assert [p.stream for _, p in source.take(3)] == [0, 2, 4]
+    assert [each.prompt.stream for each in source.take(3)] == [0, 2, 4]
     assert source.dropped == 2 and notes[0].startswith("dropped: row 2: the prompt has 900 tokens")
 
 

@@ -4,24 +4,12 @@ from unittest.mock import patch
 
 import pytest
 import torch
-from tiny import keep_float64, plain_copy, plain_logprobs, random_group, random_model
+from equivalence import GROUPS, alone, difference, packed
+from tiny import SHARING, keep_float64, random_model
 
 from observe_r1.model.packed_layout import PackedLayout
 from observe_r1.policy import packing
-from observe_r1.policy.packing import build_pack, plan_packs, select
-from observe_r1.policy.token_logprobs import TokenLogprobs
-
-GROUPS = {
-    "one image": [random_group([(4, 6)], [5, 9, 1, 3])],
-    "two images of unequal size": [random_group([(4, 6), (8, 4)], [6, 2, 8])],
-    "no image": [random_group([], [4, 7])],
-    "several groups": [
-        random_group([(4, 4)], [3, 5, 8], seed=1),
-        random_group([], [2, 6], seed=2, text=15),
-        random_group([(6, 8), (4, 4)], [7, 1, 2], seed=3),
-    ],
-    "responses of one token": [random_group([(4, 4)], [1, 1], seed=4)],
-}
+from observe_r1.policy.packing import build_pack, plan_packs
 
 
 @pytest.fixture(autouse=True)
@@ -29,52 +17,11 @@ def _float64(monkeypatch):
     keep_float64(monkeypatch)
 
 
-def packed(vlm, groups, budget, temperature=1.0):
-    """Log-probabilities by group and gradients of Σ w·logp, with weights that differ for every token."""
-    scorer = TokenLogprobs(vlm, temperature, chunk=4)
-    weights = [torch.linspace(0.5, 2.0, sum(g.lengths), dtype=torch.float64) for g in groups]
-    parts = [[] for _ in groups]
-    vlm.model.zero_grad()
-    for spans in plan_packs(groups, budget):
-        scores = scorer(build_pack(vlm, groups, spans))
-        (scores.logprobs * select(weights, groups, spans)).sum().backward()
-        sizes = [sum(groups[s.group].lengths[s.first : s.last]) for s in spans]
-        for span, part in zip(spans, scores.logprobs.detach().split(sizes), strict=True):
-            parts[span.group].append(part)
-    return [torch.cat(p) for p in parts], gradients(vlm.model)
-
-
-def alone(vlm, groups, temperature=1.0):
-    """The same from transformers' own forward, one response at a time."""
-    model = plain_copy(vlm)
-    logprobs = []
-    for group in groups:
-        weight = torch.linspace(0.5, 2.0, sum(group.lengths), dtype=torch.float64).split(group.lengths)
-        rows = [plain_logprobs(model, group.prompt, c.ids, temperature) for c in group.completions]
-        sum((w * r).sum() for w, r in zip(weight, rows, strict=True)).backward()
-        logprobs.append(torch.cat(rows).detach())
-    return logprobs, gradients(model)
-
-
-def gradients(model):
-    """Every parameter's gradient, zeros where it has none (the image tower of a text-only batch)."""
-    return {n: torch.zeros_like(p) if p.grad is None else p.grad.clone() for n, p in model.named_parameters()}
-
-
-def difference(ours, theirs):
-    """Largest relative difference of log-probabilities and of gradients, against the largest entry of each tensor."""
-    (logprobs, ours_by_name), (expected, theirs_by_name) = ours, theirs
-    worst = max(((a - b).abs() / b.abs().clamp(min=1e-3)).max().item() for a, b in zip(logprobs, expected, strict=True))
-    for name, gradient in theirs_by_name.items():
-        scale = gradient.abs().max() if gradient.any() else 1.0
-        worst = max(worst, float((ours_by_name[name] - gradient).abs().max() / scale))
-    return worst
-
-
 @pytest.mark.parametrize("budget", [10_000, 40, 1], ids=["one pack", "sub-packs", "a response a pack"])
 @pytest.mark.parametrize("name", GROUPS)
-def test_packed_equals_each_response_alone(name, budget):
-    vlm = random_model()
+@pytest.mark.parametrize("family", SHARING)
+def test_packed_equals_each_response_alone(family, name, budget):
+    vlm = random_model(family)
     worst = difference(packed(vlm, GROUPS[name], budget), alone(vlm, GROUPS[name]))
     assert worst < 1e-9
 
@@ -87,8 +34,9 @@ def test_temperature_is_part_of_the_distribution():
     assert wrong > 1e-3
 
 
-def test_gradient_checkpointing_changes_nothing():
-    vlm, groups = random_model(seed=2), GROUPS["several groups"]
+@pytest.mark.parametrize("family", SHARING)
+def test_gradient_checkpointing_changes_nothing(family):
+    vlm, groups = random_model(family, seed=2), GROUPS["several groups"]
     expected = packed(vlm, groups, 10_000)
     vlm.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     assert difference(packed(vlm, groups, 10_000), expected) < 1e-12
@@ -96,7 +44,7 @@ def test_gradient_checkpointing_changes_nothing():
 
 def position_off_by_one(vlm, groups, spans):
     pack = build_pack(vlm, groups, spans)
-    pack.positions[:, len(groups[0].prompt.ids) :] += 1
+    pack.positions[:, :, len(groups[0].prompt.ids) :] += 1
     return pack
 
 
@@ -117,13 +65,8 @@ def response_sees_another(vlm, groups, spans):
 @pytest.mark.parametrize("fault", [position_off_by_one, target_shifted, response_sees_another])
 def test_deliberate_faults_are_noticed(fault):
     vlm, groups = random_model(), GROUPS["one image"]
-    with patch(f"{__name__}.build_pack", lambda *a: fault_of(fault, *a)):
+    with patch("equivalence.build_pack", fault):
         assert difference(packed(vlm, groups, 10_000), alone(vlm, groups)) > 1e-3
-
-
-def fault_of(fault, vlm, groups, spans):
-    with patch(f"{__name__}.build_pack", packing.build_pack):
-        return fault(vlm, groups, spans)
 
 
 def test_block_mask_computes_the_same_attention():
@@ -143,7 +86,7 @@ def test_every_response_of_a_group_is_packed_once_within_the_budget():
     groups = GROUPS["several groups"]
     for budget in range(1, 80):
         seen = []
-        for spans in plan_packs(groups, budget):
+        for spans in plan_packs(groups, budget, shared=True):
             size = sum(
                 len(groups[s.group].prompt.ids) + sum(n - 1 for n in groups[s.group].lengths[s.first : s.last])
                 for s in spans

@@ -1,15 +1,65 @@
-"""Random Qwen2.5-VL models and groups for exactness tests: no tokenizer, weights wide enough that attention matters."""
+"""Random models of each family and groups for exactness tests: no tokenizer, weights so wide that attention matters."""
+
+from importlib import import_module
 
 import torch
-from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
-from transformers.models.qwen2_5_vl import modeling_qwen2_5_vl as modeling
+from transformers import (
+    AutoModelForImageTextToText,
+    PreTrainedConfig,
+    PreTrainedModel,
+    Qwen2_5_VLConfig,
+    Qwen2VLConfig,
+    Qwen3_5Config,
+    Qwen3VLConfig,
+)
 
-from observe_r1.model.attention import use_shared_prefix
+from observe_r1.model.families import prepare_attention
 from observe_r1.model.loading import VisionLanguageModel
 from observe_r1.records import Completion, Example, Group, Prompt
 
 VOCABULARY, IMAGE, VIDEO, VISION_START, VISION_END, STOP = 120, 100, 101, 102, 103, 104
 EXAMPLE = Example(id="x", messages=(), images=(), answer="1")
+SHARING = ("qwen2_5_vl", "qwen2_vl", "qwen3_vl")
+FAMILIES = (*SHARING, "qwen3_5")
+
+_ROPE = {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [2, 1, 1]}
+_TEXT = {
+    "vocab_size": VOCABULARY,
+    "bos_token_id": None,
+    "eos_token_id": STOP,
+    "pad_token_id": None,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 2048,
+    "rope_parameters": _ROPE,
+}
+_WIDE_HEADS = {"head_dim": 16, "rope_parameters": _ROPE | {"mrope_interleaved": True, "mrope_section": [4, 2, 2]}}
+_LINEAR = {
+    "layer_types": ["linear_attention", "full_attention"],
+    "linear_key_head_dim": 8,
+    "linear_value_head_dim": 8,
+    "linear_num_key_heads": 2,
+    "linear_num_value_heads": 4,
+    "partial_rotary_factor": 1.0,
+}
+_SLIDING = {"use_sliding_window": True, "sliding_window": 6, "max_window_layers": 1}
+_VISION = {"depth": 2, "hidden_size": 32, "num_heads": 2, "intermediate_size": 48, "out_hidden_size": 32}
+_WINDOWED = _VISION | {"window_size": 56, "fullatt_block_indexes": [1]}  # the first layer windowed, the second full
+_PATCH_14 = _VISION | {"patch_size": 14, "num_position_embeddings": 16}  # as Qwen2's: one prompt serves every family
+_CONFIGS = {
+    "qwen2_5_vl": (Qwen2_5_VLConfig, _TEXT, _WINDOWED),
+    "qwen2_vl": (
+        Qwen2VLConfig,
+        _TEXT,
+        {"depth": 2, "embed_dim": 32, "hidden_size": 32, "num_heads": 2, "mlp_ratio": 2},
+    ),
+    "qwen3_vl": (Qwen3VLConfig, _TEXT | _WIDE_HEADS, _PATCH_14 | {"deepstack_visual_indexes": [0]}),
+    "qwen3_5": (Qwen3_5Config, _TEXT | _WIDE_HEADS | _LINEAR, _PATCH_14),
+    "sliding window": (Qwen2_5_VLConfig, _TEXT | _SLIDING, _WINDOWED),
+}
 
 
 class Letters:
@@ -35,51 +85,46 @@ def keep_float64(monkeypatch) -> None:
     def rms_norm(self, states):
         return self.weight * states * torch.rsqrt(states.pow(2).mean(-1, keepdim=True) + self.variance_epsilon)
 
-    def rotate(query, key, cos, sin):
-        cos, sin = cos.unsqueeze(-2).to(query.dtype), sin.unsqueeze(-2).to(query.dtype)
-        return tuple(t * cos + modeling.rotate_half(t) * sin for t in (query, key))
+    def rotation(rotate_half):
+        def rotate(query, key, cos, sin):
+            cos, sin = cos.unsqueeze(-2).to(query.dtype), sin.unsqueeze(-2).to(query.dtype)
+            return tuple(t * cos + rotate_half(t) * sin for t in (query, key))
 
-    monkeypatch.setattr(modeling.Qwen2_5_VLRMSNorm, "forward", rms_norm)
-    monkeypatch.setattr(modeling, "apply_rotary_pos_emb_vision", rotate)
+        return rotate
+
+    for family, norm in {
+        "qwen2_5_vl": "Qwen2_5_VLRMSNorm",
+        "qwen2_vl": "Qwen2VLRMSNorm",
+        "qwen3_vl": "Qwen3VLTextRMSNorm",
+    }.items():
+        modeling = import_module(f"transformers.models.{family}.modeling_{family}")
+        monkeypatch.setattr(getattr(modeling, norm), "forward", rms_norm)
+        monkeypatch.setattr(modeling, "apply_rotary_pos_emb_vision", rotation(modeling.rotate_half))
 
 
-def random_model(seed: int = 0, dtype: torch.dtype = torch.float64, scale: float = 0.3) -> VisionLanguageModel:
-    """Two text layers with grouped queries, two vision layers (one windowed, one full)."""
+def family_config(family: str, text: dict | None = None, vision: dict | None = None, **ids: int) -> PreTrainedConfig:
+    """Two text layers with grouped queries and two vision layers, with what `text`, `vision` and `ids` change."""
+    kind, common_text, common_vision = _CONFIGS[family]
+    tokens = {
+        "image_token_id": IMAGE,
+        "video_token_id": VIDEO,
+        "vision_start_token_id": VISION_START,
+        "vision_end_token_id": VISION_END,
+    }
+    return kind(text_config=common_text | (text or {}), vision_config=common_vision | (vision or {}), **(tokens | ids))
+
+
+def random_model(
+    family: str = "qwen2_5_vl", seed: int = 0, dtype: torch.dtype = torch.float64, scale: float = 0.3
+) -> VisionLanguageModel:
+    """A model of `family_config`."""
     torch.manual_seed(seed)
-    config = Qwen2_5_VLConfig(
-        text_config={
-            "vocab_size": VOCABULARY,
-            "bos_token_id": None,
-            "eos_token_id": STOP,
-            "pad_token_id": None,
-            "hidden_size": 32,
-            "intermediate_size": 48,
-            "num_hidden_layers": 2,
-            "num_attention_heads": 4,
-            "num_key_value_heads": 2,
-            "max_position_embeddings": 2048,
-            "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [2, 1, 1]},
-        },
-        vision_config={
-            "depth": 2,
-            "hidden_size": 32,
-            "intermediate_size": 48,
-            "num_heads": 2,
-            "out_hidden_size": 32,
-            "window_size": 56,
-            "fullatt_block_indexes": [1],
-        },
-        image_token_id=IMAGE,
-        video_token_id=VIDEO,
-        vision_start_token_id=VISION_START,
-        vision_end_token_id=VISION_END,
-    )
-    model = Qwen2_5_VLForConditionalGeneration(config).to(dtype)
+    model = AutoModelForImageTextToText.from_config(family_config(family)).to(dtype)
     with torch.no_grad():
         for parameter in model.parameters():
             if parameter.ndim > 1:
                 parameter.normal_(0, scale)
-    use_shared_prefix(model)
+    prepare_attention(model)
     model.train()
     return VisionLanguageModel(model, processor=Processor(), forbidden=(IMAGE, VIDEO), stop_ids=(STOP,))
 
@@ -129,17 +174,17 @@ def random_group(
     return Group(EXAMPLE, prompt, completions, torch.zeros(count), torch.zeros(count, dtype=torch.bool))
 
 
-def plain_copy(vlm: VisionLanguageModel) -> Qwen2_5_VLForConditionalGeneration:
+def plain_copy(vlm: VisionLanguageModel) -> PreTrainedModel:
     """The same weights in an untouched transformers model; SDPA, because its eager softmax is always float32."""
-    config = Qwen2_5_VLConfig.from_dict(vlm.model.config.to_dict())
-    model = Qwen2_5_VLForConditionalGeneration._from_config(config, attn_implementation="sdpa")
+    config = type(vlm.model.config).from_dict(vlm.model.config.to_dict())
+    model = AutoModelForImageTextToText.from_config(config, attn_implementation="sdpa")
     model = model.to(vlm.model.dtype)
     model.load_state_dict(vlm.model.state_dict())
     return model.train()
 
 
 def plain_logprobs(
-    model: Qwen2_5_VLForConditionalGeneration,
+    model: PreTrainedModel,
     prompt: Prompt,
     response: torch.Tensor,
     temperature: float = 1.0,

@@ -1,0 +1,109 @@
+"""The verbs of `observe-r1 ladder` that work on a folder, put together."""
+
+from collections import Counter
+from contextlib import ExitStack
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from observe_r1.cli.ladder_view import LadderView
+from observe_r1.config import LadderSettings
+from observe_r1.ladder import arranging, building, measuring, simple
+from observe_r1.ladder.folder import locked, opened
+from observe_r1.ladder.refreshing import moves, refresh
+from observe_r1.ladder.rows import read_rows
+from observe_r1.ladder.stage import DROPPED, Watch
+from observe_r1.report.ladder_page import write_ladder_report
+from observe_r1.report.review_page import write_review
+from observe_r1.training.interrupt import StopRequest
+
+
+def run_verb(verb: str, settings: LadderSettings) -> int:
+    """Run a verb on the folder `run.output`. Returns 0, or 130 where Ctrl-C ended it early."""
+    if settings.run.threads is not None:
+        torch.set_num_threads(settings.run.threads)
+    if verb == "review":
+        return _review(Path(settings.run.output))
+    with LadderView() as view, StopRequest() as stop:
+        watch = Watch(view.progress, view.note, lambda: stop.requested)
+        try:
+            line = _refresh(settings, watch) if verb == "refresh" else _stages(verb, settings, watch)
+        except KeyboardInterrupt:
+            line = None
+    print(line or f"interrupted: {view.line}; the same command goes on")
+    return 0 if line else 130
+
+
+def _stages(verb: str, settings: LadderSettings, watch: Watch) -> str | None:
+    """Run one stage of a build, or all; return what was written, None where it was stopped."""
+    with opened(settings, verb) as folder:
+        if verb == "arrange":
+            arranging.arrange(folder, settings, watch)
+        elif not {"build": building.build, "screen": building.screen, "measure": building.measure}[verb](
+            folder, settings, watch
+        ):
+            return None
+        if verb in ("build", "arrange"):
+            write_ladder_report(folder)
+            return _built(folder)
+        if verb == "screen":
+            return f"{_count(folder / simple.SCREENED)} questions in {folder / simple.SCREENED}; {_dropped(folder)}"
+        return (
+            f"{_count(folder / measuring.MEASURED)} questions measured in {folder / measuring.MEASURED}, their "
+            f"responses in {measuring.RESPONSES}; `observe-r1 ladder arrange {folder}` makes the ladder"
+        )
+
+
+def _built(folder: Path) -> str:
+    unsolved = len(read_rows(folder / arranging.UNSOLVED))
+    line = (
+        f"ladder of {_count(folder / arranging.LADDER)} questions in {folder / arranging.LADDER}, shown in ladder.html"
+    )
+    if unsolved:
+        line += f"; {unsolved:,} unsolved in {arranging.UNSOLVED} (`observe-r1 ladder review {folder}`)"
+    return f"{line}; {_dropped(folder)}; `observe-r1 train --data.path {folder}` trains on it"
+
+
+def _dropped(folder: Path) -> str:
+    return f"{_count(folder / DROPPED)} dropped ({DROPPED} says why)"
+
+
+def _count(path: Path) -> str:
+    return f"{len(read_rows(path)):,}"
+
+
+def _review(folder: Path) -> int:
+    with locked(folder):
+        page, decisions = write_review(folder)
+    print(f"look at {page}, decide in {decisions}, then run `observe-r1 ladder arrange {folder}`")
+    return 0
+
+
+def _refresh(settings: LadderSettings, watch: Watch) -> str | None:
+    folder = Path(settings.run.output)
+    with ExitStack() as stack:
+        stack.enter_context(locked(folder))
+        refreshed = refresh(folder, settings, watch)
+    if refreshed is None:
+        return None
+    moved = moves(folder, refreshed)
+    Console().print(_table(moved))
+    easier = sum(count for (before, after), count in moved.items() if after < before)
+    harder = sum(count for (before, after), count in moved.items() if after > before)
+    return (
+        f"{easier:,} questions easier, {harder:,} harder, {moved.total() - easier - harder:,} as before: figures in "
+        f"{refreshed}; `observe-r1 ladder arrange {folder} --arrange.measured {refreshed.name}` takes them over"
+    )
+
+
+def _table(moved: Counter[tuple[float, float]]) -> Table:
+    """Draw how many questions moved from each difficulty (rows) to each difficulty (columns)."""
+    after = sorted({new for _, new in moved})
+    table = Table(
+        "was \\ is", *(f"{level:g}" for level in after), title="questions by difficulty", title_justify="left"
+    )
+    for level in sorted({old for old, _ in moved}):
+        table.add_row(f"{level:g}", *(str(moved[level, new] or "·") for new in after))
+    return table

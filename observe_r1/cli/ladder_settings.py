@@ -1,0 +1,105 @@
+"""From the words after `observe-r1 ladder VERB` to settings: a folder or sources, shorthands, dotted options.
+
+A folder that holds a ladder brings its recorded settings along; options given beside it override them.
+"""
+
+import json
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import create_model
+
+from observe_r1.cli.help import describe
+from observe_r1.cli.options import BOOLEANS, parse_settings
+from observe_r1.cli.original_flags import FLAGS
+from observe_r1.cli.terminal import show
+from observe_r1.config import LadderSettings, Section, setting_names
+from observe_r1.errors import UserError
+
+_RECORDED = "ladder.yaml"
+_SHORT = {"model": "model.path", "output": "run.output", "anew": "run.anew", "skip_bad": "data.skip_bad"}
+_SEEDS = {
+    "build": ("screen.seed", "rollout.seed", "arrange.seed"),
+    "screen": ("screen.seed",),
+    "measure": ("rollout.seed",),
+    "arrange": ("arrange.seed",),
+    "refresh": ("rollout.seed",),
+}
+"""What `--seed` sets."""
+_SECTIONS = {
+    "build": ("data", "screen", "model", "rollout", "arrange", "run"),
+    "screen": ("data", "screen", "model", "rollout", "run"),
+    "measure": ("data", "model", "rollout", "run"),
+    "arrange": ("arrange", "run"),
+    "review": ("run",),
+    "refresh": ("model", "rollout", "run"),
+}
+"""What each verb has to do with."""
+
+
+@dataclass
+class Words:
+    """A command line taken apart."""
+
+    places: list[str]
+    """Words that are no options: sources, folders, a recipe."""
+    options: list[str]
+    """With shorthands written out, each `--name=value` or `--name`."""
+
+
+def ladder_settings(verb: str, argv: Sequence[str]) -> LadderSettings:
+    """Return the settings that `argv` asks for; `--help` prints those of the verb and exits.
+
+    Errors: `UserError` as `parse_settings`, for an option of another verb, and without the folder that a verb needs.
+    """
+    kind = _kind(verb)
+    if "-h" in argv or "--help" in argv:
+        show(describe(kind, f"ladder {verb}"))
+        raise SystemExit(0)
+    words = _take_apart(verb, argv, setting_names(kind))
+    recipes = [place for place in words.places if place.endswith((".yaml", ".yml"))]
+    sources = [place for place in words.places if place not in recipes]
+    named = any(option.startswith("--run.output=") for option in words.options)
+    if not named and len(sources) == 1 and (Path(sources[0]) / _RECORDED).is_file():
+        recipes.insert(0, str(Path(sources[0]) / _RECORDED))
+        words.options.append(f"--run.output={sources[0]}")
+    elif verb not in ("build", "screen"):
+        place = repr(sources[0]) if sources else "it"
+        raise UserError(f"observe-r1 ladder {verb} needs the folder of a ladder: there is no {_RECORDED} in {place}")
+    elif sources:
+        words.options.append(f"--data.sources={json.dumps(sources)}")
+    settings: LadderSettings = parse_settings(LadderSettings, [*recipes, *words.options], verb=f"ladder {verb}")
+    return settings
+
+
+def _kind(verb: str) -> type[Section]:
+    """Return the settings that concern a verb."""
+    fields = {name: LadderSettings.model_fields[name] for name in _SECTIONS[verb]}
+    sections = {name: (field.annotation, field.default) for name, field in fields.items()}
+    kind: type[Section] = create_model("LadderVerb", __base__=Section, **sections)  # type: ignore[call-overload]
+    return kind
+
+
+def _take_apart(verb: str, argv: Sequence[str], names: dict[str, Any]) -> Words:
+    """Tell options and their values from the other words."""
+    taken, words = Words([], []), deque(argv)
+    while words:
+        word = words.popleft()
+        if not word.startswith("-"):
+            taken.places.append(word)
+            continue
+        option, equals, value = word.partition("=")
+        name = option.removeprefix("--").replace("-", "_")
+        settings = _SEEDS.get(verb, ()) if name == "seed" else (_SHORT.get(name, name),)
+        elsewhere = [*setting_names(LadderSettings), *FLAGS]
+        if not settings or (settings[0] not in names and settings[0] in elsewhere):
+            raise UserError(f"observe-r1 ladder {verb} takes no {option!r}; --help lists what it takes")
+        is_switch = settings[0] in names and names[settings[0]].annotation is bool
+        follows = words[0] if words and not equals else "--"
+        if follows.lower() in BOOLEANS if is_switch else not follows.startswith("--"):
+            value, equals = words.popleft(), "="
+        taken.options += [f"--{setting}{equals}{value}" for setting in settings]
+    return taken

@@ -1,0 +1,132 @@
+"""The settings of `observe-r1 ladder`, stage by stage."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+
+from observe_r1.config.sampling import ProcessorSettings, QuestionSettings, SamplerSettings
+from observe_r1.config.section import NonEmptyText, PathText, Section
+
+PUBLISHED_SHARES = (0.015, 0.036, 0.050, 0.075, 0.136, 0.150, 0.150, 0.200, 0.192)
+"""Share of each level, d = 0 to d = 1 by eighths, in the ladder of arXiv 2505.12432, read off its figure (± 0.001)."""
+
+
+def _preset(value: Any) -> Any:
+    return PUBLISHED_SHARES if value in ("published", ["published"]) else value
+
+
+def _not_all_zero(value: tuple[float, ...] | None) -> tuple[float, ...] | None:
+    if value is not None and not sum(value):
+        raise ValueError("needs a level with a share above 0")
+    return value
+
+
+Shares = Annotated[
+    tuple[Annotated[float, Field(ge=0)], ...] | None, BeforeValidator(_preset), AfterValidator(_not_all_zero)
+]
+
+
+class LadderDataSettings(QuestionSettings):
+    """The questions that go in."""
+
+    sources: tuple[NonEmptyText, ...] = ()
+    """Files in message format (JSON, JSONL, Parquet), and public datasets as `name:PATH_OR_HUB_NAME` (`ladder sources`
+    lists the names)."""
+    max_samples: int | None = Field(None, ge=1)
+    """Use only the first so many rows of each source."""
+    skip_bad: bool = False
+    """Leave broken rows out, named and counted; without it the first one ends the build."""
+
+
+class ScreenSettings(Section):
+    """Which questions are not worth measuring."""
+
+    models: tuple[PathText, ...] = ()
+    """Small models (folders or Hub names): what any of them gets right when asked for the answer alone is dropped."""
+    tries: int = Field(1, ge=1)
+    """Answers that each of them gives to a question."""
+    threshold: int = Field(1, ge=1)
+    """A question is dropped where a model is right this often."""
+    temperature: float = Field(0.0, ge=0)
+    """Sampling temperature of the answers; 0 is greedy."""
+    max_new_tokens: int = Field(64, ge=1)
+    """Limit of an answer, in tokens."""
+    seed: int = Field(0, ge=0)
+    """Seeds the answers."""
+    benchmarks: tuple[NonEmptyText, ...] = ()
+    """Benchmark items, as `data.sources`: questions that share a picture or a question with one are dropped."""
+
+    @model_validator(mode="after")
+    def _tries_make_sense(self) -> "ScreenSettings":
+        if self.threshold > self.tries:
+            raise ValueError(f"screen.threshold = {self.threshold} is more than screen.tries = {self.tries}")
+        if self.tries > 1 and self.temperature == 0:
+            raise ValueError("screen.tries above 1 needs screen.temperature above 0: greedy answers are all the same")
+        return self
+
+
+class LadderModelSettings(ProcessorSettings):
+    """The model that measures. Screening models are loaded the same way."""
+
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """Compute type."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where the model runs; `auto` takes a GPU if there is one."""
+
+
+class LadderRolloutSettings(SamplerSettings):
+    """How responses are sampled."""
+
+    group_size: int = Field(8, ge=1)
+    """Responses a question (N): its difficulty is the share of them that is wrong."""
+    seed: int = Field(0, ge=0)
+    """Seeds the responses."""
+    batch: int = Field(128, ge=1)
+    """Questions sampled at a time, which is what a killed build loses. More keep the sampler busier."""
+
+
+class ArrangeSettings(Section):
+    """How measured questions become a ladder."""
+
+    min_complexity: float = Field(40, ge=0)
+    """Questions whose responses are shorter than this, in mean tokens, are dropped."""
+    size: int | None = Field(None, ge=1)
+    """Questions in the ladder; without it as many as there are, or as `shares` allow."""
+    shares: Shares = None
+    """Share of each level, easy to hard, one more than responses a question; `published` takes those of the published
+    ladder. Shares need not sum to 1."""
+    seed: int = Field(0, ge=0)
+    """Seeds which questions are drawn and how they are mixed."""
+    images: Literal["reference", "copy"] = "reference"
+    """Whether images outside the folder are named by their place or copied into it."""
+    format_prompt: Literal["none", "observe", "think"] = "none"
+    """Write the text that asks for the response format into every question; train then with `data.format_prompt none`.
+    """
+    format_prompt_place: Literal["system", "suffix"] = "system"
+    """Where that text then stands."""
+    measured: str = "."
+    """Whose figures count: `.` is the first measurement, `refreshed-1` that of the first `ladder refresh`."""
+
+
+class LadderRunSettings(Section):
+    """The build itself; nothing here changes what comes out."""
+
+    output: PathText = "runs/ladder"
+    """Folder of the ladder. The same command goes on with what is in it."""
+    threads: int | None = Field(None, ge=1)
+    """CPU threads of this process; all cores by default."""
+    workers: int = Field(1, ge=1)
+    """Processes that score."""
+    anew: bool = False
+    """Do this stage again from its start, throwing away what it and later stages have written."""
+
+
+class LadderSettings(Section):
+    """All of `observe-r1 ladder`."""
+
+    data: LadderDataSettings = LadderDataSettings()
+    screen: ScreenSettings = ScreenSettings()
+    model: LadderModelSettings = LadderModelSettings()
+    rollout: LadderRolloutSettings = LadderRolloutSettings()
+    arrange: ArrangeSettings = ArrangeSettings()
+    run: LadderRunSettings = LadderRunSettings()

@@ -1,0 +1,183 @@
+"""Arranging: measured questions become a ladder. Nothing is asked of a model; the same files give the same bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from observe_r1.config import ArrangeSettings, LadderSettings
+from observe_r1.data import apply_format_prompt
+from observe_r1.data.examples import Examples
+from observe_r1.errors import UserError
+from observe_r1.evaluation.accuracy import GradedResponse
+from observe_r1.files import json_line, write_atomic
+from observe_r1.ladder.journal import Journal, start_over
+from observe_r1.ladder.measuring import MEASURED, RESPONSES, figures
+from observe_r1.ladder.mix import mix
+from observe_r1.ladder.quotas import quotas
+from observe_r1.ladder.review import REVIEW, Decision, checked_decisions
+from observe_r1.ladder.rows import embedded, keep_image, read_questions, read_rows, write_message
+from observe_r1.ladder.simple import SCREENED
+from observe_r1.ladder.stage import DROPPED, Watch, dropped
+from observe_r1.rewards import accuracy_reward
+
+STAGE = "arrange"
+LADDER = "ladder.jsonl"
+"""The ladder, easy to hard: message format, with what was measured and the slot."""
+UNSOLVED = "unsolved.jsonl"
+"""Questions that no response answered, set aside until they are reviewed."""
+
+_FIGURES = ("difficulty", "complexity", "complexity_correct", "well_formed")
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """A measured question."""
+
+    row: int
+    """In `screened.jsonl`, from 0."""
+    figures: dict[str, Any]
+    """Its row of `measured.jsonl`."""
+    answer: str | None = None
+    """The gold answer, where it was corrected."""
+
+    @property
+    def level(self) -> int:
+        """Wrong responses: 0 is the easiest level."""
+        return int(self.figures["tries"] - self.figures["correct"])
+
+
+def arrange(folder: Path, settings: LadderSettings, watch: Watch) -> None:
+    """Write `ladder.jsonl` and `unsolved.jsonl`, and add what falls out to `dropped.jsonl`.
+
+    Review first; then responses too short, unsolved questions, the draw by size and shares, and the mixing.
+
+    Errors: `UserError` where a stage before has not been run, for a broken review, and where no question is left.
+    """
+    arranging = settings.arrange
+    questions = read_questions(folder / SCREENED)
+    items, gone = _measured(folder, arranging, questions)
+    decisions = checked_decisions(folder / REVIEW, {row["id"] for row in questions.rows})
+    items = _corrected(folder, arranging, items, decisions)
+    levels, unsolved, out = sort_out(items, decisions, arranging.min_complexity)
+    drawn, left = _draw(levels, arranging, watch)
+    out += [(item, STAGE, "not drawn for size or shares") for item in left]
+    start_over(folder, [STAGE])
+    with Journal(folder, STAGE, [DROPPED]) as journal:
+        journal.append(DROPPED, gone)
+        sources = {item.figures["id"]: questions.rows[item.row]["source"] for item, _, _ in out}
+        journal.append(DROPPED, (dropped(i.figures["id"], sources[i.figures["id"]], *why) for i, *why in out))
+        _write(folder / UNSOLVED, (_row(item, questions, folder, settings) for item in unsolved))
+        if not any(drawn):
+            raise UserError(
+                f"{folder}: no question is left for the ladder ({len(unsolved)} unsolved ones wait for review, "
+                f"{DROPPED} says what became of the others): lower arrange.min_complexity or build from more questions"
+            )
+        slots = mix(drawn, arranging.seed, key=lambda item: item.figures["complexity"])
+        numbered = ((slot, item) for slot, mixed in enumerate(slots) for item in mixed)
+        _write(folder / LADDER, (_row(item, questions, folder, settings) | {"slot": slot} for slot, item in numbered))
+        journal.commit(len(questions), complete=True)
+
+
+def sort_out(
+    items: Iterable[Item], decisions: Mapping[str, Decision], min_complexity: float
+) -> tuple[list[list[Item]], list[Item], list[tuple[Item, str, str]]]:
+    """Return the levels, easy first, the unsolved questions that stay aside, and the others with stage and reason."""
+    levels: dict[int, list[Item]] = {}
+    unsolved, out, hardest = [], [], 0
+    for item in items:
+        hardest = item.figures["tries"]
+        decision = decisions.get(item.figures["id"])
+        refused = decision is not None and decision.action == "drop"
+        if item.figures["complexity"] < min_complexity:
+            out.append((item, STAGE, "low complexity"))
+        elif item.figures["correct"] == 0 and (decision is None or refused):
+            unsolved.append(item)
+        elif refused:
+            out.append((item, "review", "dropped by hand"))
+        else:
+            levels.setdefault(item.level, []).append(item)
+    return [levels.get(level, []) for level in range(hardest + 1)], unsolved, out
+
+
+def _measured(folder: Path, settings: ArrangeSettings, questions: Examples) -> tuple[list[Item], list[dict[str, Any]]]:
+    """Return the measured questions in the order of `screened.jsonl`, and as dropped rows those that lack figures."""
+    place = folder / settings.measured / MEASURED
+    measured = {row["id"]: row for row in read_rows(place)}
+    tries = {row["tries"] for row in measured.values()}
+    if len(tries) > 1:
+        raise UserError(f"{place}: questions with {sorted(tries)} responses: measure all with the same number")
+    items, fallen = [], []
+    for index, row in enumerate(questions.rows):
+        if row["id"] in measured:
+            items.append(Item(index, measured[row["id"]]))
+        elif settings.measured != ".":
+            fallen.append(dropped(row["id"], row["source"], STAGE, f"not measured in {settings.measured}"))
+    return items, fallen
+
+
+def _corrected(
+    folder: Path, settings: ArrangeSettings, items: Sequence[Item], decisions: dict[str, Decision]
+) -> list[Item]:
+    """Put corrected answers in, and grade the responses that were kept against them."""
+    new = {row_id: decision.answer for row_id, decision in decisions.items() if decision.action == "correct"}
+    given: dict[str, list[GradedResponse]] = {row_id: [] for row_id in new}
+    if new:
+        for row in read_rows(folder / settings.measured / RESPONSES):
+            if row["id"] in new:
+                right = accuracy_reward(row["text"], new[row["id"]]) > 0
+                response = GradedResponse(row["text"], right, row["well_formed"], row["tokens"], row["finish"])
+                given[row["id"]].append(response)
+    return [
+        replace(item, figures=figures(row_id, given[row_id]), answer=new[row_id]) if row_id in new else item
+        for item in items
+        for row_id in (item.figures["id"],)
+    ]
+
+
+def _draw(
+    levels: Sequence[Sequence[Item]], settings: ArrangeSettings, watch: Watch
+) -> tuple[list[list[Item]], list[Item]]:
+    """Return what the ladder takes of each level, and what it leaves."""
+    wanted, shortage = quotas([len(level) for level in levels], settings.size, settings.shares)
+    if shortage:
+        watch.note(shortage)
+    if settings.size is not None and sum(wanted) < settings.size:
+        watch.note(f"the ladder has {sum(wanted)} questions: there are no more for arrange.size = {settings.size}")
+    drawn, left = [], []
+    for number, (level, count) in enumerate(zip(levels, wanted, strict=True)):
+        order = np.random.default_rng([settings.seed, number]).permutation(len(level))
+        drawn.append([level[index] for index in sorted(order[:count])])
+        left += [level[index] for index in sorted(order[count:])]
+    return drawn, left
+
+
+def _row(item: Item, questions: Examples, folder: Path, settings: LadderSettings) -> dict[str, Any]:
+    row = dict(questions.rows[item.row])
+    arranging = settings.arrange
+    if arranging.images == "copy" or arranging.format_prompt != "none":
+        example = questions[item.row]
+        messages = apply_format_prompt(example.messages, arranging.format_prompt, arranging.format_prompt_place)
+        images = [_place(source, folder, settings, example.origin) for source in example.images]
+        row["message"] = write_message(messages, images)
+    if item.answer is not None:
+        row["answer"] = item.answer
+    return row | {name: item.figures[name] for name in _FIGURES}
+
+
+def _place(source: Any, folder: Path, settings: LadderSettings, origin: str) -> str:
+    """Return where a picture stands: in the folder, by its relative path, or outside."""
+    home = folder.absolute()
+    if not embedded(source) and Path(source).is_relative_to(home):
+        return str(Path(source).relative_to(home))
+    if settings.arrange.images == "copy":
+        return keep_image(source, folder, origin, settings.data.image_cache)
+    return str(source)
+
+
+def _write(path: Path, rows: Iterable[dict[str, Any]]) -> None:
+    write_atomic(path, "".join(map(json_line, rows)))

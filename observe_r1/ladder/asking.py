@@ -1,0 +1,119 @@
+"""Putting questions to a model, batch by batch: sampling, grading, and what stays of it when the build is killed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from hashlib import blake2b
+from typing import Any
+
+import torch
+
+from observe_r1.config import LadderSettings, ModelSettings, RewardSettings
+from observe_r1.errors import UserError
+from observe_r1.evaluation.accuracy import GradedResponse, grade
+from observe_r1.ladder.journal import Journal
+from observe_r1.ladder.stage import DROPPED, Watch, dropped
+from observe_r1.model.encoding import PromptTooLongError
+from observe_r1.model.loading import load_model
+from observe_r1.records import Example, Prompt, Sampling
+from observe_r1.registry import load
+from observe_r1.rewards import Scorer
+from observe_r1.rollout.engine import Engine
+
+Encode = Callable[[Example], Prompt]
+Graded = list[tuple[Example, Sequence[GradedResponse]]]
+
+
+def stream_of(example: Example) -> int:
+    """Return the random stream of an item: with seed and response number all that its responses depend on."""
+    return int.from_bytes(blake2b(example.id.encode(errors="surrogatepass"), digest_size=7).digest(), "big")
+
+
+def load_engine(path: str, settings: LadderSettings) -> tuple[Engine, Any]:
+    """Load the model at `path` for sampling, as `model` and `rollout` say; returns its engine and its processor."""
+    loading = ModelSettings(**(settings.model.model_dump() | {"path": path, "feature_cache": 0}))
+    vlm = load_model(loading, frozen=True)
+    dtype = getattr(torch, loading.dtype)
+    engine = load("engine", settings.rollout.engine).from_settings(vlm, settings.rollout, settings.data, dtype)
+    return engine, vlm.processor
+
+
+def rewards(settings: LadderSettings) -> RewardSettings:
+    """Return how responses are graded: right or wrong, and well-formed by the format that was asked for."""
+    template = "think" if settings.data.format_prompt == "think" else "observe"
+    return RewardSettings(functions={"accuracy": 1.0, "format": 1.0}, template=template, workers=settings.run.workers)
+
+
+@dataclass(frozen=True)
+class Round:
+    """Questions that are put to one model, `batch` at a time, each batch written down before the next.
+
+    Which questions share a batch depends on nothing but their order, so that a build that was stopped goes on with the
+    very batches of one that was not.
+    """
+
+    journal: Journal
+    engine: Engine
+    encode: Encode
+    scorer: Scorer
+    sampling: Sampling
+    batch: int
+    write: Callable[[Journal, Graded], None]
+    """Appends what is to stay of a batch."""
+
+    def run(
+        self, examples: Sequence[Example], stage: str, watch: Watch, *, skip_bad: bool, label: str | None = None
+    ) -> bool:
+        """Go on after the last whole batch; returns whether it came to the end. `watch` sees `label`, or the stage.
+
+        Questions over the prompt limit are dropped, as are broken ones with `skip_bad`.
+        Errors: `UserError` for a broken question.
+        """
+        total, label = len(examples), label or stage
+        watch.progress(label, self.journal.done, total)
+        if total == 0:
+            self.journal.commit(0, complete=True)
+        for done, questions in self._encoded(examples):
+            askable = [(example, prompt) for example, prompt in questions if isinstance(prompt, Prompt)]
+            graded = grade(self.engine, askable, self.scorer, self.sampling)
+            self.write(self.journal, [(example, given) for (example, _), given in zip(askable, graded, strict=True)])
+            for example, error in questions:
+                if isinstance(error, UserError):
+                    self._drop(example, error, stage, watch, skip_bad)
+            self.journal.commit(done, complete=done == total)
+            watch.progress(label, done, total)
+            if done < total and watch.stopped():
+                return False
+        return True
+
+    def _drop(self, example: Example, error: UserError, stage: str, watch: Watch, skip_bad: bool) -> None:
+        too_long = isinstance(error, PromptTooLongError)
+        if not too_long and not skip_bad:
+            raise UserError(f"{error} (--skip-bad leaves such rows out)") from error
+        watch.note(f"skipped: {error}")
+        reason = "prompt too long" if too_long else "broken row"
+        self.journal.append(DROPPED, [dropped(example.id, example.source, stage, reason, str(error))])
+
+    def _encoded(self, examples: Sequence[Example]) -> Iterator[tuple[int, list[tuple[Example, Prompt | UserError]]]]:
+        """Yield batches, each with the rows done after it; the next one is encoded while this one is sampled."""
+        starts = range(self.journal.done, len(examples), self.batch)
+        with ThreadPoolExecutor(1, thread_name_prefix="encode") as thread:
+            ahead = thread.submit(self._encode, examples, starts[0]) if starts else None
+            for start in starts:
+                assert ahead is not None
+                questions = ahead.result()
+                following = start + self.batch
+                ahead = thread.submit(self._encode, examples, following) if following in starts else None
+                yield start + len(questions), questions
+
+    def _encode(self, examples: Sequence[Example], start: int) -> list[tuple[Example, Prompt | UserError]]:
+        questions: list[tuple[Example, Prompt | UserError]] = []
+        for index in range(start, min(start + self.batch, len(examples))):
+            example = examples[index]
+            try:
+                questions.append((example, self.encode(example)))
+            except UserError as error:
+                questions.append((example, error))
+        return questions

@@ -1,0 +1,101 @@
+"""The folder of a ladder: one build writes there at a time, and always with the settings that it began with."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import yaml
+
+from observe_r1.config import LadderSettings
+from observe_r1.config.recorded import dump_settings, flat
+from observe_r1.errors import UserError
+from observe_r1.files import LOCK, lock_folder, unlock_folder, write_atomic
+from observe_r1.ladder import arranging, measuring, screening
+from observe_r1.ladder.journal import read_progress, start_over
+
+RECORDED = "ladder.yaml"
+"""Every setting, enough to build the ladder again."""
+
+_ANY_TIME = ("run.", "data.skip_bad", "data.image_cache")
+_ASKING = ("data.format_prompt", "data.max_prompt_tokens", "model.", "rollout.")
+_FIRST_STAGE = {"build": screening.STAGE, "screen": screening.STAGE, "measure": measuring.STAGE}
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Keep other processes from writing into the folder. Errors: `UserError` where one does, or there is no folder."""
+    try:
+        lock = lock_folder(folder, "--output")
+    except OSError as error:
+        raise UserError(f"--output {str(folder)!r}: cannot be a ladder's folder: {error.strerror}") from error
+    try:
+        yield
+    finally:
+        unlock_folder(folder, lock)
+
+
+@contextmanager
+def opened(settings: LadderSettings, verb: str) -> Iterator[Path]:
+    """Give the folder `run.output` to write into, with the settings written down as `ladder.yaml`.
+
+    With `run.anew`, what the stage of `verb` and the later ones wrote is given up.
+
+    Errors: `UserError` where the folder cannot be made, holds something else, is written to by a live process, or was
+    begun with other settings than those that `verb` goes on with.
+    """
+    folder = Path(settings.run.output)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"--output {str(folder)!r}: cannot be a ladder's folder: {error.strerror}") from error
+    with locked(folder):
+        if not (folder / RECORDED).is_file() and any(entry.name != LOCK for entry in folder.iterdir()):
+            raise UserError(f"--output {str(folder)!r}: neither empty nor a ladder's folder: give another one")
+        if settings.run.anew and verb in _FIRST_STAGE:
+            start_over(folder, [_FIRST_STAGE[verb]])
+        _compare(folder, settings, verb)
+        before = (folder / RECORDED).read_bytes() if (folder / RECORDED).is_file() else None
+        once = settings.model_copy(update={"run": settings.run.model_copy(update={"anew": False})})
+        write_atomic(folder / RECORDED, dump_settings(once))
+        try:
+            yield folder
+        except UserError:
+            if before is not None:  # a setting that was refused must not come back with the next command
+                write_atomic(folder / RECORDED, before)
+            raise
+
+
+def changed(recorded: Path, settings: LadderSettings) -> Iterator[tuple[str, object, object]]:
+    """Yield each setting that is not as recorded: its name, what it was, and what it is.
+
+    Errors: `UserError` for a file that is not as a build wrote it.
+    """
+    try:
+        old = flat(yaml.safe_load(recorded.read_text(encoding="utf-8")))
+    except (yaml.YAMLError, UnicodeDecodeError, AttributeError) as error:
+        raise UserError(f"{recorded}: not as the build wrote it: put it back, or give another --output") from error
+    new = flat(settings.model_dump(mode="json"))
+    for name in sorted(old.keys() | new.keys()):
+        if old.get(name) != new.get(name) and not name.startswith(_ANY_TIME):
+            yield name, old.get(name), new.get(name)
+
+
+def _compare(folder: Path, settings: LadderSettings, verb: str) -> None:
+    if not (folder / RECORDED).is_file():
+        return
+    progress = read_progress(folder)
+    asking = any(
+        stage == measuring.STAGE or not state["complete"] for stage, state in progress.items() if stage != "arrange"
+    )
+    for name, old, new in changed(folder / RECORDED, settings):
+        if name.startswith("arrange."):
+            fixed = verb == "build" and arranging.STAGE in progress
+            way = f"`observe-r1 ladder arrange {folder}` arranges anew without asking the model again"
+        elif name.startswith(_ASKING):
+            fixed, way = asking, f"`observe-r1 ladder refresh {folder}` measures anew, --anew begins again"
+        else:
+            fixed, way = bool(progress), "--anew begins again"
+        if fixed:
+            raise UserError(f"--output {str(folder)!r}: {name} was {old!r} and is {new!r} now: give the same; {way}")

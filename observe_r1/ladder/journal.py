@@ -1,0 +1,111 @@
+"""Files that grow batch by batch, and how far they are good: a killed build goes on after the last whole batch."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from observe_r1.errors import UserError
+from observe_r1.files import json_line, write_atomic
+
+PROGRESS = "progress.json"
+"""For every stage begun, in their order: rows worked through, whether that was all, and the good bytes of all files."""
+
+
+def read_progress(folder: Path) -> dict[str, dict[str, Any]]:
+    """Return what `progress.json` holds. Errors: `UserError` where it is not as a build wrote it."""
+    path = folder / PROGRESS
+    try:
+        return dict(json.loads(path.read_bytes()))
+    except FileNotFoundError:
+        return {}
+    except ValueError as error:
+        raise UserError(f"{path}: not as the build wrote it: put it back, or build into another folder") from error
+
+
+def is_complete(folder: Path, stage: str) -> bool:
+    """Whether `stage` has worked through all of its rows."""
+    return bool(read_progress(folder).get(stage, {}).get("complete"))
+
+
+def start_over(folder: Path, stages: Iterable[str]) -> None:
+    """Forget the first of `stages` that was begun, and everything after it; their rows go when they begin again."""
+    progress = read_progress(folder)
+    begun = list(progress)
+    first = min((begun.index(stage) for stage in stages if stage in begun), default=len(begun))
+    write_atomic(folder / PROGRESS, json.dumps({stage: progress[stage] for stage in begun[:first]}, indent=1) + "\n")
+
+
+class Journal:
+    """The JSON Lines files that one stage appends to; a context manager.
+
+    Entering cuts each file back to where the last whole batch ended: of this stage, or of the ones before it where
+    this one begins. What is appended counts once `commit` has returned.
+
+    Args:
+        folder: Of the ladder.
+        stage: Its name in `progress.json`.
+        names: Of the files.
+    """
+
+    def __init__(self, folder: Path, stage: str, names: Iterable[str]) -> None:
+        self._folder = folder
+        self._stage = stage
+        progress = read_progress(folder)
+        own = progress.pop(stage, None)
+        self._earlier = progress
+        before = own or next(reversed(progress.values()), {})
+        self._sizes: dict[str, int] = dict(before.get("sizes", {}))
+        self._names = list(names)
+        self._files: dict[str, BinaryIO] = {}
+        self.done: int = own["done"] if own else 0
+        """Rows worked through."""
+        self.complete: bool = bool(own and own["complete"])
+        """Whether those were all."""
+
+    def __enter__(self) -> Journal:
+        for name in self._names:
+            self._files[name] = _cut_back(self._folder / name, self._sizes.get(name, 0))
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for file in self._files.values():
+            with suppress(OSError):  # a full disk, which `commit` has named
+                file.close()
+
+    def append(self, name: str, rows: Iterable[Mapping[str, Any]]) -> None:
+        """Write rows at the end of a file. Errors: `UserError` where the disk is full."""
+        try:
+            self._files[name].write("".join(json_line(dict(row)) for row in rows).encode())
+        except OSError as error:
+            raise UserError(f"cannot write {str(self._folder / name)!r}: {error.strerror}") from error
+
+    def commit(self, done: int, *, complete: bool) -> None:
+        """Make what was appended good: `done` rows of the stage are worked through, and whether they are all."""
+        for name, file in self._files.items():
+            try:
+                file.flush()
+                os.fsync(file.fileno())
+            except OSError as error:
+                raise UserError(f"cannot write {str(self._folder / name)!r}: {error.strerror}") from error
+            self._sizes[name] = file.tell()
+        own = {"done": done, "complete": complete, "sizes": self._sizes}
+        write_atomic(self._folder / PROGRESS, json.dumps(self._earlier | {self._stage: own}, indent=1) + "\n")
+        self.done, self.complete = done, complete
+
+
+def _cut_back(path: Path, size: int) -> BinaryIO:
+    """Open a file for appending after its first `size` bytes. Errors: `UserError` where it has fewer."""
+    file = path.open("ab")
+    if file.tell() < size:
+        file.close()
+        raise UserError(
+            f"{path}: shorter than the {size} bytes that were written: put it back, or begin the stage again (--anew)"
+        )
+    file.truncate(size)
+    file.seek(size)
+    return file

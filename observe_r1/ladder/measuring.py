@@ -1,0 +1,92 @@
+"""Measuring: how hard a question is, and how much it takes to answer it, by the responses of one model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from observe_r1.config import LadderSettings
+from observe_r1.errors import UserError
+from observe_r1.evaluation.accuracy import GradedResponse
+from observe_r1.ladder.asking import Graded, Round, load_engine, rewards, stream_of
+from observe_r1.ladder.journal import Journal
+from observe_r1.ladder.rows import read_questions
+from observe_r1.ladder.stage import DROPPED, Watch
+from observe_r1.model.encoding import encode_prompt
+from observe_r1.records import Example, Prompt, Sampling
+from observe_r1.rewards import Scorer
+
+STAGE = "measure"
+MEASURED = "measured.jsonl"
+"""One row a question: see `figures`."""
+RESPONSES = "responses.jsonl"
+"""One row a response: `id`, `number`, `text`, `tokens`, `correct`, `well_formed`, `finish`."""
+
+
+def measure(folder: Path, questions: Path, settings: LadderSettings, watch: Watch) -> bool:
+    """Sample `rollout.group_size` responses to each of `questions`, and write figures and responses to `folder`.
+
+    Appends batch by batch and goes on where it was stopped. Returns whether it came to the end.
+
+    Errors: `UserError` without a model, for one that cannot be loaded and, unless `data.skip_bad`, for the first
+    question that cannot be asked.
+    """
+    if settings.model.path is None:
+        raise UserError("setting 'model.path' is missing: name the model that measures (--model)")
+    rollout = settings.rollout
+    sampling = Sampling(
+        n=rollout.group_size,
+        temperature=rollout.temperature,
+        top_p=rollout.top_p,
+        top_k=rollout.top_k,
+        max_new_tokens=rollout.max_new_tokens,
+        stop=rollout.stop,
+        seed=rollout.seed,
+    )
+    examples = read_questions(questions)
+    engine, processor = load_engine(settings.model.path, settings)
+
+    def encode(example: Example) -> Prompt:
+        return encode_prompt(example, processor, settings.data, stream_of(example))
+
+    with Journal(folder, STAGE, [MEASURED, RESPONSES, DROPPED]) as journal, Scorer(rewards(settings)) as scorer:
+        round_ = Round(journal, engine, encode, scorer, sampling, rollout.batch, _write)
+        return round_.run(examples, STAGE, watch, skip_bad=settings.data.skip_bad)
+
+
+def figures(row_id: str, responses: Sequence[GradedResponse]) -> dict[str, Any]:
+    """Return the row of `measured.jsonl` for a question with these responses (arXiv 2505.12432, NeuraLadder).
+
+    `difficulty` is the share of wrong responses, `complexity` their mean length in tokens, `complexity_correct` that
+    of the correct ones (None where there is none), `well_formed` the share that keeps the format.
+    """
+    right = [response.tokens for response in responses if response.correct]
+    count = len(responses)
+    return {
+        "id": row_id,
+        "tries": count,
+        "correct": len(right),
+        "difficulty": 1 - len(right) / count,
+        "complexity": sum(response.tokens for response in responses) / count,
+        "complexity_correct": sum(right) / len(right) if right else None,
+        "well_formed": sum(response.well_formed for response in responses) / count,
+    }
+
+
+def _write(journal: Journal, graded: Graded) -> None:
+    journal.append(RESPONSES, (row for example, given in graded for row in _response_rows(example, given)))
+    journal.append(MEASURED, (figures(example.id, given) for example, given in graded))
+
+
+def _response_rows(example: Example, responses: Sequence[GradedResponse]) -> Iterator[dict[str, Any]]:
+    for number, response in enumerate(responses):
+        yield {
+            "id": example.id,
+            "number": number,
+            "text": response.text,
+            "tokens": response.tokens,
+            "correct": response.correct,
+            "well_formed": response.well_formed,
+            "finish": response.finish,
+        }

@@ -1,0 +1,74 @@
+"""All sources of a build as one stream of questions, broken rows included."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import chain, islice
+from pathlib import Path
+
+from observe_r1.config.ladder import LadderDataSettings
+from observe_r1.data.examples import Examples, open_examples
+from observe_r1.errors import UserError
+from observe_r1.ladder.sources import SourceReader, read_source
+from observe_r1.records import Example
+
+
+@dataclass(frozen=True, slots=True)
+class BadRow:
+    """A row that cannot be read."""
+
+    id: str
+    source: str
+    error: UserError
+    """Names place, key, value and fix."""
+
+
+def read_sources(
+    sources: Sequence[str], data: LadderDataSettings, *, require_answer: bool = True
+) -> Iterator[Example | BadRow]:
+    """Yield the questions of all `sources`, one after the other, with unique ids and without demonstrations.
+
+    A source is a file in message format, a dataset in that format on the Hugging Face Hub, or `name:PATH_OR_HUB_NAME`.
+    Ids stay as they are where they are unique; the second `7` becomes `7#2`.
+
+    Errors: `UserError` for a source that cannot be opened; a bad row is yielded, not raised.
+    """
+    seen: set[str] = set()
+    repeats: Counter[str] = Counter()
+    for row in chain.from_iterable(islice(_read(text, data, require_answer), data.max_samples) for text in sources):
+        name = row.id
+        while name in seen:
+            repeats[row.id] += 1
+            name = f"{row.id}#{repeats[row.id] + 1}"
+        seen.add(name)
+        yield replace(row, id=name) if isinstance(row, BadRow) else replace(row, id=name, response=None)
+
+
+def _read(text: str, data: LadderDataSettings, require_answer: bool) -> Iterator[Example | BadRow]:
+    if ":" in text and not Path(text).expanduser().exists():
+        return _public(read_source(text, skip_bad=True))
+    path = str(Path(text).expanduser()) if text.startswith("~") else text
+    return _message_format(open_examples(path, data.input_key, data.label_key, require_answer=require_answer))
+
+
+def _message_format(examples: Examples) -> Iterator[Example | BadRow]:
+    name = Path(examples.name).stem
+    for index in range(len(examples)):
+        try:
+            example = examples[index]
+            yield replace(example, source=example.source or name)
+        except UserError as error:
+            yield BadRow(examples.implied_id(index), name, error)
+
+
+def _public(reader: SourceReader) -> Iterator[Example | BadRow]:
+    name, said = reader.source.name, 0
+    for example in chain(reader, (None,)):
+        for number in range(said, reader.bad):  # the rows between this example and the one before
+            error = reader.errors[number] if number < len(reader.errors) else f"{name}: one more broken row"
+            yield BadRow(f"{name}/bad-{number + 1}", name, UserError(error))
+        said = reader.bad
+        if example is not None:
+            yield example

@@ -1,0 +1,113 @@
+"""`review.yaml`: what a person decides about each question that no response solved."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Iterable
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from observe_r1.errors import UserError
+from observe_r1.files import write_atomic
+from observe_r1.registry import nearest
+from observe_r1.rewards import verifiable
+
+REVIEW = "review.yaml"
+
+ACTIONS = ("keep", "drop", "correct")
+
+_HEADER = """\
+# Questions that no response of the measuring model solved: too hard, or wrong. Look at them in review.html, which has
+# them in this order, then decide for each by its action:
+#
+#   drop      leave it out of the ladder (as every question that you do not change)
+#   keep      the gold answer is right: put it into the ladder at the highest difficulty
+#   correct   put it into the ladder with what you write under answer
+#
+# note is yours. Then run `observe-r1 ladder arrange` on this folder. Decisions stay when this file is written again.
+
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """One entry of the file."""
+
+    id: str
+    answer: str
+    """The gold answer; with the action `correct`, the new one."""
+    action: str = "drop"
+    """One of `ACTIONS`."""
+    note: str = ""
+
+
+_KEYS = [field.name for field in fields(Decision)]
+
+
+def read_decisions(path: Path) -> dict[str, Decision]:
+    """Return the decisions in `path` by id, in their order; none where there is no such file.
+
+    Every value counts as the text that stands there: `answer: 3` and `answer: yes` need no quotes.
+
+    Errors: `UserError` for a file that is no such list, naming line or entry, and what is allowed.
+    """
+    if not path.exists():
+        return {}
+    try:
+        entries = yaml.load(path.read_text(encoding="utf-8"), Loader=yaml.BaseLoader)  # noqa: S506 - makes text only
+    except yaml.YAMLError as error:
+        raise UserError(f"{path}: not YAML: {' '.join(str(error).split())}") from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: not UTF-8 text (byte {error.start})") from error
+    if not entries:
+        return {}
+    if not isinstance(entries, list):
+        raise UserError(f"{path}: needs a list of entries that start with '- id:'")
+    decisions = [_decision(entry, f"{path} entry {number}") for number, entry in enumerate(entries, start=1)]
+    twice = [id for id, count in Counter(decision.id for decision in decisions).items() if count > 1]
+    if twice:
+        raise UserError(f"{path}: id {twice[0]!r:.80} stands there twice: remove one of the entries")
+    return {decision.id: decision for decision in decisions}
+
+
+def write_decisions(path: Path, decisions: Iterable[Decision]) -> None:
+    """Write the file, with a comment on top that explains it; text that UTF-8 cannot hold is escaped."""
+    entries = [asdict(decision) for decision in decisions]
+    text = yaml.safe_dump(entries, sort_keys=False, allow_unicode=True, width=float("inf"))
+    write_atomic(path, _HEADER + text)
+
+
+def _decision(entry: Any, place: str) -> Decision:
+    if not isinstance(entry, dict) or not all(isinstance(value, str) for value in entry.values()):
+        raise UserError(f"{place}: needs text under each of {', '.join(_KEYS)}, got {entry!r:.80}")
+    if unknown := sorted(set(entry) - set(_KEYS)):
+        raise UserError(f"{place}: unknown key {unknown[0]!r:.80}: known are {', '.join(_KEYS)}")
+    if missing := [key for key in ("id", "answer", "action") if key not in entry]:
+        raise UserError(f"{place}: no {missing[0]!r}: every entry needs id, answer and action")
+    decision = Decision(**entry)
+    if decision.action not in ACTIONS:
+        raise UserError(f"{place}, 'action': {decision.action!r:.80}: needs one of {', '.join(ACTIONS)}")
+    if decision.action == "correct" and not decision.answer.strip():
+        raise UserError(f"{place}, 'answer': empty: action correct needs the right answer")
+    return decision
+
+
+def checked_decisions(path: Path, known: Collection[str]) -> dict[str, Decision]:
+    """Return the decisions in `path` by id, none where there is no such file.
+
+    Errors: `UserError` as `read_decisions`, for an id that is not `known`, and for a correction that no response could
+    be compared with.
+    """
+    decisions = read_decisions(path)
+    for decision in decisions.values():
+        if decision.id not in known:
+            raise UserError(f"{path}: unknown id {decision.id!r:.80}{nearest(decision.id, list(known))}: remove it")
+        if decision.action == "correct" and not verifiable(decision.answer):
+            raise UserError(
+                f"{path}, {decision.id!r:.80}: answer {decision.answer!r:.80} cannot be verified: a letter, number, "
+                "formula or short phrase can"
+            )
+    return decisions

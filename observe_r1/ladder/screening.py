@@ -1,0 +1,127 @@
+"""The screen: which questions are worth measuring, as far as no model is needed to tell."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+
+from observe_r1.config import LadderSettings
+from observe_r1.data.images import open_image
+from observe_r1.errors import UserError
+from observe_r1.ladder.answers import checked_answer
+from observe_r1.ladder.journal import Journal
+from observe_r1.ladder.reading import BadRow, read_sources
+from observe_r1.ladder.rows import embedded, keep_image, question_row
+from observe_r1.ladder.sifting import Contamination, Duplicates, Fingerprint
+from observe_r1.ladder.stage import DROPPED, Watch, dropped
+from observe_r1.records import Example
+
+STAGE = "read"
+QUESTIONS = "questions.jsonl"
+"""What this stage lets pass."""
+
+_AHEAD = 64
+"""Rows whose pictures are decoded before they are asked for."""
+_SHOW_EVERY = 64
+
+Examined = tuple[Example, Fingerprint] | BadRow
+
+
+def sift(folder: Path, settings: LadderSettings, watch: Watch) -> bool:
+    """Write the questions of all sources that pass to `questions.jsonl`, the others to `dropped.jsonl`.
+
+    In this order: rows that cannot be read or whose pictures do not open (with `skip_bad`); answers that cannot be
+    verified; questions that stand there already; questions of a benchmark. Pictures that stand inside their rows are
+    written into `images/`. Killed, it begins again.
+
+    Returns whether it came to the end. Errors: `UserError` for a source that cannot be opened and, unless `skip_bad`,
+    for the first bad row.
+    """
+    data = settings.data
+    if not data.sources:
+        raise UserError("setting 'data.sources' is missing: name the files or datasets to build the ladder from")
+    duplicates, contamination = Duplicates(), _benchmarks(settings)
+    count = 0
+    with Journal(folder, STAGE, [QUESTIONS, DROPPED]) as journal:
+        for count, row in enumerate(_examined(read_sources(data.sources, data), data.image_cache), start=1):
+            if isinstance(row, BadRow):
+                if not data.skip_bad:
+                    raise UserError(f"{row.error} (--skip-bad leaves such rows out)") from row.error
+                watch.note(f"skipped: {row.error}")
+                journal.append(DROPPED, [dropped(row.id, row.source, STAGE, "broken row", str(row.error))])
+                continue
+            example, print_ = row
+            answer, unverifiable = checked_answer(example)
+            reason = _reason(example, print_, unverifiable, duplicates, contamination)
+            if reason:
+                journal.append(DROPPED, [dropped(example.id, example.source, *reason)])
+            else:
+                images = [_place(source, example, folder, data.image_cache) for source in example.images]
+                journal.append(QUESTIONS, [question_row(replace(example, answer=answer), images)])
+            if count % _SHOW_EVERY == 0:
+                watch.progress("reading", count, None)
+                if watch.stopped():
+                    return False
+        journal.commit(count, complete=True)
+    watch.progress("reading", count, count)
+    return True
+
+
+def _reason(
+    example: Example,
+    print_: Fingerprint,
+    unverifiable: str | None,
+    duplicates: Duplicates,
+    contamination: Contamination,
+) -> tuple[str, str, str] | None:
+    """Return stage, reason and detail where a question does not pass."""
+    if unverifiable:
+        return "answer", unverifiable, f"gold answer {example.answer!r:.80}"
+    if earlier := duplicates.find(example.id, print_):
+        return "duplicate", "stands there already", f"same pictures and question as {earlier}"
+    if shared := contamination.find(print_):
+        return "benchmark", "stands in a benchmark", shared
+    return None
+
+
+def _place(source: str | bytes, example: Example, folder: Path, cache: str) -> str:
+    if embedded(source):
+        return keep_image(source, folder, example.origin, cache)
+    return str(source)
+
+
+def _benchmarks(settings: LadderSettings) -> Contamination:
+    whole = settings.data.model_copy(update={"max_samples": None})
+    rows = _examined(read_sources(settings.screen.benchmarks, whole, require_answer=False), settings.data.image_cache)
+    return Contamination(_fingerprints(rows))
+
+
+def _fingerprints(rows: Iterable[Examined]) -> Iterator[tuple[str, Fingerprint]]:
+    for row in rows:
+        if isinstance(row, BadRow):
+            raise UserError(f"screen.benchmarks: {row.error}") from row.error
+        yield row[0].origin or row[0].id, row[1]
+
+
+def _examined(rows: Iterator[Example | BadRow], cache: str) -> Iterator[Examined]:
+    """Yield every row with its fingerprint, in order; decoding and fetching pictures lets other threads run."""
+
+    def examine(row: Example | BadRow) -> Examined:
+        if isinstance(row, BadRow):
+            return row
+        try:
+            return row, Fingerprint(row, [open_image(source, row.origin, cache) for source in row.images])
+        except UserError as error:
+            return BadRow(row.id, row.source, error)
+
+    waiting: deque[Future[Examined]] = deque()
+    with ThreadPoolExecutor(thread_name_prefix="examine") as pool:
+        for row in rows:
+            waiting.append(pool.submit(examine, row))
+            if len(waiting) == _AHEAD:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()

@@ -1,0 +1,84 @@
+"""Questions that are there already, or that a benchmark asks, found by pictures and words."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Iterable, Sequence
+from hashlib import blake2b
+
+from PIL.Image import Image
+
+from observe_r1.ladder.answers import question_text
+from observe_r1.records import Example
+
+DISTINCTIVE_WORDS = 8
+"""A question of fewer words ("Find x.") is asked of many pictures, so that its words alone say nothing."""
+
+_SIGNS = re.compile(r"[\W_]+")
+
+
+class Fingerprint:
+    """A question by its pictures and its words, whatever their file format, spacing, case and punctuation.
+
+    Args:
+        example: The question.
+        images: Its pictures, decoded.
+    """
+
+    def __init__(self, example: Example, images: Sequence[Image]) -> None:
+        normalized = _SIGNS.sub(" ", unicodedata.normalize("NFKC", question_text(example)).casefold()).strip()
+        # Formulas such as x+1 and x-1 differ in signs alone.
+        formula = "".join(sign for sign in question_text(example) if sign in "+-*/=<>^−×÷≤≥")
+        self.question = _digest(normalized.encode(errors="surrogatepass"), formula.encode())
+        self.images = tuple(_digest(str(image.size).encode(), image.tobytes()) for image in images)
+        self.distinctive = len(normalized.split()) >= DISTINCTIVE_WORDS or not images
+
+
+class Duplicates:
+    """Finds questions that have the same pictures and the same words as an earlier one."""
+
+    def __init__(self) -> None:
+        self._seen: dict[bytes, str] = {}
+
+    def find(self, name: str, print_: Fingerprint) -> str | None:
+        """Return the id of the earlier question that this one repeats; else remember this one as `name`."""
+        key = _digest(print_.question, *print_.images)
+        earlier = self._seen.setdefault(key, name)
+        return None if earlier == name else earlier
+
+
+class Contamination:
+    """Finds questions that share a picture or a question with a benchmark.
+
+    Words alone count where they are distinctive: at least `DISTINCTIVE_WORDS`, or asked without a picture.
+
+    Args:
+        items: The benchmark's items, each with where it stands.
+    """
+
+    def __init__(self, items: Iterable[tuple[str, Fingerprint]]) -> None:
+        self._images: dict[bytes, str] = {}
+        self._questions: dict[bytes, str] = {}
+        for place, print_ in items:
+            for image in print_.images:
+                self._images.setdefault(image, place)
+            if print_.distinctive:
+                self._questions.setdefault(print_.question, place)
+
+    def find(self, print_: Fingerprint) -> str | None:
+        """Return in words what the question shares with which item; None if nothing."""
+        for image in print_.images:
+            if image in self._images:
+                return f"same picture as {self._images[image]}"
+        if print_.distinctive and print_.question in self._questions:
+            return f"same question as {self._questions[print_.question]}"
+        return None
+
+
+def _digest(*parts: bytes) -> bytes:
+    digest = blake2b(digest_size=16)
+    for part in parts:
+        digest.update(len(part).to_bytes(8, "big"))
+        digest.update(part)
+    return digest.digest()

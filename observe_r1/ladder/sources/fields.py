@@ -1,0 +1,100 @@
+"""Reading one field of a row, or one clear error; and the example that the fields make."""
+
+import re
+from collections.abc import Iterable, Mapping
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+from PIL.Image import Image
+
+from observe_r1.data.chat import parse_chat
+from observe_r1.errors import UserError
+from observe_r1.records import Example, ImageSource
+from observe_r1.registry import nearest
+
+_URI = re.compile(r"[a-z][a-z0-9+.-]*://|data:", re.IGNORECASE)
+
+
+def field(row: Mapping[str, Any], key: str, place: str) -> Any:
+    """Return the value under `key`. Errors: `UserError` naming the columns that there are."""
+    if key not in row:
+        present = ", ".join(map(repr, row)) or "none"
+        raise UserError(f"{place}: no column {key!r}{nearest(key, list(row))}: the row has {present}; check the source")
+    return row[key]
+
+
+def text(row: Mapping[str, Any], key: str, place: str) -> str:
+    """Return the text or whole number under `key` without outer blanks. Errors: `UserError` where there is none."""
+    value = field(row, key, place)
+    if isinstance(value, int) and not isinstance(value, bool):
+        return str(value)
+    if not isinstance(value, str) or not value.strip():
+        raise UserError(f"{place}, {key!r}: needs text, got {value!r:.80}: fill it in, or leave the row out")
+    return value.strip()
+
+
+def images(values: Iterable[Any] | None, key: str, place: str, folder: Path | None) -> list[ImageSource]:
+    """Return the images of a row as encoded bytes, URIs or absolute paths.
+
+    Args:
+        values: Bytes, `{"bytes": …, "path": …}` as the Hub's files hold them, PIL images as `datasets` decodes them,
+            URIs, or paths.
+        key: Column, for errors.
+        place: Row, for errors.
+        folder: Where relative paths start; None if there is no such place.
+
+    Errors: `UserError` where there is no image, or no file at a path.
+    """
+    where = f"{place}, {key!r}"
+    found = [_image(value, where, folder) for value in values or ()]
+    if not found:
+        raise UserError(f"{where}: the row has no image: leave it out, it is not a visual question")
+    return found
+
+
+def example(question: str, pictures: list[ImageSource], answer: str, place: str, row_id: str = "") -> Example:
+    """Return the example that asks `question` in one user turn.
+
+    Each `<image>` in the question is replaced by the next picture; without any, the pictures come first.
+
+    Errors: `UserError` where marks and pictures differ in number, and for text that spells a special token.
+    """
+    pieces = question.split("<image>")
+    marks = len(pieces) - 1
+    if marks not in (0, len(pictures)):
+        raise UserError(f"{place}: the question has {marks} <image> marks for {len(pictures)} images: make them match")
+    if not marks:
+        pieces = [""] * len(pictures) + pieces
+    content: list[dict[str, Any]] = []
+    for number, piece in enumerate(pieces):
+        if number:
+            content.append({"type": "image", "image": pictures[number - 1]})
+        if piece.strip():
+            content.append({"type": "text", "text": piece.strip("\n")})
+    chat = parse_chat([{"role": "user", "content": content}], place, folder=None)
+    return Example(id=row_id, messages=chat.messages, images=chat.images, answer=answer, origin=place)
+
+
+def _image(value: Any, where: str, folder: Path | None) -> ImageSource:
+    if isinstance(value, Mapping):
+        value = value.get("path") if value.get("bytes") is None else value["bytes"]
+    if isinstance(value, Image):
+        buffer = BytesIO()
+        value.save(buffer, format="PNG")
+        return buffer.getvalue()
+    if not isinstance(value, bytes | str) or not value:
+        raise UserError(f"{where}: needs an image, got {value!r:.80}: leave the row out if it has none")
+    return value if isinstance(value, bytes) or _URI.match(value) else _file(value, where, folder)
+
+
+def _file(name: str, where: str, folder: Path | None) -> str:
+    if folder is None and not Path(name).is_absolute():
+        raise UserError(
+            f"{where}: {name!r:.80} is a file beside the rows, which the Hub does not send along: download the dataset "
+            "with its images, unpack them, and name the file of its rows"
+        )
+    path = (folder or Path()) / name
+    if not path.is_file():
+        raise UserError(f"{where}: no image at {str(path)!r}: unpack the dataset's images there")
+    return str(path)

@@ -1,0 +1,29 @@
+"""MMK12 as `FanqingM/MMK12` has it, the data of MM-Eureka.
+
+Columns `id`, `question`, `answer`, `subject` and `image` by that dataset's card and public scripts that read it. The
+options of the test split's questions stand in `question` as lines "A. …" already.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from observe_r1.ladder.sources.fields import example, field, images, text
+from observe_r1.ladder.sources.source import Source
+from observe_r1.records import Example
+
+
+def _adapt(row: Mapping[str, Any], place: str, folder: Path | None) -> Example:
+    pictures = images([field(row, "image", place)], "image", place, folder)
+    return example(text(row, "question", place), pictures, text(row, "answer", place), place, text(row, "id", place))
+
+
+SOURCE = Source(
+    name="mmk12",
+    title="MMK12",
+    hub="FanqingM/MMK12",
+    split="train",
+    licence="Apache-2.0",
+    adapt=_adapt,
+    benchmark="its test split is a benchmark",
+)

@@ -1,0 +1,43 @@
+"""PolyMATH, the multimodal one, as `him1411/polymath` has it.
+
+An image folder with a `metadata.csv`, so rows hold `image` and `question_text`, `answer_option` ("(a) 1 (b) 2" or
+"(1) 1 (2) 2"), `category`, `final_answer_range` ("A-D" or "1-4"), `contains_diagram`, `diagram_description` and
+`final_answer` (a letter or a number): by the CSV in kevinscaria/PolyMATH and by a public script that reads the Hub's
+copy. The picture shows the whole question; where `question_text` is empty or "None", only there. The card names the
+licence.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from observe_r1.errors import UserError
+from observe_r1.ladder.sources.fields import example, field, images, text
+from observe_r1.ladder.sources.options import letter_at, letter_of, split_options, with_options
+from observe_r1.ladder.sources.source import Source
+from observe_r1.records import Example
+
+
+def _adapt(row: Mapping[str, Any], place: str, folder: Path | None) -> Example:
+    listed, given = text(row, "answer_option", place), text(row, "final_answer", place)
+    options, where = split_options(listed), f"{place}, 'final_answer'"
+    if not options:
+        raise UserError(f"{place}, 'answer_option': needs options such as (a) 1 (b) 2, got {listed!r:.80}: label them")
+    answer = letter_at(int(given) - 1, options, where) if given.isdecimal() else letter_of(given, options, where)
+    asked = field(row, "question_text", place)
+    question = (
+        "Answer the question in the picture." if asked in (None, "", "None") else text(row, "question_text", place)
+    )
+    pictures = images([field(row, "image", place)], "image", place, folder)
+    return example(with_options(question, options), pictures, answer, place)
+
+
+SOURCE = Source(
+    name="polymath",
+    title="PolyMATH",
+    hub="him1411/polymath",
+    split="test",
+    licence="AFL-3.0",
+    adapt=_adapt,
+    benchmark="all of it is a benchmark: do not report PolyMATH after training on it",
+)

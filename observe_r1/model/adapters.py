@@ -1,0 +1,133 @@
+"""LoRA (arXiv 2106.09685) through peft: y = W·x + (α/r)·B·A·x, where only A and B are trained.
+
+Adapters are injected in place, so the model keeps its class, its calls and the names of all other weights. B starts at
+zero: an untrained adapter changes nothing.
+
+peft, which imports much, is loaded only where there are adapters.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from observe_r1.config import ModelSettings
+from observe_r1.errors import UserError
+from observe_r1.model.quantization import dequantized
+
+_NAME = "default"  # of the one adapter, as peft calls it
+_PREFIX = "base_model.model."  # of every name in peft's files
+
+
+def add_adapters(model: PreTrainedModel, settings: ModelSettings) -> None:
+    """Freeze `model` and give the linear layers that `settings.lora_targets` names float32 adapters.
+
+    Errors: `UserError` where a target matches no linear layer that `settings.freeze` leaves.
+    """
+    from peft import LoraConfig, inject_adapter_in_model
+
+    config = LoraConfig(
+        base_model_name_or_path=settings.path,
+        r=settings.lora_rank,
+        lora_alpha=settings.lora_alpha,  # type: ignore[arg-type]  # it is only ever divided by the rank
+        target_modules=_targets(model, settings),
+    )
+    inject_adapter_in_model(config, model, _NAME)
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            parameter.data = parameter.data.float()
+
+
+def _targets(model: PreTrainedModel, settings: ModelSettings) -> list[str]:
+    linear = [
+        name
+        for name, module in model.model.named_modules(prefix="model")
+        if isinstance(module, nn.Linear) and not f"{name}.weight".startswith(settings.freeze)
+    ]
+    of_text = [name for name in linear if name.startswith("model.language_model.")]
+    if not settings.lora_targets and not of_text:
+        raise UserError("model.freeze leaves no linear layer of the text model for adapters")
+    chosen: list[str] = []
+    for target in settings.lora_targets:
+        matching = [name for name in linear if f".{name}".endswith(f".{target}")]
+        if not matching:
+            known = ", ".join(dict.fromkeys(name.rsplit(".", 1)[-1] for name in of_text))
+            raise UserError(f"model.lora_targets: no layer that is not frozen ends in {target!r}; known: {known}")
+        chosen += matching
+    return chosen or of_text
+
+
+@contextmanager
+def without_adapters(model: PreTrainedModel) -> Iterator[None]:
+    """Run the block with the model as it was before any adapter; nothing to do for a model that has none."""
+    layers = _adapted_layers(model)
+    for layer in layers.values():
+        layer.enable_adapters(False)
+    try:
+        yield
+    finally:
+        for layer in layers.values():
+            layer.enable_adapters(True)
+
+
+@torch.no_grad()
+def merged_weights(model: PreTrainedModel, masters: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return the weights of an ordinary model that computes what `model` does: float32, on the CPU, by their names.
+
+    Adapters are added to their layers, quantized weights computed back; `masters`, by name, stand for weights that
+    `model` holds less precisely. `model` itself stays as it is.
+    """
+    weights: dict[str, Tensor] = {}
+    for key, parameter in model.named_parameters():
+        module = model.get_submodule(key.rpartition(".")[0])
+        held = dequantized(module) if key.endswith(".weight") else parameter
+        weights[key.replace(".base_layer.", ".")] = masters.get(key, held).detach().to("cpu", torch.float32)
+    for name, layer in _adapted_layers(model).items():
+        a, b = (weights.pop(f"{name}.lora_{side}.{_NAME}.weight") for side in "AB")
+        weights[f"{name}.weight"] = weights[f"{name}.weight"] + b @ a * layer.scaling[_NAME]
+    return weights
+
+
+def plain_weights(model: PreTrainedModel, masters: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return the weights of an ordinary model, tied ones by each of their names.
+
+    They are those of `model` themselves where it is one; with adapters see `merged_weights`.
+    """
+    if not has_adapters(model):
+        return {name: parameter.detach() for name, parameter in model.named_parameters(remove_duplicate=False)}
+    weights = merged_weights(model, masters)
+    first_names = {id(parameter): name for name, parameter in model.named_parameters()}
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        if first_names[id(parameter)] in weights:
+            weights[name] = weights[first_names[id(parameter)]]
+    return weights
+
+
+def has_adapters(model: PreTrainedModel) -> bool:
+    """Whether `add_adapters` was called on `model`."""
+    return _NAME in getattr(model, "peft_config", {})
+
+
+def _adapted_layers(model: PreTrainedModel) -> dict[str, Any]:
+    """Return peft's layers by name; none for a model without adapters."""
+    if not has_adapters(model):
+        return {}
+    from peft.tuners.lora import LoraLayer
+
+    return {name: module for name, module in model.named_modules() if isinstance(module, LoraLayer)}
+
+
+def save_adapters(model: PreTrainedModel, masters: dict[str, Tensor], folder: Path) -> None:
+    """Write the adapters of `model` to a new `folder`, for `peft.PeftModel.from_pretrained`; `masters` as above."""
+    from peft import get_peft_model_state_dict
+
+    folder.mkdir()
+    held = {name: masters.get(name, parameter).detach() for name, parameter in model.named_parameters()}
+    own = get_peft_model_state_dict(model, held, _NAME, save_embedding_layers=False)
+    save_file({_PREFIX + name: weight for name, weight in own.items()}, folder / "adapter_model.safetensors")
+    model.peft_config[_NAME].save_pretrained(str(folder))

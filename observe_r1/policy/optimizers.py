@@ -1,0 +1,39 @@
+"""Optimizers by their registered names: each takes the parameters and the settings.
+
+Checkpoints read `state[parameter]["step"]`, so another one has to be of Adam's kind.
+"""
+
+from collections.abc import Sequence
+from importlib.util import find_spec
+
+from torch import nn
+from torch.optim import AdamW, Optimizer
+
+from observe_r1.config import OptimizerSettings
+from observe_r1.errors import UserError
+
+
+def adamw(parameters: Sequence[nn.Parameter], settings: OptimizerSettings) -> Optimizer:
+    """AdamW (arXiv 1711.05101) as torch has it; moments in the parameters' type: 8 bytes a float32 parameter."""
+    return AdamW(parameters, **_common(settings), fused=True)
+
+
+def adamw_8bit(parameters: Sequence[nn.Parameter], settings: OptimizerSettings) -> Optimizer:
+    """AdamW with block-wise 8-bit moments (arXiv 2110.02861), 2 bytes a parameter; tensors under 4,096 keep float32.
+
+    Errors: `UserError` without bitsandbytes.
+    """
+    if find_spec("bitsandbytes") is None:
+        raise UserError("optimizer.kind = 'adamw_8bit' needs bitsandbytes: pip install 'observe-r1[quantize]'")
+    from bitsandbytes.optim import AdamW8bit
+
+    return AdamW8bit(parameters, **_common(settings))
+
+
+def _common(settings: OptimizerSettings) -> dict:
+    return {
+        "lr": settings.lr,
+        "betas": settings.betas,
+        "eps": settings.eps,
+        "weight_decay": settings.weight_decay,
+    }

@@ -1,0 +1,200 @@
+"""A ladder in three figures, after the dataset's figure in arXiv 2505.12432: shares, complexity and mix by slot."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from io import BytesIO
+from typing import Any
+
+import matplotlib
+import numpy as np
+from matplotlib import colormaps, style
+from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.patheffects import withStroke
+from matplotlib.ticker import PercentFormatter
+
+from observe_r1.report.ladder_summary import LadderSummary
+
+
+@dataclass(frozen=True, slots=True)
+class _Theme:
+    paper: str
+    ink: str
+    faint: str
+    all_responses: str
+    correct_responses: str
+    levels: tuple[float, float]
+    """Where in the colour map the easiest and the hardest level lie."""
+
+
+# Viridis and the two hues of the lines (Okabe and Ito's) are told apart with any colour vision.
+_LIGHT = _Theme("#ffffff", "#1f2328", "#d5dae0", "#0072b2", "#d55e00", (0.92, 0.05))
+_DARK = _Theme("#161b22", "#e6edf3", "#3d444d", "#56b4e9", "#e69f00", (0.95, 0.2))
+
+_INCHES, _DPI = (5.6, 3.8), 180
+_MOST_TICKS = 13
+_LABELLED_SHARE = 0.045
+"""Smaller parts of a slot have no room for a number."""
+
+
+def draw_figure(name: str, summary: LadderSummary, *, dark: bool = False) -> bytes:
+    """Return one of `FIGURES` as a PNG, the same bytes for the same ladder and matplotlib."""
+    draw, _ = FIGURES[name]
+    theme = _DARK if dark else _LIGHT
+    with _styled(theme):
+        figure = Figure(figsize=_INCHES, layout=ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.12))
+        draw(figure.subplots(), summary, theme)
+        buffer = BytesIO()
+        figure.savefig(buffer, format="png", dpi=_DPI, metadata={"Software": None})
+    return buffer.getvalue()
+
+
+def _draw_share(axes: Any, summary: LadderSummary, theme: _Theme) -> None:
+    places = range(len(summary.levels))
+    shares = [level.count / summary.count for level in summary.levels]
+    measured = [level.measured / summary.measured if summary.measured else 0 for level in summary.levels]
+    axes.bar(places, shares, width=0.74, color=_level_colors(summary, theme))
+    if summary.measured:
+        halo = [withStroke(linewidth=4.5, foreground=theme.paper)]
+        label = "of all questions measured"
+        axes.hlines(measured, *_around(places, 0.44), color=theme.ink, lw=2, label=label, path_effects=halo)
+        axes.legend(loc="upper left")
+    if len(places) <= _MOST_TICKS:
+        where = {"ha": "center", "va": "bottom", "textcoords": "offset points", "xytext": (0, 4)}
+        for place in np.flatnonzero(shares).tolist():
+            top = max(shares[place], measured[place])
+            axes.annotate(f"{shares[place]:.1%}", (place, top), fontsize=8.5, **where)
+    _level_axis(axes, summary)
+    axes.set_title("Questions by difficulty")
+    axes.set_ylabel("share of questions")
+    axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+    axes.set_ylim(0, 1.2 * max(*shares, *measured))
+
+
+def _around(places: range, reach: float) -> tuple[list[float], list[float]]:
+    return [place - reach for place in places], [place + reach for place in places]
+
+
+def _draw_complexity(axes: Any, summary: LadderSummary, theme: _Theme) -> None:
+    lines = (
+        (
+            "all responses",
+            [level.complexity for level in summary.levels],
+            {"color": theme.all_responses, "marker": "o"},
+        ),
+        (
+            "correct responses",
+            [level.complexity_correct for level in summary.levels],
+            {"color": theme.correct_responses, "marker": "s", "ls": "--", "ms": 9, "mfc": "none", "mew": 1.6},
+        ),
+    )
+    for label, values, look in lines:
+        known = [(place, value) for place, value in enumerate(values) if value is not None]
+        if known:
+            axes.plot(*zip(*known, strict=True), label=label, **look)
+    _level_axis(axes, summary)
+    axes.set_xlim(-0.6, len(summary.levels) - 0.4)
+    axes.set_title("Complexity by difficulty")
+    axes.set_ylabel("mean response length (tokens)")
+    axes.margins(y=0.15)
+    axes.legend(loc="upper left")
+
+
+def _draw_slots(axes: Any, summary: LadderSummary, theme: _Theme) -> None:
+    totals = [sum(slot) for slot in summary.slots]
+    base = [0.0] * len(totals)
+    colors, names = _level_colors(summary, theme), _level_names(summary)
+    for level in np.flatnonzero(np.sum(summary.slots, axis=0)).tolist():
+        color = colors[level]
+        shares = [slot[level] / total if total else 0 for slot, total in zip(summary.slots, totals, strict=True)]
+        bars = axes.bar(
+            range(len(totals)), shares, 0.86, base, color=color, edgecolor=theme.paper, lw=0.8, label=names[level]
+        )
+        if len(totals) <= _MOST_TICKS:
+            texts = [f"{100 * share:.0f}" if share >= _LABELLED_SHARE else "" for share in shares]
+            axes.bar_label(bars, texts, label_type="center", fontsize=7.5, color=_readable_on(color))
+        base = [low + share for low, share in zip(base, shares, strict=True)]
+    _sparse_ticks(axes, [str(slot) for slot in range(len(totals))])
+    axes.set_title("Mix of each slot (percent)")
+    axes.set_xlabel("slot, in the order of training")
+    axes.set_ylim(0, 1)
+    axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+    axes.grid(visible=False)
+    axes.spines[:].set_visible(False)
+    axes.tick_params(length=0)
+    handles, labels = axes.get_legend_handles_labels()
+    step = _step(len(labels))
+    outside = {"loc": "center left", "bbox_to_anchor": (1, 0.5), "title": "difficulty"}
+    axes.legend(handles[::-step], labels[::-step], **outside)
+
+
+Draw = Callable[[Any, LadderSummary, _Theme], None]
+
+FIGURES: dict[str, tuple[Draw, str]] = {
+    "share": (_draw_share, "Share of the questions at each difficulty"),
+    "complexity": (_draw_complexity, "Mean response length at each difficulty, of all and of correct responses"),
+    "slots": (_draw_slots, "Share of each difficulty in each slot of the ladder"),
+}
+"""What draws each figure, and what it shows."""
+
+
+@contextmanager
+def _styled(theme: _Theme) -> Iterator[None]:
+    """Draw in our style, whatever the user's own settings of matplotlib are."""
+    colors = {
+        **dict.fromkeys(("figure.facecolor", "axes.facecolor"), theme.paper),
+        **dict.fromkeys(("text.color", "axes.labelcolor", "xtick.labelcolor", "ytick.labelcolor"), theme.ink),
+        **dict.fromkeys(("axes.edgecolor", "grid.color", "xtick.color", "ytick.color"), theme.faint),
+    }
+    shapes = {
+        "font.size": 10,
+        "axes.titlesize": 12,
+        "axes.titleweight": "bold",
+        "axes.titlelocation": "left",
+        "axes.titlepad": 12,
+        "axes.axisbelow": True,
+        "axes.grid": True,
+        "axes.grid.axis": "y",
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "axes.spines.left": False,
+        "ytick.major.size": 0,
+        "legend.frameon": False,
+        "legend.fontsize": 9,
+        "lines.linewidth": 2,
+        "lines.markersize": 6,
+    }
+    with style.context("default"), matplotlib.rc_context(colors | shapes):
+        yield
+
+
+def _level_colors(summary: LadderSummary, theme: _Theme) -> list[tuple[float, ...]]:
+    easy, hard = theme.levels
+    last = max(len(summary.levels) - 1, 1)
+    return [colormaps["viridis"](easy + (hard - easy) * i / last) for i in range(len(summary.levels))]
+
+
+def _readable_on(color: tuple[float, ...]) -> str:
+    red, green, blue = color[:3]
+    return "black" if 0.3 * red + 0.59 * green + 0.11 * blue > 0.5 else "white"
+
+
+def _level_names(summary: LadderSummary) -> list[str]:
+    return [f"{level.difficulty:.3g}" for level in summary.levels]
+
+
+def _level_axis(axes: Any, summary: LadderSummary) -> None:
+    _sparse_ticks(axes, _level_names(summary))
+    axes.set_xlabel("difficulty (share of wrong responses)")
+
+
+def _sparse_ticks(axes: Any, names: list[str]) -> None:
+    step = _step(len(names))
+    axes.set_xticks(range(0, len(names), step), names[::step])
+
+
+def _step(count: int) -> int:
+    return -(-count // _MOST_TICKS)

@@ -1,0 +1,80 @@
+"""The report of a build folder: dataset card, figures, and one HTML page that holds all of it."""
+
+import base64
+from pathlib import Path
+
+from observe_r1.data import load_examples
+from observe_r1.files import write_atomic
+from observe_r1.report.build_folder import BuildFolder, open_build
+from observe_r1.report.ladder_card import ladder_card, source_rows
+from observe_r1.report.ladder_figures import FIGURES, draw_figure
+from observe_r1.report.ladder_summary import LadderSummary, summarize
+from observe_r1.report.pages import render
+from observe_r1.report.question import Question, question
+
+EXAMPLES_PER_LEVEL = 4
+MOST_REASONS = 50
+"""Lines in the table of what was dropped."""
+
+
+def write_ladder_report(folder: Path) -> list[Path]:
+    """Write `README.md`, `figures/*.png` and `ladder.html` into a build folder and return their paths.
+
+    The files depend on what the folder holds and nothing else; only `ladder.jsonl` has to be there. The page needs
+    nothing beside itself. Images that cannot be opened leave a line in their place.
+
+    Errors: `UserError` for a ladder that cannot be read, or files that cannot be written.
+    """
+    build = open_build(folder)
+    summary = summarize(build)
+    (folder / "figures").mkdir(exist_ok=True)
+    figures = {folder / "figures" / f"{name}.png": draw_figure(name, summary) for name in FIGURES}
+    files: dict[Path, str | bytes] = {
+        folder / "README.md": ladder_card(summary),
+        **figures,
+        folder / "ladder.html": _page(build, summary, list(figures.values())),
+    }
+    for path, content in files.items():
+        write_atomic(path, content)
+    return list(files)
+
+
+def _page(build: BuildFolder, summary: LadderSummary, figures: list[bytes]) -> str:
+    return render(
+        "ladder.html.j2",
+        summary=summary,
+        sources=source_rows(summary),
+        figures=[
+            {"caption": caption, "light": _uri(light), "dark": _uri(draw_figure(name, summary, dark=True))}
+            for (name, (_, caption)), light in zip(FIGURES.items(), figures, strict=True)
+        ],
+        dropped=_most_frequent(summary.dropped),
+        examples=_examples(build, summary),
+    )
+
+
+def _most_frequent(dropped: tuple[tuple[str, str, int], ...]) -> list[tuple[str, str, int]]:
+    """Return the lines of the table, those beyond `MOST_REASONS` added up in a last one."""
+    kept = sorted(sorted(range(len(dropped)), key=lambda i: -dropped[i][2])[:MOST_REASONS])
+    lines = [dropped[i] for i in kept]
+    if left := len(dropped) - len(lines):
+        lines.append(("", f"{left:,} more reasons", sum(row[2] for row in dropped) - sum(row[2] for row in lines)))
+    return lines
+
+
+def _examples(build: BuildFolder, summary: LadderSummary) -> list[list[Question]]:
+    """Return some questions of each level, from all along the ladder."""
+    examples = load_examples(build.path / "ladder.jsonl")
+    return [
+        [question(examples[row], build.image_cache) for row in _spread(level.rows, EXAMPLES_PER_LEVEL)]
+        for level in summary.levels
+    ]
+
+
+def _spread(rows: tuple[int, ...], count: int) -> list[int]:
+    """Return `count` rows at even distances, or all where there are no more."""
+    return [rows[len(rows) * i // count] for i in range(count)] if len(rows) > count else list(rows)
+
+
+def _uri(png: bytes) -> str:
+    return "data:image/png;base64," + base64.b64encode(png).decode()

@@ -1,0 +1,167 @@
+"""What a built ladder holds, counted: by difficulty level, slot and source."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from observe_r1.data.json_rows import JsonRows
+from observe_r1.errors import UserError
+from observe_r1.report.build_folder import BuildFolder, read_rows
+
+_COLUMNS = {"difficulty": True, "complexity": True, "complexity_correct": False, "well_formed": False, "slot": True}
+"""Columns of numbers, and whether every row has to have one."""
+
+_ABSOLUTE_IMAGE = re.compile(r'"image"\s*:\s*"(?:/|file:)')
+
+
+@dataclass(frozen=True, slots=True)
+class Level:
+    """The questions of one difficulty."""
+
+    difficulty: float
+    """Share of wrong responses, in [0, 1]."""
+    measured: int
+    """Questions measured at this level, those left out of the ladder included."""
+    rows: tuple[int, ...]
+    """Which rows of `ladder.jsonl` are of this level, from 0."""
+    complexity: float | None
+    """Mean length of the responses in tokens; None without rows."""
+    complexity_correct: float | None
+    """The same of correct responses; None where no response is correct."""
+    well_formed: float | None
+    """Share of responses that keep the format."""
+
+    @property
+    def count(self) -> int:
+        """Questions in the ladder."""
+        return len(self.rows)
+
+
+@dataclass(frozen=True, slots=True)
+class LadderSummary:
+    """What the report shows of a build folder."""
+
+    name: str
+    levels: tuple[Level, ...]
+    """Easy first, empty ones included."""
+    slots: tuple[tuple[int, ...], ...]
+    """(slots, levels): questions of each level in each slot."""
+    sources: dict[str, tuple[int, ...]]
+    """(levels,) questions by source, the largest source first."""
+    complexity: float
+    """Mean over all questions of the ladder, in tokens."""
+    dropped: tuple[tuple[str, str, int], ...]
+    """Stage, reason and number of rows dropped for it; stages in the order of the build, frequent reasons first."""
+    unsolved: int
+    """Questions set aside for review because no response was correct."""
+    absolute_images: bool
+    """Whether rows name images by paths that hold on this machine only."""
+    format_prompt: str
+    """The prompt that stands in every question already, or `none`."""
+    settings: str
+    """`ladder.yaml` as it stands; empty without one."""
+
+    @property
+    def count(self) -> int:
+        """Questions in the ladder."""
+        return sum(level.count for level in self.levels)
+
+    @property
+    def measured(self) -> int:
+        """Questions measured; 0 where the folder does not say."""
+        return sum(level.measured for level in self.levels)
+
+
+def summarize(build: BuildFolder) -> LadderSummary:
+    """Count what the build folder holds; only `ladder.jsonl` has to be there.
+
+    Of each row only its numbers and its source are kept in memory.
+
+    Errors: `UserError` for a ladder that is missing, empty or lacks a column.
+    """
+    path = build.path / "ladder.jsonl"
+    table = [_numbers(row, f"{path} row {i}") for i, row in enumerate(JsonRows(path), start=1)]
+    if not table:
+        raise UserError(f"{path}: the ladder is empty")
+    numbers = np.array([row[:5] for row in table])
+    difficulty, complexity, slot = numbers[:, 0], numbers[:, 1], numbers[:, 4].astype(int)
+    measured = [(row["difficulty"], row["tries"]) for row in read_rows(build.measured / "measured.jsonl")]
+    difficulties = _difficulties(difficulty, measured)
+    level = _nearest(difficulty, difficulties)
+    measured_level = _nearest(np.array([value for value, _ in measured]), difficulties)
+    mix = np.zeros((slot.max() + 1, len(difficulties)), int)
+    np.add.at(mix, (slot, level), 1)
+    return LadderSummary(
+        name=build.name,
+        levels=tuple(
+            Level(
+                value,
+                int((measured_level == i).sum()),
+                tuple(np.flatnonzero(level == i).tolist()),
+                *(_mean(column[level == i]) for column in numbers.T[1:4]),
+            )
+            for i, value in enumerate(difficulties)
+        ),
+        slots=tuple(tuple(row) for row in mix.tolist()),
+        sources=_by_source([row[5] for row in table], level, len(difficulties)),
+        complexity=float(complexity.mean()),
+        dropped=_dropped(build.path / "dropped.jsonl"),
+        unsolved=len(read_rows(build.path / "unsolved.jsonl")),
+        absolute_images=any(row[6] for row in table),
+        format_prompt=build.format_prompt,
+        settings=build.settings,
+    )
+
+
+def _numbers(row: Any, place: str) -> tuple[float, float, float, float, int, str, bool]:
+    """Return difficulty, complexity, that of correct responses, share well-formed, slot, source, absolute image."""
+    values: list[float] = []
+    for key, required in _COLUMNS.items():
+        value = row.get(key)
+        if value is None and not required:
+            value = np.nan
+        if not isinstance(value, int | float):
+            raise UserError(f"{place}, {key!r}: needs a number, got {value!r:.80}: build the ladder again")
+        values.append(value)
+    absolute = bool(_ABSOLUTE_IMAGE.search(str(row["message"])))
+    difficulty, complexity, correct, well_formed, slot = values
+    return difficulty, complexity, correct, well_formed, int(slot), str(row.get("source") or ""), absolute
+
+
+def _difficulties(found: np.ndarray, measured: Sequence[tuple[float, int]]) -> list[float]:
+    """Return every level that the number of tries allows; without a single such number, those that occur."""
+    tries = {number for _, number in measured}
+    if len(tries) == 1:
+        number = tries.pop()
+        return [level / number for level in range(number + 1)]
+    return sorted({round(float(value), 6) for value in (*found, *(value for value, _ in measured))})
+
+
+def _nearest(values: np.ndarray, levels: Sequence[float]) -> np.ndarray:
+    return np.abs(values.reshape(-1, 1) - np.array(levels)).argmin(axis=1)
+
+
+def _mean(values: np.ndarray) -> float | None:
+    known = values[~np.isnan(values)]
+    return float(known.mean()) if known.size else None
+
+
+def _by_source(sources: Sequence[str], level: np.ndarray, levels: int) -> dict[str, tuple[int, ...]]:
+    pairs = Counter(zip(sources, level.tolist(), strict=True))
+    totals = Counter(sources)
+    ranked = sorted(totals, key=lambda source: (-totals[source], source))
+    return {source: tuple(pairs[source, i] for i in range(levels)) for source in ranked}
+
+
+def _dropped(path: Path) -> tuple[tuple[str, str, int], ...]:
+    counts = Counter((str(row["stage"]), str(row["reason"])) for row in read_rows(path))
+    stages = list(dict.fromkeys(stage for stage, _ in counts))
+    ranked = sorted(counts.items(), key=lambda item: (stages.index(item[0][0]), -item[1]))
+    return tuple((stage, reason, count) for (stage, reason), count in ranked)

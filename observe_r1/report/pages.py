@@ -1,0 +1,75 @@
+"""Self-contained HTML pages and Markdown from the templates beside this file.
+
+What they show was written by models and strangers. In HTML all of it is escaped, and each page forbids scripts and
+everything from elsewhere by its content security policy.
+"""
+
+import re
+from functools import cache
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
+
+_NOT_TEXT = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\ufdd0-\ufdef\ufffe\uffff]")
+"""What an HTML document may not hold even as a character reference, and carriage returns."""
+
+_MARKDOWN_SIGNS = re.compile(r"([!-/:-@\[-`{-~])")
+_PLAIN_NAME = re.compile(r"[\w./:#+-]+", re.ASCII)
+
+
+def render(template: str, **values: Any) -> str:
+    """Return `templates/<template>` filled with `values`, as text that UTF-8 can hold.
+
+    Templates ending in `.html.j2` escape every value; Markdown has `plain` for text within a line and `indented` for
+    a code block.
+    """
+    return _environment().get_template(template).render(values)
+
+
+def clean(text: str) -> str:
+    """Return `text` with control characters, lone surrogates and noncharacters replaced by U+FFFD."""
+    return _NOT_TEXT.sub("\N{REPLACEMENT CHARACTER}", text.replace("\r\n", "\n"))
+
+
+def clip(text: str, length: int) -> str:
+    """Return the first `length` characters of `text`, and how many are left out."""
+    rest = len(text) - length
+    return f"{text[:length]}… ({rest:,} more characters)" if rest > 0 else text
+
+
+def plain(text: str) -> str:
+    """Return `text` as one line of Markdown that shows it literally, in a table cell too."""
+    line = " ".join(clean(clip(text, 200)).split())
+    return f"`{line}`" if _PLAIN_NAME.fullmatch(line) else _MARKDOWN_SIGNS.sub(r"\\\1", line)
+
+
+def _indented(text: str) -> str:
+    """Return `text` as a Markdown code block, which no content can end."""
+    return "".join(f"    {line}\n" for line in clean(text).splitlines())
+
+
+def _number(value: float | None, digits: int = 0) -> str:
+    return "–" if value is None else f"{value:,.{digits}f}"
+
+
+def _share(value: float | None) -> str:
+    return "–" if value is None else f"{value:.1%}"
+
+
+def _finalize(value: Any) -> Any:
+    return clean(value) if type(value) is str else value  # a macro's output is of a type of its own
+
+
+@cache
+def _environment() -> Environment:
+    environment = Environment(
+        loader=PackageLoader("observe_r1.report"),
+        autoescape=select_autoescape(disabled_extensions=("md.j2",), default=True),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        finalize=_finalize,
+    )
+    environment.filters |= {"clip": clip, "plain": plain, "indented": _indented, "number": _number, "share": _share}
+    return environment

@@ -1,0 +1,104 @@
+"""The questions that no response solved, on pages to look at and in a file to edit."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from observe_r1.data import load_examples
+from observe_r1.files import write_atomic
+from observe_r1.ladder.review import REVIEW, Decision, read_decisions
+from observe_r1.records import Example
+from observe_r1.report.build_folder import open_build, read_rows
+from observe_r1.report.pages import render
+from observe_r1.report.question import question
+from observe_r1.report.review_file import write_decisions
+from observe_r1.rewards.answer import final_answer, literal
+
+PAGE_SIZE = 100
+"""Questions a page, which is some megabytes with their pictures and responses."""
+MOST_RESPONSES = 16
+"""Shown of a question's responses; the final answers of all are counted."""
+MOST_ANSWERS = 16
+"""Shown of a question's different final answers, the most frequent ones."""
+
+
+@dataclass(slots=True)
+class _Responses:
+    """The responses to one question: where they stand in their file, and what they answer."""
+
+    rows: list[int] = field(default_factory=list)
+    answers: Counter[str] = field(default_factory=Counter)
+    """By the form in which answers are compared literally."""
+
+    def agreement(self) -> float:
+        """Return the share of the most frequent answer; 0 without responses."""
+        return max(self.answers.values()) / len(self.rows) if self.rows else 0.0
+
+
+def write_review(folder: Path) -> tuple[Path, Path]:
+    """Write `review.html` and `review.yaml` for the rows of `unsolved.jsonl` in a build folder; return their paths.
+
+    The questions on which most responses agree come first: there the gold answer is likeliest to be wrong. Beyond
+    `PAGE_SIZE` questions further pages follow (`review-2.html`, …), each complete in itself and linked to the others.
+    What `review.yaml` says already stays, about questions that are no longer unsolved too.
+
+    Errors: `UserError` for files that cannot be read or written; a `review.yaml` that cannot be read stays as it is.
+    """
+    build = open_build(folder)
+    decisions = read_decisions(folder / REVIEW)
+    examples = _unsolved(folder / "unsolved.jsonl")
+    places = {example.id: place for place, example in enumerate(examples)}
+    log = read_rows(build.measured / "responses.jsonl")
+    responses = _responses(log, places)
+    order = sorted(places, key=lambda id: (-responses[id].agreement(), places[id]))
+    current = {id: decisions.get(id) or Decision(id, examples[places[id]].answer) for id in order}
+    for first, name in zip(range(0, max(len(order), 1), PAGE_SIZE), (names := _names(len(order))), strict=True):
+        items = [
+            _item(examples[places[id]], responses[id], log, current[id], build.image_cache)
+            for id in order[first : first + PAGE_SIZE]
+        ]
+        values = {"folder": build.name, "names": names, "current": name, "total": len(order), "first": first + 1}
+        write_atomic(folder / name, render("review.html.j2", items=items, **values))
+    for stale in {path for path in folder.glob("review-*.html") if path.name not in names}:
+        stale.unlink()
+    write_decisions(folder / REVIEW, (current | decisions).values())
+    return folder / "review.html", folder / REVIEW
+
+
+def _names(count: int) -> list[str]:
+    """Return the names of the pages for `count` questions."""
+    return ["review.html", *(f"review-{number}.html" for number in range(2, -(-count // PAGE_SIZE) + 1))]
+
+
+def _unsolved(path: Path) -> Sequence[Example]:
+    return load_examples(path) if path.exists() and path.stat().st_size else ()
+
+
+def _responses(log: Sequence[dict[str, Any]], ids: dict[str, int]) -> dict[str, _Responses]:
+    """Return the responses to the questions `ids`, in one pass over a file of any length."""
+    found = {id: _Responses() for id in ids}
+    for place, row in enumerate(log):
+        if responses := found.get(row["id"]):
+            responses.rows.append(place)
+            responses.answers[literal(final_answer(row["text"]))] += 1
+    return found
+
+
+def _item(
+    example: Example, responses: _Responses, log: Sequence[dict[str, Any]], decision: Decision, image_cache: str
+) -> dict[str, Any]:
+    total = len(responses.rows)
+    return {
+        "card": question(example, image_cache),
+        "decision": decision,
+        "answers": [
+            {"text": answer, "count": count, "share": count / total}
+            for answer, count in responses.answers.most_common(MOST_ANSWERS)
+        ],
+        "responses": [log[row] for row in responses.rows[:MOST_RESPONSES]],
+        "total": total,
+    }

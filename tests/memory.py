@@ -1,0 +1,116 @@
+"""What a recipe needs of a GPU's memory, in bytes, from a model's sizes and the recipe's settings.
+
+Upper bounds, by the rules that `docs/memory.md` explains; no GPU is asked.
+"""
+
+import torch
+from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
+
+from observe_r1.model.adapters import add_adapters
+
+GIB = 2**30
+PREFILL = 16384  # tokens that the embedded engine computes at once
+LOGIT = 32  # bytes: the value in bfloat16, and float32 copies of it on the way to log-probability and entropy
+
+
+def qwen2_5_vl_3b():
+    """The sizes in the config.json of Qwen/Qwen2.5-VL-3B-Instruct."""
+    return Qwen2_5_VLConfig(
+        text_config={
+            "vocab_size": 151936,
+            "hidden_size": 2048,
+            "intermediate_size": 11008,
+            "num_hidden_layers": 36,
+            "num_attention_heads": 16,
+            "num_key_value_heads": 2,
+            "rope_parameters": {"rope_type": "default", "rope_theta": 1000000.0, "mrope_section": [16, 24, 24]},
+        },
+        vision_config={
+            "depth": 32,
+            "hidden_size": 1280,
+            "intermediate_size": 3420,
+            "num_heads": 16,
+            "out_hidden_size": 2048,
+        },
+        tie_word_embeddings=True,
+    )
+
+
+def empty_model(config, settings=None):
+    """The model without memory, with parts frozen and adapters added as `settings` (of the model) ask."""
+    with torch.device("meta"):
+        model = Qwen2_5_VLForConditionalGeneration(config)
+        if settings is not None:
+            for name, parameter in model.named_parameters():
+                parameter.requires_grad_(not name.startswith(settings.freeze))
+            if settings.lora_rank:
+                add_adapters(model, settings)
+    return model
+
+
+def layer_bytes(width, mlp):
+    """Of one token in the layer that is being recomputed, its gradients included."""
+    return 16 * width * 4 + 8 * mlp * 4
+
+
+def resident(settings, model):
+    """What is there from the first step to the last, by name."""
+    trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    frozen = sum(p.numel() for p in model.parameters() if not p.requires_grad)
+    reference = settings.objective.kl_coef > 0 and not settings.model.lora_rank
+    offload = settings.optimizer.offload
+    moments = {"adamw": 8, "adamw_8bit": 2 + 2 * 4 / 256}[settings.optimizer.kind]  # a float32 scale a block of 256
+    return {
+        "weights": 2 * frozen + (2 if offload else 4) * trained,
+        "copies in bfloat16": 0 if offload else 2 * trained,
+        "moments": 0 if offload else moments * trained,
+        "reference": 2 * (frozen + trained) if reference else 0,
+        "image features": 0 if trains_tower(model) else settings.model.feature_cache * GIB,
+    }
+
+
+def updating(settings, model):
+    """What an update adds, by name."""
+    text, vision = model.config.text_config, model.config.vision_config
+    trained = [p.numel() for p in model.parameters() if p.requires_grad]
+    rollout, optimizer, data = settings.rollout, settings.optimizer, settings.data
+    tokens = max(optimizer.tokens_per_pack, data.max_prompt_tokens + rollout.max_new_tokens)
+    patches = vision.spatial_merge_size**2 * max(optimizer.tokens_per_pack, data.max_prompt_tokens)
+    full = not (settings.model.lora_rank or optimizer.offload)  # the residual stream is as wide as the embeddings
+    largest = [
+        tokens * layer_bytes(text.hidden_size, text.intermediate_size),
+        optimizer.head_chunk * text.vocab_size * LOGIT,
+    ]
+    inputs = text.num_hidden_layers * tokens * text.hidden_size * (4 if full else 2)
+    if trains_tower(model):
+        inputs += vision.depth * patches * vision.hidden_size * (4 if full else 2)
+        largest.append(patches * layer_bytes(vision.hidden_size, vision.intermediate_size))
+    return {
+        "gradients": 2 * max(trained) if optimizer.offload else 4 * sum(trained),
+        "layers' inputs": inputs,
+        "one layer or logits": max(largest),
+    }
+
+
+def sampling(settings, model):
+    """What sampling adds, by name."""
+    text, rollout = model.config.text_config, settings.rollout
+    width = text.hidden_size // text.num_attention_heads
+    token = 2 * text.num_hidden_layers * text.num_key_value_heads * width * 2  # keys and values, bfloat16
+    prompts = rollout.max_rows // rollout.group_size
+    cached = rollout.max_rows * rollout.max_new_tokens + prompts * settings.data.max_prompt_tokens
+    return {
+        "key-value cache": 2 * cached * token,  # it is copied as rows come, go and grow
+        "prefill": PREFILL * (6 * text.hidden_size * 4 + 4 * text.intermediate_size * 2),
+        "logits": rollout.max_rows * text.vocab_size * LOGIT,
+    }
+
+
+def trains_tower(model):
+    return any(parameter.requires_grad for parameter in model.model.visual.parameters())
+
+
+def peak(settings, model):
+    """The larger of the two moments."""
+    moments = (updating(settings, model), sampling(settings, model))
+    return sum(resident(settings, model).values()) + max(sum(moment.values()) for moment in moments)

@@ -1,0 +1,86 @@
+"""Which gold answers can be verified, and multiple choice brought to its letter."""
+
+from string import ascii_uppercase
+
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+from observe_r1.ladder.answers import checked_answer, find_options
+from observe_r1.ladder.sources.options import with_options
+from observe_r1.records import Example
+from observe_r1.rewards import accuracy_reward
+
+
+def example(question, answer):
+    parts = [{"type": "image"}, {"type": "text", "text": question}]
+    return Example(id="x", messages=({"role": "user", "content": parts},), images=("a.png",), answer=answer)
+
+
+CHOICE = "Which length?\nA. 12 cm\nB. 13 cm\nC. dark blue"
+
+
+@pytest.mark.parametrize(
+    ("question", "answer", "checked"),
+    [
+        ("How many?", " 3 ", "3"),
+        ("How long?", r"$\frac{1}{2}$", r"$\frac{1}{2}$"),
+        ("Solve.", "x=1 or x=2", "x=1 or x=2"),
+        ("Where?", "(1, 2)", "(1, 2)"),
+        ("How long?", r"3\;cm", r"3\;cm"),
+        ("Which segment?", "AC", "AC"),
+        ("Which colour?", "dark blue", "dark blue"),
+        (CHOICE, "B", "B"),
+        (CHOICE, "(B)", "B"),
+        (CHOICE, "B. 13 cm", "B"),
+        (CHOICE, "13 cm", "B"),
+        (CHOICE, "Dark blue.", "C"),
+        ("Which? (A) 1 (B) 2", "2", "B"),
+        ("Which?\n(A) AC (B) BD", "BD", "B"),
+        ("Which?\nA. B\nB. A", "A", "A"),
+        ("Which?\nA. 5\nB. x", "B. x", "B"),
+        ("Prove that AB is parallel to CD. What is the angle?", "90", "90"),
+    ],
+)
+def test_answers_that_stay(question, answer, checked):
+    assert checked_answer(example(question, answer)) == (checked, None)
+    assert accuracy_reward(f"<answer>{checked}</answer>", checked) == 1
+
+
+@pytest.mark.parametrize(
+    ("question", "answer", "reason"),
+    [
+        (CHOICE, "D", "names no option"),
+        ("Which?\nA. 5\nB. 5.0\nC. 6", "5", "is the text of several options"),
+        ("Which are right?", "A and C", "several answers"),
+        ("Which are right?", "A, B, and C", "several answers"),
+        ("Solve.", "x=1; y=2", "several answers"),
+        ("Solve both.", "(1) 5 (2) 6", "several answers"),
+        ("Solve both.", "5\n6", "several answers"),
+        ("Prove that the triangles are alike.", "by the sine rule", "asks for a proof"),
+        ("Why?", "because both of them are always moving towards the left of it", "free text"),
+        ("Solve.", r"\frac{", "cannot be parsed"),
+        ("Solve.", "1/0", "cannot be parsed"),
+    ],
+)
+def test_answers_that_go_and_why(question, answer, reason):
+    assert checked_answer(example(question, answer))[1] == reason
+
+
+WORDS = st.text(st.sampled_from("bcdfgmnpst "), min_size=2, max_size=8).map(str.strip).filter(lambda t: len(t) > 1)
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.lists(WORDS | st.integers(0, 999).map(str), min_size=2, max_size=6, unique=True), st.data())
+def test_the_text_of_an_option_becomes_its_letter(options, data):
+    index = data.draw(st.integers(0, len(options) - 1))
+    question = with_options("Which one?", options)
+    assume(find_options(question) == options)
+    assert checked_answer(example(question, options[index])) == (ascii_uppercase[index], None)
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.text(max_size=60), st.text(max_size=20))
+def test_any_text_gets_a_verdict(question, answer):
+    checked, reason = checked_answer(example(question, answer))
+    assert isinstance(checked, str) and (reason is None or reason)

@@ -1,0 +1,213 @@
+"""Arranging, from files alone: levels, review, size and shares, mixing, and the same bytes every time."""
+
+import json
+import random
+
+import datasets
+import pytest
+import yaml
+from PIL import Image
+
+from observe_r1.cli.main import main
+from observe_r1.config import LadderSettings
+from observe_r1.config.recorded import dump_settings
+from observe_r1.data import load_examples, open_image
+from observe_r1.errors import UserError
+from observe_r1.ladder import mix
+from observe_r1.ladder.arranging import arrange
+from observe_r1.ladder.journal import Journal
+from observe_r1.ladder.stage import Watch
+
+TRIES = 4
+
+
+def write(path, rows):
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def read(path):
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+@pytest.fixture
+def built(tmp_path):
+    """A folder as `measure` leaves it: 60 questions of all levels, 4 responses each, complexities 10 to 309."""
+    folder, rng = tmp_path / "ladder", random.Random(0)
+    folder.mkdir()
+    Image.new("RGB", (30, 30), "red").save(tmp_path / "outside.png")
+    questions, measured, responses = [], [], []
+    for number in range(60):
+        content = [{"type": "image", "image": str(tmp_path / "outside.png")}, {"type": "text", "text": f"{number}?"}]
+        message = json.dumps([{"role": "user", "content": content}])
+        questions.append({"id": f"q{number}", "source": "abc"[number % 3], "message": message, "answer": "1"})
+        correct = rng.choice([0, 0, 1, 2, 3, 3, 4])
+        given = [
+            {
+                "id": f"q{number}",
+                "number": i,
+                "text": "<answer>1</answer>" if i < correct else f"<answer>{rng.choice([2, 3])}</answer>",
+                "tokens": rng.randrange(10, 310),
+                "correct": i < correct,
+                "well_formed": i != 3,
+                "finish": "stop",
+            }
+            for i in range(TRIES)
+        ]
+        responses += given
+        right = [r["tokens"] for r in given if r["correct"]]
+        measured.append(
+            {
+                "id": f"q{number}",
+                "tries": TRIES,
+                "correct": correct,
+                "difficulty": 1 - correct / TRIES,
+                "complexity": sum(r["tokens"] for r in given) / TRIES,
+                "complexity_correct": sum(right) / len(right) if right else None,
+                "well_formed": 0.75,
+            }
+        )
+    write(folder / "screened.jsonl", questions)
+    with Journal(folder, "measure", ["measured.jsonl", "responses.jsonl", "dropped.jsonl"]) as journal:
+        journal.append("measured.jsonl", measured)
+        journal.append("responses.jsonl", responses)
+        journal.append("dropped.jsonl", [{"id": "early", "source": "a", "stage": "answer", "reason": "free text"}])
+        journal.commit(60, complete=True)
+    (folder / "ladder.yaml").write_text(dump_settings(LadderSettings()))
+    return folder
+
+
+def settings(**values):
+    return LadderSettings.model_validate({"arrange": {"min_complexity": 0} | values})
+
+
+def run(folder, notes=None, **values):
+    arrange(folder, settings(**values), Watch(note=(notes if notes is not None else []).append))
+    return read(folder / "ladder.jsonl")
+
+
+def by_hand(measured, keep=lambda row: row["correct"] > 0):
+    levels = [[] for _ in range(TRIES + 1)]
+    for row in measured:
+        if keep(row):
+            levels[TRIES - row["correct"]].append(row)
+    return levels
+
+
+def test_everything_measured_is_in_the_ladder_once_in_the_order_of_the_mixing_rule(built):
+    measured = read(built / "measured.jsonl")
+    ladder = run(built, seed=5)
+    slots = mix(by_hand(measured), 5, key=lambda row: row["complexity"])
+    assert [(r["id"], r["slot"]) for r in ladder] == [(r["id"], s) for s, slot in enumerate(slots) for r in slot]
+    figures = {r["id"]: r for r in measured}
+    for row in ladder:
+        for name in ("difficulty", "complexity", "complexity_correct", "well_formed"):
+            assert row[name] == figures[row["id"]][name]
+    unsolved = read(built / "unsolved.jsonl")
+    assert {r["id"] for r in unsolved} == {r["id"] for r in measured if r["correct"] == 0}
+    assert all(r["difficulty"] == 1 and "slot" not in r for r in unsolved)
+
+
+def test_the_same_files_give_the_same_bytes_and_another_seed_another_order(built):
+    names = ("ladder.jsonl", "unsolved.jsonl", "dropped.jsonl", "progress.json")
+    run(built, seed=1, size=20)
+    once = [(built / name).read_bytes() for name in names]
+    run(built, seed=2, size=20)
+    assert (built / "ladder.jsonl").read_bytes() != once[0]
+    run(built, seed=1, size=20)
+    assert [(built / name).read_bytes() for name in names] == once
+
+
+def test_short_responses_go_and_every_row_is_somewhere(built):
+    ladder = run(built, min_complexity=150, size=10)
+    dropped, unsolved = read(built / "dropped.jsonl"), read(built / "unsolved.jsonl")
+    assert all(row["complexity"] >= 150 for row in ladder + unsolved) and len(ladder) == 10
+    assert dropped[0]["id"] == "early"
+    ids = [row["id"] for row in ladder + unsolved + dropped[1:]]
+    assert sorted(ids) == sorted(f"q{number}" for number in range(60))
+    assert {row["reason"] for row in dropped[1:]} == {"low complexity", "not drawn for size or shares"}
+    low = {row["id"] for row in dropped if row["reason"] == "low complexity"}
+    assert low == {row["id"] for row in read(built / "measured.jsonl") if row["complexity"] < 150}
+
+
+def test_shares_are_kept_and_a_level_with_too_few_is_said(built):
+    counts = [len(level) for level in by_hand(read(built / "measured.jsonl"))]
+    notes = []
+    ladder = run(built, notes, size=12, shares=[1, 1, 1, 1, 2])
+    found = [sum(row["difficulty"] == level / TRIES for row in ladder) for level in range(TRIES + 1)]
+    assert found == [3, 3, 3, 3, 0] and min(counts[:4]) >= 3
+    assert notes == ["fewer questions than the shares ask for: d = 1 has 0 of 4"]
+    run(built, notes, size=1000)
+    assert notes[-1] == f"the ladder has {sum(counts)} questions: there are no more for arrange.size = 1000"
+
+
+def review(folder, **decisions):
+    entries = [
+        {"id": name, "answer": answer, "action": action, "note": ""} for name, (action, answer) in decisions.items()
+    ]
+    (folder / "review.yaml").write_text(yaml.safe_dump(entries))
+
+
+def test_review_keeps_corrects_and_drops(built):
+    unsolved = [row["id"] for row in read(built / "measured.jsonl") if row["correct"] == 0]
+    kept, corrected, refused, *rest = unsolved
+    texts = [r["text"] for r in read(built / "responses.jsonl") if r["id"] == corrected]
+    right = sum(text == "<answer>2</answer>" for text in texts)
+    assert 0 < right < TRIES
+    solved = next(row["id"] for row in read(built / "measured.jsonl") if row["correct"])
+    review(built, **{kept: ("keep", "1"), corrected: ("correct", "2"), refused: ("drop", "1"), solved: ("drop", "1")})
+    ladder = {row["id"]: row for row in run(built)}
+    assert ladder[kept]["difficulty"] == 1 and ladder[kept]["complexity_correct"] is None
+    assert ladder[corrected]["answer"] == "2"
+    assert ladder[corrected]["difficulty"] == 1 - right / TRIES and ladder[corrected]["complexity_correct"]
+    assert refused not in ladder and solved not in ladder
+    assert {row["id"] for row in read(built / "unsolved.jsonl")} == {refused, *rest}
+    assert {"id": solved, "stage": "review"}.items() <= read(built / "dropped.jsonl")[1].items()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("- {id: q999, answer: '1', action: keep}", "unknown id 'q999'"),
+        ("- {id: q1, answer: '1', action: kept}", "'kept'"),
+        ("- {id: q1, answer: '', action: correct}", "empty"),
+        (r"- {id: q1, answer: '\frac{', action: correct}", "cannot be verified"),
+        ("- {id: q1, answer: '1', action: keep}\n- {id: q1, answer: '1', action: drop}", "stands there twice"),
+        ("- q1", "entry 1"),
+        ("{", "not YAML"),
+    ],
+)
+def test_a_broken_review_is_one_line(built, text, message):
+    (built / "review.yaml").write_text(text)
+    with pytest.raises(UserError) as error:
+        run(built)
+    assert message in str(error.value) and "review.yaml" in str(error.value) and "\n" not in str(error.value)
+
+
+def test_pictures_are_copied_and_the_format_prompt_written_in_where_asked_for(built, tmp_path):
+    run(built, images="copy", format_prompt="think", format_prompt_place="suffix")
+    (tmp_path / "outside.png").unlink()
+    built.rename(tmp_path / "moved")
+    examples = load_examples(tmp_path / "moved")
+    assert open_image(examples[0].images[0], "").getpixel((0, 0)) == (255, 0, 0)
+    assert len(list((tmp_path / "moved" / "images").iterdir())) == 1
+    assert "<think>" in examples[0].messages[-1]["content"][-1]["text"]
+    assert [e.difficulty for e in examples] == [row["difficulty"] for row in read(tmp_path / "moved" / "ladder.jsonl")]
+
+
+def test_the_command_arranges_reviews_and_remembers_its_settings(built, tmp_path, capsys, monkeypatch):
+    folder = str(built)
+    assert main(["ladder", "arrange", folder, "--arrange.min_complexity", "100", "--seed", "3"]) == 0
+    assert "ladder of " in capsys.readouterr().out
+    recorded = yaml.safe_load((built / "ladder.yaml").read_text())["arrange"]
+    assert recorded["min_complexity"] == 100 and recorded["seed"] == 3
+    once = (built / "ladder.jsonl").read_bytes()
+    assert main(["ladder", "arrange", folder]) == 0 and (built / "ladder.jsonl").read_bytes() == once
+    assert main(["ladder", "arrange", folder, "--arrange.shares", "1,2"]) == 2
+    assert "2 shares for 5 levels" in capsys.readouterr().err
+    assert main(["ladder", "arrange", folder]) == 0  # what was refused is not remembered
+    assert main(["ladder", "review", folder]) == 0
+    assert main(["ladder", "arrange", folder]) == 0 and (built / "ladder.jsonl").read_bytes() == once
+    assert main(["ladder", "arrange", folder, "--arrange.min_complexity", "1000"]) == 2
+    assert "no question is left for the ladder" in capsys.readouterr().err
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    assert len(datasets.load_dataset(folder, cache_dir=str(tmp_path / "cache"))["train"]) == len(once.splitlines())

@@ -1,0 +1,206 @@
+"""The screen without models: what passes, what is dropped for which reason, and what ends the build."""
+
+import base64
+import io
+import json
+
+import pyarrow
+import pyarrow.parquet
+import pytest
+from PIL import Image
+
+from observe_r1.cli.main import main
+from observe_r1.config import LadderSettings
+from observe_r1.data import load_examples, open_image
+from observe_r1.errors import UserError
+from observe_r1.ladder.reading import read_sources
+from observe_r1.ladder.rows import read_questions
+
+LONG = "How many of the small blue circles touch the longest red line?"
+
+
+def picture(shade, kind="PNG", **options):
+    buffer = io.BytesIO()
+    Image.new("RGB", (30, 30), (shade, 0, 0)).save(buffer, format=kind, **options)
+    return buffer.getvalue()
+
+
+def row(question, answer, image=None, **columns):
+    content = [{"type": "text", "text": question}]
+    if image is not None:
+        content.insert(0, {"type": "image", "image": image})
+    return {"message": json.dumps([{"role": "user", "content": content}]), "answer": answer, **columns}
+
+
+def write(path, rows):
+    path.write_text("".join((r if isinstance(r, str) else json.dumps(r)) + "\n" for r in rows))
+    return path
+
+
+def read(path):
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def screen(folder, *sources, options=()):
+    return main(["ladder", "screen", *map(str, sources), "--output", str(folder), *options])
+
+
+def reasons(folder):
+    return {row["id"]: (row["stage"], row["reason"]) for row in read(folder / "dropped.jsonl")}
+
+
+@pytest.fixture
+def shades(tmp_path):
+    for shade in range(4):
+        (tmp_path / f"{shade}.png").write_bytes(picture(shade))
+    return tmp_path
+
+
+def test_every_row_passes_or_says_why_not(shades, tmp_path):
+    rows = [
+        row("How many?", "3", "0.png", id="good"),
+        row("How  MANY", "4", "0.png", id="again"),
+        row("How many?", "3", "1.png", id="other picture"),
+        row("Why?", "because each and every one of them is moving towards the left side", "0.png", id="prose"),
+        row("Which?\nA. red\nB. blue", "blue", "2.png", id="choice"),
+        row("Is x+1 right?", "yes", id="plus"),
+        row("Is x-1 right?", "yes", id="minus"),
+        row("Is x+1 right?", "no", id="text again"),
+        row("How many?", "3", "3.png", id="good"),
+    ]
+    assert screen(tmp_path / "out", write(tmp_path / "q.jsonl", rows)) == 0
+    passed = read(tmp_path / "out" / "screened.jsonl")
+    assert [r["id"] for r in passed] == ["good", "other picture", "choice", "plus", "minus", "good#2"]
+    assert {r["id"]: r["answer"] for r in passed}["choice"] == "B"
+    assert all(r["source"] == "q" for r in passed)
+    assert reasons(tmp_path / "out") == {
+        "again": ("duplicate", "stands there already"),
+        "prose": ("answer", "free text"),
+        "text again": ("duplicate", "stands there already"),
+    }
+    details = {r["id"]: r["detail"] for r in read(tmp_path / "out" / "dropped.jsonl")}
+    assert details["again"] == "same pictures and question as good"
+    examples = read_questions(tmp_path / "out" / "screened.jsonl")
+    assert [open_image(e.images[0], "").getpixel((0, 0))[0] for e in examples if e.images] == [0, 1, 2, 3]
+
+
+def test_the_same_picture_in_another_file_format_is_the_same(shades, tmp_path):
+    (tmp_path / "0.bmp").write_bytes(picture(0, "BMP"))
+    rows = [row("How many?", "3", "0.png", id="a"), row("How many?", "3", "0.bmp", id="b")]
+    assert screen(tmp_path / "out", write(tmp_path / "q.jsonl", rows)) == 0
+    assert reasons(tmp_path / "out") == {"b": ("duplicate", "stands there already")}
+
+
+def test_pictures_inside_rows_are_kept_byte_by_byte_and_named_relative_to_the_folder(tmp_path):
+    jpeg, png = picture(80, "JPEG"), picture(1)
+    uri = "data:image/png;base64," + base64.b64encode(png).decode()
+    write(tmp_path / "q.jsonl", [row("How many?", "3", uri, id="uri")])
+    message = json.dumps([{"role": "user", "content": "<image>How many?"}])
+    table = pyarrow.table({"message": [message], "images": [[jpeg]], "answer": ["4"], "id": ["bytes"]})
+    pyarrow.parquet.write_table(table, tmp_path / "p.parquet")
+    assert screen(tmp_path / "out", tmp_path / "q.jsonl", tmp_path / "p.parquet") == 0
+    (tmp_path / "out").rename(tmp_path / "moved")
+    first, second = load_examples(tmp_path / "moved" / "screened.jsonl")
+    assert open_image(first.images[0], "").getpixel((0, 0)) == (1, 0, 0)
+    assert second.images[0].endswith(".jpg") and open(second.images[0], "rb").read() == jpeg
+    assert len(list((tmp_path / "moved" / "images").iterdir())) == 2
+
+
+def test_what_stands_in_a_benchmark_goes(shades, tmp_path):
+    (tmp_path / "0.bmp").write_bytes(picture(0, "BMP"))
+    bench = write(tmp_path / "bench.jsonl", [row(LONG, "3", "0.bmp"), row("Find x.", "3", "1.png"), row("1 + 1?", "2")])
+    rows = [
+        row("Another question", "3", "0.png", id="picture"),
+        row(f"  {LONG.upper()}", "3", "2.png", id="question"),
+        row("Find x.", "3", "3.png", id="words that say nothing"),
+        row("1+1?", "2", id="text"),
+        row("1-1?", "0", id="other text"),
+    ]
+    source = write(tmp_path / "q.jsonl", rows)
+    assert screen(tmp_path / "out", source, options=["--screen.benchmarks", str(bench)]) == 0
+    found = {r["id"]: r["detail"] for r in read(tmp_path / "out" / "dropped.jsonl")}
+    assert found == {
+        "picture": f"same picture as {bench} row 1",
+        "question": f"same question as {bench} row 1",
+        "text": f"same question as {bench} row 3",
+    }
+
+
+BROKEN = {
+    "JSON": '{"message": ',
+    "chat": row("x", "1") | {"message": "hello"},
+    "no answer": {"message": row("x", "1")["message"]},
+    "missing picture": row("How many?", "1", "none.png"),
+    "page for a picture": row("How many?", "1", "page.png"),
+    "cut picture": row("How many?", "1", "cut.png"),
+    "special token": row("How many <|image_pad|>?", "1"),
+}
+
+
+@pytest.mark.parametrize("kind", BROKEN)
+def test_a_broken_row_ends_the_build_or_is_named_and_counted(shades, tmp_path, capsys, kind):
+    (tmp_path / "page.png").write_text("<html>not found</html>")
+    (tmp_path / "cut.png").write_bytes(picture(9)[:60])
+    source = write(tmp_path / "q.jsonl", [row("How many?", "3", "0.png"), BROKEN[kind], row("What?", "5", "1.png")])
+    assert screen(tmp_path / "out", source) == 2
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert "q.jsonl" in error and ("row 2" in error or "line 2" in error) and "--skip-bad" in error
+    assert screen(tmp_path / "out", source, options=["--skip-bad"]) == 0
+    (bad,) = read(tmp_path / "out" / "dropped.jsonl")
+    assert (bad["stage"], bad["reason"]) == ("read", "broken row") and bad["detail"] in error
+    assert [r["answer"] for r in read(tmp_path / "out" / "screened.jsonl")] == ["3", "5"]
+
+
+def test_broken_rows_of_a_public_layout_too(shades, tmp_path, capsys):
+    good = {"id": "1", "question": "How many?", "options": [], "image": "0.png", "answer": "3"}
+    rows = [
+        good,
+        {"id": "2", "question": "x"},
+        good | {"id": "3", "image": "none.png"},
+        good | {"id": "4", "answer": "5"},
+    ]
+    source = f"mathvision:{write(tmp_path / 'test.jsonl', rows)}"
+    assert screen(tmp_path / "out", source) == 2
+    assert "row 2: no column" in capsys.readouterr().err
+    assert screen(tmp_path / "out", source, options=["--skip-bad"]) == 0
+    assert [r["id"] for r in read(tmp_path / "out" / "screened.jsonl")] == ["mathvision/1"]
+    dropped = read(tmp_path / "out" / "dropped.jsonl")
+    assert [r["reason"] for r in dropped] == ["broken row", "broken row", "stands there already"]
+
+
+def test_ids_are_unique_over_all_sources_and_sources_may_be_limited(tmp_path):
+    a = write(tmp_path / "a.jsonl", [row(f"{i}?", "1", id=name) for i, name in enumerate(["7#2", "7", "7"])])
+    b = write(tmp_path / "b.jsonl", [row(f"b{i}?", "1", id="7") for i in range(3)])
+    data = LadderSettings().data
+    ids = [example.id for example in read_sources([str(a), str(b)], data)]
+    assert len(set(ids)) == 6 and ids[:2] == ["7#2", "7"]
+    assert len(list(read_sources([str(a), str(b)], data.model_copy(update={"max_samples": 2})))) == 4
+
+
+@pytest.mark.parametrize(
+    ("sources", "message"),
+    [
+        ([], "data.sources"),
+        (["none.jsonl"], "none.jsonl: no such file"),
+        (["nowhere:x.jsonl"], "unknown source 'nowhere'"),
+        (["mathvision:"], "needs NAME:PATH_OR_HUB_NAME"),
+    ],
+)
+def test_sources_that_cannot_be_opened(tmp_path, capsys, sources, message):
+    assert screen(tmp_path / "out", *sources) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_a_benchmark_that_cannot_be_read_ends_the_build(tmp_path):
+    bad = write(tmp_path / "bench.jsonl", [row("x", "1", "none.png")])
+    source = write(tmp_path / "q.jsonl", [row("What?", "1")])
+    with pytest.raises(UserError, match="screen.benchmarks: .*bench.jsonl row 1"):
+        raise_user_error(tmp_path, source, bad)
+
+
+def raise_user_error(tmp_path, source, bad):
+    from observe_r1.ladder.screening import sift
+    from observe_r1.ladder.stage import Watch
+
+    values = {"data": {"sources": [str(source)], "skip_bad": True}, "screen": {"benchmarks": [str(bad)]}}
+    sift(tmp_path, LadderSettings.model_validate(values), Watch())

@@ -1,0 +1,219 @@
+"""Reading a source row by row, skipping what is broken; images in every form; the listing."""
+
+import json
+import subprocess
+import sys
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import datasets
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from ladder_layouts import RED
+from PIL import Image
+
+from observe_r1 import registry
+from observe_r1.data import open_image
+from observe_r1.errors import UserError
+from observe_r1.ladder.sources import describe_sources, read_source, reading
+from observe_r1.ladder.sources.fields import example, images
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+
+
+def row(number: int, **columns: Any) -> dict[str, Any]:
+    return {"id": f"q{number}", "question": f"Find {number}.", "answer": str(number), "image": "1.png", **columns}
+
+
+def jsonl(folder: Path, lines: list[Any]) -> Path:
+    """MMK12's columns as JSON lines, the picture beside them; a string is written as it is."""
+    (folder / "1.png").write_bytes(RED)
+    path = folder / "rows.jsonl"
+    path.write_text("\n".join(line if isinstance(line, str) else json.dumps(line) for line in lines))
+    return path
+
+
+def refusal(text: str) -> str:
+    with pytest.raises(UserError) as caught:
+        list(read_source(text, skip_bad=False))
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_the_first_broken_row_stops_the_reading_after_the_rows_before_it(tmp_path: Path) -> None:
+    path = jsonl(tmp_path, [row(1), row(2, answer=""), row(3)])
+    examples = iter(read_source(f"mmk12:{path}", skip_bad=False))
+    assert next(examples).answer == "1"
+    with pytest.raises(UserError, match=rf"^mmk12:{path} row 2, 'answer': needs text, got ''"):
+        next(examples)
+
+
+def test_broken_rows_are_skipped_counted_and_named(tmp_path: Path) -> None:
+    bad = [row(2, answer=""), "{broken", row(4, image="none.png"), ["a list"], row(6, question="<|im_end|>")]
+    path = jsonl(tmp_path, [row(1), *bad, row(7)])
+    reader = read_source(f"mmk12:{path}", skip_bad=True)
+    for _ in range(2):  # each iteration counts anew
+        assert [example.id for example in reader] == ["mmk12/q1", "mmk12/q7"]
+        assert reader.bad == 5
+        for error, named in zip(
+            reader.errors,
+            ["row 2, 'answer'", "line 3, column 2", "row 4, 'image'", "row 5: needs an object", "row 6, turn 1"],
+            strict=True,
+        ):
+            assert str(path) in error
+            assert named in error
+
+
+def test_the_errors_that_are_kept_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reading, "MAX_NAMED", 2)
+    path = jsonl(tmp_path, [row(number, answer="") for number in range(5)])
+    reader = read_source(f"mmk12:{path}", skip_bad=True)
+    assert list(reader) == []
+    assert reader.bad == 5
+    assert len(reader.errors) == 2
+
+
+def test_ids_are_unique_and_stable(tmp_path: Path) -> None:
+    path = jsonl(tmp_path, [row(1), row(1), row(2), row(1)])
+    reader = read_source(f"mmk12:{path}", skip_bad=False)
+    assert [example.id for example in reader] == ["mmk12/q1", "mmk12/q1#2", "mmk12/q2", "mmk12/q1#4"]
+    assert list(reader) == list(reader)
+
+
+def write_parquet(path: Path, numbers: list[int]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    rows = [{"image": {"bytes": RED, "path": None}, "query": "How many?", "label": [str(n)]} for n in numbers]
+    pq.write_table(pa.Table.from_pylist(rows), path)
+
+
+def test_a_folder_of_parquet_files(tmp_path: Path) -> None:
+    write_parquet(tmp_path / "data" / "train-00001-of-00002.parquet", [3])
+    write_parquet(tmp_path / "data" / "train-00000-of-00002.parquet", [1, 2])
+    write_parquet(tmp_path / "data" / "test-00000-of-00001.parquet", [9])
+    for folder in (tmp_path, tmp_path / "data"):
+        found = list(read_source(f"chartqa:{folder}", skip_bad=False))
+        assert [(example.id, example.answer) for example in found] == [
+            ("chartqa/1", "1"),
+            ("chartqa/2", "2"),
+            ("chartqa/3", "3"),
+        ]
+    assert found[2].origin == f"chartqa:{tmp_path}/data/train-00001-of-00002.parquet row 1"
+
+
+def test_parquet_files_without_a_split_in_their_names(tmp_path: Path) -> None:
+    write_parquet(tmp_path / "b.parquet", [2])
+    write_parquet(tmp_path / "a.parquet", [1])
+    assert [example.answer for example in read_source(f"chartqa:{tmp_path}", skip_bad=False)] == ["1", "2"]
+
+
+def test_a_source_reads_its_own_split_from_the_hub(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = datasets.Dataset.from_list(
+        [{"id": "7", "question": "2+2?", "options": [], "decoded_image": Image.new("RGB", (4, 3)), "answer": "4"}],
+        features=datasets.Features(
+            {
+                "id": datasets.Value("string"),
+                "question": datasets.Value("string"),
+                "options": datasets.List(datasets.Value("string")),
+                "decoded_image": datasets.Image(),
+                "answer": datasets.Value("string"),
+            }
+        ),
+    )
+    known = {("MathLLMs/MathVision", "test"): rows}
+    monkeypatch.setattr(datasets, "load_dataset", lambda name, split: known[name, split])
+    (found,) = read_source("mathvision:MathLLMs/MathVision", skip_bad=False)
+    assert (found.id, found.answer) == ("mathvision/7", "4")
+    assert open_image(found.images[0], "").size == (4, 3)
+
+
+def test_pictures_that_the_hub_does_not_send_along(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = datasets.Dataset.from_list([row(1)])
+    monkeypatch.setattr(datasets, "load_dataset", lambda name, split: rows)
+    assert "'image': '1.png' is a file beside the rows" in refusal("mmk12:FanqingM/MMK12")
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ("mmk12", "needs NAME:PATH_OR_HUB_NAME"),
+        ("mmk12: ", "needs NAME:PATH_OR_HUB_NAME"),
+        ("mathvison:x.json", "unknown source 'mathvison': known: chartqa, "),
+        ("mathvison:x.json", "did you mean 'mathvision'?"),
+        ("mmk12:none.jsonl", "none.jsonl: no such file"),
+    ],
+)
+def test_what_names_no_source(text: str, named: str) -> None:
+    assert named in refusal(text)
+
+
+def test_files_that_hold_no_rows(tmp_path: Path) -> None:
+    assert "no Parquet file in this folder" in refusal(f"mmk12:{tmp_path}")
+    path = tmp_path / "multiple_choice.json"
+    for content, named in [
+        ("{}", "no list of rows"),
+        ('{"Math": [1,}', "broken JSON"),
+        ("[]", "empty"),
+        ("3", "row 1"),
+    ]:
+        path.write_text(content)
+        assert named in refusal(f"scemqa:{path}")
+
+
+def test_images_in_every_form(tmp_path: Path) -> None:
+    data = RED
+    (tmp_path / "1.png").write_bytes(data)
+    given = [
+        data,
+        {"bytes": data, "path": "x.png"},
+        {"bytes": None, "path": "1.png"},
+        "1.png",
+        str(tmp_path / "1.png"),
+        "https://example.org/1.png",
+        "data:image/png;base64,AAAA",
+    ]
+    here = str(tmp_path / "1.png")
+    assert images(given, "image", "here", tmp_path) == [data, data, here, here, here, *given[-2:]]
+    (decoded,) = images([Image.open(BytesIO(data))], "image", "here", None)
+    assert open_image(decoded, "").getpixel((0, 0)) == (255, 0, 0)
+
+
+@pytest.mark.parametrize("value", [None, "", b"", 7, {"bytes": None, "path": None}, {"bytes": b""}])
+def test_what_is_no_image(value: Any) -> None:
+    with pytest.raises(UserError, match=r"^here, 'image': needs an image, got "):
+        images([value], "image", "here", None)
+
+
+def test_marks_say_where_pictures_stand() -> None:
+    found = example("See <image>\nand <image>.", [b"a", b"b"], "1", "here")
+    assert [part.get("text", "<image>") for part in found.messages[0]["content"]] == [
+        "See ",
+        "<image>",
+        "and ",
+        "<image>",
+        ".",
+    ]
+    assert found.images == (b"a", b"b")
+
+
+def test_the_listing_names_every_source_and_warns_of_benchmarks() -> None:
+    lines = describe_sources().splitlines()
+    names = [line.split()[0] for line in lines if not line.startswith(" ")]
+    assert names == sorted(registry.REGISTRY["source"])
+    for name in names:
+        source = registry.load("source", name)
+        assert source.name == name
+        assert any(line.startswith(name) and source.hub in line and source.licence in line for line in lines)
+    warned = {name for name in names if registry.load("source", name).benchmark}
+    assert warned >= {"mathvision", "we_math", "scemqa", "polymath", "scienceqa", "m3cot", "chartqa", "mmk12"}
+    assert sum(line.lstrip().startswith("! ") for line in lines) == len(warned)
+
+
+def test_sources_import_nothing_heavy() -> None:
+    code = "from observe_r1.ladder.sources import describe_sources; describe_sources(); import sys; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert not set(done.stdout.split()) & {"torch", "transformers", "datasets", "pandas", "pyarrow"}

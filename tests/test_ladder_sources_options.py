@@ -1,0 +1,130 @@
+"""The less usual rows of some layouts; options in one common form; answers inside longer texts."""
+
+from pathlib import Path
+from string import ascii_lowercase, ascii_uppercase
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from ladder_layouts import RED
+
+from observe_r1 import registry
+from observe_r1.errors import UserError
+from observe_r1.ladder.sources.options import letter_of, split_options
+from observe_r1.ladder.sources.tagged import in_braces
+from observe_r1.records import Example
+
+
+def adapt(name: str, row: dict[str, Any], folder: Path | None = None) -> Example:
+    return registry.load("source", name).adapt(row, "here row 1", folder)
+
+
+def texts(example: Example) -> list[str]:
+    return [part["text"] for part in example.messages[0]["content"] if part["type"] == "text"]
+
+
+def test_free_answers_and_pictures_beside_the_rows(tmp_path: Path) -> None:
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images" / "1.jpg").write_bytes(RED)
+    free = {"id": "1", "question": "How long is <image1>?", "options": [], "image": "images/1.jpg", "answer": "3"}
+    found = adapt("mathvision", free, tmp_path)
+    assert texts(found) == ["How long is?"]
+    assert found.images == (str(tmp_path / "images" / "1.jpg"),)
+
+
+def test_a_hint_on_the_form_of_a_free_answer_stays(tmp_path: Path) -> None:
+    (tmp_path / "data_images").mkdir()
+    (tmp_path / "data_images" / "1.png").write_bytes(RED)
+    hint = "Hint: Please answer the question requiring an integer answer.\nQuestion: How many?"
+    turns = [{"from": "human", "value": f"<image>\n{hint}"}, {"from": "gpt", "value": "The answer is 12."}]
+    found = adapt("mathv360k", {"image": "1.png", "conversations": turns}, tmp_path)
+    assert (texts(found), found.answer, found.id) == ([hint], "12", "")
+
+
+@pytest.mark.parametrize(
+    ("answer", "question", "gold"),
+    [
+        ("\\answer{69.5} The first quartile.", "What is it? (Final Answer is a value)", "69.5"),
+        ("\\answer{\\frac{1}{2}}", "What is it?", "\\frac{1}{2}"),
+        ("D", "Which curve?", "D"),
+    ],
+)
+def test_free_responses(answer: str, question: str, gold: str, tmp_path: Path) -> None:
+    (tmp_path / "1.png").write_bytes(RED)
+    given = {"Question": question, "Answer (final answer highlighted)": answer, "ImagePath": "1"}
+    found = adapt("scemqa", given, tmp_path)
+    assert (texts(found), found.answer) == ([question], gold)
+    assert found.images == (str(tmp_path / "1.png"),)
+
+
+def test_a_free_response_without_its_answer_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "1.png").write_bytes(RED)
+    given = {"Question": "What is it?", "Answer (final answer highlighted)": "A stone.", "ImagePath": "1"}
+    with pytest.raises(UserError, match="needs a letter or"):
+        adapt("scemqa", given, tmp_path)
+
+
+@pytest.mark.parametrize("asked", [None, "", "None"])
+def test_a_question_that_only_the_picture_shows(asked: str | None) -> None:
+    given = {"image": RED, "question_text": asked, "answer_option": "(a) (b) (c) (d)", "final_answer": "c"}
+    found = adapt("polymath", given)
+    assert texts(found) == ["Answer the question in the picture.\nA.\nB.\nC.\nD."]
+    assert found.answer == "C"
+
+
+@pytest.mark.parametrize(
+    ("text", "options"),
+    [
+        (
+            "A. 200.96;B. 3215.36;C. 6280;D. 32; E. No correct answer",
+            ["200.96", "3215.36", "6280", "32", "No correct answer"],
+        ),
+        ("(A) p = 0 (B) p ≠ 0", ["p = 0", "p ≠ 0"]),
+        ("(A) If I follows(B) If II follows", ["If I follows", "If II follows"]),
+        ("(1) 6 (2) 8 (3) 12", ["6", "8", "12"]),
+        ("1. 5:26 2. 6:37 3. 35:6 4. 26:5", ["5:26", "6:37", "35:6", "26:5"]),
+        ("(a) f(a) (b) f(b)", ["f(a)", "f(b)"]),
+        ("A: yes\nB: no", ["yes", "no"]),
+        ("(A) (B)", ["", ""]),
+        ("yes or no", []),
+        ("(A) alone", []),
+        ("first (A) 1 (B) 2", []),
+        ("", []),
+    ],
+)
+def test_options_in_one_string(text: str, options: list[str]) -> None:
+    assert split_options(text) == options
+
+
+WORDS = st.lists(st.text("xyz0 -", max_size=8).map(str.strip), min_size=2, max_size=9)
+
+
+@given(WORDS, st.sampled_from([ascii_uppercase, ascii_lowercase, "123456789"]), st.sampled_from(["({})", "{}.", "{})"]))
+def test_options_of_every_style_are_found_again(options: list[str], labels: str, style: str) -> None:
+    text = "\n".join(f"{style.format(label)} {option}" for label, option in zip(labels, options, strict=False))
+    assert split_options(text) == options
+
+
+@pytest.mark.parametrize(("answer", "letter"), [("B", "B"), ("b", "B"), ("(B)", "B"), ("B.", "B"), ("blue", "B")])
+def test_answers_that_name_an_option(answer: str, letter: str) -> None:
+    assert letter_of(answer, ["red", "blue", "green"], "here") == letter
+
+
+@pytest.mark.parametrize("answer", ["D", "(E)", "yellow", "AB", "twice", "1"])
+def test_answers_that_name_none(answer: str) -> None:
+    with pytest.raises(UserError, match=r"^here: needs a letter from A to C or an option's text"):
+        letter_of(answer, ["red", "twice", "twice"], "here")
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("\\boxed{5}", ["5"]),
+        ("so \\boxed{\\frac{1}{\\sqrt{2}}} and \\boxed{ A }", ["\\frac{1}{\\sqrt{2}}", "A"]),
+        ("\\boxed{5", []),
+        ("boxed{5}", []),
+    ],
+)
+def test_answers_in_braces(text: str, found: list[str]) -> None:
+    assert in_braces(text, "boxed") == found

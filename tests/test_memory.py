@@ -1,0 +1,112 @@
+"""The recipes for one GPU fit it: their arithmetic, done again from the architecture, and the page on memory."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from memory import GIB, empty_model, layer_bytes, peak, qwen2_5_vl_3b, resident, sampling, updating
+from transformers import Qwen2_5_VLForConditionalGeneration
+
+from observe_r1.cli.options import parse_settings
+from observe_r1.config import ModelSettings, TrainSettings
+from observe_r1.model.adapters import add_adapters
+from observe_r1.model.attention import use_shared_prefix
+from observe_r1.model.packed_layout import PackedLayout
+
+ROOT = Path(__file__).parents[1]
+CARDS = {"24gb": 22.0, "80gb": 79.1}
+"""GiB that torch can have of an A10G or L4 and of an A100 or H100, the least of each size."""
+FREE = 0.1
+"""Share left for CUDA's own memory, kernels' workspaces and fragmentation."""
+
+
+def recipe(size, *options):
+    path = ROOT / "recipes" / f"qwen2_5_vl_3b_{size}.yaml"
+    return parse_settings(TrainSettings, [str(path), *options], verb="train")
+
+
+def sized(settings):
+    return empty_model(qwen2_5_vl_3b(), settings.model)
+
+
+@pytest.fixture(scope="module")
+def page():
+    return (ROOT / "docs" / "memory.md").read_text()
+
+
+def test_the_architecture_has_the_published_number_of_parameters(page):
+    model = empty_model(qwen2_5_vl_3b())
+    everything, tower = (sum(p.numel() for p in part.parameters()) for part in (model, model.model.visual))
+    assert (round(everything / 1e9, 2), round(tower / 1e9, 2)) == (3.75, 0.67)
+    layers = model.model.language_model.layers
+    linear = sum(m.weight.numel() for m in layers.modules() if isinstance(m, torch.nn.Linear))
+    assert f"{linear / 1e9:.2f} billion" in page and round(linear / 1e9, 2) == 2.77
+    cached = 2 * 36 * 2 * 128 * 2  # keys and values, layers, heads, width, bytes
+    assert f"{cached:,} bytes a token" in page
+
+
+@pytest.mark.parametrize("size", CARDS)
+def test_a_recipe_fits_its_card(size):
+    settings = recipe(size)
+    assert peak(settings, sized(settings)) / GIB < (1 - FREE) * CARDS[size]
+
+
+def test_what_it_is_measured_by_can_say_no():
+    too_long = recipe("24gb", "--rollout.max_new_tokens", "8192")
+    assert peak(too_long, sized(too_long)) / GIB > CARDS["24gb"]
+    full = recipe("80gb", "--optimizer.kind", "adamw")
+    assert peak(full, sized(full)) / GIB > CARDS["80gb"]
+
+
+def test_the_page_and_the_recipes_say_what_comes_out(page):
+    columns = [
+        [part(settings, sized(settings)) for part in (resident, updating, sampling)] for settings in map(recipe, CARDS)
+    ]
+    for small, large in zip(*columns, strict=True):
+        for name in small:
+            assert f"| {name} | {small[name] / GIB:.1f} | {large[name] / GIB:.1f} |" in page
+    for size, parts in zip(CARDS, columns, strict=True):
+        always, update, sample = (f"{sum(part.values()) / GIB:.1f}" for part in parts)
+        settings = recipe(size)
+        highest = f"{peak(settings, sized(settings)) / GIB:.1f}"
+        text = (ROOT / "recipes" / f"qwen2_5_vl_3b_{size}.yaml").read_text()
+        assert f"updating adds {update}, sampling {sample}: {highest} GiB at most" in " ".join(text.split())
+        assert all(figure in page for figure in (always, update, sample, highest))
+
+
+def test_every_weight_of_the_text_model_on_24_gb_with_offload(page):
+    options = ["--model.lora_rank", "0", "--optimizer.offload", "true", "--objective.kl_coef", "0"]
+    settings = recipe("24gb", *options)
+    model = sized(settings)
+    highest = peak(settings, model) / GIB
+    trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    assert highest < (1 - FREE) * CARDS["24gb"]
+    assert f"{highest:.1f} GiB at most on the GPU and {16 * trained / GIB:.0f} GiB" in " ".join(page.split())
+    assert " ".join(options) in page
+
+
+@pytest.mark.parametrize("rank", [0, 32], ids=["full", "adapters"])
+def test_a_real_layer_keeps_at_most_half_of_what_is_allowed_for_one(rank):
+    """What autograd keeps of a layer of the 3B model between forward and backward; the rest is for the backward."""
+    config, tokens = qwen2_5_vl_3b(), 64
+    config.text_config.num_hidden_layers, config.text_config.vocab_size = 1, 256
+    config.vision_config.depth = 1
+    model = Qwen2_5_VLForConditionalGeneration(config)
+    use_shared_prefix(model)
+    if rank:
+        add_adapters(model, ModelSettings(path="unused", lora_rank=rank))
+    text = model.model.language_model
+    hidden = torch.randn(1, tokens, 2048, requires_grad=True)
+    kept = {}
+
+    def keep(tensor):
+        if tokens in tensor.shape:  # an activation, not a weight
+            kept[tensor.untyped_storage().data_ptr()] = tensor
+        return tensor
+
+    layout = PackedLayout([tokens], [[]], torch.device("cpu"))
+    with torch.autocast("cpu", dtype=torch.bfloat16), torch.autograd.graph.saved_tensors_hooks(keep, lambda t: t):
+        angles = text.rotary_emb(hidden, torch.arange(tokens).expand(3, 1, tokens))
+        text.layers[0](hidden, position_embeddings=angles, attention_mask=None, layout=layout)
+    of_a_token = sum(tensor.untyped_storage().nbytes() for tensor in kept.values()) / tokens
+    assert 100_000 < of_a_token < layer_bytes(2048, 11008) / 2

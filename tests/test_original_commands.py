@@ -1,0 +1,40 @@
+"""The release's three launch commands, pasted with other paths, run on the tiny model."""
+
+import json
+
+import pytest
+import yaml
+from original_commands import launch_command
+
+from observe_r1.cli.main import main
+
+REWARD = """
+def reward_func(queries, prompts, labels):
+    return [1.5 * (label in query[len(prompt):]) for query, prompt, label in zip(queries, prompts, labels)]
+"""
+SMALL = ["--run.steps", "2", "--rollout.prompts", "8", "--rollout.max_new_tokens", "24"]
+CPU = ["--run.threads", "1", "--model.device", "cpu"]
+
+
+@pytest.mark.parametrize(
+    ("script", "bonus", "in_file_order"),
+    [("train_grpo", 0, False), ("train_r1", 0.2, True), ("train_random", 0.2, False)],
+)
+def test_a_launch_command_runs(script, bonus, in_file_order, world, tmp_path, capsys):
+    reward, output = tmp_path / "reward_func.py", tmp_path / "out"
+    reward.write_text(REWARD)
+    words = launch_command(script, world / "warm" / "model", world / "train" / "train.jsonl", output, reward)
+    assert main(["train", *words, *SMALL, *CPU]) == 0
+    said = capsys.readouterr()
+    assert f"done after step 2: model in {output / 'model'}" in said.out
+    assert "--zero_stage" in said.err and "Traceback" not in said.err
+
+    metrics = [json.loads(line) for line in (output / "metrics.jsonl").read_text().splitlines()]
+    rows = [json.loads(line) for path in sorted((output / "rollouts").iterdir()) for line in path.open()]
+    assert [m["step"] for m in metrics] == [1, 2] and len(rows) == 2 * 8 * 8
+    assert all(row["parts"] == {"reward_func": row["reward"]} for row in rows)
+    settings = yaml.safe_load((output / "config.yaml").read_text())["objective"]
+    assert (settings["bonus"], settings["dynamic_weight"]) == (bonus, bonus > 0)
+
+    file_order = [json.loads(line)["id"] for line in (world / "train" / "train.jsonl").open()][:16]
+    assert ([row["id"] for row in rows[::8]] == file_order) == in_file_order

@@ -1,0 +1,241 @@
+import json
+from base64 import b64encode
+from collections import Counter
+from io import BytesIO
+
+import matplotlib
+import numpy as np
+import pytest
+import yaml
+from built_ladder import Page, build, measured, message, picture, row
+from datasets import load_dataset
+from huggingface_hub import DatasetCard
+from matplotlib.figure import Figure
+from PIL import Image
+
+from observe_r1.data import load_examples
+from observe_r1.errors import UserError
+from observe_r1.report import ladder_figures, pictures
+from observe_r1.report.build_folder import open_build
+from observe_r1.report.ladder_figures import FIGURES, draw_figure
+from observe_r1.report.ladder_page import EXAMPLES_PER_LEVEL, write_ladder_report
+from observe_r1.report.ladder_summary import summarize
+from observe_r1.report.pictures import SIDE, inline_picture
+
+
+def ladder_rows(count=60):
+    """Rows of all levels but d = 1, each level in its own slot and the next."""
+    rows = [
+        row(i, correct=8 - i % 8, slot=i % 8 + i // 8 % 2, source=("mathvision", "mine")[i % 3 == 0])
+        for i in range(count)
+    ]
+    return sorted(rows, key=lambda each: each["slot"])
+
+
+@pytest.fixture
+def built(tmp_path):
+    rows = ladder_rows()
+    unsolved = [row(number, correct=0) for number in range(100, 104)]
+    dropped = [
+        {"id": str(i), "source": "mine", "stage": "answer", "reason": ("free text", "proof")[i > 2]} for i in range(5)
+    ]
+    (tmp_path / "ladder.yaml").write_text("arrange:\n  measured: .\n")
+    return build(
+        tmp_path, ladder=rows, measured=[measured(each) for each in rows + unsolved], unsolved=unsolved, dropped=dropped
+    )
+
+
+def summary_of(folder):
+    return summarize(open_build(folder))
+
+
+def test_counts_and_means_are_those_of_the_rows(built):
+    rows, summary = ladder_rows(), summary_of(built)
+    assert [level.difficulty for level in summary.levels] == [i / 8 for i in range(9)]
+    for place, level in enumerate(summary.levels):
+        own = [each for each in rows if each["difficulty"] == level.difficulty]
+        assert level.count == len(own)
+        assert level.measured == len(own) + 4 * (place == 8)
+        if own:
+            assert level.complexity == pytest.approx(np.mean([each["complexity"] for each in own]))
+            assert level.complexity_correct == pytest.approx(np.mean([each["complexity_correct"] for each in own]))
+    pairs = Counter((each["slot"], each["difficulty"]) for each in rows)
+    assert {(s, d / 8): n for s, slot in enumerate(summary.slots) for d, n in enumerate(slot) if n} == pairs
+    assert {name: sum(counts) for name, counts in summary.sources.items()} == {"mathvision": 40, "mine": 20}
+    assert summary.dropped == (("answer", "free text", 3), ("answer", "proof", 2))
+    assert (summary.count, summary.measured, summary.unsolved) == (60, 64, 4)
+
+
+def test_levels_follow_the_number_of_tries_or_what_occurs(tmp_path):
+    rows = [row(0, correct=3, tries=4), row(1, correct=1, tries=4)]
+    build(tmp_path, ladder=rows, measured=[measured(each, 4) for each in rows])
+    assert [level.difficulty for level in summary_of(tmp_path).levels] == [0, 0.25, 0.5, 0.75, 1]
+    (tmp_path / "measured.jsonl").unlink()
+    assert [level.difficulty for level in summary_of(tmp_path).levels] == [0.25, 0.75]
+
+
+def test_the_measurement_that_was_arranged_counts(built):
+    build(built / "refreshed-1", measured=[measured(each) for each in ladder_rows(20)])
+    (built / "ladder.yaml").write_text("arrange:\n  measured: refreshed-1\n")
+    assert summary_of(built).measured == 20
+
+
+def test_the_card_is_one_and_its_folder_loads(built, tmp_path_factory):
+    write_ladder_report(built)
+    card = DatasetCard.load(built / "README.md")
+    assert card.data.license == "unknown"
+    assert card.data.size_categories == ["n<1K"]
+    assert "visual-question-answering" in card.data.task_categories
+    loaded = load_dataset(str(built), split="train", cache_dir=str(tmp_path_factory.mktemp("cache")))
+    rows = ladder_rows()
+    assert loaded.to_list() == rows
+    assert all(f"| `{column}` |" in card.text for column in rows[0])
+    assert load_examples(built / "ladder.jsonl")[0].id == rows[0]["id"]
+
+
+def test_the_card_counts_and_warns(built):
+    write_ladder_report(built)
+    text = (built / "README.md").read_text()
+    assert "| 0.125 | 8 | 13.3% | 8 |" in text
+    assert "| `mine` |" in text
+    assert "> - `mathvision`: all of it is a benchmark" in text
+    assert "4 questions that no response solved" in text
+    assert "    arrange:\n      measured: .\n" in text
+    assert "absolute paths" not in text
+
+
+def test_the_card_says_where_the_format_prompt_stands_in_the_questions(tmp_path):
+    build(tmp_path, ladder=[row(0)])
+    (tmp_path / "ladder.yaml").write_text("arrange: {format_prompt: observe}")
+    write_ladder_report(tmp_path)
+    text = (tmp_path / "README.md").read_text()
+    assert "--data.path ladder.jsonl --data.format_prompt none\n" in text
+    assert "(`observe`) stands in every question already" in text
+
+
+@pytest.mark.parametrize("text", ["{", "- a", "arrange: 3"])
+def test_settings_that_are_none_are_named(tmp_path, text):
+    build(tmp_path, ladder=[row(0)])
+    (tmp_path / "ladder.yaml").write_text(text)
+    with pytest.raises(UserError, match=r"ladder\.yaml: not settings in YAML"):
+        write_ladder_report(tmp_path)
+
+
+def test_the_card_says_where_images_are_of_this_machine_only(tmp_path):
+    build(tmp_path, ladder=[row(0), row(1, images=(f"{tmp_path}/images/a.png",))])
+    write_ladder_report(tmp_path)
+    assert "absolute paths" in (tmp_path / "README.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("sources", "licence"),
+    [
+        (["mathvision", "geometry3k"], "mit"),
+        (["mathvision", "scienceqa"], ["cc-by-sa-4.0", "mit"]),
+        (["mathvision", "world"], "unknown"),
+        (["multimodal_open_r1"], "unknown"),
+    ],
+)
+def test_licence_is_stated_only_where_every_source_states_one(tmp_path, sources, licence):
+    build(tmp_path, ladder=[row(i, source=source) for i, source in enumerate(sources)])
+    write_ladder_report(tmp_path)
+    front = (tmp_path / "README.md").read_text().split("---\n")[1]
+    assert yaml.safe_load(front)["license"] == licence
+
+
+def test_the_page_holds_all_in_one_file(built):
+    paths = write_ladder_report(built)
+    assert {path.relative_to(built).as_posix() for path in paths} == {
+        "README.md", "ladder.html", "figures/share.png", "figures/complexity.png", "figures/slots.png"
+    }  # fmt: skip
+    page = Page(built / "ladder.html")
+    assert page.count("figure") == page.count("source") == 3
+    assert page.count("article") == 8 * EXAMPLES_PER_LEVEL == page.count("img", loading="lazy")
+    assert "Also used to evaluate models mathvision : all of it" in page.text
+    assert "answer free text 3 answer proof 2" in page.text
+    assert page.count("meta", content="default-src 'none'; img-src data:; style-src 'unsafe-inline'") == 1
+
+
+def test_the_report_needs_the_ladder_only(tmp_path):
+    build(tmp_path, ladder=[row(0)])
+    write_ladder_report(tmp_path)
+    assert "measured" not in Page(tmp_path / "ladder.html").text
+    assert "| measured |" not in (tmp_path / "README.md").read_text()
+
+
+def test_the_same_ladder_gives_the_same_bytes_whatever_the_style(built):
+    first = {path: path.read_bytes() for path in write_ladder_report(built)}
+    with matplotlib.rc_context({"font.family": "serif", "axes.linewidth": 5, "savefig.dpi": 30}):
+        assert {path: path.read_bytes() for path in write_ladder_report(built)} == first
+
+
+def test_bars_are_as_high_as_the_shares(built):
+    summary = summary_of(built)
+    bars = {}
+    for name in ("share", "slots"):
+        axes = Figure().subplots()
+        FIGURES[name][0](axes, summary, ladder_figures._LIGHT)
+        bars[name] = [bar.get_height() for bar in axes.patches]
+    assert bars["share"] == [level.count / summary.count for level in summary.levels]
+    heights = np.array(bars["slots"]).reshape(8, len(summary.slots)).T  # level 8 is nowhere
+    mix = np.array(summary.slots)[:, :8]
+    assert heights == pytest.approx(mix / mix.sum(axis=1, keepdims=True))
+
+
+@pytest.mark.parametrize(("tries", "dark"), [(1, False), (1, True), (32, False)])
+def test_figures_of_few_and_many_levels_are_drawn(tmp_path, tries, dark):
+    rows = [row(i, correct=i, tries=tries, slot=tries - i) for i in range(tries + 1)]
+    build(tmp_path, ladder=rows, measured=[measured(each, tries) for each in rows])
+    for name in FIGURES:
+        image = Image.open(BytesIO(draw_figure(name, summary_of(tmp_path), dark=dark)))
+        assert image.size == (1008, 684)
+
+
+def test_every_way_to_name_an_image_is_shown_and_broken_ones_say_why(tmp_path):
+    uri = f"data:image/png;base64,{b64encode(picture()).decode()}"
+    build(tmp_path, ladder=[
+        row(0, images=("images/a.png", f"{tmp_path}/images/a.png", f"file://{tmp_path}/images/a.png", uri)),
+        row(1, images=("images/none.png",)),
+        row(2, images=("ladder.jsonl", *["images/a.png"] * 5)),
+    ])  # fmt: skip
+    write_ladder_report(tmp_path)
+    page = Page(tmp_path / "ladder.html")
+    assert page.count("img", loading="lazy") == 4 + 3
+    assert page.count("p", **{"class": "missing"}) == 3
+    assert "no such file" in page.text
+    assert "2 more pictures" in page.text
+
+
+def test_copies_of_pictures_are_bounded(tmp_path, monkeypatch):
+    monkeypatch.setattr(pictures, "MAX_BYTES", 4_000)
+    noise = np.random.default_rng(0).integers(0, 256, (1500, 2000, 3), dtype=np.uint8)
+    buffer = BytesIO()
+    Image.fromarray(noise).save(buffer, format="PNG")
+    copy = inline_picture(buffer.getvalue(), "row 1", str(tmp_path))
+    assert len(copy.uri) < 4_000 * 4 / 3 + 40
+    assert max(copy.width, copy.height) <= SIDE
+    assert copy.width / copy.height == pytest.approx(4 / 3, abs=0.02)
+    small = inline_picture(picture(size=(8, 6)), "row 1", str(tmp_path))
+    assert (small.width, small.height, small.small) == (8, 6, True)
+
+
+@pytest.mark.parametrize("change", [{"slot": None}, {"difficulty": "hard"}])
+def test_a_ladder_without_its_columns_is_named(tmp_path, change):
+    build(tmp_path, ladder=[row(0), row(1, **change)])
+    with pytest.raises(UserError, match=rf"ladder.jsonl row 2, '{next(iter(change))}': needs a number"):
+        write_ladder_report(tmp_path)
+
+
+def test_an_empty_ladder_is_named(tmp_path):
+    with pytest.raises(UserError, match="the ladder is empty"):
+        write_ladder_report(build(tmp_path, ladder=[]))
+
+
+def test_several_pictures_are_numbered_where_they_stand(tmp_path):
+    chat = json.loads(message("is left of", "images/a.png"))
+    chat[0]["content"].append({"type": "image", "image": "images/a.png"})
+    build(tmp_path, ladder=[row(0, message=json.dumps([{"role": "system", "content": "Think."}, *chat]))])
+    write_ladder_report(tmp_path)
+    text = Page(tmp_path / "ladder.html").text
+    assert "[picture 1] is left of [picture 2]" in text
+    assert "Think." not in text

@@ -1,0 +1,94 @@
+"""Pages and files stay what they are, whatever strangers and models write."""
+
+import json
+import re
+
+import pytest
+import yaml
+from built_ladder import Page, build, measured, response, row
+from huggingface_hub import DatasetCard
+
+from observe_r1.report.ladder_page import write_ladder_report
+from observe_r1.report.pages import clean
+from observe_r1.report.review_page import write_review
+
+HOSTILE = [
+    "<script>alert(1)</script>",
+    "</style></title><script>alert(1)</script>",
+    "</p></article></details></body></html><!--",
+    "\"'><img src=x onerror=alert(1)>",
+    "{{ 7 * 7 }}{% raw %} ${x} <%= y %>",
+    "\x00\x01\x08\x0b\x1b[31m\x7f\x85\x9f",
+    "lone \ud800 and \udfff, noncharacters \ufdd0\ufffe\uffff, right-to-left \u202e override",
+    "| a | b |\n|---|---|\n# heading\n---\nlicense: mit\n---\n",
+    "[link](javascript:alert(1)) ![](http://example.org/x.png) `code` <b>bold</b> &lt;i&gt;",
+    "- id: other\n  action: keep\n# comment: *alias &anchor !!python/object:os.system",
+    "&lt;script&gt; &#60; &amp;",
+    "<" * 300_000,
+]
+
+
+@pytest.fixture(params=range(len(HOSTILE)), ids=[repr(text[:12]) for text in HOSTILE])
+def hostile(request, tmp_path):
+    """A build folder in which everything that can be is one hostile text; and that text."""
+    text = HOSTILE[request.param]
+    chat = json.dumps(
+        [{"role": "user", "content": [{"type": "image", "image": text[:90]}, {"type": "text", "text": text}]}]
+    )
+    columns = {"message": chat, "answer": text, "source": text}
+    rows = [row(0, id=text, **columns), row(1, id=text + "1", **columns)]
+    unsolved = [row(2, id=text, correct=0, **columns)]
+    dropped = [{"id": text, "source": text, "stage": text, "reason": text}]
+    said = [response(text, 0, text), response(text, 1, f"<answer>{text}</answer>")]
+    folder = tmp_path / (re.sub(r"[\x00/\ud800-\udfff]", "", text)[:40])
+    build(
+        folder,
+        ladder=rows,
+        measured=[measured(each) for each in rows],
+        unsolved=unsolved,
+        dropped=dropped,
+        responses=said,
+    )
+    (folder / "ladder.yaml").write_text(yaml.safe_dump({"data": {"sources": [text]}}))
+    return folder, text
+
+
+def shown(text, length=150):
+    """The beginning of `text` as a page shows it, white space collapsed."""
+    return " ".join(clean(text)[:length].split())
+
+
+def test_pages_show_it_as_text_and_the_card_as_a_line(hostile):
+    folder, text = hostile
+    write_ladder_report(folder)
+    write_review(folder)
+    for name in ("ladder.html", "review.html"):
+        assert Page(folder / name).text.count(shown(text, 80)) >= 4
+        assert (folder / name).stat().st_size < 1_500_000
+    card = DatasetCard.load(folder / "README.md")
+    assert card.data.license == "unknown"
+    check_markdown("\n".join(line for line in card.text.splitlines() if not line.startswith("    ")))
+
+
+def check_markdown(body):
+    assert not re.search(r"(?<!\\)[<&]", body)
+    assert body.count("\n#") == 1 + 5
+    links = re.findall(r"(?<!\\)\]\(([^)]*)\)", body)
+    assert [link for link in links if not link.startswith("figures/")] == ["https://arxiv.org/abs/2505.12432"]
+    assert len({line.count("|") - line.count("\\|") for line in body.split("## Sources")[1].splitlines() if line}) <= 2
+
+
+def test_the_review_file_says_the_same(hostile):
+    folder, text = hostile
+    write_review(folder)
+    assert yaml.safe_load((folder / "review.yaml").read_text()) == [
+        {"id": text, "answer": text, "action": "drop", "note": ""}
+    ]
+    write_review(folder)
+    assert len(yaml.safe_load((folder / "review.yaml").read_text())) == 1
+
+
+def test_only_what_is_no_text_is_replaced():
+    text = "naïve ∠ABC = 30° 角 👩‍👩‍👧 \u202e\tx\n"
+    assert clean(text) == text
+    assert clean("a\x00b\ud800c\ufffe") == "a\ufffdb\ufffdc\ufffd"

