@@ -5,7 +5,7 @@ import json
 import math
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -31,7 +31,8 @@ def write_atomic(path: Path, content: str | bytes) -> None:
         partial.replace(path)
         _sync(path.parent)
     except OSError as error:
-        partial.unlink(missing_ok=True)
+        with suppress(OSError):  # what cannot be written can often not be removed either
+            partial.unlink()
         raise UserError(f"cannot write {str(path)!r}: {error.strerror}") from error
 
 
@@ -49,12 +50,12 @@ def replacing(folder: Path) -> Iterator[Path]:
         for path in (*new.rglob("*"), new):
             _sync(path)
         old = Path(beside) / "old"
-        if folder.exists():
-            folder.rename(old)
         try:
+            if folder.exists():
+                folder.rename(old)
             new.rename(folder)
         except BaseException:  # Ctrl-C between the two renames, too, must not leave nothing
-            if old.exists():
+            if old.exists() and not folder.exists():
                 old.rename(folder)
             raise
         _sync(folder.parent)

@@ -63,6 +63,7 @@ REGISTRY: dict[str, dict[str, str]] = {
 
 _HINTS = {
     ("estimator", "gae"): "gae needs a critic, and critics are not supported; use group_norm",
+    ("estimator", "grpo"): "GRPO's estimator is group_norm",
 }
 
 

@@ -1,6 +1,12 @@
 """Requests over http(s): retried with back-off, within a time limit."""
 
-from urllib3 import PoolManager, Retry, Timeout
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from urllib3 import BaseHTTPResponse, PoolManager, Retry, Timeout
+from urllib3.exceptions import ProtocolError, ReadTimeoutError
+
+T = TypeVar("T")
 
 _BUSY = (408, 425, 429, 500, 502, 503, 504)
 """Answers after which asking again may help."""
@@ -17,7 +23,7 @@ def http_client(*, retries: int, timeout: float, connections: int = 1) -> PoolMa
         timeout: seconds to connect, and seconds of silence while reading.
         connections: kept open to one host, for as many threads that ask it at once.
 
-    The client raises `urllib3.exceptions.HTTPError`.
+    Ask it with `request`; it raises `urllib3.exceptions.HTTPError`.
     """
     retry = Retry(
         total=retries,
@@ -29,3 +35,21 @@ def http_client(*, retries: int, timeout: float, connections: int = 1) -> PoolMa
         retry_after_max=30,
     )
     return PoolManager(maxsize=connections, retries=retry, timeout=Timeout(connect=timeout, read=timeout))
+
+
+def request(client: PoolManager, method: str, url: str, read: Callable[[BaseHTTPResponse], T], **options: Any) -> T:
+    """Return what `read` makes of the answer, whose body is still to come.
+
+    An answer that breaks off is asked for again, as often as one that never comes: urllib3 itself does so only where it
+    reads the whole body, whatever its length. `options` are those of `PoolManager.request`.
+    """
+    retries: Retry = client.connection_pool_kw["retries"]
+    while True:
+        response = client.request(method, url, preload_content=False, retries=retries, **options)
+        try:
+            return read(response)
+        except (ProtocolError, ReadTimeoutError) as error:
+            retries = retries.increment(method, url, error=error)
+            retries.sleep()
+        finally:
+            response.close()

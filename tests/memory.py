@@ -97,7 +97,8 @@ def sampling(settings, model):
     text, rollout = model.config.text_config, settings.rollout
     width = text.hidden_size // text.num_attention_heads
     token = 2 * text.num_hidden_layers * text.num_key_value_heads * width * 2  # keys and values, bfloat16
-    prompts = rollout.max_rows // rollout.group_size
+    alone = settings.evaluation.path is not None  # a greedy response is the only one to its prompt
+    prompts = rollout.max_rows // (1 if alone else rollout.group_size)
     cached = rollout.max_rows * rollout.max_new_tokens + prompts * settings.data.max_prompt_tokens
     return {
         "key-value cache": 2 * cached * token,  # it is copied as rows come, go and grow

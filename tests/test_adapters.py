@@ -171,6 +171,7 @@ def test_a_reference_is_loaded_only_where_there_is_no_base_to_serve(checkpoint, 
     separate = reference(0, 0.1)
     assert len(loaded) == 2
     assert {(p.dtype, p.requires_grad) for p in separate.vlm.model.parameters()} == {(torch.bfloat16, False)}
+    assert separate.vlm.features.limit == 0  # what `model.feature_cache` allows is the policy's alone
 
 
 def test_a_checkpoint_holds_the_adapters_and_goes_on_bit_by_bit(checkpoint, tmp_path):

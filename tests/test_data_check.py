@@ -1,6 +1,10 @@
 """`observe-r1 data check`: all that is wrong with a dataset in one line a row, the rest in figures."""
 
 import json
+import signal
+import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -99,6 +103,26 @@ def test_every_bad_row_is_one_line_with_all_its_problems(folder, capsys):
     assert lines[-1] == "bad: 8 of 10 rows, each named above"
 
 
+def test_rows_of_any_characters_are_one_line_each(folder, capsys):
+    path = write(
+        folder / "a.jsonl",
+        {"two\nlines\x1b[31m\ud800": 1},
+        row(2, problem="<image>Half of \ud83d?"),
+        row(3, images=["https://example.org/\udcff.png"]),
+        row(4, images=["data:image/png;base64,\udcff"]),
+        row(5, images=[{"url": "a.png"}]),
+    )
+    code, lines = check(capsys, path)
+    half = "is half of a character (a lone surrogate): remove or replace it"
+    assert code == 2 and lines[:5] == [
+        f"{path} row 1: no column 'message': the row has two\\nlines\\x1b[31m\\ud800; set data.input_key",
+        f"{path} row 2, 'problem', turn 1: '\\ud83d' {half}",
+        f"{path} row 3, 'problem', image 1: '\\udcff' {half}",
+        f"{path} row 4, 'problem', image 1: '\\udcff' {half}",
+        f"{path} row 5, 'problem', image 1: an image needs a path, a URI or bytes, got {{'url': 'a.png'}}",
+    ]
+
+
 def test_demonstrations_need_no_gold_answer(folder, capsys):
     turns = [{"role": "user", "content": "What?"}, {"role": "assistant", "content": "That."}]
     code, lines = check(capsys, write(folder / "a.jsonl", {"message": turns}, {"message": turns[:1]}))
@@ -169,3 +193,18 @@ def test_repeats_are_those_of_a_dictionary(values):
         if firsts.setdefault(value, 10 * number) != 10 * number:
             expected.append((10 * number, firsts[value]))
     assert list(repeats.pairs()) == expected
+
+
+def test_ctrl_c_does_not_wait_for_a_server_that_never_answers(folder):
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}/a.png"
+        path = write(folder / "a.jsonl", *(row(number, images=[url]) for number in range(3)))
+        words = ["data", "check", str(path), "--data.image_cache", str(folder / "cache")]
+        command = subprocess.Popen([sys.executable, "-m", "observe_r1.cli.main", *words], stderr=subprocess.PIPE)
+        try:
+            silent.accept()
+            command.send_signal(signal.SIGINT)
+            _, said = command.communicate(timeout=15)  # its own patience is 20 s for each of five tries
+        finally:
+            command.kill()
+    assert (command.returncode, said) == (130, b"observe-r1: interrupted\n")

@@ -11,9 +11,9 @@ from observe_r1.errors import UserError
 
 
 def test_demo_writes_what_it_promises(tmp_path, capsys):
-    options = ("--run.steps", "25")
+    options = ("--run.steps", "40", "--optimizer.lr", "3e-3")
     folder = tmp_path / "demo"
-    demo = Demo(folder, 0, 1, demonstrations=100, questions=16, held_out=30, warm_start_options=options)
+    demo = Demo(folder, 0, 1, demonstrations=200, questions=60, held_out=30, warm_start_options=options)
     assert demo.run() == 0
     printed = capsys.readouterr().out
 
@@ -32,8 +32,13 @@ def test_demo_writes_what_it_promises(tmp_path, capsys):
     assert printed.count("held_out/images/") == 3 and "Held-out accuracy by number of objects" in printed
     assert f"wrote {folder / 'summary.json'}" in printed
 
+    ladder = [json.loads(line) for line in (folder / "ladder" / "ladder.jsonl").read_text().splitlines()]
+    trained = {json.loads(line)["id"] for path in (folder / "rl" / "rollouts").iterdir() for line in path.open()}
+    assert trained <= {row["id"] for row in ladder} and (folder / "ladder" / "ladder.html").exists()
+
     again = Demo(folder, 1, 1, demonstrations=40, questions=16, held_out=10, warm_start_options=("--run.steps", "2"))
-    assert again.run() == 0  # an earlier demo's folder is its own
+    with pytest.raises(UserError, match="less than one rollout"):
+        again.run()  # an earlier demo's folder is its own; so little has not taught it a single answer
 
 
 def test_demo_refuses_before_it_writes(tmp_path, capsys):

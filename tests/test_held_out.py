@@ -104,8 +104,20 @@ def settings(world, **evaluation):
     return TrainSettings(
         model={"path": "m"},
         data={"path": "a.jsonl,b.jsonl", "probs": (0.5, 0.5), "max_samples": 1, "label_key": "answer"},
-        evaluation={"path": str(world / "sft" / "sft.jsonl"), **evaluation},
+        evaluation={"path": str(world / "sft" / "sft.jsonl")} | evaluation,
     )
+
+
+@pytest.mark.parametrize(
+    ("evaluation", "message"),
+    [
+        ({"path": None, "patience": 2}, r"evaluation\.patience needs evaluation\.path"),
+        ({"best_by": "avg"}, r"evaluation\.best_by: avg needs evaluation\.samples"),
+    ],
+)
+def test_settings_that_would_do_nothing_are_refused(world, evaluation, message):
+    with pytest.raises(ValueError, match=message):
+        settings(world, **evaluation)
 
 
 def test_held_out_rows_are_read_as_data_is_but_for_mixing_and_limit(world):

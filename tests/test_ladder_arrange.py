@@ -8,6 +8,7 @@ import pytest
 import yaml
 from PIL import Image
 
+from observe_r1.cli import ladder_run
 from observe_r1.cli.main import main
 from observe_r1.config import LadderSettings
 from observe_r1.config.recorded import dump_settings
@@ -17,6 +18,9 @@ from observe_r1.ladder import mix
 from observe_r1.ladder.arranging import arrange
 from observe_r1.ladder.journal import Journal
 from observe_r1.ladder.stage import Watch
+from observe_r1.report.build_folder import open_build
+from observe_r1.report.ladder_card import ladder_card
+from observe_r1.report.ladder_summary import summarize
 
 TRIES = 4
 
@@ -194,8 +198,13 @@ def test_pictures_are_copied_and_the_format_prompt_written_in_where_asked_for(bu
     assert [e.difficulty for e in examples] == [row["difficulty"] for row in read(tmp_path / "moved" / "ladder.jsonl")]
 
 
+def write_card(folder):
+    (folder / "README.md").write_text(ladder_card(summarize(open_build(folder))))
+
+
 def test_the_command_arranges_reviews_and_remembers_its_settings(built, tmp_path, capsys, monkeypatch):
     folder = str(built)
+    monkeypatch.setattr(ladder_run, "write_ladder_report", write_card)  # the figures take their time
     assert main(["ladder", "arrange", folder, "--arrange.min_complexity", "100", "--seed", "3"]) == 0
     assert "ladder of " in capsys.readouterr().out
     recorded = yaml.safe_load((built / "ladder.yaml").read_text())["arrange"]

@@ -74,5 +74,5 @@ def test_the_preset_and_what_shares_may_be():
     assert shares("published") == shares(["published"]) == PUBLISHED_SHARES
     assert shares(["1", "2"]) == (1.0, 2.0) and shares(None) is None
     for bad in (["-1", "2"], ["0", "0"], ["much"]):
-        with pytest.raises(UserError, match="here: arrange.shares"):
+        with pytest.raises(UserError, match=r"here: arrange\.shares"):
             shares(bad)

@@ -3,6 +3,7 @@
 import base64
 import io
 import json
+from pathlib import Path
 
 import pyarrow
 import pyarrow.parquet
@@ -15,6 +16,8 @@ from observe_r1.data import load_examples, open_image
 from observe_r1.errors import UserError
 from observe_r1.ladder.reading import read_sources
 from observe_r1.ladder.rows import read_questions
+from observe_r1.ladder.screening import sift
+from observe_r1.ladder.stage import Watch
 
 LONG = "How many of the small blue circles touch the longest red line?"
 
@@ -102,7 +105,7 @@ def test_pictures_inside_rows_are_kept_byte_by_byte_and_named_relative_to_the_fo
     (tmp_path / "out").rename(tmp_path / "moved")
     first, second = load_examples(tmp_path / "moved" / "screened.jsonl")
     assert open_image(first.images[0], "").getpixel((0, 0)) == (1, 0, 0)
-    assert second.images[0].endswith(".jpg") and open(second.images[0], "rb").read() == jpeg
+    assert second.images[0].endswith(".jpg") and Path(second.images[0]).read_bytes() == jpeg
     assert len(list((tmp_path / "moved" / "images").iterdir())) == 2
 
 
@@ -194,13 +197,6 @@ def test_sources_that_cannot_be_opened(tmp_path, capsys, sources, message):
 def test_a_benchmark_that_cannot_be_read_ends_the_build(tmp_path):
     bad = write(tmp_path / "bench.jsonl", [row("x", "1", "none.png")])
     source = write(tmp_path / "q.jsonl", [row("What?", "1")])
-    with pytest.raises(UserError, match="screen.benchmarks: .*bench.jsonl row 1"):
-        raise_user_error(tmp_path, source, bad)
-
-
-def raise_user_error(tmp_path, source, bad):
-    from observe_r1.ladder.screening import sift
-    from observe_r1.ladder.stage import Watch
-
     values = {"data": {"sources": [str(source)], "skip_bad": True}, "screen": {"benchmarks": [str(bad)]}}
-    sift(tmp_path, LadderSettings.model_validate(values), Watch())
+    with pytest.raises(UserError, match=r"screen\.benchmarks: .*bench\.jsonl row 1"):
+        sift(tmp_path, LadderSettings.model_validate(values), Watch())

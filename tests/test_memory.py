@@ -51,6 +51,16 @@ def test_a_recipe_fits_its_card(size):
     assert peak(settings, sized(settings)) / GIB < (1 - FREE) * CARDS[size]
 
 
+@pytest.mark.parametrize(("size", "rows"), [("24gb", 20), ("80gb", 28)])
+def test_evaluation_needs_fewer_rows(page, size, rows):
+    def fits(count):
+        settings = recipe(size, "--evaluation.path", "held_out.jsonl", "--rollout.max_rows", str(count))
+        return peak(settings, sized(settings)) / GIB < (1 - FREE) * CARDS[size]
+
+    assert fits(rows) and not fits(rows + 1)
+    assert f"`--rollout.max_rows {rows}`" in page
+
+
 def test_what_it_is_measured_by_can_say_no():
     too_long = recipe("24gb", "--rollout.max_new_tokens", "8192")
     assert peak(too_long, sized(too_long)) / GIB > CARDS["24gb"]

@@ -8,18 +8,19 @@ from pathlib import Path
 import pytest
 
 from observe_r1.cli.options import parse_settings
-from observe_r1.config import SFTSettings, TrainSettings
+from observe_r1.config import LadderSettings, SFTSettings, TrainSettings
 from observe_r1.training.run_folder import dump_settings
 
 ROOT = Path(__file__).parents[1]
 RECIPES = sorted(path.relative_to(ROOT / "recipes") for path in (ROOT / "recipes").rglob("*.yaml"))
 METHODS = ["grpo", "observe_r1", "observe_r1_random"]
 ONE_GPU = ["qwen2_5_vl_3b_24gb", "qwen2_5_vl_3b_80gb"]
+KINDS = {"sft": (SFTSettings, "sft"), "ladder": (LadderSettings, "ladder build")}
 SCRIPTS = {"train_grpo.sh": "grpo", "train_r1.sh": "observe_r1", "train_random.sh": "observe_r1_random"}
 
 
 def read(name):
-    kind, verb = (SFTSettings, "sft") if Path(name).stem == "sft" else (TrainSettings, "train")
+    kind, verb = KINDS.get(Path(name).stem, (TrainSettings, "train"))
     return parse_settings(kind, [str(ROOT / "recipes" / name)], verb=verb)
 
 
@@ -34,7 +35,7 @@ def test_the_recipes_are_all_there():
     methods = [f"{name}.yaml" for name in METHODS]
     one_gpu = [f"{name}.yaml" for name in ONE_GPU]
     assert {str(path) for path in RECIPES} == {
-        *methods, *one_gpu, *(f"tiny/{name}" for name in methods), "tiny/sft.yaml"
+        *methods, *one_gpu, *(f"tiny/{name}" for name in methods), "tiny/sft.yaml", "tiny/ladder.yaml"
     }  # fmt: skip
 
 
@@ -53,7 +54,7 @@ def test_a_recipe_for_one_gpu_changes_what_memory_asks_for_and_not_the_method(na
 def test_a_recipe_written_into_a_run_folder_reads_back_the_same(name, tmp_path):
     settings = read(name)
     (tmp_path / "config.yaml").write_text(dump_settings(settings))
-    verb = "sft" if isinstance(settings, SFTSettings) else "train"
+    _, verb = KINDS.get(name.stem, (TrainSettings, "train"))
     assert parse_settings(type(settings), [str(tmp_path / "config.yaml")], verb=verb) == settings
 
 
@@ -101,7 +102,7 @@ def test_the_recipes_differ_in_what_they_are_about(folder):
 def test_a_tiny_twin_runs_on_a_cpu_with_what_the_demo_leaves_behind(name):
     settings = read(f"tiny/{name}.yaml")
     assert settings.model.path == "runs/demo/warm/model"
-    assert settings.data.path == "runs/demo/train/train.jsonl"
+    assert settings.data.path == "runs/demo/ladder"
     assert (settings.model.device, settings.model.dtype) == ("cpu", "float32")
     assert settings.objective.kl_coef == 0
 

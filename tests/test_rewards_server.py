@@ -83,9 +83,15 @@ def test_hostile_texts_arrive_as_they_were_written(server):
 
 
 def test_a_busy_server_and_a_broken_connection_are_tried_again(server):
+    half = (200, b'{"rewards": [4]}', lambda handler: handler.wfile.write(b'{"rewards"'))
     server.answers = [(503, b"loading"), None]
     assert rewards(server, ["a"], retries=2) == [4.0]
-    assert len(server.asked) == 3
+    server.answers = [half]
+    assert rewards(server, ["a"], retries=1) == [4.0]
+    server.answers = [half, half]
+    with pytest.raises(UserError, match=r"does not answer \(rewards\.retries: 1\): .*IncompleteRead"):
+        rewards(server, ["a"], retries=1)
+    assert len(server.asked) == 7
 
 
 @pytest.mark.parametrize(

@@ -235,3 +235,10 @@ def test_a_full_disk_leaves_the_old_file_and_one_line(tmp_path, monkeypatch):
         write_atomic(path, "new")
     assert path.read_text() == "old"
     assert [entry.name for entry in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_file_that_cannot_even_be_begun_is_one_line(tmp_path):
+    (tmp_path / "file").touch()
+    for path, reason in ((tmp_path / "file" / "a", "Not a directory"), (tmp_path / ("a" * 250), "File name too long")):
+        with pytest.raises(UserError, match=f"cannot write '{path}': {reason}"):
+            write_atomic(path, "new")

@@ -1,6 +1,8 @@
 """The sampler's promise: the next N informative groups, in order, each bearing the weights' version."""
 
+import weakref
 from dataclasses import dataclass
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -105,6 +107,32 @@ def test_leftovers_serve_the_next_step_before_new_prompts():
     assert drawn(groups) == [7, 8, 9, 10]
     assert [g.completions[0].version for g in groups] == [0, 1, 1, 1]
     assert source.metrics["rollout/age"] == 0.25
+
+
+def test_prompts_are_let_go_once_they_are_learned_from_or_set_aside():
+    """Their pixels are what fills the memory of a long run."""
+    alive, seen = [], []
+
+    class Watching(Scripted):
+        def generate(self, prompts, sampling, on_group=None):
+            alive.append([prompt.stream for prompt in (reference() for reference in seen) if prompt])
+            seen.extend(weakref.ref(prompt) for prompt in prompts)
+            return super().generate(prompts, sampling, on_group)
+
+    engine = Watching(lambda n: 2 if n >= 3 else 0)
+    train(
+        policy=SimpleNamespace(update=lambda batch: {"policy/tokens": 1.0}),
+        sampler=sampler(engine, stream()),
+        batcher=SimpleNamespace(batches=lambda groups, progress: [groups], metrics={}),
+        sync=SharedWeights(engine),
+        length=RunLength(RunSettings(steps=2), 50),
+        on_rollouts=lambda step, rows: list(rows),
+        on_step=lambda step, metrics: None,
+        stopped=lambda: False,
+    )
+    # The second round keeps what the first found, the second step the first's leftover.
+    assert engine.calls == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9, 10]]
+    assert alive == [[], [3], [7]]
 
 
 def test_leftovers_over_the_maximum_age_are_thrown_away():

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from dataclasses import replace
 
 import pytest
 import torch
@@ -146,6 +147,13 @@ def test_an_interrupted_call_leaves_nothing_behind(engine, prompts):
     assert len(engine.generate(prompts[:1], Sampling(n=2, max_new_tokens=3))[0]) == 2
 
 
+def test_a_prompt_that_vllm_refuses_is_one_line(engine, prompts):
+    crowded = replace(prompts[1], unexpanded_ids=prompts[1].unexpanded_ids.repeat(9), images=prompts[1].images * 9)
+    with pytest.raises(UserError, match=r"rollout\.vllm: vLLM refuses a prompt: At most 8 image"):
+        engine.generate([prompts[0], crowded], Sampling(max_new_tokens=3))
+    assert len(engine.generate(prompts[:1], Sampling(n=2, max_new_tokens=3))[0]) == 2
+
+
 def test_sleep_is_nothing_on_the_cpu_and_threads_stay_ours(engine, prompts):
     engine.sleep()
     assert engine.generate(prompts[:1], Sampling(max_new_tokens=2))
@@ -181,3 +189,9 @@ def test_training_samples_with_each_steps_weights(vlm, world, tmp_path):
     metrics = [json.loads(line) for line in (output / "metrics.jsonl").read_text().splitlines()]
     assert [m["policy/grad_norm"] > 0 for m in metrics] == [True] * 3
     assert all(m["policy/sampler_difference"] < 1e-5 for m in metrics), metrics
+
+
+def test_a_model_that_vllm_cannot_attend_with_on_the_cpu_is_one_line(world):
+    vlm = load_model(ModelSettings(path=str(world / "tiny"), device="cpu"))
+    with pytest.raises(UserError, match=r"no attention for heads of width 24, which this model has; it has for 32"):
+        VLLMEngine(vlm, {}, max_model_len=64, dtype=torch.float32)

@@ -2,6 +2,7 @@
 
 import json
 import re
+from pathlib import Path
 
 import pytest
 from PIL import Image, ImageChops
@@ -88,3 +89,23 @@ def test_a_failure_leaves_the_old_folder_and_nothing_else(tmp_path):
         raise KeyboardInterrupt
     assert [entry.name for entry in tmp_path.iterdir()] == ["x"]
     assert [entry.name for entry in old.iterdir()] == ["kept"]
+
+
+@pytest.mark.parametrize(("renames", "kept"), [(1, "old"), (2, "new")])
+def test_ctrl_c_between_renames_leaves_one_of_the_two_folders(tmp_path, monkeypatch, renames, kept):
+    rename, done = Path.rename, []
+
+    def rename_then_stop(path, target):
+        rename(path, target)
+        done.append(target)
+        if len(done) == renames:
+            raise KeyboardInterrupt
+
+    folder = tmp_path / "x"
+    folder.mkdir()
+    (folder / "old").touch()
+    monkeypatch.setattr(Path, "rename", rename_then_stop)
+    with pytest.raises(KeyboardInterrupt), replacing(folder) as new:
+        (new / "new").touch()
+    assert [entry.name for entry in tmp_path.iterdir()] == ["x"]
+    assert [entry.name for entry in folder.iterdir()] == [kept]

@@ -3,7 +3,7 @@
 import sys
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from itertools import islice
 from threading import Lock
 
@@ -13,14 +13,17 @@ from rich.text import Text
 
 from observe_r1.cli.data_survey import Survey
 from observe_r1.cli.gold_answers import require_verifiable
+from observe_r1.cli.terminal import one_line
 from observe_r1.config import DataCheckSettings, DataSettings, ModelSettings, ProcessorSettings
 from observe_r1.data.checking import CheckedRow, RowCheck
 from observe_r1.data.examples import Examples, open_examples
 from observe_r1.data.mixture import file_names, mix_sequences
+from observe_r1.data.wrong_value import shorten
 from observe_r1.records import Example
+from observe_r1.threads import in_daemon_thread
 
-_AHEAD = 64
-"""Rows that are checked before they are asked for."""
+_AT_ONCE = 32
+"""Rows being checked: most of the time goes into waiting for images."""
 
 Place = tuple[Examples, int]
 """A row: its file, and its number there from 0."""
@@ -39,7 +42,7 @@ def check_data(settings: DataCheckSettings) -> int:
         for (examples, index), row in _checked(check, islice(_places(files), len(rows))):
             survey.add(row, examples.implied_id(index))
             if row.problems:
-                _say(out, one_line(row))
+                _say(out, all_problems(row))
             progress.advance(bar)
     for place, first in survey.ids.pairs():
         survey.mark_bad(place)
@@ -48,7 +51,7 @@ def check_data(settings: DataCheckSettings) -> int:
     return 2 if survey.bad else 0
 
 
-def one_line(row: CheckedRow) -> str:
+def all_problems(row: CheckedRow) -> str:
     """Return all problems of a row as one line that names the row once."""
     first, *others = row.problems
     origin = row.example.origin if row.example else ""
@@ -62,14 +65,13 @@ def _places(files: Sequence[Examples]) -> Iterator[Place]:
 def _checked(check: RowCheck, places: Iterator[Place]) -> Iterator[tuple[Place, CheckedRow]]:
     """Yield every row with its check, in order; decoding and fetching images lets other threads run."""
     waiting: deque[tuple[Place, Future[CheckedRow]]] = deque()
-    with ThreadPoolExecutor(thread_name_prefix="check") as pool:
-        for place in places:
-            waiting.append((place, pool.submit(check, *place)))
-            if len(waiting) == _AHEAD:
-                oldest, future = waiting.popleft()
-                yield oldest, future.result()
-        for oldest, future in waiting:
+    for place in places:
+        waiting.append((place, in_daemon_thread(check, *place)))
+        if len(waiting) == _AT_ONCE:
+            oldest, future = waiting.popleft()
             yield oldest, future.result()
+    for oldest, future in waiting:
+        yield oldest, future.result()
 
 
 def _token_counter(model: ProcessorSettings, data: DataSettings) -> Callable[[Example], int] | None:
@@ -96,7 +98,7 @@ def _progress(console: Console) -> Progress:
 
 
 def _same_id(row: Example, first: Example) -> str:
-    return f"{row.origin}, 'id': {row.id!r:.80} is the id of {first.origin} already: give every row its own"
+    return f"{row.origin}, 'id': {shorten(row.id)} is the id of {first.origin} already: give every row its own"
 
 
 def _summarise(out: Console, survey: Survey, max_prompt_tokens: int) -> None:
@@ -109,4 +111,4 @@ def _summarise(out: Console, survey: Survey, max_prompt_tokens: int) -> None:
 
 
 def _say(out: Console, line: str) -> None:
-    out.print(Text(line), soft_wrap=True)
+    out.print(Text(one_line(line)), soft_wrap=True)

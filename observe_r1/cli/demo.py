@@ -1,6 +1,7 @@
 """`observe-r1 demo`: a tiny vision-language model learns to look first, then reason; no GPU, no downloads.
 
-Dataset, warm start, reinforcement learning with the Observe-R1 recipe, evaluation before and after, a picture.
+Dataset, warm start, a ladder measured by the model itself, reinforcement learning on it with the Observe-R1 recipe,
+evaluation before and after, a picture.
 The demonstrations of the warm start come from a teacher who slips (`observe_r1.world.teacher`), so what reinforcement
 learning mostly does here is to unlearn the slips: it chooses among things that the model already does sometimes.
 """
@@ -57,13 +58,17 @@ class Demo:
         """Do everything, in order."""
         from observe_r1.cli.demo_evaluation import evaluate_held_out
         from observe_r1.cli.demo_report import report
+        from observe_r1.cli.ladder_run import run_verb
         from observe_r1.cli.sft_run import fine_tune_model
         from observe_r1.cli.train_run import train_model
 
-        warm_start, learning = self._settings()
+        warm_start, ladder, learning = self._settings()
         self._claim_folder()
         self._timed("data", self._make_data)
         interrupted = self._timed("warm start", lambda: fine_tune_model(warm_start, "warm start"))
+        if interrupted:
+            return interrupted
+        interrupted = self._timed("ladder", lambda: run_verb("build", ladder))
         if interrupted:
             return interrupted
         before = self._timed("evaluation before", lambda: evaluate_held_out(self.output, "warm", self.threads))
@@ -74,24 +79,28 @@ class Demo:
         report(self.output, before, after, self.seconds)
         return 0
 
-    def _settings(self) -> tuple[Any, Any]:
-        """Return the settings of warm start and training: the tiny recipes, with this demo's paths, seed, threads."""
+    def _settings(self) -> tuple[Any, Any, Any]:
+        """Return the settings of each part: the tiny recipes, with this demo's paths, seed, threads."""
+        from observe_r1.cli.ladder_settings import ladder_settings
         from observe_r1.cli.options import parse_settings
         from observe_r1.config import SFTSettings, TrainSettings
 
-        warm_start = self._arguments("sft", model="tiny", data="sft", output="warm")
-        learning = self._arguments("observe_r1", model="warm/model", data="train", output="rl")
+        sft = self._arguments("sft", model="tiny", output="warm")
+        sft += [f"--data.path={self.output / 'sft' / 'sft.jsonl'}", f"--run.seed={self.seed}"]
+        ladder = self._arguments("ladder", model="warm/model", output="ladder")
+        ladder += [f"--data.sources={self.output / 'train' / 'train.jsonl'}", f"--seed={self.seed}"]
+        learning = self._arguments("observe_r1", model="warm/model", output="rl")
+        learning += [f"--data.path={self.output / 'ladder'}", f"--run.seed={self.seed}"]
         return (
-            parse_settings(SFTSettings, [*warm_start, *self.warm_start_options], verb="sft"),
+            parse_settings(SFTSettings, [*sft, *self.warm_start_options], verb="sft"),
+            ladder_settings("build", ladder),
             parse_settings(TrainSettings, learning, verb="train"),
         )
 
-    def _arguments(self, recipe: str, model: str, data: str, output: str) -> list[str]:
+    def _arguments(self, recipe: str, model: str, output: str) -> list[str]:
         options = {
             "model.path": self.output / model,
-            "data.path": self.output / data / f"{data}.jsonl",
             "run.output": self.output / output,
-            "run.seed": self.seed,
             "run.threads": self.threads,
         }
         path = Path(__file__).parents[1] / "recipes" / "tiny" / f"{recipe}.yaml"

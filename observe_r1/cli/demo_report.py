@@ -32,7 +32,8 @@ def report(demo: Path, before: HeldOut, after: HeldOut, seconds: dict[str, float
     times = ", ".join(f"{name} {value:.0f} s" for name, value in result["seconds"].items())
     console.print(f"time: {times}", highlight=False)
     console.print(
-        f"wrote {demo / 'summary.json'}, {demo / 'demo.png'} and the model in {demo / 'rl' / 'model'}",
+        f"wrote {demo / 'summary.json'}, {demo / 'demo.png'}, the ladder in {demo / 'ladder' / 'ladder.html'} and the "
+        f"model in {demo / 'rl' / 'model'}",
         highlight=False,
         soft_wrap=True,
     )

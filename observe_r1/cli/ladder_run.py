@@ -1,7 +1,6 @@
 """The verbs of `observe-r1 ladder` that work on a folder, put together."""
 
 from collections import Counter
-from contextlib import ExitStack
 from pathlib import Path
 
 import torch
@@ -83,8 +82,7 @@ def _review(folder: Path) -> int:
 
 def _refresh(settings: LadderSettings, watch: Watch) -> str | None:
     folder = Path(settings.run.output)
-    with ExitStack() as stack:
-        stack.enter_context(locked(folder))
+    with locked(folder):
         refreshed = refresh(folder, settings, watch)
     if refreshed is None:
         return None

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from importlib import import_module
 
 from observe_r1 import __version__
-from observe_r1.cli.terminal import show
+from observe_r1.cli.terminal import one_line, show
 from observe_r1.errors import UserError
 from observe_r1.registry import nearest
 
@@ -31,7 +31,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return _dispatch(arguments)
     except UserError as error:
-        print(f"observe-r1: error: {error}", file=sys.stderr)
+        print(f"observe-r1: error: {one_line(str(error))}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("observe-r1: interrupted", file=sys.stderr)

@@ -53,7 +53,7 @@ def translate(given: Mapping[str, list[str]], translation: Translation, *, alone
 
 
 _ONE_PROCESS = "sampling and training run in this one process"
-_NO_VLLM = "the embedded engine samples; no vLLM is started"
+_VLLM = "sampling is in this process; rollout.engine: vllm samples with vLLM, whose arguments rollout.vllm takes"
 
 FLAGS = {
     "prompt_data": to("data.path"),
@@ -115,11 +115,11 @@ FLAGS = {
     "ref_num_nodes": gone(_ONE_PROCESS),
     "ref_num_gpus_per_node": gone(_ONE_PROCESS),
     "colocate_all_models": gone(_ONE_PROCESS, "none"),
-    "vllm_num_engines": gone(_NO_VLLM),
-    "vllm_tensor_parallel_size": gone(_NO_VLLM),
-    "vllm_enable_sleep": gone(_NO_VLLM, "none"),
-    "vllm_gpu_memory_utilization": gone(_NO_VLLM),
-    "vllm_sync_backend": gone(_NO_VLLM),
+    "vllm_num_engines": gone(_VLLM),
+    "vllm_tensor_parallel_size": gone(_VLLM),
+    "vllm_enable_sleep": gone(_VLLM, "none"),
+    "vllm_gpu_memory_utilization": gone(_VLLM),
+    "vllm_sync_backend": gone(_VLLM),
     "enable_prefix_caching": gone("each prompt is always computed once for all its responses", "none"),
 }
 """Every flag of the original's launch scripts and README, in the order in which their rules apply."""

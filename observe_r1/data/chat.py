@@ -10,7 +10,7 @@ from typing import Any
 
 from observe_r1.data.image_sources import image_source
 from observe_r1.data.json_errors import explain_json_error
-from observe_r1.data.wrong_value import shorten, wrong_value
+from observe_r1.data.wrong_value import check_text, shorten, wrong_value
 from observe_r1.errors import UserError
 from observe_r1.records import ImageSource, Message
 
@@ -140,6 +140,7 @@ def _part(part: Any, role: str, images: _Images, place: str) -> dict[str, str]:
         text = part.get("text")
         if not isinstance(text, str):
             wrong_value(place, "a text part needs a string under 'text'", text)
+        check_text(place, text)
         if token := _SPECIAL_TOKEN.search(text):
             raise UserError(f"{place}: the text spells the special token {token[0]!r}: remove or reword it")
         return {"type": "text", "text": text}

@@ -17,11 +17,12 @@ _CHAT_AS_JSON = re.compile(r"\s*(\[\s*)?\{\s*\"|\s*\[\s*\]\s*$")
 def question(row: dict[str, Any], key: str, origin: str) -> tuple[str, Any]:
     """Return the column that holds the question, and the question as `parse_chat` takes it.
 
-    It is the column `key`; where that is `message` and the row has none, `problem` (EasyR1) or `prompt` (verl, TRL).
+    It is the column `key`; where that is `message` and the row has none or null (the rows of a Parquet file all have
+    the same columns), `problem` (EasyR1) or `prompt` (verl, TRL).
     Errors: `UserError` if there is no such column.
     """
-    if key == MESSAGE and key not in row:
-        key = next((name for name in _IN_ITS_PLACE if name in row), key)
+    if key == MESSAGE and row.get(key) is None:
+        key = next((name for name in _IN_ITS_PLACE if row.get(name) is not None), key)
     value = column(row, key, "input_key", origin)
     if isinstance(value, str) and key != MESSAGE and not _CHAT_AS_JSON.match(value):
         value = [{"role": "user", "content": value}]

@@ -118,8 +118,6 @@ def _number(row: dict[str, Any], key: str, bounds: tuple[float, float], origin: 
         return None
     low, high = bounds
     if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
-        raise UserError(
-            f"{origin}, {key!r}: needs a number from {low} to {high}, got {value!r:.80}: "
-            "rename the column if it means something else"
-        )
+        need = f"needs a number from {low} to {high} (rename the column if it means something else)"
+        wrong_value(f"{origin}, {key!r}", need, value)
     return float(value)

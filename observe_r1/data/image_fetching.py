@@ -11,13 +11,13 @@ from threading import get_ident
 from time import monotonic
 
 from PIL import Image
-from urllib3 import BaseHTTPResponse, PoolManager, Retry
-from urllib3.exceptions import HTTPError, MaxRetryError, ProtocolError, ReadTimeoutError
+from urllib3 import BaseHTTPResponse, PoolManager
+from urllib3.exceptions import HTTPError, MaxRetryError
 
 from observe_r1.data.image_decoding import decode_image
 from observe_r1.errors import UserError
 from observe_r1.files import write_atomic
-from observe_r1.web import http_client
+from observe_r1.web import http_client, request
 
 MAX_BYTES = 100 * 2**20
 """Larger answers are not read to their end."""
@@ -62,19 +62,9 @@ def _client() -> PoolManager:
 
 
 def _download(url: str, place: str) -> bytes:
-    """Return what stands at `url`. An answer that breaks off is asked for again, as often as one that never comes."""
-    client, until = _client(), monotonic() + DEADLINE
-    retries: Retry = client.connection_pool_kw["retries"]
+    until = monotonic() + DEADLINE
     try:
-        while True:
-            response = client.request("GET", url, preload_content=False, retries=retries)
-            try:
-                return _read(response, place, until)
-            except (ProtocolError, ReadTimeoutError) as error:
-                retries = retries.increment("GET", url, error=error)
-                retries.sleep()
-            finally:
-                response.close()
+        return request(_client(), "GET", url, lambda response: _read(response, place, until))
     except HTTPError as error:
         reason = error.reason if isinstance(error, MaxRetryError) else error
         raise UserError(f"{place} cannot be fetched: {' '.join(str(reason).split())}") from error

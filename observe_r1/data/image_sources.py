@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
-from observe_r1.data.wrong_value import wrong_value
+from observe_r1.data.wrong_value import check_text, wrong_value
 from observe_r1.records import ImageSource
 
 _SCHEME = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
@@ -22,14 +22,16 @@ def image_source(image: Any, place: str, folder: Path | None) -> ImageSource:
 
     Errors: `UserError` for anything else.
     """
-    if isinstance(image, dict):
-        image = next((image[key] for key in ("bytes", "path", "image") if image.get(key) is not None), None)
+    value = image
+    if isinstance(value, dict):
+        image = next((value[key] for key in ("bytes", "path", "image") if value.get(key) is not None), None)
     if isinstance(image, bytes):
         return image
     if not isinstance(image, str) or not image.strip():
-        wrong_value(place, "an image needs a path, a URI or bytes", image)
+        wrong_value(place, "an image needs a path, a URI or bytes", value)
     scheme = _SCHEME.match(image)
     if image.startswith("data:") or (scheme and scheme[0].lower() in ("http://", "https://")):
+        check_text(place, image)
         return image
     if scheme and scheme[0].lower() == "file://":
         path = unquote(image[len("file://") :].removeprefix("localhost"))

@@ -1,10 +1,12 @@
 """The error for a value of the wrong kind."""
 
+import re
 from typing import Any, NoReturn
 
 from observe_r1.errors import UserError
 
 _LONGEST = 80
+_LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 def wrong_value(place: str, need: str, value: Any) -> NoReturn:
@@ -16,3 +18,9 @@ def shorten(value: Any) -> str:
     """Return the beginning of a value as Python writes it."""
     text = repr(value)
     return text if len(text) <= _LONGEST else text[:_LONGEST] + "…"
+
+
+def check_text(place: str, text: str) -> None:
+    """Raise a `UserError` for half of a character, which JSON can spell and neither UTF-8 nor a tokenizer can."""
+    if half := _LONE_SURROGATE.search(text):
+        raise UserError(f"{place}: {half[0]!r} is half of a character (a lone surrogate): remove or replace it")

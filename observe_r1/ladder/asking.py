@@ -33,7 +33,7 @@ def stream_of(example: Example) -> int:
 
 def load_engine(path: str, settings: LadderSettings) -> tuple[Engine, Any]:
     """Load the model at `path` for sampling, as `model` and `rollout` say; returns its engine and its processor."""
-    loading = ModelSettings(**(settings.model.model_dump() | {"path": path, "feature_cache": 0}))
+    loading = ModelSettings(**(settings.model.model_dump() | {"path": path}))
     vlm = load_model(loading, frozen=True)
     dtype = getattr(torch, loading.dtype)
     engine = load("engine", settings.rollout.engine).from_settings(vlm, settings.rollout, settings.data, dtype)

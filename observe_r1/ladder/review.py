@@ -1,35 +1,23 @@
-"""`review.yaml`: what a person decides about each question that no response solved."""
+"""`review.yaml`, where a person decides about each question that no response solved, read back."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterable
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Collection
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from observe_r1.errors import UserError
-from observe_r1.files import write_atomic
 from observe_r1.registry import nearest
 from observe_r1.rewards import verifiable
 
 REVIEW = "review.yaml"
 
 ACTIONS = ("keep", "drop", "correct")
-
-_HEADER = """\
-# Questions that no response of the measuring model solved: too hard, or wrong. Look at them in review.html, which has
-# them in this order, then decide for each by its action:
-#
-#   drop      leave it out of the ladder (as every question that you do not change)
-#   keep      the gold answer is right: put it into the ladder at the highest difficulty
-#   correct   put it into the ladder with what you write under answer
-#
-# note is yours. Then run `observe-r1 ladder arrange` on this folder. Decisions stay when this file is written again.
-
-"""
+"""`keep`: the gold answer is right; `drop`: leave the question out; `correct`: `answer` is the right one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,28 +61,6 @@ def read_decisions(path: Path) -> dict[str, Decision]:
     return {decision.id: decision for decision in decisions}
 
 
-def write_decisions(path: Path, decisions: Iterable[Decision]) -> None:
-    """Write the file, with a comment on top that explains it; text that UTF-8 cannot hold is escaped."""
-    entries = [asdict(decision) for decision in decisions]
-    text = yaml.safe_dump(entries, sort_keys=False, allow_unicode=True, width=float("inf"))
-    write_atomic(path, _HEADER + text)
-
-
-def _decision(entry: Any, place: str) -> Decision:
-    if not isinstance(entry, dict) or not all(isinstance(value, str) for value in entry.values()):
-        raise UserError(f"{place}: needs text under each of {', '.join(_KEYS)}, got {entry!r:.80}")
-    if unknown := sorted(set(entry) - set(_KEYS)):
-        raise UserError(f"{place}: unknown key {unknown[0]!r:.80}: known are {', '.join(_KEYS)}")
-    if missing := [key for key in ("id", "answer", "action") if key not in entry]:
-        raise UserError(f"{place}: no {missing[0]!r}: every entry needs id, answer and action")
-    decision = Decision(**entry)
-    if decision.action not in ACTIONS:
-        raise UserError(f"{place}, 'action': {decision.action!r:.80}: needs one of {', '.join(ACTIONS)}")
-    if decision.action == "correct" and not decision.answer.strip():
-        raise UserError(f"{place}, 'answer': empty: action correct needs the right answer")
-    return decision
-
-
 def checked_decisions(path: Path, known: Collection[str]) -> dict[str, Decision]:
     """Return the decisions in `path` by id, none where there is no such file.
 
@@ -111,3 +77,18 @@ def checked_decisions(path: Path, known: Collection[str]) -> dict[str, Decision]
                 "formula or short phrase can"
             )
     return decisions
+
+
+def _decision(entry: Any, place: str) -> Decision:
+    if not isinstance(entry, dict) or not all(isinstance(value, str) for value in entry.values()):
+        raise UserError(f"{place}: needs text under each of {', '.join(_KEYS)}, got {entry!r:.80}")
+    if unknown := sorted(set(entry) - set(_KEYS)):
+        raise UserError(f"{place}: unknown key {unknown[0]!r:.80}: known are {', '.join(_KEYS)}")
+    if missing := [key for key in ("id", "answer", "action") if key not in entry]:
+        raise UserError(f"{place}: no {missing[0]!r}: every entry needs id, answer and action")
+    decision = Decision(**entry)
+    if decision.action not in ACTIONS:
+        raise UserError(f"{place}, 'action': {decision.action!r:.80}: needs one of {', '.join(ACTIONS)}")
+    if decision.action == "correct" and not decision.answer.strip():
+        raise UserError(f"{place}, 'answer': empty: action correct needs the right answer")
+    return decision

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,6 +15,7 @@ from observe_r1.errors import UserError
 from observe_r1.model.adapters import add_adapters
 from observe_r1.model.families import check_family, prepare_attention
 from observe_r1.model.feature_cache import FeatureCache
+from observe_r1.model.hub import check_model_path
 from observe_r1.model.quantization import keep_trainable, quantization
 
 
@@ -45,7 +45,8 @@ def load_model(settings: ModelSettings, *, frozen: bool = False) -> VisionLangua
     """Load a model, and the processor beside it, as `settings` ask: frozen parts, LoRA adapters, quantized weights.
 
     Weights that are trained are float32 (master weights; compute may run in bfloat16), the others `settings.dtype`.
-    With `frozen` none is trained and there are no adapters: a reference model.
+    With `frozen` none is trained, there are no adapters and no image features are kept: a reference model, which sees
+    each image once a rollout.
 
     Errors: `UserError` for a path that holds no model, an unsupported architecture, a missing processor, and for
     frozen parts, adapters or a quantization that cannot be had.
@@ -73,7 +74,7 @@ def load_model(settings: ModelSettings, *, frozen: bool = False) -> VisionLangua
         model.to(device)
     if settings.gradient_checkpointing:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-    return wrap(model, processor, FeatureCache(settings.feature_cache))
+    return wrap(model, processor, FeatureCache(0.0 if frozen else settings.feature_cache))
 
 
 def wrap(model: PreTrainedModel, processor: Any, features: FeatureCache) -> VisionLanguageModel:
@@ -95,10 +96,7 @@ def wrap(model: PreTrainedModel, processor: Any, features: FeatureCache) -> Visi
 
 def load_processor(settings: ModelSettings) -> Any:
     """Load the processor (tokenizer, chat template, image preprocessing) with the pixel bounds of `settings`."""
-    looks_local = settings.path.startswith(("/", ".")) or settings.path.count("/") != 1
-    if looks_local and not Path(settings.path).is_dir():
-        raise UserError(f"model.path = {settings.path!r}: no such folder")
-    here = "" if Path(settings.path).is_dir() else "no such folder, and as a Hub name: "
+    check_model_path(settings.path)
     try:
         processor = AutoProcessor.from_pretrained(
             settings.path,
@@ -109,7 +107,7 @@ def load_processor(settings: ModelSettings) -> Any:
             trust_remote_code=settings.trust_remote_code,
         )
     except (OSError, ValueError) as error:
-        raise UserError(f"model.path = {settings.path!r}: {here}no processor: {_first_line(error)}") from error
+        raise UserError(f"model.path = {settings.path!r}: no processor: {_first_line(error)}") from error
     if not hasattr(processor, "image_processor"):
         raise UserError(f"model.path = {settings.path!r}: its processor takes no images")
     return processor

@@ -1,6 +1,6 @@
 """Log-probabilities of whole groups under one model: the policy's own, or a frozen reference's."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 
 import torch
@@ -37,10 +37,13 @@ class GroupScorer:
         self.dtype = dtype
         self.module = TokenLogprobs(vlm, temperature, settings.head_chunk)
 
-    def packs(self, groups: Sequence[Group]) -> list[Pack]:
-        """Pack `groups` into sequences within the token budget; see `plan_packs`."""
-        planned = plan_packs(groups, self.budget, shares_prefix(self.vlm.model))
-        return [build_pack(self.vlm, groups, spans) for spans in planned]
+    def packs(self, groups: Sequence[Group]) -> Iterator[Pack]:
+        """Yield `groups` packed into sequences within the token budget (`plan_packs`), each built when it is its turn.
+
+        A pack's layout keeps masks for all of a forward's layers: those of a whole rollout at once would fill memory.
+        """
+        for spans in plan_packs(groups, self.budget, shares_prefix(self.vlm.model)):
+            yield build_pack(self.vlm, groups, spans)
 
     def score(self, pack: Pack) -> TokenScores:
         """Score one pack, with gradient where the caller wants one."""

@@ -58,7 +58,10 @@ def part_names(names: Iterable[str]) -> dict[str, str]:
 
 def _part_name(name: str) -> str:
     if _is_address(name):
-        address = urlsplit(name)
+        try:
+            address = urlsplit(name)
+        except ValueError as error:
+            raise UserError(f"rewards.functions: {name!r} is no address: {error}") from error
         return address.netloc.rpartition("@")[2] + address.path.rstrip("/")
     return Path(name).stem if name.endswith(".py") else name
 

@@ -52,14 +52,14 @@ class RewardFile:
         """Return the file's rewards of one group.
 
         Errors: `UserError` naming the file and its line where the function raises, gives anything but one finite number
-        a response, does not return in time, or ends its process.
+        a response, does not return in time, or ends its process. CancelledError: closed before the call began.
         """
         with self._explained(self._function, self._limit):
             if self._function == "reward":
-                return self._pool.call(user_code.call_reward, self._path, list(responses), example)
+                return self._pool.submit(user_code.call_reward, self._path, list(responses), example).result()
             queries = [prompt + response for response in responses]
             prompts, labels = [prompt] * len(queries), [example.answer] * len(queries)
-            return self._pool.call(user_code.call_reward_func, self._path, queries, prompts, labels)
+            return self._pool.submit(user_code.call_reward_func, self._path, queries, prompts, labels).result()
 
     @contextmanager
     def _explained(self, what: str, limit: float) -> Iterator[None]:

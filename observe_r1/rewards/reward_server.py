@@ -6,7 +6,6 @@ import json
 import time
 from collections.abc import Sequence
 from concurrent.futures import CancelledError
-from contextlib import closing
 from threading import BoundedSemaphore
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
@@ -17,7 +16,7 @@ from urllib3.exceptions import HTTPError, MaxRetryError, ReadTimeoutError
 from observe_r1.errors import UserError
 from observe_r1.records import Example
 from observe_r1.rewards.returned import checked_rewards
-from observe_r1.web import http_client
+from observe_r1.web import http_client, request
 
 if TYPE_CHECKING:
     from observe_r1.config import RewardSettings
@@ -83,9 +82,7 @@ class RewardServer:
         """Return status and body of the answer."""
         headers = {"Content-Type": "application/json"}
         try:
-            response = self._client.request(method, self._url, body=body, headers=headers, preload_content=False)
-            with closing(response):
-                return response.status, self._read(response)
+            return request(self._client, method, self._url, self._read, body=body, headers=headers)
         except HTTPError as error:
             reason = error.reason if isinstance(error, MaxRetryError) and error.reason else error
             if isinstance(reason, ReadTimeoutError):
@@ -97,7 +94,7 @@ class RewardServer:
                 "start it or correct its address"
             ) from error
 
-    def _read(self, response: BaseHTTPResponse) -> bytes:
+    def _read(self, response: BaseHTTPResponse) -> tuple[int, bytes]:
         content, deadline = bytearray(), time.monotonic() + self._limit
         while chunk := response.read1(1 << 16):
             content += chunk
@@ -105,7 +102,7 @@ class RewardServer:
                 raise UserError(f"{self._name} answered over {_LONGEST:,} bytes; it must answer rewards alone")
             if time.monotonic() > deadline:
                 raise self._too_slow()
-        return bytes(content)
+        return response.status, bytes(content)
 
     def _too_slow(self) -> UserError:
         return UserError(

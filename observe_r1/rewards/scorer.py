@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from contextlib import ExitStack
 from dataclasses import dataclass
-from threading import Thread
 from types import TracebackType
 from typing import TYPE_CHECKING
 
@@ -16,6 +15,7 @@ from observe_r1.records import Example
 from observe_r1.rewards import accuracy, format
 from observe_r1.rewards.own import OwnReward, own_rewards, part_names
 from observe_r1.rewards.worker import WorkerDied, WorkerPool
+from observe_r1.threads import in_daemon_thread
 
 if TYPE_CHECKING:
     from observe_r1.config import RewardSettings
@@ -132,7 +132,11 @@ class Scorer:
             known.append({name: score for name, score in scores.items() if score is not None})
             if unknown:
                 asked[index] = self._pool.submit(evaluate, unknown, response, example.answer, self._template)
-        own = {name: _begin(reward, responses, example, prompt) for name, reward in self._own.items() if responses}
+        own = {
+            name: in_daemon_thread(_ask, reward, responses, example, prompt)
+            for name, reward in self._own.items()
+            if responses
+        }
         return PendingScores(self._weights, known, asked, own)
 
     def score(self, responses: Sequence[str], example: Example, prompt: str = "") -> Scores:
@@ -145,20 +149,11 @@ class Scorer:
         return None if score is None else float(score)
 
 
-def _begin(reward: OwnReward, responses: Sequence[str], example: Example, prompt: str) -> Future[list[float]]:
-    """Ask for a group's rewards in a daemon thread: the program's end does not wait for a slow server."""
-    future: Future[list[float]] = Future()
-
-    def run() -> None:
-        try:
-            future.set_result(reward.rewards(responses, example, prompt))
-        except UserError as error:
-            future.set_exception(UserError(f"{error} (scoring {example.origin or example.id})"))
-        except BaseException as error:  # noqa: BLE001  (whoever asks for the result gets it)
-            future.set_exception(error)
-
-    Thread(target=run, daemon=True).start()
-    return future
+def _ask(reward: OwnReward, responses: Sequence[str], example: Example, prompt: str) -> list[float]:
+    try:
+        return reward.rewards(responses, example, prompt)
+    except UserError as error:
+        raise UserError(f"{error} (scoring {example.origin or example.id})") from error
 
 
 def evaluate(names: list[str], response: str, answer: str, template: str) -> dict[str, float]:

@@ -56,6 +56,9 @@ class Worker:
                     env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"},
                 )
             self._running = process, ours
+            if self._closed:  # by another thread, which found no process to kill
+                process.kill()
+            return ours
         return self._running[1]
 
     def call(self, function: Callable[..., T], *args: Any, timeout: float) -> T:
@@ -82,8 +85,8 @@ class Worker:
     def kill(self) -> None:
         """End the process at once, for good; a call in another thread raises `WorkerDied`."""
         self._closed = True
-        if self._running is not None:
-            self._running[0].kill()
+        if running := self._running:  # read once: the thread in the call may end the process, too
+            running[0].kill()
 
     def close(self) -> None:
         """End the process for good and free what it used. Not during a call."""
@@ -154,10 +157,9 @@ class WorkerPool:
 
     def submit(self, function: Callable[..., T], *args: Any) -> Future[T]:
         """Return the future of `function(*args)`; its result raises as `Worker.call` does."""
-        return self._threads.submit(self.call, function, *args)
+        return self._threads.submit(self._call, function, *args)
 
-    def call(self, function: Callable[..., T], *args: Any) -> T:
-        """Wait for a free process and return `function(*args)`, computed there; raises as `Worker.call` does."""
+    def _call(self, function: Callable[..., T], *args: Any) -> T:
         worker = self._idle.get()
         try:
             return worker.call(function, *args, timeout=self._timeout)

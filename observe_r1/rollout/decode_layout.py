@@ -44,11 +44,6 @@ class DecodeLayout:
         self.lengths = torch.empty(0, dtype=torch.long)
         self.owner = torch.empty(0, dtype=torch.long)
 
-    @property
-    def rows(self) -> int:
-        """Responses in the cache (B)."""
-        return len(self.owner)
-
     def admit(self, prefill: PrefillLayout, responses: int) -> None:
         """Add every prompt of `prefill` with `responses` empty rows each."""
         lengths = torch.tensor(prefill.prompts, device=prefill.device)

@@ -43,10 +43,13 @@ class VLLMEngine:
     ) -> None:
         self.vlm = vlm
         self.version = 0
-        self.can_sleep = torch.cuda.is_available()
+        arguments = _defaults(vlm, max_model_len, dtype) | dict(arguments)
+        if not torch.cuda.is_available():
+            arguments["enable_sleep_mode"] = False  # vLLM refuses it elsewhere
+        self._can_sleep = arguments["enable_sleep_mode"]
         self._asleep = False
         self._calls = 0
-        self._engine = _start(vlm, _defaults(vlm, max_model_len, dtype) | dict(arguments))
+        self._engine = _start(vlm, arguments)
 
     @classmethod
     def from_settings(
@@ -68,7 +71,7 @@ class VLLMEngine:
 
     def sleep(self) -> None:
         """Give the GPU's memory back until the next `load_weights`; nothing happens on the CPU."""
-        if self.can_sleep and not self._asleep:
+        if self._can_sleep and not self._asleep:
             self._engine.sleep(level=2)
             self._asleep = True
 
@@ -81,7 +84,7 @@ class VLLMEngine:
         done: dict[str, list[Completion]] = {}
         try:
             for name, prompt in zip(names, prompts, strict=True):
-                self._engine.add_request(name, _request(prompt), self._parameters(prompt, sampling))
+                self._add(name, prompt, sampling)
             while self._engine.has_unfinished_requests():
                 for output in self._engine.step():
                     if output.finished:
@@ -93,6 +96,15 @@ class VLLMEngine:
             self._engine.abort_request([name for name in names if name not in done])
             raise
         return [done[name] for name in names]
+
+    def _add(self, name: str, prompt: Prompt, sampling: Sampling) -> None:
+        from vllm.exceptions import VLLMClientError
+
+        parameters = self._parameters(prompt, sampling)
+        try:
+            self._engine.add_request(name, _request(prompt), parameters)
+        except (VLLMClientError, ValueError) as error:  # too many images, or over a `max_model_len` of the user's
+            raise UserError(f"rollout.vllm: vLLM refuses a prompt: {_one_line(error)}") from error
 
     def _parameters(self, prompt: Prompt, sampling: Sampling) -> Any:
         from vllm import SamplingParams
@@ -161,6 +173,7 @@ def _start(vlm: VisionLanguageModel, arguments: dict[str, Any]) -> Any:
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
     vllm = _import_vllm()
     from vllm.engine.arg_utils import EngineArgs
+    from vllm.exceptions import VLLMError
 
     from observe_r1.rollout.vllm_mask import PlaceholderMask
 
@@ -168,8 +181,8 @@ def _start(vlm: VisionLanguageModel, arguments: dict[str, Any]) -> Any:
     for name in arguments:
         if name not in known:
             raise UserError(f"rollout.vllm: vLLM {vllm.__version__} has no argument {name!r}{nearest(name, known)}")
-    if arguments.get("enable_sleep_mode") and not torch.cuda.is_available():
-        arguments["enable_sleep_mode"] = False
+    if not torch.cuda.is_available():
+        _check_head_width(vlm)
     for architecture in vlm.model.config.architectures or [type(vlm.model).__name__]:
         # vLLM looks unknown architectures up in a bare process, where torchvision may not import; known ones it has.
         model = vllm.ModelRegistry.models[architecture].load_model_cls()
@@ -183,11 +196,25 @@ def _start(vlm: VisionLanguageModel, arguments: dict[str, Any]) -> Any:
             disable_log_stats=True,
             **arguments,
         ).llm_engine
-    except (ValueError, TypeError) as error:
-        raise UserError(f"rollout.vllm: vLLM does not start: {' '.join(str(error).split())[:300]}") from error
+    except (VLLMError, ValueError, TypeError) as error:
+        raise UserError(f"rollout.vllm: vLLM does not start: {_one_line(error)}") from error
     finally:
         torch.set_num_threads = set_threads
     return engine
+
+
+def _check_head_width(vlm: VisionLanguageModel) -> None:
+    """Raise `UserError` where vLLM's CPU attention would fail at the first token."""
+    from vllm.v1.attention.backends.cpu_attn import CPUAttentionBackend
+
+    text = vlm.model.config.text_config
+    width = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
+    known = CPUAttentionBackend.get_supported_head_sizes()
+    if width not in known:
+        raise UserError(
+            f"rollout.engine = 'vllm': vLLM's CPU build has no attention for heads of width {width}, which this model "
+            f"has; it has for {', '.join(map(str, known))}; use 'embedded'"
+        )
 
 
 def _import_vllm() -> Any:
@@ -203,3 +230,7 @@ def _import_vllm() -> Any:
             f"pip install --upgrade 'observe-r1[{extra}]'"
         )
     return vllm
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:300]

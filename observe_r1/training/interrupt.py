@@ -1,4 +1,7 @@
-"""Ctrl-C that saves: the first one ends the run after the current step, a second one at once."""
+"""Ctrl-C that saves: the first one ends the run after the current step, a second one at once.
+
+SIGTERM, by which schedulers and containers ask a process to end, counts as Ctrl-C.
+"""
 
 import os
 import signal
@@ -7,24 +10,26 @@ from typing import Any, Self
 
 
 class StopRequest:
-    """Turns the first SIGINT into a flag while the context lasts; the second one raises KeyboardInterrupt."""
+    """Turns the first signal into a flag while the context lasts; the second one raises KeyboardInterrupt."""
 
     def __init__(self) -> None:
         self.requested = False
-        self._previous: Any = None
+        self._previous: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> Self:
-        self._previous = signal.signal(signal.SIGINT, self._on_signal)
+        for each in (signal.SIGINT, signal.SIGTERM):
+            self._previous[each] = signal.signal(each, self._on_signal)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        signal.signal(signal.SIGINT, self._previous)
+        for each, handler in self._previous.items():
+            signal.signal(each, handler)
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         if self.requested:
             raise KeyboardInterrupt
         self.requested = True
         # The handler may interrupt a write to stderr: only the system call itself is safe here.
-        os.write(2, b"\nCtrl-C: saving after this step; press again to stop at once\n")
+        os.write(2, b"\nasked to stop: saving after this step; a second Ctrl-C stops at once\n")

@@ -51,6 +51,7 @@ def train(
         progress = before, length.progress(step, sampler)
         updating = time.perf_counter()
         updates = [policy.update(batch) for batch in batcher.batches(groups, progress)]
+        del groups  # a rollout's pixels can take gigabytes, and the next one is about to be sampled
         updating = time.perf_counter() - updating
         sync.publish(step)
         on_rollouts(step, rollout_rows(sampler.sampled, sampler.objective))

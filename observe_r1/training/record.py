@@ -43,6 +43,8 @@ class Record:
         self.best = Best()
         self._owed: dict[str, float] | None = {}
         """Metrics of the last step, where its evaluation is still to be made; the starting model's is owed at first."""
+        self.saved = 0
+        """The step of the newest checkpoint; 0 where there is none."""
         self._saved = True
         self._every = run.save_every
         self._folder, self._data, self._policy, self._held_out = folder, data, policy, held_out
@@ -50,6 +52,8 @@ class Record:
         restored = self._state.restore(view.note) if run.resume else None
         if restored:
             self.step, state = restored
+            self.saved = self.step
+            view.note(f"going on after step {self.step}")
             self._owed = state["owed"]
             self.best.load_state_dict(state["best"])
         folder.cut_back(self.step, measured=self.step if self._owed is None else self.step - 1)
@@ -99,7 +103,7 @@ class Record:
         if not self._saved and self.step > 0:
             state = {"owed": self._owed, "best": self.best.state_dict()}
             self._state.save(self.step, state, self.best.step)
-            self._saved = True
+            self._saved, self.saved = True, self.step
 
     def _write(self, metrics: dict[str, float], held_out: HeldOut | None) -> None:
         found = held_out.evaluate(self.step) if held_out else None

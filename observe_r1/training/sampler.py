@@ -2,6 +2,7 @@
 
 import math
 import time
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -49,7 +50,7 @@ class GroupSampler:
         self.leftovers: list[Group] = []
         self.informative_share = 1.0
         self.sampled: list[Group] = []
-        """Every group drawn for the last step, used or not."""
+        """Every group drawn for the last step, used or not; without images, of which those set aside can be many."""
         self.metrics: dict[str, float] = {}
 
     @property
@@ -62,7 +63,7 @@ class GroupSampler:
 
         Errors: `UserError` where `max_rounds` rounds did not find enough informative groups.
         """
-        wanted, dynamic = self.settings.prompts, self.settings.dynamic_sampling
+        wanted = self.settings.prompts
         age = self.engine.version - self.settings.max_age
         pool = [g for g in self.leftovers if g.completions[0].version >= age]
         clock = RolloutClock()
@@ -76,12 +77,7 @@ class GroupSampler:
                     "change the data, or turn rollout.dynamic_sampling off"
                 )
             rounds += 1
-            groups = self._sample(self._draws(wanted - len(pool)), clock)
-            if groups:
-                informative = signal_of(groups, self.objective).informative
-                self.informative_share = float(informative.float().mean())
-                pool += [g for g, teaches in zip(groups, informative, strict=True) if teaches or not dynamic]
-            self.sampled += groups
+            pool += self._note(self._sample(self._draws(wanted - len(pool)), clock))
         chosen, self.leftovers = pool[:wanted], pool[wanted:]
         self.metrics = self._measure(chosen, rounds, clock)
         return chosen
@@ -127,6 +123,16 @@ class GroupSampler:
         for each, group in zip(drawn, groups, strict=True):
             self.stream.order.record(each.row, float(group.correct.float().mean()))
         return groups
+
+    def _note(self, groups: list[Group]) -> list[Group]:
+        """Write down what a round sampled; return the groups that are not set aside."""
+        if not groups:
+            return []
+        self.sampled += [_without_images(group) for group in groups]
+        informative = signal_of(groups, self.objective).informative
+        self.informative_share = float(informative.float().mean())
+        dynamic = self.settings.dynamic_sampling
+        return [g for g, teaches in zip(groups, informative, strict=True) if teaches or not dynamic]
 
     def _measure(self, chosen: list[Group], rounds: int, clock: "RolloutClock") -> dict[str, float]:
         responses = [c for group in self.sampled for c in group.completions]
@@ -180,6 +186,10 @@ def _scored(
         correct=torch.tensor(scores.correct, dtype=torch.bool),
         parts={name: torch.tensor(values) for name, values in scores.parts.items()},
     )
+
+
+def _without_images(group: Group) -> Group:
+    return replace(group, prompt=replace(group.prompt, images=(), pixel_values=None, image_grid=None))
 
 
 def _response_metrics(groups: list[Group], responses: list[Completion]) -> dict[str, float]:

@@ -1,0 +1,125 @@
+"""What measuring adds to sampling: the time of `ladder measure` against the engine's alone, for the same responses.
+
+Both sides sample with the same untrained Qwen2.5-VL of about 25 M parameters: the engine alone is given every prompt
+ready-made, batch by batch; measuring reads the questions, encodes them, samples, grades every response and writes
+figures and responses to disk, synced after every batch. Repetitions are interleaved, and the ratio is of their medians.
+Responses are as long as they may be (no end-of-turn token), so that both sides sample the same tokens. They are babble,
+which is the dearest to grade: without an answer between tags, math-verify goes over all of it. Loading is left out.
+
+    python benchmarks/measuring.py --questions 128 --repetitions 3 --threads 2
+"""
+
+import argparse
+import json
+import platform
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from observe_r1.config import LadderSettings
+from observe_r1.ladder import building, measuring
+from observe_r1.ladder.asking import load_engine, stream_of
+from observe_r1.ladder.journal import start_over
+from observe_r1.ladder.rows import read_questions
+from observe_r1.ladder.stage import Watch
+from observe_r1.model.encoding import encode_prompt
+from observe_r1.records import Prompt, Sampling
+from observe_r1.rollout.embedded import EmbeddedEngine
+from observe_r1.world.dataset import write_questions
+from observe_r1.world.tiny_model import Sizes, make_tiny_model
+
+SIZES = Sizes(
+    width=512,
+    layers=6,
+    heads=8,
+    kv_heads=4,
+    mlp=1024,
+    vision_width=320,
+    vision_depth=6,
+    vision_heads=5,
+    vision_mlp=640,
+)
+
+
+def prepare(folder: Path, arguments: argparse.Namespace) -> LadderSettings:
+    """Write model and questions, and screen them."""
+    make_tiny_model(folder / "model", sizes=SIZES)
+    write_questions(folder / "train", "train", seed=0, count=arguments.questions)
+    values = {
+        "data": {"sources": [str(folder / "train" / "train.jsonl")]},
+        "model": {"path": str(folder / "model"), "device": arguments.device},
+        "rollout": {"max_new_tokens": arguments.tokens, "batch": arguments.batch, "group_size": arguments.group_size},
+        "run": {"output": str(folder / "ladder")},
+    }
+    settings = LadderSettings.model_validate(values)
+    (folder / "ladder").mkdir()
+    building.screen(folder / "ladder", settings, Watch())
+    return settings
+
+
+def seconds(work: Callable[[], object]) -> float:
+    """Time one call."""
+    started = time.perf_counter()
+    work()
+    return time.perf_counter() - started
+
+
+def main() -> None:
+    """Print the figures, and write them to `benchmarks/results/measuring.json`."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--questions", type=int, default=128)
+    parser.add_argument("--group-size", type=int, default=8)
+    parser.add_argument("--tokens", type=int, default=150)
+    parser.add_argument("--batch", type=int, default=64)
+    parser.add_argument("--repetitions", type=int, default=3)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--output", type=Path, default=Path(__file__).parent / "results" / "measuring.json")
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    with tempfile.TemporaryDirectory() as name:
+        settings = prepare(Path(name), arguments)
+        folder, rollout = Path(name) / "ladder", settings.rollout
+        assert settings.model.path
+        loaded: tuple[EmbeddedEngine, object] = load_engine(settings.model.path, settings)  # type: ignore[assignment]
+        engine, processor = loaded
+        engine.vlm = replace(engine.vlm, stop_ids=())
+        measuring.load_engine = lambda path, settings: (engine, processor)  # loading is not what is measured
+        examples = read_questions(folder / "screened.jsonl")
+        prompts: list[Prompt] = [encode_prompt(e, processor, settings.data, stream_of(e)) for e in examples]
+        sampling = Sampling(n=rollout.group_size, max_new_tokens=rollout.max_new_tokens)
+
+        def alone() -> None:
+            for start in range(0, len(prompts), rollout.batch):
+                engine.generate(prompts[start : start + rollout.batch], sampling)
+
+        def with_measuring() -> None:
+            start_over(folder, [measuring.STAGE])
+            measuring.measure(folder, folder / "screened.jsonl", settings, Watch())
+
+        alone(), with_measuring()  # once to warm up
+        times: dict[str, list[float]] = {"engine": [], "measure": []}
+        for _ in range(arguments.repetitions):
+            times["engine"].append(seconds(alone))
+            times["measure"].append(seconds(with_measuring))
+    medians = {side: statistics.median(values) for side, values in times.items()}
+    result = {
+        "questions": len(prompts),
+        **{name: getattr(arguments, name) for name in ("group_size", "tokens", "batch", "threads", "device")},
+        "seconds": {side: [round(value, 3) for value in values] for side, values in times.items()},
+        "added": round(medians["measure"] / medians["engine"] - 1, 4),
+        "torch": torch.__version__,
+        "machine": f"{platform.machine()}, {platform.system()}",
+    }
+    arguments.output.parent.mkdir(exist_ok=True)
+    arguments.output.write_text(json.dumps(result, indent=2) + "\n")
+    print(f"engine alone {medians['engine']:.2f} s, measuring {medians['measure']:.2f} s: {result['added']:+.1%}")
+
+
+if __name__ == "__main__":
+    main()
