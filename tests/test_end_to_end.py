@@ -121,21 +121,23 @@ def test_bfloat16_computes_on_float32_weights(world, tmp_path):
 def test_ctrl_c_saves_after_the_step_and_a_second_one_stops_at_once(world, tmp_path, capfd, monkeypatch):
     from observe_r1.training.progress import Progress
 
-    def interrupt(times):
+    def interrupt(*signals):
         def update(self, step, metrics):
             if step == 2:
-                for _ in range(times):
-                    signal.raise_signal(signal.SIGINT)
+                for each in signals:
+                    signal.raise_signal(each)
 
         monkeypatch.setattr(Progress, "update", update)
 
-    interrupt(1)
-    assert run_train(world, tmp_path / "once", "--run.steps", "9") == 130
-    printed = capfd.readouterr()
-    assert "interrupted after step 2: model in" in printed.out and "press again to stop at once" in printed.err
-    assert len(lines(tmp_path / "once" / "metrics.jsonl")) == 2
-    assert AutoModelForImageTextToText.from_pretrained(tmp_path / "once" / "model")
-    interrupt(2)
+    for each in (signal.SIGINT, signal.SIGTERM):  # schedulers and containers send the latter
+        run = tmp_path / each.name
+        interrupt(each)
+        assert run_train(world, run, "--run.steps", "9") == 130
+        printed = capfd.readouterr()
+        assert "interrupted after step 2: model in" in printed.out and "Ctrl-C stops at once" in printed.err
+        assert len(lines(run / "metrics.jsonl")) == 2
+        assert AutoModelForImageTextToText.from_pretrained(run / "model")
+    interrupt(signal.SIGINT, signal.SIGINT)
     assert run_train(world, tmp_path / "twice", "--run.steps", "9") == 130
     assert not (tmp_path / "twice" / "model").exists()
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler

@@ -32,8 +32,9 @@ HOSTILE = [
 def hostile(request, tmp_path):
     """A build folder in which everything that can be is one hostile text; and that text."""
     text = HOSTILE[request.param]
+    asked = re.sub(r"[\ud800-\udfff]", "", text)  # a question with half a character is refused when it is read
     chat = json.dumps(
-        [{"role": "user", "content": [{"type": "image", "image": text[:90]}, {"type": "text", "text": text}]}]
+        [{"role": "user", "content": [{"type": "image", "image": asked[:90]}, {"type": "text", "text": asked}]}]
     )
     columns = {"message": chat, "answer": text, "source": text}
     rows = [row(0, id=text, **columns), row(1, id=text + "1", **columns)]
