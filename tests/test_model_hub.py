@@ -22,7 +22,7 @@ def test_what_can_only_be_a_folder_never_asks_the_hub(path, tmp_path, monkeypatc
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path)
     monkeypatch.delattr(HfApi, "repo_info")
-    with pytest.raises(UserError, match="no such folder$"):
+    with pytest.raises(UserError, match=r"no such folder$"):
         check_model_path(path)
 
 
