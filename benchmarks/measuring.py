@@ -6,7 +6,10 @@ figures and responses to disk, synced after every batch. Repetitions are interle
 Responses are as long as they may be (no end-of-turn token), so that both sides sample the same tokens. They are babble,
 which is the dearest to grade: without an answer between tags, math-verify goes over all of it. Loading is left out.
 
-    python benchmarks/measuring.py --questions 128 --repetitions 3 --threads 2
+One thread samples by default, so that on two cores encoding and grading have the other: two threads on two cores, beside
+the graders, slow each other down.
+
+    python benchmarks/measuring.py
 """
 
 import argparse
@@ -72,12 +75,12 @@ def seconds(work: Callable[[], object]) -> float:
 def main() -> None:
     """Print the figures, and write them to `benchmarks/results/measuring.json`."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--questions", type=int, default=128)
+    parser.add_argument("--questions", type=int, default=64)
     parser.add_argument("--group-size", type=int, default=8)
-    parser.add_argument("--tokens", type=int, default=150)
+    parser.add_argument("--tokens", type=int, default=100)
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--repetitions", type=int, default=3)
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--output", type=Path, default=Path(__file__).parent / "results" / "measuring.json")
     arguments = parser.parse_args()
