@@ -6,8 +6,8 @@ figures and responses to disk, synced after every batch. Repetitions are interle
 Responses are as long as they may be (no end-of-turn token), so that both sides sample the same tokens. They are babble,
 which is the dearest to grade: without an answer between tags, math-verify goes over all of it. Loading is left out.
 
-One thread samples by default, so that on two cores encoding and grading have the other: two sampling threads, beside the
-graders, slow each other down.
+One thread samples by default, so that on two cores encoding and grading have the other: two sampling threads and the
+graders slow each other down.
 
     python benchmarks/measuring.py
 """
