@@ -83,7 +83,7 @@ def test_patience_ends_the_run_and_is_part_of_what_is_resumed(world, tmp_path, c
         assert [row["step"] for row in lines(run / "metrics.jsonl")] == [0, 1, 2, 3]
         line = capsys.readouterr().out.splitlines()[-1]
         assert line.startswith(f"stopped early after step 3: model in {run / 'model'}")
-        assert " of the starting model, none better in the 3 evaluations since" in line
+        assert " of the starting model, evaluations since without a better one: 3" in line
     assert not (run / "best").exists() and (run / "model").exists()
     assert train(world, run, *length, *options, "--evaluation.patience", "5", "--run.resume") == 0  # may be changed
     assert [row["step"] for row in lines(run / "metrics.jsonl")] == [0, 1, 2, 3, 4, 5]

@@ -82,7 +82,7 @@ class Record:
         line += f"after step {self.best.step}" if self.best.step else "of the starting model"
         if self._folder.best_step() == self.best.step:
             line += f", model in {self._folder.best}"
-        return line + (f", none better in the {self.best.since} evaluations since" if self.out_of_patience else "")
+        return line + (f", evaluations since without a better one: {self.best.since}" if self.out_of_patience else "")
 
     def begin(self) -> None:
         """Make up for what is missing: the evaluation of the starting model or of the last step, the best model."""
