@@ -23,6 +23,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
+from small_model import SIZES
 
 from observe_r1.config import LadderSettings
 from observe_r1.ladder import building, measuring
@@ -34,19 +35,7 @@ from observe_r1.model.encoding import encode_prompt
 from observe_r1.records import Prompt, Sampling
 from observe_r1.rollout.embedded import EmbeddedEngine
 from observe_r1.world.dataset import write_questions
-from observe_r1.world.tiny_model import Sizes, make_tiny_model
-
-SIZES = Sizes(
-    width=512,
-    layers=6,
-    heads=8,
-    kv_heads=4,
-    mlp=1024,
-    vision_width=320,
-    vision_depth=6,
-    vision_heads=5,
-    vision_mlp=640,
-)
+from observe_r1.world.tiny_model import make_tiny_model
 
 
 def prepare(folder: Path, arguments: argparse.Namespace) -> LadderSettings:

@@ -13,11 +13,13 @@ import json
 import platform
 import statistics
 import time
+from importlib.metadata import version
 from pathlib import Path
 
 import torch
-import transformers
+from small_model import SIZES
 from torch import Tensor
+from transformers import Qwen2_5_VLConfig
 
 from observe_r1.config import ObjectiveSettings, OptimizerSettings
 from observe_r1.model.attention import use_shared_prefix
@@ -25,19 +27,8 @@ from observe_r1.model.loading import VisionLanguageModel
 from observe_r1.objective import policy_loss_terms
 from observe_r1.policy.policy import Policy
 from observe_r1.records import Completion, Example, Group, Prompt, TrainingBatch
-from observe_r1.world.tiny_model import Sizes, build_model
+from observe_r1.world.tiny_model import build_model
 
-SIZES = Sizes(
-    width=512,
-    layers=6,
-    heads=8,
-    kv_heads=4,
-    mlp=1024,
-    vision_width=320,
-    vision_depth=6,
-    vision_heads=5,
-    vision_mlp=640,
-)
 IMAGES = {280: (28, 32), 1050: (62, 64)}  # prompt tokens, about: image (height, width) in patches
 TEXT = 54
 LENGTHS = (126, 137, 148, 158, 169, 180, 190, 200)
@@ -45,7 +36,7 @@ OPTIMIZER = OptimizerSettings(lr=1e-6, tokens_per_pack=100_000)
 OBJECTIVE = ObjectiveSettings()
 
 
-def make_group(config: transformers.PretrainedConfig, image: tuple[int, int]) -> Group:
+def make_group(config: Qwen2_5_VLConfig, image: tuple[int, int]) -> Group:
     """A prompt of one image and random text, with random responses."""
     generator = torch.Generator().manual_seed(0)
     height, width = image
@@ -181,7 +172,7 @@ def main() -> None:
         "threads": arguments.threads,
         "repetitions": arguments.repetitions,
         "machine": f"{platform.machine()}, {torch.backends.cpu.get_cpu_capability()}",
-        "versions": {"torch": torch.__version__, "transformers": transformers.__version__},
+        "versions": {"torch": torch.__version__, "transformers": version("transformers")},
         "cases": rows,
     }
     path = arguments.output

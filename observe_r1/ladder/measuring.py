@@ -14,8 +14,9 @@ from observe_r1.ladder.journal import Journal
 from observe_r1.ladder.rows import read_questions
 from observe_r1.ladder.stage import DROPPED, Watch
 from observe_r1.model.encoding import encode_prompt
-from observe_r1.records import Example, Prompt, Sampling
+from observe_r1.records import Example, Prompt
 from observe_r1.rewards import Scorer
+from observe_r1.rollout.sampling import sampling_of
 
 STAGE = "measure"
 MEASURED = "measured.jsonl"
@@ -35,15 +36,7 @@ def measure(folder: Path, questions: Path, settings: LadderSettings, watch: Watc
     if settings.model.path is None:
         raise UserError("setting 'model.path' is missing: name the model that measures (--model)")
     rollout = settings.rollout
-    sampling = Sampling(
-        n=rollout.group_size,
-        temperature=rollout.temperature,
-        top_p=rollout.top_p,
-        top_k=rollout.top_k,
-        max_new_tokens=rollout.max_new_tokens,
-        stop=rollout.stop,
-        seed=rollout.seed,
-    )
+    sampling = sampling_of(rollout, n=rollout.group_size, seed=rollout.seed)
     examples = read_questions(questions)
     engine, processor = load_engine(settings.model.path, settings)
 

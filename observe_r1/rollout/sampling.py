@@ -6,7 +6,21 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from observe_r1.config import SamplerSettings
 from observe_r1.records import Sampling
+
+
+def sampling_of(settings: SamplerSettings, *, n: int, seed: int) -> Sampling:
+    """Return how `settings` say that `n` responses a prompt are drawn, from `seed`."""
+    return Sampling(
+        n=n,
+        temperature=settings.temperature,
+        top_p=settings.top_p,
+        top_k=settings.top_k,
+        max_new_tokens=settings.max_new_tokens,
+        stop=settings.stop,
+        seed=seed,
+    )
 
 
 def response_uniforms(sampling: Sampling, stream: int, number: int) -> Tensor:

@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
 from typing import Any
 
 from observe_r1.config import RewardSettings, TrainSettings
@@ -12,6 +11,7 @@ from observe_r1.evaluation.accuracy import Graded, evaluate, summary
 from observe_r1.records import Example, Sampling
 from observe_r1.rewards import Scorer
 from observe_r1.rollout.engine import Engine
+from observe_r1.rollout.sampling import sampling_of
 from observe_r1.training.progress import Progress
 from observe_r1.training.prompts import Encode
 from observe_r1.training.run_folder import RunFolder
@@ -68,14 +68,7 @@ class HeldOut:
         self.stopped = stopped
         rollout = settings.rollout
         greedy = Sampling(temperature=0, max_new_tokens=rollout.max_new_tokens, stop=rollout.stop)
-        sampled = replace(
-            greedy,
-            n=self.settings.samples,
-            temperature=rollout.temperature,
-            top_p=rollout.top_p,
-            top_k=rollout.top_k,
-            seed=settings.run.seed + _SEED,
-        )
+        sampled = sampling_of(rollout, n=self.settings.samples, seed=settings.run.seed + _SEED)
         self._samplings = greedy, sampled if self.settings.samples else None
         self.best_by = "accuracy" if self.settings.best_by == "greedy" else f"avg@{self.settings.samples}"
         """The figure of an evaluation that says which one is the best."""

@@ -9,9 +9,10 @@ import torch
 
 from observe_r1.config import ObjectiveSettings, RolloutSettings
 from observe_r1.errors import UserError
-from observe_r1.records import Completion, Group, Sampling
+from observe_r1.records import Completion, Group
 from observe_r1.rewards import PendingScores, Scorer
 from observe_r1.rollout.engine import Engine
+from observe_r1.rollout.sampling import sampling_of
 from observe_r1.training.prompts import Drawn, PromptStream
 from observe_r1.training.signal import signal_of
 
@@ -38,15 +39,7 @@ class GroupSampler:
         self.scorer = scorer
         self.settings = rollout
         self.objective = objective
-        self.sampling = Sampling(
-            n=rollout.group_size,
-            temperature=rollout.temperature,
-            top_p=rollout.top_p,
-            top_k=rollout.top_k,
-            max_new_tokens=rollout.max_new_tokens,
-            stop=rollout.stop,
-            seed=seed,
-        )
+        self.sampling = sampling_of(rollout, n=rollout.group_size, seed=seed)
         self.leftovers: list[Group] = []
         self.informative_share = 1.0
         self.sampled: list[Group] = []
