@@ -138,6 +138,15 @@ def test_a_stop_string_ends_a_response(vlm, engine, prompts):
     assert stopped[0].ids.tolist() == free[0].ids.tolist()[: len(stopped[0].ids)]
 
 
+def test_more_prompts_than_are_computed_at_once(engine, prompts):
+    """They enter one after the other, and whole."""
+    sampling = Sampling(n=2, max_new_tokens=3, seed=3)
+    alone = [engine.generate([prompt], sampling)[0] for prompt in prompts]
+    many = engine.generate(prompts * 16, sampling)
+    for number, group in enumerate(many):
+        assert [c.ids.tolist() for c in group] == [c.ids.tolist() for c in alone[number % len(prompts)]]
+
+
 def test_an_interrupted_call_leaves_nothing_behind(engine, prompts):
     def interrupt(index, completions):
         raise KeyboardInterrupt

@@ -26,6 +26,10 @@ _CPU_CACHE = 1 << 30
 """Bytes of the key-value cache on the CPU, where vLLM would otherwise take most of the machine's memory."""
 
 
+_CPU_BATCH = 4096
+"""Prompt tokens computed at once on the CPU."""
+
+
 class VLLMEngine:
     """Samples with a copy of `vlm`'s weights, at first those on disk; `load_weights` brings it up to date.
 
@@ -164,7 +168,9 @@ def _defaults(vlm: VisionLanguageModel, max_model_len: int, dtype: torch.dtype) 
     }
     if torch.cuda.is_available():
         return arguments | {"enable_sleep_mode": True, "gpu_memory_utilization": 0.6}
-    return arguments | {"enforce_eager": True, "kv_cache_memory_bytes": _CPU_CACHE}
+    # A prompt computed in parts would have its random generator set back, which torch's on the CPU cannot be.
+    whole_prompts = {"enable_chunked_prefill": False, "max_num_batched_tokens": max(max_model_len, _CPU_BATCH)}
+    return arguments | {"enforce_eager": True, "kv_cache_memory_bytes": _CPU_CACHE} | whole_prompts
 
 
 def _start(vlm: VisionLanguageModel, arguments: dict[str, Any]) -> Any:
