@@ -33,7 +33,11 @@ def vlm(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def engine(vlm):
-    engine = VLLMEngine(vlm, {"seed": 1}, max_model_len=512, dtype=torch.float32)
+    with pytest.MonkeyPatch.context() as patch:
+        said = []
+        patch.setattr("observe_r1.rollout.vllm._log.warning", said.append)
+        engine = VLLMEngine(vlm, {"seed": 1, "enable_sleep_mode": True}, max_model_len=512, dtype=torch.float32)
+    assert said == ["rollout.vllm: enable_sleep_mode is ignored: there is no GPU whose memory it could give back"]
     engine.load_weights(plain_weights(vlm.model, vlm.masters))
     return engine
 
@@ -198,6 +202,12 @@ def test_training_samples_with_each_steps_weights(vlm, world, tmp_path):
     metrics = [json.loads(line) for line in (output / "metrics.jsonl").read_text().splitlines()]
     assert [m["policy/grad_norm"] > 0 for m in metrics] == [True] * 3
     assert all(m["policy/sampler_difference"] < 1e-5 for m in metrics), metrics
+
+
+def test_with_an_old_vllm_one_line_says_how_to_get_a_new_one(vlm, monkeypatch):
+    monkeypatch.setattr("vllm.__version__", "0.31.2+cpu")
+    with pytest.raises(UserError, match=r"needs vLLM 0.32 or newer, this is 0.31.2\+cpu: pip install --upgrade"):
+        VLLMEngine(vlm, {}, max_model_len=64, dtype=torch.float32)
 
 
 def test_a_model_that_vllm_cannot_attend_with_on_the_cpu_is_one_line(world):

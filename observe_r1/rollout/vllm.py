@@ -5,6 +5,7 @@ tokens included. New weights replace the old in place; what was computed with th
 forgotten.
 """
 
+import logging
 import os
 from collections.abc import Mapping, Sequence
 from hashlib import blake2b
@@ -20,6 +21,8 @@ from observe_r1.model.loading import VisionLanguageModel
 from observe_r1.records import Completion, Prompt, Sampling
 from observe_r1.registry import nearest
 from observe_r1.rollout.engine import OnGroup
+
+_log = logging.getLogger(__name__)
 
 _OLDEST = "0.32"
 _CPU_CACHE = 1 << 30
@@ -48,8 +51,9 @@ class VLLMEngine:
         self.vlm = vlm
         self.version = 0
         arguments = _defaults(vlm, max_model_len, dtype) | dict(arguments)
-        if not torch.cuda.is_available():
-            arguments["enable_sleep_mode"] = False  # vLLM refuses it elsewhere
+        if not torch.cuda.is_available() and arguments.setdefault("enable_sleep_mode", False):
+            _log.warning("rollout.vllm: enable_sleep_mode is ignored: there is no GPU whose memory it could give back")
+            arguments["enable_sleep_mode"] = False
         self._can_sleep = arguments["enable_sleep_mode"]
         self._asleep = False
         self._calls = 0
