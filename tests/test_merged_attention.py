@@ -1,10 +1,14 @@
 """Attention in merged parts against the softmax written out over the whole sequence, gradients included."""
 
+from unittest.mock import patch
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from observe_r1.model import merged_attention
+from observe_r1.model.merged_attention import Run, parts
 from observe_r1.model.packed_layout import PackedLayout
 
 CPU = torch.device("cpu")
@@ -42,13 +46,14 @@ def states(tokens, heads, dtype=torch.float64):
     return [(2 * each).to(dtype).requires_grad_() for each in drawn]
 
 
-@given(groups=GROUPS, heads=st.sampled_from([2, 4]))
+@given(groups=GROUPS, heads=st.sampled_from([2, 4]), slack=st.sampled_from([0, 2, 64]))
 @settings(max_examples=60, deadline=None)
-def test_output_and_gradients_are_those_of_the_softmax_written_out(groups, heads):
+def test_output_and_gradients_are_those_of_the_softmax_written_out(groups, heads, slack):
     prompts, responses = [prompt for prompt, _ in groups], [lengths for _, lengths in groups]
     layout = PackedLayout(prompts, responses, CPU)
     inputs = states(layout.tokens, heads)
-    ours = layout.attend(*inputs, 0.3, 0)
+    with patch.object(merged_attention, "_SLACK", slack):  # how runs are put into batches
+        ours = layout.attend(*inputs, 0.3, 0)
     theirs = written_out(*inputs, visible(prompts, responses), 0.3)
     torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-12)
     upstream = torch.randn(theirs.shape, dtype=theirs.dtype, generator=torch.Generator().manual_seed(1))
@@ -58,6 +63,27 @@ def test_output_and_gradients_are_those_of_the_softmax_written_out(groups, heads
         torch.testing.assert_close(mine, expected, rtol=1e-11, atol=1e-11)
     with torch.no_grad():
         assert layout.attend(*inputs, 0.3, 0).equal(ours)
+
+
+@given(lengths=st.lists(st.tuples(st.integers(1, 900), st.integers(1, 900)), min_size=1, max_size=30))
+def test_every_pair_stands_in_one_batch_beside_pairs_of_like_lengths(lengths):
+    queries, keys = zip(*lengths, strict=True)
+    pairs = [
+        (Run(1000 * i, query), Run(1000 * i + 50_000, key))
+        for i, (query, key) in enumerate(zip(queries, keys, strict=True))
+    ]
+    found = []
+    for part in parts(pairs, causal=False):
+        for rows in (part.queries, part.keys):
+            shortest, longest = int(rows.real.sum(1).min()), rows.real.shape[1]
+            assert shortest >= 7 / 8 * longest or shortest >= longest - 64
+        starts = part.queries.index[:, 0].tolist(), part.keys.index[:, 0].tolist()
+        sizes = part.queries.real.sum(1).tolist(), part.keys.real.sum(1).tolist()
+        found += [
+            (Run(*query), Run(*key))
+            for query, key in zip(*(zip(*each, strict=True) for each in zip(starts, sizes, strict=True)), strict=True)
+        ]
+    assert sorted(found) == pairs
 
 
 def test_a_token_that_sees_much_more_in_one_part_than_in_the_other():

@@ -6,9 +6,9 @@ that attends in several parts gets the mean of their outputs, weighted by their 
 the gradients, because it recomputes the weights from just these (ring attention does the same, arXiv 2310.01889).
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -17,17 +17,27 @@ _flash = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
 _flash_backward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
 
 
+_ALIKE, _SLACK = 7 / 8, 64
+"""Runs share a batch that differ by this ratio at most, or by so many tokens: padding costs as much as tokens do, and
+every batch some calls."""
+
+
+class Run(NamedTuple):
+    """`length` tokens of a sequence, from `start`."""
+
+    start: int
+    length: int
+
+
 class Rows:
-    """Runs of a sequence's tokens, none of them empty, as the rows of a padded batch.
+    """Runs, none of them empty, as the rows of a padded batch."""
 
-    Run i is the `lengths[i]` tokens from `starts[i]`.
-    """
-
-    def __init__(self, starts: Sequence[int], lengths: Sequence[int]) -> None:
-        offsets, count = torch.arange(max(lengths)), torch.tensor(lengths)[:, None]
-        self.real = offsets < count
+    def __init__(self, runs: Sequence[Run]) -> None:
+        starts, lengths = torch.tensor(runs).T[..., None]
+        offsets = torch.arange(int(lengths.max()))
+        self.real = offsets < lengths
         """(B, L) bool: not padding."""
-        self.index = torch.tensor(starts)[:, None] + offsets.minimum(count - 1)
+        self.index = starts + offsets.minimum(lengths - 1)
         """(B, L): where each token stands in the sequence; padding repeats the last one of its row."""
         self.tokens = self.index[self.real]
         """Where the real tokens stand in the sequence."""
@@ -62,6 +72,30 @@ class Part:
         if self.causal or bool(self.keys.real.all()):
             return None
         return torch.zeros(self.keys.real.shape, dtype=dtype).masked_fill(~self.keys.real, float("-inf"))[:, None, None]
+
+
+Pair = tuple[Run, Run]
+
+
+def parts(pairs: Iterable[Pair], *, causal: bool) -> list[Part]:
+    """Return parts in which each run of queries, the first of a pair, attends to its run of keys, the second.
+
+    Pairs of like lengths share a part; causally, the two runs of a pair are the same.
+    """
+    by_queries = _of_like_length(pairs, 0)
+    batches = (zip(*batch, strict=True) for like in by_queries for batch in _of_like_length(like, 1))
+    return [Part(Rows(queries), Rows(keys), causal) for queries, keys in batches]
+
+
+def _of_like_length(pairs: Iterable[Pair], side: int) -> list[list[Pair]]:
+    """Split pairs so that no run on this side of them is much shorter than the longest beside it."""
+    batches: list[list[Pair]] = []
+    for pair in sorted(pairs, key=lambda pair: pair[side].length, reverse=True):
+        longest = batches[-1][0][side].length if batches else 0
+        if not batches or pair[side].length < min(_ALIKE * longest, longest - _SLACK):
+            batches.append([])
+        batches[-1].append(pair)
+    return batches
 
 
 def attend(query: Tensor, key: Tensor, value: Tensor, parts: Sequence[Part], scaling: float) -> Tensor:

@@ -11,7 +11,6 @@ each response causally over itself. On CUDA the same rule is a block mask, which
 
 from collections.abc import Iterator, Sequence
 from functools import cached_property
-from itertools import chain
 
 import torch
 from torch import Tensor
@@ -65,18 +64,14 @@ class PackedLayout:
     @cached_property
     def _parts(self) -> list[merged_attention.Part]:
         """The same rule for the CPU: no part's batch repeats a prompt."""
-        prompts = merged_attention.Rows(self.prompt_starts, self.prompts)
-        parts = [merged_attention.Part(prompts, prompts, causal=True)]
-        groups = [i for i, group in enumerate(self.responses) if sum(group)]
-        if groups:
-            asked = merged_attention.Rows([self.prompt_starts[i] for i in groups], [self.prompts[i] for i in groups])
-            together = merged_attention.Rows(
-                [self.response_starts[i][0] for i in groups], [sum(self.responses[i]) for i in groups]
-            )
-            runs = zip(chain(*self.response_starts), chain(*self.responses), strict=True)
-            single = merged_attention.Rows(*zip(*((start, length) for start, length in runs if length), strict=True))
-            parts += [
-                merged_attention.Part(together, asked, causal=False),
-                merged_attention.Part(single, single, causal=True),
-            ]
-        return parts
+        prompts = [merged_attention.Run(*run) for run in zip(self.prompt_starts, self.prompts, strict=True)]
+        together, single = [], []
+        for prompt, starts, lengths in zip(prompts, self.response_starts, self.responses, strict=True):
+            if sum(lengths):
+                together.append((merged_attention.Run(starts[0], sum(lengths)), prompt))
+            single += [merged_attention.Run(*run) for run in zip(starts, lengths, strict=True) if run[1]]
+        return [
+            *merged_attention.parts(((run, run) for run in prompts), causal=True),
+            *merged_attention.parts(together, causal=False),
+            *merged_attention.parts(((run, run) for run in single), causal=True),
+        ]
