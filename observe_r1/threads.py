@@ -27,12 +27,28 @@ def in_daemon_thread(function: Callable[..., T], *args: Any) -> Future[T]:
     return future
 
 
+def encoding_thread() -> ThreadPoolExecutor:
+    """Return a pool of one thread, in which torch computes without further threads, beside a busy main thread.
+
+    OpenMP gives each thread that computes a team of its own. Once there are more threads than cores, it puts those that
+    wait to sleep at once, in all teams, and waking them takes longer than most operations of decoding.
+    """
+    import torch
+
+    threads = torch.get_num_threads()
+    pool = ThreadPoolExecutor(1, thread_name_prefix="encode")
+    pool.submit(torch.get_num_threads).result()  # a thread takes the common number when it first asks, and keeps it
+    pool.submit(torch.set_num_threads, 1).result()
+    torch.set_num_threads(threads)  # MKL's number is one for all threads
+    return pool
+
+
 def map_ahead(function: Callable[[S], T], items: Iterable[S], ahead: int) -> Iterator[T]:
     """Yield `function(item)` of each item in order, up to `ahead` of them computed in one thread before asked for.
 
     Closing the iterator waits for the call that is going on, and for no other.
     """
-    thread = ThreadPoolExecutor(1, thread_name_prefix="ahead")
+    thread = encoding_thread()
     computed: deque[Future[T]] = deque()
     try:
         for item in items:

@@ -3,10 +3,11 @@
 from threading import Event, current_thread, main_thread
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from observe_r1.threads import map_ahead
+from observe_r1.threads import encoding_thread, map_ahead
 
 
 @given(st.lists(st.integers(), max_size=20), st.integers(0, 25))
@@ -32,6 +33,19 @@ def test_items_are_computed_ahead_in_another_thread_and_no_further():
     results.close()
     assert done[:3] == [0, 1, 2] and len(done) <= 4
     assert main_thread() not in threads
+
+
+def test_an_encoding_thread_computes_alone_and_takes_nothing_from_the_main_one():
+    torch.set_num_threads(2)
+    try:
+        with encoding_thread() as thread:
+            assert thread.submit(torch.get_num_threads).result() == 1
+            torch.set_num_threads(2)  # whatever others do
+            assert thread.submit(torch.get_num_threads).result() == 1
+        assert torch.get_num_threads() == 2
+        assert "mkl_get_max_threads() : 2" in torch.__config__.parallel_info()
+    finally:
+        torch.set_num_threads(1)
 
 
 def test_an_error_comes_where_its_item_would():

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Any
@@ -21,6 +20,7 @@ from observe_r1.records import Example, Prompt, Sampling
 from observe_r1.registry import load
 from observe_r1.rewards import Scorer
 from observe_r1.rollout.engine import Engine
+from observe_r1.threads import encoding_thread
 
 Encode = Callable[[Example], Prompt]
 Graded = list[tuple[Example, Sequence[GradedResponse]]]
@@ -106,7 +106,7 @@ class Round:
     def _encoded(self, examples: Sequence[Example]) -> Iterator[tuple[int, list[tuple[Example, Prompt | UserError]]]]:
         """Yield batches, each with the rows done after it; the next one is encoded while this one is sampled."""
         starts = range(self.journal.done, len(examples), self.batch)
-        with ThreadPoolExecutor(1, thread_name_prefix="encode") as thread:
+        with encoding_thread() as thread:
             ahead = thread.submit(self._encode, examples, starts[0]) if starts else None
             for start in starts:
                 assert ahead is not None

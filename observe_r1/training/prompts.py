@@ -1,14 +1,15 @@
-"""Prompts in the data's order, decoded and preprocessed ahead of the sampler in background threads."""
+"""Prompts in the data's order, decoded and preprocessed ahead of the sampler in a background thread."""
 
 from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from typing import Any, NamedTuple
 
 from observe_r1.data.order import Order
 from observe_r1.errors import UserError
 from observe_r1.model.encoding import PromptTooLongError
 from observe_r1.records import Example, Prompt
+from observe_r1.threads import encoding_thread
 
 Encode = Callable[[Example, int], Prompt]
 
@@ -55,7 +56,7 @@ class PromptStream:
         self.drawn = 0
         self.dropped = 0
         self._queue: deque[tuple[int, Future[tuple[Example, Prompt]]]] = deque()
-        self._threads = ThreadPoolExecutor(1, thread_name_prefix="encode")
+        self._thread = encoding_thread()
 
     @property
     def exhausted(self) -> bool:
@@ -100,7 +101,7 @@ class PromptStream:
     def close(self) -> None:
         """Stop encoding."""
         self._drop_ahead()
-        self._threads.shutdown()
+        self._thread.shutdown()
 
     def _drop_ahead(self) -> None:
         for _, future in self._queue:
@@ -113,7 +114,7 @@ class PromptStream:
 
     def _submit(self, row: int) -> None:
         number = self.drawn + len(self._queue)
-        self._queue.append((row, self._threads.submit(self._encode, row, number)))
+        self._queue.append((row, self._thread.submit(self._encode, row, number)))
 
     def _encode(self, row: int, number: int) -> tuple[Example, Prompt]:
         example = self.examples[row]
