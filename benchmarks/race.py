@@ -5,18 +5,18 @@ the head is under 4 % of a token's arithmetic, because on the CPU the peer runs 
 eight. Before anything is timed, log-probabilities of the two have to agree to 1e-3, loss and gradient norm to 1 %. Then
 their repetitions are interleaved, and the medians of the ratios printed and written down.
 
-    python benchmarks/race.py                                        everything: over an hour on two cores
-    python benchmarks/race.py --only update --repetitions 3          one of update, sampling and step
+    python benchmarks/race.py                                        everything: an hour on two cores
+    python benchmarks/race.py --only update --repetitions 5          one of update, sampling and step
 
 *Bound* is the ratio of what the two sides have to compute (`racing/counting.py`); *cut head* is the peer with logits
-and entropy on response positions only; *frozen* is both with the image tower frozen.
+and entropy on response positions only; *frozen* is both with the image tower frozen; *whole* is the peer with all
+groups of a step in one micro-batch instead of one each.
 """
 
 import argparse
 import json
 import platform
-import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -25,17 +25,16 @@ from typing import Any
 import torch
 from racing.checks import same_update
 from racing.models import SMALL
+from racing.our_side import OurSide
 from racing.set_up import our_side, questions, work_of
 from racing.timing import compare, interleave
 from racing.trl_side import TRLSide
 from racing.vllm_side import VLLMSide
 from racing.work import Script, script
 
-from observe_r1.config import TrainSettings
-from observe_r1.records import Example
-
 GRIDS = {280: (28, 32), 1050: (62, 64)}
 """Prompt tokens, about: image (height, width) in patches."""
+WARM_UP = script(4, 8, "real", scale=0.05)
 Row = dict[str, Any]
 
 
@@ -71,11 +70,12 @@ def sampling(repetitions: int) -> Iterator[Row]:
     ):
         peer = TRLSide(settings, examples)
         vllm = VLLMSide(ours.vlm, settings, ours.prompts)
+        _follow(WARM_UP, ours, peer, vllm)
+        for run in (ours.sample, peer.sample, vllm.sample):
+            run()
         for lengths in ("real", "equal"):
             given = script(4, 8, lengths)
-            for side in (ours, peer, vllm):
-                side.follow(given)
-            peer.sample()
+            _follow(given, ours, peer, vllm)
             sides = {"ours": ours.sample, "generate": peer.generate, "vLLM": vllm.sample}
             bounds = {"generate": work_of(ours, given).sampling()}
             case = f"{len(ours.prompts[0].ids)} prompt tokens, {lengths} lengths"
@@ -83,33 +83,42 @@ def sampling(repetitions: int) -> Iterator[Row]:
 
 
 def step(repetitions: int) -> Iterator[Row]:
-    """Four prompts with eight responses each of real lengths: sampling, rewards, one optimizer step."""
+    """Four prompts with eight responses each of real lengths: sampling, rewards, one optimizer step.
+
+    TRL's step costs the same whatever the rewards are: each is raced against ours with four informative groups and
+    against ours with two.
+    """
+    scripts = [script(4, 8, "real", uninformative=count) for count in (0, 2)]
     for length in GRIDS:
         with (
             questions(SMALL, GRIDS[length], prompts=4) as (settings, examples),
             our_side(settings, examples) as ours,
         ):
-            whole = _whole_is_faster(settings, examples)
-            for uninformative in (0, 2):
-                given = script(4, 8, "real", uninformative=uninformative)
-                peer = TRLSide(settings, examples, whole=whole)
-                ours.follow(given)
-                peer.follow(given)
-                seconds = interleave({"ours": ours.step, "TRL": peer.step}, repetitions)
-                case = f"{len(ours.prompts[0].ids)} prompt tokens, {4 - uninformative} of 4 groups informative"
-                yield _row("step", case, given, seconds, {"TRL": work_of(ours, given).step()})
+            peers = {"TRL": TRLSide(settings, examples)}
+            if length == min(GRIDS):  # it is the slower setting, and takes four times the memory
+                peers["TRL, whole"] = TRLSide(settings, examples, whole=True)
+            for side in (ours, *peers.values()):
+                _follow(WARM_UP, side)
+                side.step()
+            _follow(scripts[0], *peers.values())
+            sides: dict[str, Callable[[], object]] = {name: peer.step for name, peer in peers.items()}
+            sides |= {f"ours, {i}": partial(_step, ours, given) for i, given in enumerate(scripts)}
+            seconds = interleave(sides, repetitions)
+            for i, given in enumerate(scripts):
+                case = f"{len(ours.prompts[0].ids)} prompt tokens, {4 - 2 * i} of 4 groups informative"
+                bounds = dict.fromkeys(peers, work_of(ours, given).step())
+                times = {name: seconds[name] for name in peers} | {"ours": seconds[f"ours, {i}"]}
+                yield _row("step", case, given, times, bounds)
 
 
-def _whole_is_faster(settings: TrainSettings, examples: list[Example]) -> bool:
-    """Whether TRL takes a step faster with all groups in one micro-batch than with one each."""
-    seconds = {}
-    for whole in (False, True):
-        peer = TRLSide(settings, examples, whole=whole)
-        peer.follow(script(4, 8, "real"))
-        started = time.perf_counter()
-        peer.step()
-        seconds[whole] = time.perf_counter() - started
-    return seconds[True] < seconds[False]
+def _step(ours: OurSide, given: Script) -> None:
+    ours.follow(given)
+    ours.step()
+
+
+def _follow(given: Script, *sides: OurSide | TRLSide | VLLMSide) -> None:
+    for side in sides:
+        side.follow(given)
 
 
 def _row(
@@ -139,7 +148,7 @@ def main() -> None:
     """Print the table and write it, measure by measure, to `benchmarks/results/race_….json`."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", choices=MEASURES, action="append")
-    parser.add_argument("--repetitions", type=int, default=5)
+    parser.add_argument("--repetitions", type=int, default=3)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--output", type=Path, default=Path(__file__).parent / "results")
     arguments = parser.parse_args()
@@ -149,7 +158,7 @@ def main() -> None:
         rows = []
         for row in MEASURES[name](arguments.repetitions):
             rows.append(row)
-            print(table([row]), f"responses: {row['responses']}", sep="\n", flush=True)
+            print(f"{row['case']}; {row['responses']}:", row["faster"], flush=True)
         result = {
             "threads": arguments.threads,
             "repetitions": arguments.repetitions,
@@ -159,7 +168,7 @@ def main() -> None:
         }
         path = arguments.output / f"race_{name}.json"
         path.write_text(json.dumps(result, indent=2) + "\n")
-        print(f"wrote {path}")
+        print(table(rows), f"wrote {path}", sep="\n", flush=True)
 
 
 if __name__ == "__main__":

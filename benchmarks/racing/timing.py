@@ -7,9 +7,7 @@ from typing import Any
 
 
 def interleave(sides: Mapping[str, Callable[[], object]], repetitions: int) -> dict[str, list[float]]:
-    """Run each side once unmeasured, then all in turn `repetitions` times; seconds by side."""
-    for run in sides.values():
-        run()
+    """Run all sides in turn `repetitions` times, each warmed up before; seconds by side."""
     seconds: dict[str, list[float]] = {name: [] for name in sides}
     for _ in range(repetitions):
         for name, run in sides.items():
