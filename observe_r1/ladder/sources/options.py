@@ -20,10 +20,13 @@ def with_options(question: str, options: Sequence[str]) -> str:
 
 
 def option_list(row: Mapping[str, Any], key: str, place: str, *, required: bool = False) -> list[str]:
-    """Return the options under `key`. Errors: `UserError` for anything but 2 to 26 texts, or none if not `required`."""
+    """Return the options under `key`.
+
+    Errors: `UserError` for anything but 2 to 26 texts or numbers, or none if not `required`.
+    """
     value = field(row, key, place)
-    count = len(value) if isinstance(value, list) else -1
-    if not (2 <= count <= len(ascii_uppercase) or (count == 0 and not required)):
+    are_texts = isinstance(value, list) and all(isinstance(option, str | int | float) for option in value)
+    if not are_texts or not (2 <= len(value) <= len(ascii_uppercase) or (not value and not required)):
         raise UserError(f"{place}, {key!r}: needs a list of 2 to 26 options, got {value!r:.80}: correct it")
     return [str(option).strip() for option in value]
 

@@ -26,7 +26,8 @@ def _adapt(row: Mapping[str, Any], place: str, folder: Path | None) -> Example:
     options, where = split_options(listed), f"{place}, 'final_answer'"
     if not options:
         raise UserError(f"{place}, 'answer_option': needs options such as (a) 1 (b) 2, got {listed!r:.80}: label them")
-    answer = letter_at(int(given) - 1, options, where) if given.isdecimal() else letter_of(given, options, where)
+    is_number = given.isdecimal() and len(given) < 3
+    answer = letter_at(int(given) - 1, options, where) if is_number else letter_of(given, options, where)
     asked = field(row, "question_text", place)
     question = (
         "Answer the question in the picture." if asked in (None, "", "None") else text(row, "question_text", place)
