@@ -71,6 +71,39 @@ def test_answers_that_go_and_why(question, answer, reason):
     assert checked_answer(example(question, answer))[1] == reason
 
 
+SEVERAL = ["5 and 6", "5 & 6", "5, 6, and 7", "3,4", "5 and 6 cm", "12 m and 5 m", "60° and 30°", "1,000 and 2,000"]
+SEVERAL += [r"$5$ and $6$", r"5 \text{ and } 6", r"60^\circ, 30^\circ", r"\(\sqrt{2}, \sqrt{3}\)", r"\frac{1}{2}, 3"]
+SEVERAL += ["x = 1, y = 2", r"$x=1$, $y=2$", "x = 3 and y = 4", "width = 5, height = 6", "area: 5 and perimeter: 9"]
+SEVERAL += ["(1, 2) and (3, 4)", "(1, 2), (3, 4)", "AB and CD", "a, b", "5和6", "5、6"]
+
+
+@pytest.mark.parametrize("answer", SEVERAL)
+def test_several_answers(answer):
+    assert checked_answer(example("What are they?", answer)) == (answer, "several answers")
+    assert checked_answer(example(with_options("What are they?", ["1", answer]), answer)) == ("B", None)
+
+
+ONE = ["(3, 4)", r"\left(3, 4\right)", "A(3, 4)", r"\boxed{(3, 4)}", "[1, 2)", "f(1, 2)", "{1, 2}", r"\{1, 2\}"]
+ONE += [r"x \in [1, 2]", r"S = \{1, 2\}", r"(-\infty, 2) \cup (3, \infty)", r"\begin{pmatrix} 1, 2 \end{pmatrix}"]
+ONE += ["1,000", "-1,234,567", "12,345.6", r"\$1,000", "1,000 m", "x=1 or x=2", "x > 1 and x < 3", "f(x) = 2x, x > 0"]
+ONE += [
+    "2 hours and 30 minutes",
+    "5 feet, 3 inches",
+    "12 m/s, north",
+    "yes, it is",
+    "May 5, 2020",
+    "3:4:5",
+    "5 cm × 3 cm",
+]
+ONE += [r"\pm 3", "Andes", "sand", "3 thousand"]
+
+
+@pytest.mark.parametrize("answer", ONE)
+def test_one_answer_with_separators_in_it(answer):
+    assert checked_answer(example("What is it?", answer)) == (answer, None)
+    assert accuracy_reward(f"<answer>{answer}</answer>", answer) == 1
+
+
 WORDS = st.text(st.sampled_from("bcdfgmnpst "), min_size=2, max_size=8).map(str.strip).filter(lambda t: len(t) > 1)
 
 

@@ -3,11 +3,12 @@
 import re
 from string import ascii_uppercase
 
+from observe_r1.ladder.several import has_several
 from observe_r1.ladder.sources.options import split_options
 from observe_r1.records import Example
 from observe_r1.rewards import verifiable
 from observe_r1.rewards.accuracy import quick
-from observe_r1.rewards.answer import literal, undress
+from observe_r1.rewards.answer import literal
 from observe_r1.rewards.gold import MAX_PHRASE_WORDS, read_gold
 
 PROOF = "asks for a proof"
@@ -20,8 +21,6 @@ SEVERAL_OPTIONS = "is the text of several options"
 _ASKS_FOR_PROOF = re.compile(r"\b(?:prove|show|demonstrate) that\b|\bprove\b[^.?]*[.:]\s*$|证明", re.IGNORECASE)
 _FIRST_OPTION = re.compile(r"\(A\)|(?<!\w)A[.):、]")
 _LABELLED = re.compile(r"\(?([A-Z])[).:、]\s*(.+)")
-_SECOND_PART = re.compile(r"(?:^|\s)(?:\(1\).*\(2\)|\(a\).*\(b\)|\(i\).*\(ii\)|1[.)]\s.*\s2[.)]\s)", re.DOTALL)
-_LETTERS = re.compile(r"[A-J](?: ?(?:,|/|&|and|or|,? and)? ?(?<![A-J])[A-J])+")
 
 
 def checked_answer(example: Example) -> tuple[str, str | None]:
@@ -38,7 +37,7 @@ def checked_answer(example: Example) -> tuple[str, str | None]:
         return answer, PROOF
     if gold.kind == "none":
         return answer, FREE_TEXT
-    if gold.kind != "choice" and _has_several(answer):
+    if gold.kind != "choice" and has_several(answer):
         return answer, SEVERAL
     if verifiable(answer):
         return answer, None
@@ -78,9 +77,3 @@ def _chosen(answer: str, options: list[str]) -> tuple[str, str | None] | None:
 
 def _same(option: str, answer: str) -> bool:
     return bool(option) and (literal(option) == literal(answer) or quick(option, answer) is True)
-
-
-def _has_several(answer: str) -> bool:
-    bare = undress(answer)
-    lines = "\n" in answer and "\\begin" not in answer
-    return bool(lines or _LETTERS.fullmatch(bare) or re.search("[;；]", bare) or _SECOND_PART.search(bare))
