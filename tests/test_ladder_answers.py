@@ -1,12 +1,13 @@
 """Which gold answers can be verified, and multiple choice brought to its letter."""
 
-from string import ascii_uppercase
+from dataclasses import replace
+from string import ascii_lowercase, ascii_uppercase, digits
 
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from observe_r1.ladder.answers import checked_answer, find_options
+from observe_r1.ladder.answers import checked_answer, find_options, in_capitals
 from observe_r1.ladder.sources.options import with_options
 from observe_r1.records import Example
 from observe_r1.rewards import accuracy_reward
@@ -53,7 +54,7 @@ def test_answers_that_stay(question, answer, checked):
     ("question", "answer", "reason"),
     [
         (CHOICE, "D", "names no option"),
-        ("Which?\nA. 5\nB. 5.0\nC. 6", "5", "is the text of several options"),
+        ("Which?\nA. 5\nB. 5.0\nC. 6", "5", "fits several options"),
         (CHOICE, "AC", "several answers"),
         (CHOICE, "A and C", "several answers"),
         ("Which are right?", "A and C", "several answers"),
@@ -69,6 +70,57 @@ def test_answers_that_stay(question, answer, checked):
 )
 def test_answers_that_go_and_why(question, answer, reason):
     assert checked_answer(example(question, answer))[1] == reason
+
+
+STYLES = {"(A)": ascii_uppercase, "(a)": ascii_lowercase, "(1)": digits[1:]}
+
+
+@pytest.mark.parametrize("labels", STYLES.values(), ids=STYLES)
+@pytest.mark.parametrize("gap", [" ", "\n", "; "])
+def test_options_and_answers_of_every_style_become_capitals(labels, gap):
+    texts = ["12 cm", "13 cm", "dark blue"]
+    question = "Which length?" + gap + gap.join(f"({label}) {text}" for label, text in zip(labels, texts, strict=False))
+    capitals = "Which length?" + gap + gap.join(f"({label}) {text}" for label, text in zip("ABC", texts, strict=True))
+    for answer in (labels[1], f"({labels[1]})", f"({labels[1]}) 13 cm", f"{labels[1]}. 13 cm", "13 cm", "B", "(B)"):
+        asked = example(question, answer)
+        assert checked_answer(asked) == ("B", None)
+        assert in_capitals(asked, "B") == example(capitals, "B")
+
+
+@pytest.mark.parametrize(
+    ("question", "answer"),
+    [
+        ("Solve. (1) Find x. (2) Find y.", "1"),
+        ("Solve. (1) x + 1 = 3 (2) What is y?", "2"),
+        ("By (1) and (2), how long is it?", "1"),
+        ("Name the larger of f (a) and f (b).", "f"),
+        ("Two lines:\n(1) y = x\n(2) y = 3. Where is f(1)?", "1"),
+        ("Which colour? (a) red (b) blue", "12"),
+        ("How long is AB? (1) 3 (2) 4", "AB"),
+    ],
+)
+def test_labels_that_are_no_options_stay(question, answer):
+    asked = example(question, answer)
+    assert checked_answer(asked) == (answer, None)
+    assert in_capitals(asked, answer) == asked
+
+
+def test_a_number_that_is_a_label_and_another_option_is_dropped():
+    question = "How many? (1) 2 (2) 4 (3) 3"
+    assert checked_answer(example(question, "2"))[1] == "fits several options"
+    assert checked_answer(example(question, "(2)")) == ("B", None)
+    assert checked_answer(example(question, "3")) == ("C", None)
+    assert checked_answer(example(question, "4")) == ("B", None)
+
+
+def test_labels_between_pictures_become_capitals():
+    def asked(first, second, answer):
+        texts = [{"type": "text", "text": f"Which? ({first}) "}, {"type": "text", "text": f" ({second}) "}]
+        content = [texts[0], {"type": "image"}, texts[1], {"type": "image"}]
+        return replace(example("", answer), messages=({"role": "user", "content": content},), images=("a.png", "b.png"))
+
+    assert checked_answer(asked("1", "2", "2")) == ("B", None)
+    assert in_capitals(asked("1", "2", "2"), "B") == asked("A", "B", "B")
 
 
 SEVERAL = ["5 and 6", "5 & 6", "5, 6, and 7", "3,4", "5 and 6 cm", "12 m and 5 m", "60° and 30°", "1,000 and 2,000"]
@@ -112,7 +164,7 @@ WORDS = st.text(st.sampled_from("bcdfgmnpst "), min_size=2, max_size=8).map(str.
 def test_the_text_of_an_option_becomes_its_letter(options, data):
     index = data.draw(st.integers(0, len(options) - 1))
     question = with_options("Which one?", options)
-    assume(find_options(question) == options)
+    assume((found := find_options(question)) and found.texts == options)
     assert checked_answer(example(question, options[index])) == (ascii_uppercase[index], None)
 
 

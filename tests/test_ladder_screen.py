@@ -87,6 +87,13 @@ def test_every_row_passes_or_says_why_not(shades, tmp_path):
     assert [open_image(e.images[0], "").getpixel((0, 0))[0] for e in examples if e.images] == [0, 1, 2, 3]
 
 
+def test_options_by_numbers_are_written_as_capitals(shades, tmp_path):
+    source = write(tmp_path / "q.jsonl", [row("Which colour? (1) red (2) blue", "2", "0.png")])
+    assert screen(tmp_path / "out", source) == 0
+    (found,) = read_questions(tmp_path / "out" / "screened.jsonl")
+    assert (found.messages[0]["content"][1]["text"], found.answer) == ("Which colour? (A) red (B) blue", "B")
+
+
 def test_the_same_picture_in_another_file_format_is_the_same(shades, tmp_path):
     (tmp_path / "0.bmp").write_bytes(picture(0, "BMP"))
     rows = [row("How many?", "3", "0.png", id="a"), row("How many?", "3", "0.bmp", id="b")]

@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import replace
 from pathlib import Path
 
 from observe_r1.config import LadderSettings
 from observe_r1.data.images import open_image
 from observe_r1.errors import UserError
-from observe_r1.ladder.answers import checked_answer
+from observe_r1.ladder.answers import checked_answer, in_capitals
 from observe_r1.ladder.journal import Journal
 from observe_r1.ladder.reading import BadRow, read_sources
 from observe_r1.ladder.rows import embedded, keep_image, question_row
@@ -59,7 +58,7 @@ def sift(folder: Path, settings: LadderSettings, watch: Watch) -> bool:
                     journal.append(DROPPED, [dropped(example.id, example.source, *reason)])
                 else:
                     images = [_place(source, example, folder, data.image_cache) for source in example.images]
-                    journal.append(QUESTIONS, [question_row(replace(example, answer=answer), images)])
+                    journal.append(QUESTIONS, [question_row(in_capitals(example, answer), images)])
             if count % _SHOW_EVERY == 0:
                 watch.progress("reading", count, None)
                 if watch.stopped():
