@@ -247,11 +247,31 @@ def test_sources_that_cannot_be_opened(tmp_path, capsys, sources, message):
 
 
 def test_a_benchmark_that_cannot_be_read_ends_the_build(tmp_path):
-    bad = write(tmp_path / "bench.jsonl", [row("x", "1", "none.png")])
-    source = write(tmp_path / "q.jsonl", [row("What?", "1")])
-    values = {"data": {"sources": [str(source)], "skip_bad": True}, "screen": {"benchmarks": [str(bad)]}}
-    with pytest.raises(UserError, match=r"screen\.benchmarks: .*bench\.jsonl row 1"):
+    bad = write(tmp_path / "bench.jsonl", [row("x", "1", "none.png"), row("What?", "1")])
+    source = write(tmp_path / "q.jsonl", [row("What?", "1", id="known"), row("Where?", "1")])
+    values = {"data": {"sources": [str(source)]}, "screen": {"benchmarks": [str(bad)]}}
+    with pytest.raises(UserError, match=r"screen\.benchmarks: .*bench\.jsonl row 1.*--skip-bad"):
         sift(tmp_path, LadderSettings.model_validate(values), Watch())
+    values["data"]["skip_bad"] = True
+    notes = []
+    assert sift(tmp_path, LadderSettings.model_validate(values), Watch(note=notes.append))
+    assert len(notes) == 1 and notes[0].startswith("skipped: screen.benchmarks: ") and "bench.jsonl row 1" in notes[0]
+    assert reasons(tmp_path) == {"known": ("benchmark", "stands in a benchmark")}
+
+
+def test_a_public_benchmark_is_read_at_its_test_split_and_without_pictures_too(shades, tmp_path):
+    bench = tmp_path / "bench"
+    bench.mkdir()
+    for split, question, image in [("train", "Is one more than none?", picture(0)), ("test", "Is red a colour?", None)]:
+        item = {"question": question, "image": image, "choices": ["yes", "no"], "answer": 0, "hint": ""}
+        pyarrow.parquet.write_table(pyarrow.Table.from_pylist([item]), bench / f"{split}-0.parquet")
+    rows = [row("Is red a colour?\nA. yes\nB. no", "A", id="words"), row("How many?", "3", "0.png", id="picture")]
+    source = write(tmp_path / "q.jsonl", [*rows, row("Is blue one?", "yes", id="other")])
+    for split, dropped in [("", "words"), ("@test", "words"), ("@train", "picture")]:
+        assert (
+            screen(tmp_path / f"out{split}", source, options=["--screen.benchmarks", f"scienceqa:{bench}{split}"]) == 0
+        )
+        assert list(reasons(tmp_path / f"out{split}")) == [dropped]
 
 
 def test_ctrl_c_ends_a_reading_of_broken_rows_too(tmp_path):

@@ -121,6 +121,47 @@ def test_parquet_files_without_a_split_in_their_names(tmp_path: Path) -> None:
     assert [example.answer for example in read_source(f"chartqa:{tmp_path}", skip_bad=False)] == ["1", "2"]
 
 
+def answers(text: str, *, benchmark: bool = False) -> list[str]:
+    return [example.answer for example in read_source(text, skip_bad=False, benchmark=benchmark)]
+
+
+def test_the_split_of_a_folder_that_is_asked_for(tmp_path: Path) -> None:
+    for split, number in [("train", 1), ("test", 2), ("val", 3)]:
+        write_parquet(tmp_path / "data" / f"{split}-00000-of-00001.parquet", [number])
+    assert answers(f"chartqa:{tmp_path}") == ["1"]
+    assert answers(f"chartqa:{tmp_path}", benchmark=True) == ["2"]
+    for benchmark in (False, True):
+        assert answers(f"chartqa:{tmp_path}@val", benchmark=benchmark) == ["3"]
+        assert answers(f"chartqa:{tmp_path}@train", benchmark=benchmark) == ["1"]
+    assert "@dev: no file dev-….parquet in this folder" in refusal(f"chartqa:{tmp_path}@dev")
+    file = tmp_path / "data" / "val-00000-of-00001.parquet"
+    assert answers(f"chartqa:{file}", benchmark=True) == ["3"]
+    assert "@val: a file has no splits: name it without @val" in refusal(f"chartqa:{file}@val")
+
+
+def test_a_place_with_an_at_sign_in_its_name(tmp_path: Path) -> None:
+    write_parquet(tmp_path / "rows@test" / "train-0.parquet", [1])
+    assert answers(f"chartqa:{tmp_path}/rows@test") == ["1"]
+    assert answers(f"chartqa:{tmp_path}/rows@test@train", benchmark=True) == ["1"]
+
+
+def test_the_split_of_the_hub_that_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    def load(name: str, split: str) -> datasets.Dataset:
+        return datasets.Dataset.from_list([{"image": RED, "query": "Which?", "label": f"{name} {split}"}])
+
+    monkeypatch.setattr(datasets, "load_dataset", load)
+    assert answers("chartqa:a/b") == ["a/b train"]
+    assert answers("chartqa:a/b", benchmark=True) == ["a/b test"]
+    assert answers("chartqa:a/b@val", benchmark=True) == ["a/b val"]
+
+
+def test_a_benchmark_that_is_no_part_of_a_training_set_keeps_its_split(monkeypatch: pytest.MonkeyPatch) -> None:
+    row = {"id": "7", "question": "2+2?", "options": [], "image": None, "answer": "4", "decoded_image": None}
+    known = {("MathLLMs/MathVision", "test"): datasets.Dataset.from_list([row])}
+    monkeypatch.setattr(datasets, "load_dataset", lambda name, split: known[name, split])
+    assert answers("mathvision:MathLLMs/MathVision", benchmark=True) == ["4"]
+
+
 def test_a_source_reads_its_own_split_from_the_hub(monkeypatch: pytest.MonkeyPatch) -> None:
     rows = datasets.Dataset.from_list(
         [{"id": "7", "question": "2+2?", "options": [], "decoded_image": Image.new("RGB", (4, 3)), "answer": "4"}],
@@ -243,10 +284,17 @@ def test_the_nearer_of_two_pictures_of_one_name(tmp_path: Path) -> None:
     assert images(["1.png"], "image", "here", rows) == [str(rows / "1.png")]
 
 
-@pytest.mark.parametrize("value", [None, "", b"", 7, {"bytes": None, "path": None}, {"bytes": b""}])
+@pytest.mark.parametrize("value", [7, {"bytes": b""}, {"path": 7}, ["1.png"]])
 def test_what_is_no_image(value: Any) -> None:
     with pytest.raises(UserError, match=r"^here, 'image': needs an image, got "):
         images([value], "image", "here", None)
+
+
+@pytest.mark.parametrize("value", [None, "", b"", {"bytes": None, "path": None}])
+def test_an_empty_image_is_none_unless_there_are_others(value: Any) -> None:
+    assert images([value, value], "image", "here", None) == []
+    with pytest.raises(UserError, match=r"^here, 'image': needs an image, got "):
+        images([value, RED], "image", "here", None)
 
 
 def test_marks_say_where_pictures_stand() -> None:

@@ -15,6 +15,7 @@ from observe_r1.errors import UserError
 from observe_r1.records import Example, ImageSource
 from observe_r1.registry import nearest
 
+_NONE: tuple[Any, ...] = (None, "", b"", {"bytes": None, "path": None})
 _URI = re.compile(r"[a-z][a-z0-9+.-]*://|data:", re.IGNORECASE)
 
 
@@ -43,7 +44,7 @@ def optional_text(row: Mapping[str, Any], key: str, place: str) -> str:
 
 
 def images(values: Any, key: str, place: str, folder: Path | None) -> list[ImageSource]:
-    """Return the images of a row as encoded bytes, URIs or absolute paths.
+    """Return the images of a row as encoded bytes, URIs or absolute paths; none where all that it has is empty.
 
     Args:
         values: A list, or None for none, of bytes, `{"bytes": …, "path": …}` as the Hub's files hold them, PIL images
@@ -53,15 +54,13 @@ def images(values: Any, key: str, place: str, folder: Path | None) -> list[Image
         folder: Where relative paths start: there or, since repositories keep their rows in a folder such as `data`,
             one above; None if there is no such place.
 
-    Errors: `UserError` for what is no list, where there is no image, and where there is no file at a path.
+    Errors: `UserError` for what is no list or no image, and where there is no file at a path.
     """
     where = f"{place}, {key!r}"
     if values is not None and not isinstance(values, list):
         raise UserError(f"{where}: needs a list of images, got {values!r:.80}: make it a list")
-    found = [_image(value, where, folder) for value in values or ()]
-    if not found:
-        raise UserError(f"{where}: the row has no image: leave it out, it is not a visual question")
-    return found
+    given = values or []
+    return [] if all(value in _NONE for value in given) else [_image(value, where, folder) for value in given]
 
 
 def is_file(path: Path) -> bool:
@@ -72,11 +71,12 @@ def is_file(path: Path) -> bool:
 def example(question: str, pictures: list[ImageSource], answer: str, place: str, row_id: str = "") -> Example:
     """Return the example that asks `question` in one user turn.
 
-    Each `<image>` in the question is replaced by the next picture; without any, the pictures come first.
+    Each `<image>` in the question is replaced by the next picture; without any, the pictures come first. Where there is
+    no picture, the marks go.
 
     Errors: `UserError` where marks and pictures differ in number, and for text that spells a special token.
     """
-    pieces = question.split("<image>")
+    pieces = question.split("<image>") if pictures else [question.replace("<image>", "")]
     marks = len(pieces) - 1
     if marks not in (0, len(pictures)):
         raise UserError(f"{place}: the question has {marks} <image> marks for {len(pictures)} images: make them match")
