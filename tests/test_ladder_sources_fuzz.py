@@ -7,16 +7,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from ladder_layouts import HUB_LAYOUTS, RED, Layout
+from ladder_layouts_benchmarks import BENCHMARK_LAYOUTS
 from ladder_layouts_files import FILE_LAYOUTS
 
 from observe_r1 import registry
 from observe_r1.errors import UserError
 from observe_r1.records import Example
 
+LAYOUTS = HUB_LAYOUTS + BENCHMARK_LAYOUTS + FILE_LAYOUTS
 COLUMNS = [
-    pytest.param(layout, key, id=f"{layout.name}-{layout.file}-{key}")
-    for layout in HUB_LAYOUTS + FILE_LAYOUTS
-    for key in layout.row
+    pytest.param(layout, key, id=f"{layout.name}-{layout.file}-{key}") for layout in LAYOUTS for key in layout.row
 ]
 WRONG = [7, -1, 10**4000, 1.5, float("nan"), True, None, [], {}, b"x", "x" * 5000, "7" * 5000, "(A) " * 1250, "\0"]
 WRONG += ["\ud800", [7], [None], ["a", "b"], [["a"]], {"bytes": 7}, {"path": 7}, [{"from": 1, "value": 2}] * 2]
@@ -54,7 +54,7 @@ def test_a_column_of_any_wrong_kind(layout: Layout, key: str, pictures: Path) ->
 
 
 @settings(max_examples=300, deadline=None)
-@given(st.sampled_from(HUB_LAYOUTS + FILE_LAYOUTS), st.data())
+@given(st.sampled_from(LAYOUTS), st.data())
 def test_rows_of_wrong_kinds(pictures: Path, layout: Layout, data: st.DataObject) -> None:
     changed = data.draw(st.lists(st.sampled_from(list(layout.row)), max_size=4))
     adapt(layout, layout.row | {key: data.draw(VALUES) for key in changed}, pictures)

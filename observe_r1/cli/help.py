@@ -93,7 +93,9 @@ _EXAMPLES = {
         "observe-r1 ladder build a.parquet --model M --output ladder --screen.models SMALL,SMALLER"
         " --rollout.engine vllm",
     ),
-    "ladder screen": ("observe-r1 ladder screen a.jsonl b.jsonl --output ladder --screen.benchmarks mathvista.jsonl",),
+    "ladder screen": (
+        "observe-r1 ladder screen a.jsonl b.jsonl --output ladder --screen.benchmarks mathvista:AI4Math/MathVista",
+    ),
     "ladder measure": ("observe-r1 ladder measure ladder --model Qwen/Qwen2.5-VL-3B-Instruct --rollout.group_size 16",),
     "ladder arrange": ("observe-r1 ladder arrange ladder --arrange.size 5000 --seed 1",),
     "ladder review": ("observe-r1 ladder review ladder",),

@@ -15,6 +15,9 @@ from observe_r1.errors import UserError
 from observe_r1.records import Example, ImageSource
 from observe_r1.registry import nearest
 
+IN_THE_PICTURE = "Answer the question in the picture."
+"""Asked where a row has no question in words."""
+
 _NONE: tuple[Any, ...] = (None, "", b"", {"bytes": None, "path": None})
 _URI = re.compile(r"[a-z][a-z0-9+.-]*://|data:", re.IGNORECASE)
 
@@ -61,6 +64,12 @@ def images(values: Any, key: str, place: str, folder: Path | None) -> list[Image
         raise UserError(f"{where}: needs a list of images, got {values!r:.80}: make it a list")
     given = values or []
     return [] if all(value in _NONE for value in given) else [_image(value, where, folder) for value in given]
+
+
+def decoded_image(row: Mapping[str, Any], place: str, folder: Path | None) -> list[ImageSource]:
+    """Return the image under `decoded_image`, or lacking that, at the path under `image`. Errors: as `images`."""
+    key = "image" if row.get("decoded_image") is None else "decoded_image"
+    return images([row.get(key)], key, place, folder)
 
 
 def is_file(path: Path) -> bool:
