@@ -10,6 +10,7 @@ import pyarrow.parquet
 import pytest
 from PIL import Image
 
+from observe_r1.cli.ladder_settings import ladder_settings
 from observe_r1.cli.main import main
 from observe_r1.config import LadderSettings
 from observe_r1.data import load_examples, open_image
@@ -230,6 +231,15 @@ def test_ids_are_unique_over_all_sources_and_sources_may_be_limited(tmp_path):
     ids = [example.id for example in read_sources([str(a), str(b)], data)]
     assert len(set(ids)) == 6 and ids[:2] == ["7#2", "7"]
     assert len(list(read_sources([str(a), str(b)], data.model_copy(update={"max_samples": 2})))) == 4
+
+
+def test_sources_as_options_join_the_bare_ones_in_order(capsys):
+    argv = ["a.jsonl", "--source", "mmk12:b", "c.jsonl", "--source=d e.jsonl", "--output", "out"]
+    for verb in ("build", "screen"):
+        settings = ladder_settings(verb, argv)
+        assert settings.data.sources == ("a.jsonl", "mmk12:b", "c.jsonl", "d e.jsonl")
+    assert main(["ladder", "screen", "--source", "--output", "out"]) == 2
+    assert "option '--source' needs a value" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -206,6 +206,7 @@ def test_the_listing_names_every_source_and_warns_of_benchmarks() -> None:
         assert any(line.startswith(name) and source.hub in line and source.licence in line for line in lines)
     warned = {name for name in names if registry.load("source", name).benchmark}
     assert warned >= {"mathvision", "we_math", "scemqa", "polymath", "scienceqa", "m3cot", "chartqa", "mmk12"}
+    assert warned >= {"mathvista", "mathverse", "mmmu", "olympiadbench", "logicvista"}
     assert sum(line.lstrip().startswith("! ") for line in lines) == len(warned)
 
 
