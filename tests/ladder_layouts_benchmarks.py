@@ -90,7 +90,10 @@ BENCHMARK_LAYOUTS = [
         id="validation_Math_3",
         images=(RED, BLUE),
         needed=("id", "question", "options", "answer", "image_1"),
-        broken={"options": ["['one']", "red, blue", "[1,", "(" * 4000, None], "image_1": [NO_PICTURE, 7]},
+        broken={
+            "options": ["['one']", "red, blue", "[1,", "{{}}", "-" * 5000 + "1", "~" * 9000 + "1", "\ud800", None],
+            "image_1": [NO_PICTURE, 7],
+        },
         file="validation-00000-of-00001.parquet",
     ),
     Layout(

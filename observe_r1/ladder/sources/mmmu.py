@@ -39,7 +39,7 @@ def _listed(row: Mapping[str, Any], place: str) -> Any:
     listed = text(row, "options", place)
     try:
         return ast.literal_eval(listed)
-    except (ValueError, SyntaxError, RecursionError, MemoryError) as error:
+    except (ValueError, TypeError, SyntaxError, RecursionError, MemoryError) as error:  # by how it is malformed
         raise UserError(f"{place}, 'options': needs a Python list as text, got {listed!r:.80}: correct it") from error
 
 
