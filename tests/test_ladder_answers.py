@@ -7,7 +7,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from observe_r1.ladder.answers import checked_answer, find_options, in_capitals
+from observe_r1.ladder.answers import checked_answer, find_options, in_capitals, question_text
 from observe_r1.ladder.sources.options import with_options
 from observe_r1.records import Example
 from observe_r1.rewards import accuracy_reward
@@ -173,3 +173,17 @@ def test_the_text_of_an_option_becomes_its_letter(options, data):
 def test_any_text_gets_a_verdict(question, answer):
     checked, reason = checked_answer(example(question, answer))
     assert isinstance(checked, str) and (reason is None or reason)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.text("(abc123) .?\n", max_size=60), st.text("abc123ABC().", max_size=6))
+def test_capitals_change_nothing_but_labels(question, answer):
+    asked = example(f"Which? (1) x (2) y {question}", answer)
+    checked, _ = checked_answer(asked)
+    written = in_capitals(asked, checked)
+    before, after = question_text(asked), question_text(written)
+    differing = [(old, new) for old, new in zip(before, after, strict=True) if old != new]
+    letters = "".join(new for _, new in differing)
+    assert letters == ascii_uppercase[: len(differing)]
+    assert "".join(old for old, _ in differing) in (digits[1 : len(letters) + 1], ascii_lowercase[: len(letters)])
+    assert checked_answer(written) == checked_answer(asked)

@@ -1,10 +1,9 @@
 """GeoQA as `leonardPKU/GEOQA_R1V_Train_8K` and `Yuting6/geoqa_plus` have it.
 
 The first, the layout that R1-V and ms-swift train on, has columns `image`, `problem` and `solution`
-(`<answer> 145° </answer>`), the same as multimodal-open-r1's,
-by public scripts that train on it. Its page stated no licence in 2025; others list Apache-2.0. The second has
-`images` (a list), `problem` and `answer`, the same as Geometry3K's, and the splits `train` and `test`, by the
-metadata of its card, which states no licence.
+(`<answer> 145° </answer>`), the same as multimodal-open-r1's, by public scripts that train on it. Its page stated no
+licence in 2025; others list Apache-2.0. The second has `images` (a list), `problem` and `answer`, the same as
+Geometry3K's, and the splits `train` and `test`, by the metadata of its card, which states no licence.
 """
 
 from collections.abc import Mapping
