@@ -145,6 +145,15 @@ HUB_LAYOUTS = [
         broken={"solution": ["145°"], "image": [NO_PICTURE]},
     ),
     Layout(
+        "geoqa",
+        {"images": [PICTURE], "problem": "<image>Find ∠A.", "answer": "145°"},
+        ["<image>", "Find ∠A."],
+        "145°",
+        needed=("problem", "answer"),
+        broken={"images": [[], None, [NO_PICTURE]], "problem": ["<image><image>x"], "answer": [None, " "]},
+        file="geoqa_plus.parquet",
+    ),
+    Layout(
         "m3cot",
         {
             "id": "physical-commonsense-1",

@@ -10,6 +10,7 @@ import pyarrow.parquet
 import pytest
 from PIL import Image
 
+from observe_r1.cli.ladder_settings import ladder_settings
 from observe_r1.cli.main import main
 from observe_r1.config import LadderSettings
 from observe_r1.data import load_examples, open_image
@@ -85,6 +86,13 @@ def test_every_row_passes_or_says_why_not(shades, tmp_path):
     assert details["again"] == "same pictures and question as good"
     examples = read_questions(tmp_path / "out" / "screened.jsonl")
     assert [open_image(e.images[0], "").getpixel((0, 0))[0] for e in examples if e.images] == [0, 1, 2, 3]
+
+
+def test_options_by_numbers_are_written_as_capitals(shades, tmp_path):
+    source = write(tmp_path / "q.jsonl", [row("Which colour? (1) red (2) blue", "2", "0.png")])
+    assert screen(tmp_path / "out", source) == 0
+    (found,) = read_questions(tmp_path / "out" / "screened.jsonl")
+    assert (found.messages[0]["content"][1]["text"], found.answer) == ("Which colour? (A) red (B) blue", "B")
 
 
 def test_the_same_picture_in_another_file_format_is_the_same(shades, tmp_path):
@@ -225,6 +233,15 @@ def test_ids_are_unique_over_all_sources_and_sources_may_be_limited(tmp_path):
     assert len(list(read_sources([str(a), str(b)], data.model_copy(update={"max_samples": 2})))) == 4
 
 
+def test_sources_as_options_join_the_bare_ones_in_order(capsys):
+    argv = ["a.jsonl", "--source", "mmk12:b", "c.jsonl", "--source=d e.jsonl", "--output", "out"]
+    for verb in ("build", "screen"):
+        settings = ladder_settings(verb, argv)
+        assert settings.data.sources == ("a.jsonl", "mmk12:b", "c.jsonl", "d e.jsonl")
+    assert main(["ladder", "screen", "--source", "--output", "out"]) == 2
+    assert "option '--source' needs a value" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("sources", "message"),
     [
@@ -240,11 +257,31 @@ def test_sources_that_cannot_be_opened(tmp_path, capsys, sources, message):
 
 
 def test_a_benchmark_that_cannot_be_read_ends_the_build(tmp_path):
-    bad = write(tmp_path / "bench.jsonl", [row("x", "1", "none.png")])
-    source = write(tmp_path / "q.jsonl", [row("What?", "1")])
-    values = {"data": {"sources": [str(source)], "skip_bad": True}, "screen": {"benchmarks": [str(bad)]}}
-    with pytest.raises(UserError, match=r"screen\.benchmarks: .*bench\.jsonl row 1"):
+    bad = write(tmp_path / "bench.jsonl", [row("x", "1", "none.png"), row("What?", "1")])
+    source = write(tmp_path / "q.jsonl", [row("What?", "1", id="known"), row("Where?", "1")])
+    values = {"data": {"sources": [str(source)]}, "screen": {"benchmarks": [str(bad)]}}
+    with pytest.raises(UserError, match=r"screen\.benchmarks: .*bench\.jsonl row 1.*--skip-bad"):
         sift(tmp_path, LadderSettings.model_validate(values), Watch())
+    values["data"]["skip_bad"] = True
+    notes = []
+    assert sift(tmp_path, LadderSettings.model_validate(values), Watch(note=notes.append))
+    assert len(notes) == 1 and notes[0].startswith("skipped: screen.benchmarks: ") and "bench.jsonl row 1" in notes[0]
+    assert reasons(tmp_path) == {"known": ("benchmark", "stands in a benchmark")}
+
+
+def test_a_public_benchmark_is_read_at_its_test_split_and_without_pictures_too(shades, tmp_path):
+    bench = tmp_path / "bench"
+    bench.mkdir()
+    for split, question, image in [("train", "Is one more than none?", picture(0)), ("test", "Is red a colour?", None)]:
+        item = {"question": question, "image": image, "choices": ["yes", "no"], "answer": 0, "hint": ""}
+        pyarrow.parquet.write_table(pyarrow.Table.from_pylist([item]), bench / f"{split}-0.parquet")
+    rows = [row("Is red a colour?\nA. yes\nB. no", "A", id="words"), row("How many?", "3", "0.png", id="picture")]
+    source = write(tmp_path / "q.jsonl", [*rows, row("Is blue one?", "yes", id="other")])
+    for split, dropped in [("", "words"), ("@test", "words"), ("@train", "picture")]:
+        assert (
+            screen(tmp_path / f"out{split}", source, options=["--screen.benchmarks", f"scienceqa:{bench}{split}"]) == 0
+        )
+        assert list(reasons(tmp_path / f"out{split}")) == [dropped]
 
 
 def test_ctrl_c_ends_a_reading_of_broken_rows_too(tmp_path):

@@ -8,8 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import datasets
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 from ladder_layouts import RED
 from PIL import Image
@@ -95,76 +93,6 @@ def test_ids_are_unique_and_stable(tmp_path: Path) -> None:
     assert list(reader) == list(reader)
 
 
-def write_parquet(path: Path, numbers: list[int]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    rows = [{"image": {"bytes": RED, "path": None}, "query": "How many?", "label": [str(n)]} for n in numbers]
-    pq.write_table(pa.Table.from_pylist(rows), path)
-
-
-def test_a_folder_of_parquet_files(tmp_path: Path) -> None:
-    write_parquet(tmp_path / "data" / "train-00001-of-00002.parquet", [3])
-    write_parquet(tmp_path / "data" / "train-00000-of-00002.parquet", [1, 2])
-    write_parquet(tmp_path / "data" / "test-00000-of-00001.parquet", [9])
-    for folder in (tmp_path, tmp_path / "data"):
-        found = list(read_source(f"chartqa:{folder}", skip_bad=False))
-        assert [(example.id, example.answer) for example in found] == [
-            ("chartqa/1", "1"),
-            ("chartqa/2", "2"),
-            ("chartqa/3", "3"),
-        ]
-    assert found[2].origin == f"chartqa:{tmp_path}/data/train-00001-of-00002.parquet row 1"
-
-
-def test_parquet_files_without_a_split_in_their_names(tmp_path: Path) -> None:
-    write_parquet(tmp_path / "b.parquet", [2])
-    write_parquet(tmp_path / "a.parquet", [1])
-    assert [example.answer for example in read_source(f"chartqa:{tmp_path}", skip_bad=False)] == ["1", "2"]
-
-
-def test_a_source_reads_its_own_split_from_the_hub(monkeypatch: pytest.MonkeyPatch) -> None:
-    rows = datasets.Dataset.from_list(
-        [{"id": "7", "question": "2+2?", "options": [], "decoded_image": Image.new("RGB", (4, 3)), "answer": "4"}],
-        features=datasets.Features(
-            {
-                "id": datasets.Value("string"),
-                "question": datasets.Value("string"),
-                "options": datasets.List(datasets.Value("string")),
-                "decoded_image": datasets.Image(),
-                "answer": datasets.Value("string"),
-            }
-        ),
-    )
-    known = {("MathLLMs/MathVision", "test"): rows}
-    monkeypatch.setattr(datasets, "load_dataset", lambda name, split: known[name, split])
-    (found,) = read_source("mathvision:MathLLMs/MathVision", skip_bad=False)
-    assert (found.id, found.answer) == ("mathvision/7", "4")
-    assert open_image(found.images[0], "").size == (4, 3)
-
-
-def test_an_image_folder_on_the_hub_and_beside_its_csv_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder = tmp_path / "repo" / "test"
-    folder.mkdir(parents=True)
-    (folder / "1.png").write_bytes(RED)
-    (folder / "2.png").write_bytes(RED)
-    (folder / "metadata.csv").write_text(
-        "file_name,question_text,answer_option,final_answer\n"
-        "1.png,None,(a) (b) (c),C\n"
-        '2.png,"First, which?",1. red 2. blue,2\n'
-    )
-    real = datasets.load_dataset
-
-    def load(name: str, split: str) -> datasets.Dataset:
-        files = {split: str(folder / "*")}
-        return real("imagefolder", data_files=files, split=split, cache_dir=str(tmp_path / "hub"))
-
-    monkeypatch.setattr(datasets, "load_dataset", load)
-    for place in ("him1411/polymath", folder / "metadata.csv"):
-        found = list(read_source(f"polymath:{place}", skip_bad=False))
-        assert [example.answer for example in found] == ["C", "B"]
-        assert [open_image(example.images[0], "").size for example in found] == [(4, 3), (4, 3)]
-    assert found[1].origin == f"polymath:{folder / 'metadata.csv'} row 2"
-
-
 @pytest.mark.parametrize(
     ("content", "named"),
     [
@@ -243,10 +171,17 @@ def test_the_nearer_of_two_pictures_of_one_name(tmp_path: Path) -> None:
     assert images(["1.png"], "image", "here", rows) == [str(rows / "1.png")]
 
 
-@pytest.mark.parametrize("value", [None, "", b"", 7, {"bytes": None, "path": None}, {"bytes": b""}])
+@pytest.mark.parametrize("value", [7, {"bytes": b""}, {"path": 7}, ["1.png"]])
 def test_what_is_no_image(value: Any) -> None:
     with pytest.raises(UserError, match=r"^here, 'image': needs an image, got "):
         images([value], "image", "here", None)
+
+
+@pytest.mark.parametrize("value", [None, "", b"", {"bytes": None, "path": None}])
+def test_an_empty_image_is_none_unless_there_are_others(value: Any) -> None:
+    assert images([value, value], "image", "here", None) == []
+    with pytest.raises(UserError, match=r"^here, 'image': needs an image, got "):
+        images([value, RED], "image", "here", None)
 
 
 def test_marks_say_where_pictures_stand() -> None:
@@ -271,6 +206,7 @@ def test_the_listing_names_every_source_and_warns_of_benchmarks() -> None:
         assert any(line.startswith(name) and source.hub in line and source.licence in line for line in lines)
     warned = {name for name in names if registry.load("source", name).benchmark}
     assert warned >= {"mathvision", "we_math", "scemqa", "polymath", "scienceqa", "m3cot", "chartqa", "mmk12"}
+    assert warned >= {"mathvista", "mathverse", "mmmu", "olympiadbench", "logicvista"}
     assert sum(line.lstrip().startswith("! ") for line in lines) == len(warned)
 
 

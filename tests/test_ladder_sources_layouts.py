@@ -10,16 +10,18 @@ import datasets
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from ladder_layouts import BLUE, HUB_LAYOUTS, RED, Layout
+from ladder_layouts import BLUE, HUB_LAYOUTS, NO_PICTURE, PICTURE, RED, SECOND, Layout
+from ladder_layouts_benchmarks import BENCHMARK_LAYOUTS
 from ladder_layouts_files import FILE_LAYOUTS
 
 from observe_r1 import registry
 from observe_r1.data import open_image
 from observe_r1.errors import UserError
 from observe_r1.ladder.sources import read_source
+from observe_r1.ladder.sources.reading import adapt_row
 from observe_r1.records import Example
 
-LAYOUTS = HUB_LAYOUTS + FILE_LAYOUTS
+LAYOUTS = HUB_LAYOUTS + BENCHMARK_LAYOUTS + FILE_LAYOUTS
 BY_NAME = [pytest.param(layout, id=f"{layout.name}-{layout.file}") for layout in LAYOUTS]
 LOST = [pytest.param(layout, key, id=f"{layout.name}-{key}") for layout in LAYOUTS for key in layout.needed]
 BROKEN = [
@@ -70,10 +72,10 @@ def full(layout: Layout, folder: Path, path: Path) -> Example:
 
 
 def refusal(layout: Layout, row: dict[str, Any], folder: Path) -> str:
-    """What `adapt` says of a row, as it stands after reading."""
+    """What is said of a row, as it stands after reading."""
     write(folder, layout, [layout.row])
     with pytest.raises(UserError) as caught:
-        registry.load("source", layout.name).adapt(row, "here row 3", folder)
+        adapt_row(registry.load("source", layout.name), row, "here row 3", folder)
     message = str(caught.value)
     assert message.startswith("here row 3")
     assert "\n" not in message
@@ -102,8 +104,21 @@ def test_a_missing_column_is_named(layout: Layout, key: str, tmp_path: Path) -> 
 @pytest.mark.parametrize(("layout", "key", "value"), BROKEN)
 def test_a_broken_value_is_named(layout: Layout, key: str, value: Any, tmp_path: Path) -> None:
     message = refusal(layout, {**layout.row, key: value}, tmp_path)
-    about_images = "<image> marks" in message or "no image at" in message
+    about_images = any(text in message for text in ("<image> marks", "no image at", "the row has no image"))
     assert repr(key) in message or about_images, message
+
+
+@pytest.mark.parametrize("layout", [layout for layout in BY_NAME if layout.values[0] not in FILE_LAYOUTS])
+def test_a_row_without_its_picture_keeps_its_words_in_a_benchmark(layout: Layout) -> None:
+    row = {key: NO_PICTURE if value in (PICTURE, SECOND) else value for key, value in layout.row.items()}
+    row |= {key: [] for key, value in layout.row.items() if isinstance(value, list) and PICTURE in value}
+    source = registry.load("source", layout.name)
+    found = adapt_row(source, row, "here row 3", None, needs_image=False)
+    assert found.images == ()
+    words = " ".join(text for text in layout.content if text != "<image>")
+    assert [part["text"].split() for part in found.messages[0]["content"]] == [words.split()]
+    with pytest.raises(UserError, match=r"^here row 3: the row has no image"):
+        adapt_row(source, row, "here row 3", None)
 
 
 @pytest.mark.parametrize("layout", BY_NAME)

@@ -11,7 +11,7 @@ from ladder_layouts import RED
 
 from observe_r1 import registry
 from observe_r1.errors import UserError
-from observe_r1.ladder.sources.options import letter_of, split_options
+from observe_r1.ladder.sources.options import letter_of, option_list, split_options
 from observe_r1.ladder.sources.tagged import in_braces
 from observe_r1.records import Example
 
@@ -124,6 +124,12 @@ def test_options_of_every_style_are_found_again(options: list[str], labels: str,
 @pytest.mark.parametrize(("answer", "letter"), [("B", "B"), ("b", "B"), ("(B)", "B"), ("B.", "B"), ("blue", "B")])
 def test_answers_that_name_an_option(answer: str, letter: str) -> None:
     assert letter_of(answer, ["red", "blue", "green"], "here") == letter
+
+
+@pytest.mark.parametrize("value", [None, "red", ["red"], ["red", None], ["red", ["blue"]], ["red"] * 27, {}])
+def test_what_is_no_list_of_options(value: Any) -> None:
+    with pytest.raises(UserError, match=r"^here, 'options': needs a list of 2 to 26 options, got "):
+        option_list({"options": value}, "options", "here")
 
 
 @pytest.mark.parametrize("answer", ["D", "(E)", "yellow", "AB", "twice", "1"])

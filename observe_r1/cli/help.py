@@ -38,10 +38,11 @@ _TAKES = {
     ),
     "ladder build": (
         "SOURCE... --model MODEL --output DIR",
-        "Sources are files in message format (JSON, JSONL, Parquet) and public datasets as NAME:PATH_OR_HUB_NAME. The"
-        " ladder is DIR/ladder.jsonl, and `observe-r1 train --data.path DIR` trains on it. Stopped or killed, the same"
-        " command goes on where it was, as does `observe-r1 ladder build DIR`. --seed N seeds every stage, --skip-bad"
-        " leaves broken rows out, and a recipe (YAML of the settings below, by section) may stand among the sources.",
+        "Sources are files in message format (JSON, JSONL, Parquet) and public datasets as NAME:PATH_OR_HUB_NAME, each"
+        " bare or as --source SOURCE. The ladder is DIR/ladder.jsonl, and `observe-r1 train --data.path DIR` trains on"
+        " it. Stopped or killed, the same command goes on where it was, as does `observe-r1 ladder build DIR`. --seed N"
+        " seeds every stage, --skip-bad leaves broken rows out, and a recipe (YAML of the settings below, by section)"
+        " may stand among the sources.",
     ),
     "ladder screen": (
         "SOURCE... --output DIR",
@@ -93,7 +94,9 @@ _EXAMPLES = {
         "observe-r1 ladder build a.parquet --model M --output ladder --screen.models SMALL,SMALLER"
         " --rollout.engine vllm",
     ),
-    "ladder screen": ("observe-r1 ladder screen a.jsonl b.jsonl --output ladder --screen.benchmarks mathvista.jsonl",),
+    "ladder screen": (
+        "observe-r1 ladder screen a.jsonl b.jsonl --output ladder --screen.benchmarks mathvista:AI4Math/MathVista",
+    ),
     "ladder measure": ("observe-r1 ladder measure ladder --model Qwen/Qwen2.5-VL-3B-Instruct --rollout.group_size 16",),
     "ladder arrange": ("observe-r1 ladder arrange ladder --arrange.size 5000 --seed 1",),
     "ladder review": ("observe-r1 ladder review ladder",),

@@ -14,7 +14,7 @@ from pydantic import create_model
 
 from observe_r1.cli.heavy_imports import heavy_imports
 from observe_r1.cli.help import describe
-from observe_r1.cli.options import BOOLEANS, parse_settings
+from observe_r1.cli.options import BOOLEANS, parse_settings, take_value
 from observe_r1.cli.original_flags import FLAGS
 from observe_r1.cli.terminal import show
 from observe_r1.config import LadderSettings, Section, setting_names
@@ -46,7 +46,7 @@ class Words:
     """A command line taken apart."""
 
     places: list[str]
-    """Words that are no options: sources, folders, a recipe."""
+    """Words that are no options, and values of `--source`: sources, folders, a recipe."""
     options: list[str]
     """With shorthands written out, each `--name=value` or `--name`."""
 
@@ -106,6 +106,9 @@ def _take_apart(verb: str, argv: Sequence[str], names: dict[str, Any]) -> Words:
             taken.places.append(word)
             continue
         option, equals, value = word.partition("=")
+        if option == "--source" and verb in ("build", "screen"):
+            taken.places.append(value if equals else take_value(option, words))
+            continue
         name = option.removeprefix("--").replace("-", "_")
         settings = _SEEDS.get(verb, ()) if name == "seed" else (_SHORT.get(name, name),)
         elsewhere = [*setting_names(LadderSettings), *FLAGS]

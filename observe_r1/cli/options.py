@@ -87,13 +87,13 @@ def read_command_line(kind: type[Section], argv: Sequence[str]) -> CommandLine:
         if not option.startswith("--") or name not in (*names, *FLAGS, "config"):
             raise UserError(f"unknown option {option!r}{_suggest(name, [*names, *FLAGS, 'config'])}")
         if name == "config":
-            _take_recipe(given, _take_value(option, words, inline=bool(equals)))
+            _take_recipe(given, take_value(option, words, inline=bool(equals)))
         elif name in FLAGS:
             given.flags[name] = _take_words(option, FLAGS[name].words, words, inline=bool(equals))
         elif names[name].annotation is bool and not equals and not (words and words[0].lower() in BOOLEANS):
             given.options[name] = "true"
         else:
-            given.options[name] = _take_value(option, words, inline=bool(equals))
+            given.options[name] = take_value(option, words, inline=bool(equals))
     return given
 
 
@@ -138,7 +138,8 @@ def _take_recipe(given: CommandLine, word: str) -> None:
     given.recipe = word
 
 
-def _take_value(option: str, words: deque[str], *, inline: bool) -> str:
+def take_value(option: str, words: deque[str], *, inline: bool = False) -> str:
+    """Take the value of an option off the words after it. Errors: `UserError` where there is none."""
     if not words or (not inline and words[0].startswith("--")):
         raise UserError(f"option {option!r} needs a value")
     return words.popleft()
@@ -149,7 +150,7 @@ def _take_words(option: str, count: str, words: deque[str], *, inline: bool) -> 
         if inline:
             raise UserError(f"option {option!r} takes no value")
         return []
-    taken = [_take_value(option, words, inline=inline)]
+    taken = [take_value(option, words, inline=inline)]
     while count == "several" and not inline and words and not words[0].startswith("-"):
         taken.append(words.popleft())
     return taken

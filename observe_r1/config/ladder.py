@@ -30,8 +30,8 @@ class LadderDataSettings(QuestionSettings):
     """The questions that go in."""
 
     sources: tuple[NonEmptyText, ...] = ()
-    """Files in message format (JSON, JSONL, Parquet), and public datasets as `name:PATH_OR_HUB_NAME` (`ladder sources`
-    lists the names)."""
+    """Files in message format (JSON, JSONL, Parquet), and public datasets as `name:PATH_OR_HUB_NAME` or
+    `name:PATH_OR_HUB_NAME@SPLIT` (`ladder sources` lists the names)."""
     max_samples: int | None = Field(None, ge=1)
     """Use only the first so many rows of each source."""
     skip_bad: bool = False
@@ -54,7 +54,8 @@ class ScreenSettings(Section):
     seed: int = Field(0, ge=0)
     """Seeds the answers."""
     benchmarks: tuple[NonEmptyText, ...] = ()
-    """Benchmark items, as `data.sources`: questions that share a picture or a question with one are dropped."""
+    """Benchmark items, as `data.sources`: questions that share a picture or a question with one are dropped. Of
+    a public dataset with a training split `test` is read, unless `name:PATH_OR_HUB_NAME@SPLIT` says another."""
 
     @model_validator(mode="after")
     def _tries_make_sense(self) -> "ScreenSettings":

@@ -1,13 +1,16 @@
 """Which gold answers can be verified: parseable, and one answer."""
 
 import re
+from dataclasses import replace
+from itertools import islice
 from string import ascii_uppercase
 
-from observe_r1.ladder.sources.options import split_options
+from observe_r1.ladder.several import has_several
+from observe_r1.ladder.sources.options import Options, options_at
 from observe_r1.records import Example
 from observe_r1.rewards import verifiable
 from observe_r1.rewards.accuracy import quick
-from observe_r1.rewards.answer import literal, undress
+from observe_r1.rewards.answer import literal
 from observe_r1.rewards.gold import MAX_PHRASE_WORDS, read_gold
 
 PROOF = "asks for a proof"
@@ -15,13 +18,21 @@ SEVERAL = "several answers"
 FREE_TEXT = "free text"
 UNREADABLE = "cannot be parsed"
 NO_SUCH_OPTION = "names no option"
-SEVERAL_OPTIONS = "is the text of several options"
+SEVERAL_OPTIONS = "fits several options"
 
 _ASKS_FOR_PROOF = re.compile(r"\b(?:prove|show|demonstrate) that\b|\bprove\b[^.?]*[.:]\s*$|证明", re.IGNORECASE)
-_FIRST_OPTION = re.compile(r"\(A\)|(?<!\w)A[.):、]")
-_LABELLED = re.compile(r"\(?([A-Z])[).:、]\s*(.+)")
-_SECOND_PART = re.compile(r"(?:^|\s)(?:\(1\).*\(2\)|\(a\).*\(b\)|\(i\).*\(ii\)|1[.)]\s.*\s2[.)]\s)", re.DOTALL)
-_LETTERS = re.compile(r"[A-J](?: ?(?:,|/|&|and|or|,? and)? ?(?<![A-J])[A-J])+")
+_FIRST_OPTION = (
+    re.compile(r"\(A\)|(?<!\w)A[.):、]"),
+    re.compile(r"(?<![\w\\])\(a\)"),
+    re.compile(r"(?:^|(?<=[?.:;!_。\uff1f\uff1a])|(?<=[?.:;!_。\uff1f\uff1a] ))\(1\)", re.MULTILINE),
+)
+_NO_OPTION = re.compile(
+    r"^(?:and|or|with)\b|[?\uff1f求]|\b(?:find|what|which|how|calculate|compute|determine|prove|show|solve|explain)\b",
+    re.IGNORECASE,
+)
+"""Parts of a question ("(1) Find x.") and references ("by (1) and (2)") are labelled in the same way."""
+_LABELLED = re.compile(r"\(?([A-Za-z1-9])(?:\)|[.:、](?!\d))\s*(.+)")
+_NUMBERED = re.compile(r"\(?([1-9])\)?\.?")
 
 
 def checked_answer(example: Example) -> tuple[str, str | None]:
@@ -38,7 +49,7 @@ def checked_answer(example: Example) -> tuple[str, str | None]:
         return answer, PROOF
     if gold.kind == "none":
         return answer, FREE_TEXT
-    if gold.kind != "choice" and _has_several(answer):
+    if gold.kind != "choice" and has_several(answer):
         return answer, SEVERAL
     if verifiable(answer):
         return answer, None
@@ -50,27 +61,51 @@ def question_text(example: Example) -> str:
     return "".join(part["text"] for part in example.messages[-1]["content"] if part["type"] == "text")
 
 
-def find_options(question: str) -> list[str]:
-    """Return the options that a question lists, in order from A; none where it lists none."""
-    for first in _FIRST_OPTION.finditer(question):
-        if options := split_options(question[first.start() :]):
-            return options
-    return []
+def in_capitals(example: Example, answer: str) -> Example:
+    """Return `example` with the checked `answer`, and where that is an option's letter, with options from (A) on."""
+    options = find_options(question_text(example))
+    if options and options.labels != ascii_uppercase and answer in [*ascii_uppercase[: len(options.texts)]]:
+        signs = list(question_text(example))
+        for start, letter in zip(options.starts, ascii_uppercase, strict=False):
+            signs[start] = letter
+        rest = iter(signs)
+        *before, last = example.messages
+        content = [
+            part | {"text": "".join(islice(rest, len(part["text"])))} if part["type"] == "text" else part
+            for part in last["content"]
+        ]
+        example = replace(example, messages=(*before, {**last, "content": content}))
+    return replace(example, answer=answer)
 
 
-def _chosen(answer: str, options: list[str]) -> tuple[str, str | None] | None:
+def find_options(question: str) -> Options | None:
+    """Return the options that a question lists; None where it lists none, or asks "(1) … (2) …" one after the other."""
+    for pattern in _FIRST_OPTION:
+        for first in pattern.finditer(question):
+            options = options_at(question, first.start())
+            if options and (options.labels == ascii_uppercase or not any(map(_NO_OPTION.search, options.texts))):
+                return options
+    return None
+
+
+def _chosen(answer: str, options: Options) -> tuple[str, str | None] | None:
     """Return the letter that an answer to multiple choice names, or the reason why not; None if it is no option."""
+    letters = ascii_uppercase[: len(options.texts)]
+    by_label = dict(zip(options.labels, zip(letters, options.texts, strict=False), strict=False))
     label = _LABELLED.fullmatch(answer)
-    index = ord(label[1]) - ord("A") if label else len(options)
-    if label and index < len(options) and _same(options[index], label[2]):
-        return label[1], None
-    letters = ascii_uppercase[: len(options)]
+    letter, text = by_label.get(label[1], ("", "")) if label else ("", "")
+    if label and _same(text, label[2]):
+        return letter, None
     gold = read_gold(answer)
     if gold.kind == "choice" and gold.letter in letters:
         return gold.letter, None
-    same = [letter for letter, option in zip(letters, options, strict=True) if _same(option, answer)]
+    same = {letter for letter, option in zip(letters, options.texts, strict=True) if _same(option, answer)}
+    if (number := _NUMBERED.fullmatch(answer)) and number[1] in by_label:
+        same.add(by_label[number[1]][0])
     if same:
-        return (same[0], None) if len(same) == 1 else (answer, SEVERAL_OPTIONS)
+        return (same.pop(), None) if len(same) == 1 else (answer, SEVERAL_OPTIONS)
+    if options.labels != ascii_uppercase:
+        return None
     if gold.kind == "choice":
         return answer, NO_SUCH_OPTION
     return (answer, SEVERAL) if answer == "".join(sorted(set(answer) & set(letters))) else None
@@ -78,9 +113,3 @@ def _chosen(answer: str, options: list[str]) -> tuple[str, str | None] | None:
 
 def _same(option: str, answer: str) -> bool:
     return bool(option) and (literal(option) == literal(answer) or quick(option, answer) is True)
-
-
-def _has_several(answer: str) -> bool:
-    bare = undress(answer)
-    lines = "\n" in answer and "\\begin" not in answer
-    return bool(lines or _LETTERS.fullmatch(bare) or re.search("[;；]", bare) or _SECOND_PART.search(bare))

@@ -26,18 +26,20 @@ class BadRow:
 
 
 def read_sources(
-    sources: Sequence[str], data: LadderDataSettings, *, require_answer: bool = True
+    sources: Sequence[str], data: LadderDataSettings, *, benchmark: bool = False
 ) -> Iterator[Example | BadRow]:
     """Yield the questions of all `sources`, one after the other, with unique ids and without demonstrations.
 
-    A source is a file in message format, a dataset in that format on the Hugging Face Hub, or `name:PATH_OR_HUB_NAME`.
+    A source is a file in message format, a dataset in that format on the Hugging Face Hub, or
+    `name:PATH_OR_HUB_NAME@SPLIT`, see `read_source`. Items of a `benchmark` need neither answer nor, in public layouts,
+    a picture.
     Ids stay as they are where they are unique; the second `7` becomes `7#2`.
 
     Errors: `UserError` for a source that cannot be opened; a bad row is yielded, not raised.
     """
     seen: set[str] = set()
     repeats: Counter[str] = Counter()
-    for row in chain.from_iterable(islice(_read(text, data, require_answer), data.max_samples) for text in sources):
+    for row in chain.from_iterable(islice(_read(text, data, benchmark), data.max_samples) for text in sources):
         name = row.id
         while name in seen:
             repeats[row.id] += 1
@@ -46,11 +48,11 @@ def read_sources(
         yield replace(row, id=name) if isinstance(row, BadRow) else replace(row, id=name, response=None)
 
 
-def _read(text: str, data: LadderDataSettings, require_answer: bool) -> Iterator[Example | BadRow]:
+def _read(text: str, data: LadderDataSettings, benchmark: bool) -> Iterator[Example | BadRow]:
     if ":" in text and not Path(text).expanduser().exists():
-        return _public(read_source(text, skip_bad=True))
+        return _public(read_source(text, skip_bad=True, benchmark=benchmark))
     path = str(Path(text).expanduser()) if text.startswith("~") else text
-    return _message_format(open_examples(path, data.input_key, data.label_key, require_answer=require_answer))
+    return _message_format(open_examples(path, data.input_key, data.label_key, require_answer=not benchmark))
 
 
 def _message_format(examples: Examples) -> Iterator[Example | BadRow]:

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import replace
 from pathlib import Path
 
 from observe_r1.config import LadderSettings
 from observe_r1.data.images import open_image
 from observe_r1.errors import UserError
-from observe_r1.ladder.answers import checked_answer
+from observe_r1.ladder.answers import checked_answer, in_capitals
 from observe_r1.ladder.journal import Journal
 from observe_r1.ladder.reading import BadRow, read_sources
 from observe_r1.ladder.rows import embedded, keep_image, question_row
@@ -37,13 +36,13 @@ def sift(folder: Path, settings: LadderSettings, watch: Watch) -> bool:
     verified; questions that stand there already; questions of a benchmark. Pictures that stand inside their rows are
     written into `images/`. Killed, it begins again.
 
-    Returns whether it came to the end. Errors: `UserError` for a source that cannot be opened and, unless `skip_bad`,
-    for the first bad row.
+    Returns whether it came to the end. Errors: `UserError` for a source or benchmark that cannot be opened and, unless
+    `skip_bad`, for the first bad row of either.
     """
     data = settings.data
     if not data.sources:
         raise UserError("setting 'data.sources' is missing: name the files or datasets to build the ladder from")
-    duplicates, contamination = Duplicates(), _benchmarks(settings)
+    duplicates, contamination = Duplicates(), _benchmarks(settings, watch)
     count = 0
     with Journal(folder, STAGE, [QUESTIONS, DROPPED]) as journal:
         for count, row in enumerate(_examined(read_sources(data.sources, data), data.image_cache), start=1):
@@ -59,7 +58,7 @@ def sift(folder: Path, settings: LadderSettings, watch: Watch) -> bool:
                     journal.append(DROPPED, [dropped(example.id, example.source, *reason)])
                 else:
                     images = [_place(source, example, folder, data.image_cache) for source in example.images]
-                    journal.append(QUESTIONS, [question_row(replace(example, answer=answer), images)])
+                    journal.append(QUESTIONS, [question_row(in_capitals(example, answer), images)])
             if count % _SHOW_EVERY == 0:
                 watch.progress("reading", count, None)
                 if watch.stopped():
@@ -92,17 +91,20 @@ def _place(source: str | bytes, example: Example, folder: Path, cache: str) -> s
     return str(source)
 
 
-def _benchmarks(settings: LadderSettings) -> Contamination:
+def _benchmarks(settings: LadderSettings, watch: Watch) -> Contamination:
     whole = settings.data.model_copy(update={"max_samples": None})
-    rows = _examined(read_sources(settings.screen.benchmarks, whole, require_answer=False), settings.data.image_cache)
-    return Contamination(_fingerprints(rows))
+    rows = _examined(read_sources(settings.screen.benchmarks, whole, benchmark=True), settings.data.image_cache)
 
+    def fingerprints() -> Iterator[tuple[str, Fingerprint]]:
+        for row in rows:
+            if not isinstance(row, BadRow):
+                yield row[0].origin or row[0].id, row[1]
+            elif not settings.data.skip_bad:
+                raise UserError(f"screen.benchmarks: {row.error} (--skip-bad leaves such rows out)") from row.error
+            else:
+                watch.note(f"skipped: screen.benchmarks: {row.error}")
 
-def _fingerprints(rows: Iterable[Examined]) -> Iterator[tuple[str, Fingerprint]]:
-    for row in rows:
-        if isinstance(row, BadRow):
-            raise UserError(f"screen.benchmarks: {row.error}") from row.error
-        yield row[0].origin or row[0].id, row[1]
+    return Contamination(fingerprints())
 
 
 def _examined(rows: Iterator[Example | BadRow], cache: str) -> Iterator[Examined]:

@@ -1,7 +1,8 @@
 """Reading one field of a row, or one clear error; and the example that the fields make."""
 
+import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -9,10 +10,15 @@ from typing import Any
 from PIL.Image import Image
 
 from observe_r1.data.chat import parse_chat
+from observe_r1.data.wrong_value import shorten
 from observe_r1.errors import UserError
 from observe_r1.records import Example, ImageSource
 from observe_r1.registry import nearest
 
+IN_THE_PICTURE = "Answer the question in the picture."
+"""Asked where a row has no question in words."""
+
+_NONE: tuple[Any, ...] = (None, "", b"", {"bytes": None, "path": None})
 _URI = re.compile(r"[a-z][a-z0-9+.-]*://|data:", re.IGNORECASE)
 
 
@@ -35,38 +41,51 @@ def text(row: Mapping[str, Any], key: str, place: str) -> str:
 
 
 def optional_text(row: Mapping[str, Any], key: str, place: str) -> str:
-    """Return the text or whole number under `key`, empty where there is none. Errors: as `text`."""
-    return "" if row.get(key) is None else text(row, key, place)
+    """Return the text or whole number under `key`, empty where there is none. Errors: `UserError` for other values."""
+    value = row.get(key)
+    return "" if value is None or (isinstance(value, str) and not value.strip()) else text(row, key, place)
 
 
-def images(values: Iterable[Any] | None, key: str, place: str, folder: Path | None) -> list[ImageSource]:
-    """Return the images of a row as encoded bytes, URIs or absolute paths.
+def images(values: Any, key: str, place: str, folder: Path | None) -> list[ImageSource]:
+    """Return the images of a row as encoded bytes, URIs or absolute paths; none where all that it has is empty.
 
     Args:
-        values: Bytes, `{"bytes": …, "path": …}` as the Hub's files hold them, PIL images as `datasets` decodes them,
-            URIs, or paths.
+        values: A list, or None for none, of bytes, `{"bytes": …, "path": …}` as the Hub's files hold them, PIL images
+            as `datasets` decodes them, URIs, or paths.
         key: Column, for errors.
         place: Row, for errors.
         folder: Where relative paths start: there or, since repositories keep their rows in a folder such as `data`,
             one above; None if there is no such place.
 
-    Errors: `UserError` where there is no image, or no file at a path.
+    Errors: `UserError` for what is no list or no image, and where there is no file at a path.
     """
     where = f"{place}, {key!r}"
-    found = [_image(value, where, folder) for value in values or ()]
-    if not found:
-        raise UserError(f"{where}: the row has no image: leave it out, it is not a visual question")
-    return found
+    if values is not None and not isinstance(values, list):
+        raise UserError(f"{where}: needs a list of images, got {values!r:.80}: make it a list")
+    given = values or []
+    return [] if all(value in _NONE for value in given) else [_image(value, where, folder) for value in given]
+
+
+def decoded_image(row: Mapping[str, Any], place: str, folder: Path | None) -> list[ImageSource]:
+    """Return the image under `decoded_image`, or lacking that, at the path under `image`. Errors: as `images`."""
+    key = "image" if row.get("decoded_image") is None else "decoded_image"
+    return images([row.get(key)], key, place, folder)
+
+
+def is_file(path: Path) -> bool:
+    """Whether a file is there: never for a name that no file can have, which `Path.is_file` raises for."""
+    return os.path.isfile(path)  # noqa: PTH113
 
 
 def example(question: str, pictures: list[ImageSource], answer: str, place: str, row_id: str = "") -> Example:
     """Return the example that asks `question` in one user turn.
 
-    Each `<image>` in the question is replaced by the next picture; without any, the pictures come first.
+    Each `<image>` in the question is replaced by the next picture; without any, the pictures come first. Where there is
+    no picture, the marks go.
 
     Errors: `UserError` where marks and pictures differ in number, and for text that spells a special token.
     """
-    pieces = question.split("<image>")
+    pieces = question.split("<image>") if pictures else [question.replace("<image>", "")]
     marks = len(pieces) - 1
     if marks not in (0, len(pictures)):
         raise UserError(f"{place}: the question has {marks} <image> marks for {len(pictures)} images: make them match")
@@ -102,6 +121,6 @@ def _file(name: str, where: str, folder: Path | None) -> str:
         )
     start = folder or Path()
     for path in (start / name, start.parent / name):
-        if path.is_file():
+        if is_file(path):
             return str(path)
-    raise UserError(f"{where}: no image at {str(start / name)!r}: unpack the dataset's images there")
+    raise UserError(f"{where}: no image at {shorten(str(start / name))}: unpack the dataset's images there")

@@ -15,7 +15,8 @@ from observe_r1.ladder.sources.source import Source
 from observe_r1.records import Example
 
 
-def _adapt(row: Mapping[str, Any], place: str, folder: Path | None) -> Example:
+def adapt(row: Mapping[str, Any], place: str, folder: Path | None) -> Example:
+    """Return the example of a row with `images`, `problem`, `answer` and perhaps `id`."""
     pictures = images(field(row, "images", place), "images", place, folder)
     row_id = optional_text(row, "id", place)
     return example(text(row, "problem", place), pictures, text(row, "answer", place), place, row_id)
@@ -27,6 +28,6 @@ SOURCE = Source(
     hub="hiyouga/geometry3k",
     split="train",
     licence="MIT",
-    adapt=_adapt,
+    adapt=adapt,
     benchmark="its test split is a benchmark, and part of MathVista",
 )

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from observe_r1.ladder.sources.fields import example, field, images, text
+from observe_r1.ladder.sources.fields import example, field, images, optional_text, text
 from observe_r1.ladder.sources.options import letter_of, option_list, with_options
 from observe_r1.ladder.sources.source import Source
 from observe_r1.records import Example
@@ -19,8 +19,7 @@ from observe_r1.records import Example
 def _adapt(row: Mapping[str, Any], place: str, folder: Path | None) -> Example:
     options = option_list(row, "choices", place, required=True)
     answer = letter_of(text(row, "answer", place), options, f"{place}, 'answer'")
-    context = (row.get("context") or "").strip()
-    question = f"{context}\n{text(row, 'question', place)}".lstrip()
+    question = f"{optional_text(row, 'context', place)}\n{text(row, 'question', place)}".lstrip()
     pictures = images([field(row, "image", place)], "image", place, folder)
     return example(with_options(question, options), pictures, answer, place, text(row, "id", place))
 

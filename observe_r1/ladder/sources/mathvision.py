@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from observe_r1.ladder.sources.fields import example, images, text
+from observe_r1.ladder.sources.fields import decoded_image, example, text
 from observe_r1.ladder.sources.options import letter_of, option_list, with_options
 from observe_r1.ladder.sources.source import Source
 from observe_r1.records import Example
@@ -26,8 +26,7 @@ def _adapt(row: Mapping[str, Any], place: str, folder: Path | None) -> Example:
     answer = text(row, "answer", place)
     if options := option_list(row, "options", place):
         question, answer = with_options(question, options), letter_of(answer, options, f"{place}, 'answer'")
-    key = "image" if row.get("decoded_image") is None else "decoded_image"
-    return example(question, images([row.get(key)], key, place, folder), answer, place, text(row, "id", place))
+    return example(question, decoded_image(row, place, folder), answer, place, text(row, "id", place))
 
 
 SOURCE = Source(

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from string import ascii_lowercase, ascii_uppercase, digits
 from typing import Any
 
@@ -9,7 +10,7 @@ from observe_r1.errors import UserError
 from observe_r1.ladder.sources.fields import field
 
 _LABELS = (ascii_uppercase, ascii_lowercase, digits[1:])
-_STYLES = (r"\({}\)", r"(?<!\w){}[.):、]")
+_STYLES = (r"\(({})\)", r"(?<!\w)({})[.):、]")
 _LETTER = re.compile(r"\(?([A-Za-z])\)?[.:]?")
 
 
@@ -20,10 +21,13 @@ def with_options(question: str, options: Sequence[str]) -> str:
 
 
 def option_list(row: Mapping[str, Any], key: str, place: str, *, required: bool = False) -> list[str]:
-    """Return the options under `key`. Errors: `UserError` for anything but 2 to 26 texts, or none if not `required`."""
+    """Return the options under `key`.
+
+    Errors: `UserError` for anything but 2 to 26 texts or numbers, or none if not `required`.
+    """
     value = field(row, key, place)
-    count = len(value) if isinstance(value, list) else -1
-    if not (2 <= count <= len(ascii_uppercase) or (count == 0 and not required)):
+    are_texts = isinstance(value, list) and all(isinstance(option, str | int | float) for option in value)
+    if not are_texts or not (2 <= len(value) <= len(ascii_uppercase) or (not value and not required)):
         raise UserError(f"{place}, {key!r}: needs a list of 2 to 26 options, got {value!r:.80}: correct it")
     return [str(option).strip() for option in value]
 
@@ -50,24 +54,44 @@ def letter_of(answer: str, options: Sequence[str], where: str) -> str:
     raise UserError(f"{where}: needs a letter from A to {last} or an option's text, got {answer!r:.80}: correct it")
 
 
+@dataclass(frozen=True, slots=True)
+class Options:
+    """Labelled options as they stand in a text."""
+
+    texts: list[str]
+    labels: str
+    """What labels them, in order: letters or digits, perhaps more than there are options."""
+    starts: list[int]
+    """Where in the text the letter or digit of each label stands."""
+
+
 def split_options(text: str) -> list[str]:
     """Return the options of "(A) 1 (B) 2", "A. 1; B. 2", "(1) 1 (2) 2" and the like; none if they are not such.
 
     Labels count in order: the text of one option may hold any label but the next.
     """
+    text = text.strip()
+    options = options_at(text, 0)
+    return options.texts if options else []
+
+
+def options_at(text: str, start: int) -> Options | None:
+    """Return the options that begin at `start` and go on to the end of the text, None if there are no two."""
     for labels in _LABELS:
         for style in _STYLES:
-            if len(options := _split(text.strip(), labels, style)) > 1:
-                return options
-    return []
+            if len(found := _labels_at(text, start, labels, style)) > 1:
+                ends = [*(match.start() for match in found[1:]), len(text)]
+                texts = [text[match.end() : end].strip() for match, end in zip(found, ends, strict=True)]
+                cut = [option.rstrip(";,").rstrip() for option in texts]
+                return Options(cut, labels, [match.start(1) for match in found])
+    return None
 
 
-def _split(text: str, labels: str, style: str) -> list[str]:
+def _labels_at(text: str, start: int, labels: str, style: str) -> list[re.Match[str]]:
     found: list[re.Match[str]] = []
     for label in labels:
-        match = re.compile(style.format(label)).search(text, found[-1].end() if found else 0)
-        if match is None or (not found and match.start() > 0):
+        match = re.compile(style.format(label)).search(text, found[-1].end() if found else start)
+        if match is None or (not found and match.start() > start):
             break
         found.append(match)
-    ends = [*(match.start() for match in found[1:]), len(text)]
-    return [text[match.end() : end].strip().rstrip(";,").rstrip() for match, end in zip(found, ends, strict=False)]
+    return found

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from observe_r1.errors import UserError
-from observe_r1.ladder.sources.fields import example, field, images, text
+from observe_r1.ladder.sources.fields import IN_THE_PICTURE, example, field, images, text
 from observe_r1.ladder.sources.image_folder import open_image_folder
 from observe_r1.ladder.sources.options import letter_at, letter_of, split_options, with_options
 from observe_r1.ladder.sources.source import Source
@@ -26,11 +26,10 @@ def _adapt(row: Mapping[str, Any], place: str, folder: Path | None) -> Example:
     options, where = split_options(listed), f"{place}, 'final_answer'"
     if not options:
         raise UserError(f"{place}, 'answer_option': needs options such as (a) 1 (b) 2, got {listed!r:.80}: label them")
-    answer = letter_at(int(given) - 1, options, where) if given.isdecimal() else letter_of(given, options, where)
+    is_number = given.isdecimal() and len(given) < 3
+    answer = letter_at(int(given) - 1, options, where) if is_number else letter_of(given, options, where)
     asked = field(row, "question_text", place)
-    question = (
-        "Answer the question in the picture." if asked in (None, "", "None") else text(row, "question_text", place)
-    )
+    question = IN_THE_PICTURE if asked in (None, "", "None") else text(row, "question_text", place)
     key = "file_name" if "file_name" in row else "image"
     pictures = images([field(row, key, place)], key, place, folder)
     return example(with_options(question, options), pictures, answer, place)

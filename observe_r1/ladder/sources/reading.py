@@ -1,13 +1,17 @@
-"""From `name:PATH_OR_HUB_NAME` to examples, one row at a time."""
+"""From `name:PATH_OR_HUB_NAME@SPLIT` to examples, one row at a time."""
 
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from observe_r1 import registry
 from observe_r1.errors import UserError
 from observe_r1.ladder.sources.source import Source
 from observe_r1.records import Example
+
+_SPLIT = re.compile(r"(.+)@([A-Za-z]\w*)")
 
 MAX_NAMED = 100
 """Bad rows whose errors are kept; all are counted."""
@@ -24,6 +28,10 @@ class SourceReader:
     source: Source
     path: str
     skip_bad: bool
+    benchmark: bool = False
+    """Whether the rows are only compared with others: then they need no image, and are those to report."""
+    asked_split: str = ""
+    """Read instead of the source's own split, or of `test` where a benchmark's own is `train`."""
     bad: int = 0
     """Rows skipped by the latest iteration."""
     errors: list[str] = field(default_factory=list)
@@ -34,16 +42,15 @@ class SourceReader:
         self.bad, self.errors = 0, []
         seen: set[str] = set()
         number = 0
-        for part in _parts(self.path, self.source.split):
-            rows, folder = self.source.open(part, self.source.split)
+        own = "test" if self.benchmark and self.source.split == "train" else self.source.split
+        split = self.asked_split or own
+        for part in _parts(self.path, split, asked=bool(self.asked_split)):
+            rows, folder = self.source.open(part, split)
             for index in range(len(rows)):
                 number += 1
                 place = f"{self.source.name}:{part} row {index + 1}"
                 try:
-                    row = rows[index]
-                    if not isinstance(row, dict):
-                        raise UserError(f"{place}: needs an object with named columns, got {row!r:.80}")
-                    example = self.source.adapt(row, place, folder)
+                    example = adapt_row(self.source, rows[index], place, folder, needs_image=not self.benchmark)
                 except UserError as error:
                     self._skip(error)
                     continue
@@ -61,13 +68,26 @@ class SourceReader:
             self.errors.append(str(error))
 
 
-def read_source(text: str, *, skip_bad: bool) -> SourceReader:
+def adapt_row(source: Source, row: Any, place: str, folder: Path | None, *, needs_image: bool = True) -> Example:
+    """Return the example of a row. Errors: `UserError` for a broken one, and for one without image that needs one."""
+    if not isinstance(row, Mapping):
+        raise UserError(f"{place}: needs an object with named columns, got {row!r:.80}")
+    example = source.adapt(row, place, folder)
+    if needs_image and not example.images:
+        raise UserError(f"{place}: the row has no image: leave it out, it is not a visual question")
+    return example
+
+
+def read_source(text: str, *, skip_bad: bool, benchmark: bool = False) -> SourceReader:
     """Return the examples of a public dataset.
 
     Args:
         text: `name:PATH_OR_HUB_NAME`: a registered source, and a JSON, JSON lines or Parquet file in its layout, a
-            folder of Parquet files (those named by the source's split, if there are such), or a name on the Hub.
+            folder of Parquet files (those named by the split, if there are such), or a name on the Hub. `@SPLIT` after
+            a folder or a name on the Hub says which split to read.
         skip_bad: Whether broken rows are left out, counted and named, or the first one is an error.
+        benchmark: Whether the rows are items of a benchmark: rows without an image count, too, and the split is
+            `test` where the source's own is `train`.
 
     Errors: `UserError` for text of another form or an unknown source; while iterating for files that cannot be read,
     and for the first broken row unless `skip_bad`.
@@ -76,15 +96,23 @@ def read_source(text: str, *, skip_bad: bool) -> SourceReader:
     if not colon or not path.strip():
         raise UserError(f"source {text!r}: needs NAME:PATH_OR_HUB_NAME, such as geometry3k:hiyouga/geometry3k")
     source: Source = registry.load("source", name)
-    return SourceReader(source, path.strip(), skip_bad)
+    path = path.strip()
+    asked = None if Path(path).expanduser().exists() else _SPLIT.fullmatch(path)
+    path, split = asked.groups() if asked else (path, "")
+    return SourceReader(source, path, skip_bad, benchmark, split)
 
 
-def _parts(path: str, split: str) -> list[str]:
-    """Return the files of a folder, or `path` itself."""
+def _parts(path: str, split: str, *, asked: bool) -> list[str]:
+    """Return the files of a folder, or `path` itself. Errors: `UserError` for a split that was asked for in vain."""
     folder = Path(path).expanduser()
+    if asked and folder.is_file():
+        raise UserError(f"{path}@{split}: a file has no splits: name it without @{split}")
     if not folder.is_dir():
         return [str(folder) if path.startswith("~") else path]
     files = sorted(folder.glob("*.parquet")) or sorted(folder.glob("data/*.parquet"))
     if not files:
         raise UserError(f"{path}: no Parquet file in this folder: name a file")
-    return [str(file) for file in files if file.name.startswith(f"{split}-")] or [str(file) for file in files]
+    of_split = [str(file) for file in files if file.name.startswith(f"{split}-")]
+    if asked and not of_split:
+        raise UserError(f"{path}@{split}: no file {split}-….parquet in this folder: name another split, or a file")
+    return of_split or [str(file) for file in files]

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from observe_r1.errors import UserError
-from observe_r1.ladder.sources.fields import example, images, text
+from observe_r1.ladder.sources.fields import example, images, is_file, text
 from observe_r1.ladder.sources.grouped import open_grouped
 from observe_r1.ladder.sources.options import letter_of, split_options, with_options
 from observe_r1.ladder.sources.source import Source
@@ -61,7 +61,7 @@ def _file(row: Mapping[str, Any], place: str, folder: Path | None) -> str:
     """Return the image's path with its ending, where there is such a file."""
     name = text(row, "ImagePath", place)
     endings = (".jpg", ".png", ".jpeg")
-    return next((name + ending for ending in endings if folder and (folder / (name + ending)).is_file()), name)
+    return next((name + ending for ending in endings if folder and is_file(folder / (name + ending))), name)
 
 
 SOURCE = Source(

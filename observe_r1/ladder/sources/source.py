@@ -25,7 +25,8 @@ class Source:
     licence: str
     adapt: Adapt
     """Takes a row, its place (for errors, and kept as `origin`) and the folder of relative image paths, None if there
-    is none. Returns the example with the row's own id, empty if the layout has none, and without `source`.
+    is none. Returns the example with the row's own id, empty if the layout has none, without `source`, and without
+    images where the row has none.
     Errors: `UserError` for a broken row, naming place, key, value and fix."""
     benchmark: str | None = None
     """What must not be reported by whoever trains on this source."""
