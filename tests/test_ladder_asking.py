@@ -21,6 +21,7 @@ from observe_r1.errors import UserError
 from observe_r1.ladder import building, measuring, simple
 from observe_r1.model.loading import load_processor
 from observe_r1.records import Completion
+from observe_r1.rollout.engine import RefusedPromptError
 from observe_r1.training.interrupt import StopRequest
 from observe_r1.world.tiny_model import make_tiny_model
 
@@ -34,6 +35,9 @@ class Engine:
         self.path, self.log = path, log
 
     def generate(self, prompts, sampling, on_group=None):
+        for index, prompt in enumerate(prompts):
+            if len(prompt.images) > 1:
+                raise RefusedPromptError(index, "rollout.vllm: too many images")
         self.log += [(self.path, prompt) for prompt in prompts]
         ids = torch.ones(50, dtype=torch.long)
         text = f"<think>I count.</think><answer>{1 + (self.path == 'second')}</answer>"
@@ -161,6 +165,35 @@ def test_a_broken_question_ends_the_stage_before_its_batch_is_sampled(questions,
     assert [(r["id"], r["stage"], r["reason"]) for r in read(out / "dropped.jsonl")] == [
         ("q3", "measure", "broken row")
     ]
+
+
+@pytest.mark.parametrize("crowded", [(2,), (2, 3), (0, 3, 5)])
+def test_questions_that_the_engine_refuses_are_named_or_skipped(questions, log, capsys, crowded):
+    assert build(questions, verb="screen") == 0
+    out = questions.parent / "out"
+    rows = read(out / "screened.jsonl")
+    for number in crowded:
+        parts = json.loads(rows[number]["message"])[0]["content"]
+        rows[number]["message"] = json.dumps([{"role": "user", "content": [parts[0], *parts]}])
+    (out / "screened.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    for _ in range(2):
+        assert main(["ladder", "measure", str(out), "--model=measurer"]) == 2
+        error = capsys.readouterr().err.splitlines()[-1]
+        assert f"screened.jsonl row {1 + crowded[0]}: rollout.vllm: too many images (--skip-bad" in error
+    assert main(["ladder", "measure", str(out), "--model=measurer", "--skip-bad"]) == 0
+    assert [row["id"] for row in read(out / "measured.jsonl")] == [f"q{n}" for n in range(COUNT) if n not in crowded]
+    gone = [(row["id"], row["stage"], row["reason"]) for row in read(out / "dropped.jsonl")]
+    assert gone == [(f"q{number}", "measure", "broken row") for number in crowded]
+    assert len(prompts(log, "measurer")) == COUNT - len(crowded)
+
+
+def test_a_refresh_may_leave_broken_rows_out(questions, log, capsys):
+    assert build(questions) == 0
+    (questions.parent / "2.png").unlink()
+    assert refresh(questions, "--model=newer") == 2
+    assert "--skip-bad" in capsys.readouterr().err.splitlines()[-1]
+    assert refresh(questions, "--model=newer", "--skip-bad") == 0
+    assert {row["id"] for row in read(questions.parent / "out" / "refreshed-1" / "measured.jsonl")} == {"q0", "q4"}
 
 
 def refresh(questions, *options):

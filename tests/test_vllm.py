@@ -17,6 +17,7 @@ from observe_r1.model.loading import load_model
 from observe_r1.policy.scoring import GroupScorer
 from observe_r1.records import Example, Group, Sampling
 from observe_r1.rollout.embedded import EmbeddedEngine
+from observe_r1.rollout.engine import RefusedPromptError
 from observe_r1.rollout.vllm import VLLMEngine
 from observe_r1.world.tiny_model import Sizes, make_tiny_model
 
@@ -162,8 +163,9 @@ def test_an_interrupted_call_leaves_nothing_behind(engine, prompts):
 
 def test_a_prompt_that_vllm_refuses_is_one_line(engine, prompts):
     crowded = replace(prompts[1], unexpanded_ids=prompts[1].unexpanded_ids.repeat(9), images=prompts[1].images * 9)
-    with pytest.raises(UserError, match=r"rollout\.vllm: vLLM refuses a prompt: At most 8 image"):
+    with pytest.raises(RefusedPromptError, match=r"rollout\.vllm: vLLM refuses the prompt: At most 8 im") as refused:
         engine.generate([prompts[0], crowded], Sampling(max_new_tokens=3))
+    assert refused.value.index == 1
     assert len(engine.generate(prompts[:1], Sampling(n=2, max_new_tokens=3))[0]) == 2
 
 

@@ -20,7 +20,7 @@ from observe_r1.model.loading import load_model
 from observe_r1.records import Example, Prompt, Sampling
 from observe_r1.registry import load
 from observe_r1.rewards import Scorer
-from observe_r1.rollout.engine import Engine
+from observe_r1.rollout.engine import Engine, RefusedPromptError
 
 Encode = Callable[[Example], Prompt]
 Graded = list[tuple[Example, Sequence[GradedResponse]]]
@@ -75,8 +75,8 @@ class Round:
     ) -> bool:
         """Go on after the last whole batch; returns whether it came to the end. `watch` sees `label`, or the stage.
 
-        Questions over the prompt limit are dropped, as are broken ones with `skip_bad`.
-        Errors: `UserError` for a broken question.
+        Questions over the prompt limit are dropped; with `skip_bad` broken ones and those that the engine refuses, too.
+        Errors: `UserError` for one of the latter without `skip_bad`.
         """
         total, label = len(examples), label or stage
         watch.progress(label, self.journal.done, total)
@@ -87,13 +87,24 @@ class Round:
                 if isinstance(error, UserError):
                     self._drop(example, error, stage, watch, skip_bad)
             askable = [(example, prompt) for example, prompt in questions if isinstance(prompt, Prompt)]
-            graded = grade(self.engine, askable, self.scorer, self.sampling)
+            graded = self._grade(askable, stage, watch, skip_bad)
             self.write(self.journal, [(example, given) for (example, _), given in zip(askable, graded, strict=True)])
             self.journal.commit(done, complete=done == total)
             watch.progress(label, done, total)
             if done < total and watch.stopped():
                 return False
         return True
+
+    def _grade(
+        self, askable: list[tuple[Example, Prompt]], stage: str, watch: Watch, skip_bad: bool
+    ) -> list[tuple[GradedResponse, ...]]:
+        """Return the graded responses to the questions, of which those that the engine refuses are taken out."""
+        while True:
+            try:
+                return grade(self.engine, askable, self.scorer, self.sampling)
+            except RefusedPromptError as error:
+                example, _ = askable.pop(error.index)
+                self._drop(example, UserError(f"{example.origin}: {error}"), stage, watch, skip_bad)
 
     def _drop(self, example: Example, error: UserError, stage: str, watch: Watch, skip_bad: bool) -> None:
         too_long = isinstance(error, PromptTooLongError)

@@ -5,9 +5,18 @@ from typing import Protocol, runtime_checkable
 
 from torch import Tensor
 
+from observe_r1.errors import UserError
 from observe_r1.records import Completion, Prompt, Sampling
 
 OnGroup = Callable[[int, list[Completion]], None]
+
+
+class RefusedPromptError(UserError):
+    """A prompt that an engine cannot take, whatever else it is given: too many images, say. `index` is its place."""
+
+    def __init__(self, index: int, reason: str) -> None:
+        super().__init__(reason)
+        self.index = index
 
 
 class Engine(Protocol):
@@ -23,6 +32,8 @@ class Engine(Protocol):
 
         `on_group(index, completions)` is called as soon as a prompt's last response ends, so that scoring can start
         while others are still sampled.
+
+        Errors: `RefusedPromptError`, before anything is sampled.
         """
         ...
 

@@ -20,7 +20,7 @@ from observe_r1.errors import UserError
 from observe_r1.model.loading import VisionLanguageModel
 from observe_r1.records import Completion, Prompt, Sampling
 from observe_r1.registry import nearest
-from observe_r1.rollout.engine import OnGroup
+from observe_r1.rollout.engine import OnGroup, RefusedPromptError
 
 _log = logging.getLogger(__name__)
 
@@ -91,8 +91,8 @@ class VLLMEngine:
         names = [f"{self._calls}/{index}" for index in range(len(prompts))]
         done: dict[str, list[Completion]] = {}
         try:
-            for name, prompt in zip(names, prompts, strict=True):
-                self._add(name, prompt, sampling)
+            for index, name in enumerate(names):
+                self._add(index, name, prompts[index], sampling)
             while self._engine.has_unfinished_requests():
                 for output in self._engine.step():
                     if output.finished:
@@ -105,14 +105,14 @@ class VLLMEngine:
             raise
         return [done[name] for name in names]
 
-    def _add(self, name: str, prompt: Prompt, sampling: Sampling) -> None:
+    def _add(self, index: int, name: str, prompt: Prompt, sampling: Sampling) -> None:
         from vllm.exceptions import VLLMClientError
 
         parameters = self._parameters(prompt, sampling)
         try:
             self._engine.add_request(name, _request(prompt), parameters)
         except (VLLMClientError, ValueError) as error:  # too many images, or over a `max_model_len` of the user's
-            raise UserError(f"rollout.vllm: vLLM refuses a prompt: {_one_line(error)}") from error
+            raise RefusedPromptError(index, f"rollout.vllm: vLLM refuses the prompt: {_one_line(error)}") from error
 
     def _parameters(self, prompt: Prompt, sampling: Sampling) -> Any:
         from vllm import SamplingParams
