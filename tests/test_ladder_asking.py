@@ -193,7 +193,10 @@ def test_a_refresh_may_leave_broken_rows_out(questions, log, capsys):
     assert refresh(questions, "--model=newer") == 2
     assert "--skip-bad" in capsys.readouterr().err.splitlines()[-1]
     assert refresh(questions, "--model=newer", "--skip-bad") == 0
-    assert {row["id"] for row in read(questions.parent / "out" / "refreshed-1" / "measured.jsonl")} == {"q0", "q4"}
+    assert {row["id"] for row in read(questions.parent / "out" / "refreshed-1" / "measured.jsonl")} == {
+        *("q0", "q4"),
+        *("q1", "q3", "q5"),
+    }
 
 
 def refresh(questions, *options):
@@ -205,12 +208,24 @@ def test_a_format_prompt_that_stands_in_the_questions_is_not_added_again(questio
     assert build(questions, f"--arrange.format_prompt={name}") == 0
     assert refresh(questions, "--model=newer") == 0
     asked = prompts(log, "newer")
-    assert len(asked) == COUNT / 2
+    assert len(asked) == COUNT
     for prompt in asked:
         assert sum(prompt.text.count(text) for text in FORMAT_PROMPTS.values()) == 1
         assert FORMAT_PROMPTS[name] in prompt.text
     again = read(questions.parent / "out" / "refreshed-1" / "measured.jsonl")
     assert {row["well_formed"] for row in again} == {float(name == "think")}
+
+
+def test_what_the_newer_model_solves_joins_the_ladder(questions, log, capsys):
+    """`second` answers 2, which is right for every other question and wrong for all of the ladder's."""
+    assert build(questions) == 0
+    out = questions.parent / "out"
+    assert [row["id"] for row in read(out / "ladder.jsonl")] == ["q0", "q2", "q4"]
+    assert refresh(questions, "--model=second") == 0
+    assert "6 questions: 3 easier, 3 harder, 0 as before" in capsys.readouterr().out
+    assert main(["ladder", "arrange", str(out), "--arrange.measured=refreshed-1"]) == 0
+    assert [row["id"] for row in read(out / "ladder.jsonl")] == ["q1", "q3", "q5"]
+    assert [row["id"] for row in read(out / "unsolved.jsonl")] == ["q0", "q2", "q4"]
 
 
 def test_a_refresh_that_failed_leaves_no_number_behind(questions, log):
@@ -242,11 +257,11 @@ def test_a_refresh_goes_on_with_the_ladder_that_it_began_with_alone(questions, l
     (out / "review.yaml").write_text("- {id: q1, answer: '2', action: keep}\n- {id: q0, answer: '1', action: drop}\n")
     assert main(["ladder", "arrange", str(out)]) == 0
     assert refresh(questions, "--model=newer") == 0
-    assert {row["id"] for row in read(out / "refreshed-2" / "measured.jsonl")} == {"q1", "q2", "q4"}
-    assert "3 questions: 0 easier, 0 harder, 3 as before" in capsys.readouterr().out
+    assert {row["id"] for row in read(out / "refreshed-2" / "measured.jsonl")} == {"q1", "q2", "q4", "q3", "q5"}
+    assert "5 questions: 0 easier, 0 harder, 5 as before" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize(("options", "asked"), [([], COUNT / 2), (["--anew"], 2 + COUNT / 2)])
+@pytest.mark.parametrize(("options", "asked"), [([], COUNT), (["--anew"], 2 + COUNT)])
 def test_a_stopped_refresh_goes_on_or_begins_anew(questions, log, monkeypatch, options, asked):
     assert build(questions) == 0
     with monkeypatch.context() as patch:
@@ -255,7 +270,7 @@ def test_a_stopped_refresh_goes_on_or_begins_anew(questions, log, monkeypatch, o
     assert refresh(questions, "--model=newer", *options) == 0
     assert len(prompts(log, "newer")) == asked
     (folder,) = (questions.parent / "out").glob("refreshed-*")
-    assert len(read(folder / "measured.jsonl")) == COUNT / 2
+    assert len(read(folder / "measured.jsonl")) == COUNT
 
 
 def test_a_stopped_refresh_goes_on_with_its_own_model_where_none_is_named(questions, log, monkeypatch, capsys):
@@ -271,7 +286,7 @@ def test_a_stopped_refresh_goes_on_with_its_own_model_where_none_is_named(questi
     assert main(["ladder", "arrange", str(out), "--arrange.measured=refreshed-2"]) == 2
     assert f"run `observe-r1 ladder refresh {out}` first" in capsys.readouterr().err
     assert refresh(questions) == 0
-    assert len(prompts(log, "newer")) == COUNT / 2 == len(prompts(log, "older"))
+    assert len(prompts(log, "newer")) == COUNT == len(prompts(log, "older"))
     assert {path.name for path in out.glob("refreshed-*")} == {"refreshed-1", "refreshed-2"}
     assert main(["ladder", "arrange", str(out), "--arrange.measured=refreshed-2"]) == 0
     assert refresh(questions) == 2

@@ -100,7 +100,7 @@ def _refresh(settings: LadderSettings, watch: Watch) -> str | None:
     easier = sum(count for (before, after), count in moved.items() if after < before)
     harder = sum(count for (before, after), count in moved.items() if after > before)
     return (
-        f"{_questions(folder / arranging.LADDER)}: {easier:,} easier, {harder:,} harder, "
+        f"{_questions(refreshed / measuring.MEASURED)}: {easier:,} easier, {harder:,} harder, "
         f"{moved.total() - easier - harder:,} as before: figures in {refreshed}; "
         f"`observe-r1 ladder arrange {folder} --arrange.measured {refreshed.name}` takes them over"
     )

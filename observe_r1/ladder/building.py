@@ -10,6 +10,7 @@ from observe_r1.ladder import measuring, screening, simple
 from observe_r1.ladder.arranging import arrange
 from observe_r1.ladder.asking import measuring_model
 from observe_r1.ladder.journal import is_complete, read_progress
+from observe_r1.ladder.rows import read_questions
 from observe_r1.ladder.stage import Watch
 from observe_r1.model.hub import check_model_path
 
@@ -47,4 +48,4 @@ def measure(folder: Path, settings: LadderSettings, watch: Watch) -> bool:
         raise UserError(f"{folder}: not screened to the end yet: run `observe-r1 ladder screen {folder}` first")
     if is_complete(folder, measuring.STAGE):
         return True
-    return measuring.measure(folder, folder / simple.SCREENED, settings, watch)
+    return measuring.measure(folder, read_questions(folder / simple.SCREENED), settings, watch)

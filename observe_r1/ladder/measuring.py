@@ -10,7 +10,6 @@ from observe_r1.config import LadderSettings
 from observe_r1.evaluation.accuracy import GradedResponse
 from observe_r1.ladder.asking import Graded, Round, load_engine, measuring_model, rewards, stream_of
 from observe_r1.ladder.journal import Journal
-from observe_r1.ladder.rows import read_questions
 from observe_r1.ladder.stage import DROPPED, Watch
 from observe_r1.model.encoding import encode_prompt
 from observe_r1.records import Example, Prompt
@@ -24,8 +23,10 @@ RESPONSES = "responses.jsonl"
 """One row a response: `id`, `number`, `text`, `tokens`, `correct`, `well_formed`, `finish`."""
 
 
-def measure(folder: Path, questions: Path, settings: LadderSettings, watch: Watch, *, written_in: str = "none") -> bool:
-    """Sample `rollout.group_size` responses to each of `questions`, and write figures and responses to `folder`.
+def measure(
+    folder: Path, examples: Sequence[Example], settings: LadderSettings, watch: Watch, *, written_in: str = "none"
+) -> bool:
+    """Sample `rollout.group_size` responses to each of `examples`, and write figures and responses to `folder`.
 
     Appends batch by batch and goes on where it was stopped. `written_in` names the format prompt that stands in the
     questions already, in place of `data.format_prompt`. Returns whether it came to the end.
@@ -35,7 +36,6 @@ def measure(folder: Path, questions: Path, settings: LadderSettings, watch: Watc
     """
     rollout = settings.rollout
     sampling = sampling_of(rollout, n=rollout.group_size, seed=rollout.seed)
-    examples = read_questions(questions)
     engine, processor = load_engine(measuring_model(settings), settings)
 
     is_written_in = written_in != "none"
