@@ -31,10 +31,11 @@ COUNT = 6
 class Engine:
     version = 0
 
-    def __init__(self, path, log):
-        self.path, self.log = path, log
+    def __init__(self, path, log, longest):
+        self.path, self.log, self.longest = path, log, longest
 
     def generate(self, prompts, sampling, on_group=None):
+        assert sampling.max_new_tokens == self.longest
         for index, prompt in enumerate(prompts):
             if len(prompt.images) > 1:
                 raise RefusedPromptError(index, "rollout.vllm: too many images")
@@ -46,11 +47,8 @@ class Engine:
             on_group(number, group)
         return groups
 
-    def load_weights(self, weights):
-        raise AssertionError("never published to")
-
-    def sleep(self):
-        self.log.append((self.path, "asleep"))
+    def close(self):
+        self.log.append((self.path, "closed"))
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +67,7 @@ def log(monkeypatch, processor):
 
     def load(path, settings):
         check(path)
-        return Engine(path, asked), processor
+        return Engine(path, asked, settings.rollout.max_new_tokens), processor
 
     monkeypatch.setattr(building, "check_model_path", check)
     monkeypatch.setattr(measuring, "load_engine", load)
@@ -79,7 +77,7 @@ def log(monkeypatch, processor):
 
 
 def prompts(log, path):
-    return [entry for name, entry in log if name == path and entry != "asleep"]
+    return [entry for name, entry in log if name == path and entry != "closed"]
 
 
 def read(path):
@@ -116,7 +114,7 @@ def test_a_question_that_one_screening_model_cannot_be_asked_is_not_put_to_the_n
     assert [row["stage"] for row in read(out / "dropped.jsonl") if row["id"] == "long"] == ["screen 1"]
     assert len(prompts(log, "small")) == COUNT and len(prompts(log, "large")) == COUNT / 2
     assert [row["id"] for row in read(out / "screened.jsonl")] == ["q1", "q3", "q5"]
-    assert log.index(("small", "asleep")) < log.index(("large", prompts(log, "large")[0]))
+    assert log.index(("small", "closed")) < log.index(("large", prompts(log, "large")[0]))
 
 
 def test_models_that_cannot_be_had_are_named_before_anything_is_read(questions, log, capsys):
@@ -329,4 +327,4 @@ def test_whatever_was_on_the_disk_when_it_died_the_build_ends_the_same(questions
         death = None
         assert build(questions, "--screen.models=second") == 0
         assert contents(out) == whole, moment
-        assert len(log) <= asked + 2 + 1, moment  # a batch again, and one time more asleep
+        assert len(log) <= asked + 2 + 1, moment  # a batch again, and one time more closed

@@ -41,9 +41,9 @@ def measuring_model(settings: LadderSettings) -> str:
 def load_engine(path: str, settings: LadderSettings) -> tuple[Engine, Any]:
     """Load the model at `path` for sampling, as `model` and `rollout` say; returns its engine and its processor."""
     loading = ModelSettings(**(settings.model.model_dump() | {"path": path}))
-    vlm = load_model(loading, frozen=True)
-    dtype = getattr(torch, loading.dtype)
-    engine = load("engine", settings.rollout.engine).from_settings(vlm, settings.rollout, settings.data, dtype)
+    kind = load("engine", settings.rollout.engine)
+    vlm = load_model(loading, frozen=True, weights=not hasattr(kind, "load_weights"))  # a `CopyingEngine` has its own
+    engine = kind.from_settings(vlm, settings.rollout, settings.data, getattr(torch, loading.dtype))
     return engine, vlm.processor
 
 

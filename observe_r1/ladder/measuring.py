@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -36,8 +37,6 @@ def measure(
     """
     rollout = settings.rollout
     sampling = sampling_of(rollout, n=rollout.group_size, seed=rollout.seed)
-    engine, processor = load_engine(measuring_model(settings), settings)
-
     is_written_in = written_in != "none"
     data = settings.data.model_copy(update={"format_prompt": "none"}) if is_written_in else settings.data
     grading = rewards(settings, written_in if is_written_in else settings.data.format_prompt)
@@ -45,7 +44,8 @@ def measure(
     def encode(example: Example) -> Prompt:
         return encode_prompt(example, processor, data, stream_of(example))
 
-    with Journal(folder, STAGE, [MEASURED, RESPONSES, DROPPED]) as journal, Scorer(grading) as scorer:
+    engine, processor = load_engine(measuring_model(settings), settings)
+    with closing(engine), Journal(folder, STAGE, [MEASURED, RESPONSES, DROPPED]) as journal, Scorer(grading) as scorer:
         round_ = Round(journal, engine, encode, scorer, sampling, rollout.batch, _write)
         return round_.run(examples, STAGE, watch, skip_bad=settings.data.skip_bad)
 

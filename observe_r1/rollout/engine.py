@@ -37,10 +37,14 @@ class Engine(Protocol):
         """
         ...
 
+    def close(self) -> None:
+        """Give back for good what the engine alone holds."""
+        ...
+
 
 @runtime_checkable
 class CopyingEngine(Engine, Protocol):
-    """An engine with weights of its own, which are copied from those of the policy."""
+    """An engine with weights of its own: at first those on disk, then copies of the policy's."""
 
     def load_weights(self, weights: Mapping[str, Tensor]) -> None:
         """Take over `weights`, by their names in an ordinary checkpoint, and wake up."""
