@@ -34,9 +34,10 @@ class Copying(Sharing):
 @pytest.mark.parametrize(("kind", "device"), [(Sharing, "cpu"), (Copying, "meta")])
 def test_weights_are_loaded_for_an_engine_that_samples_with_them(path, monkeypatch, kind, device):
     monkeypatch.setattr(asking, "load", lambda group, name: kind)
-    settings = LadderSettings.model_validate({"model": {"device": "cpu"}})
+    settings = LadderSettings.model_validate({"model": {"device": "cpu"}, "rollout": {"vllm": {"seed": 3}}})
     engine, processor = asking.load_engine(path, settings)
     held = {tensor.device.type for tensor in (*engine.vlm.model.parameters(), *engine.vlm.model.buffers())}
+    assert engine.rollout.vllm == {"enable_sleep_mode": False, "seed": 3}
     assert held == {device} and processor is engine.vlm.processor
 
 

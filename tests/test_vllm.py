@@ -188,6 +188,43 @@ def test_without_vllm_one_line_names_the_extra(vlm, monkeypatch):
         VLLMEngine(vlm, {}, max_model_len=64, dtype=torch.float32)
 
 
+def test_too_little_memory_is_one_line_that_names_the_setting(vlm):
+    with pytest.raises(UserError, match=r"not start: .* memory .*: change rollout\.vllm\.kv_cache_memory_bytes, or"):
+        VLLMEngine(vlm, {"kv_cache_memory_bytes": 1 << 12}, max_model_len=512, dtype=torch.float32)
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (
+            torch.OutOfMemoryError("CUDA out of memory. Tried\nto allocate 9 GiB."),
+            "to allocate 9 GiB: change roll",
+        ),
+        (
+            RuntimeError("CUDA error: no kernel image is available"),
+            "rollout.vllm: vLLM does not start: CUDA error",
+        ),
+        (ModuleNotFoundError("No module named 'timm'", name="timm"), "vLLM does not start: No module named 'timm'$"),
+        (RuntimeError(), "vLLM does not start: RuntimeError$"),
+    ],
+)
+def test_what_keeps_vllm_from_starting_is_one_line(vlm, monkeypatch, error, line):
+    def fail(**arguments):
+        raise error
+
+    monkeypatch.setattr("vllm.LLM", fail)
+    with pytest.raises(UserError, match=line) as raised:
+        VLLMEngine(vlm, {}, max_model_len=64, dtype=torch.float32)
+    assert "\n" not in str(raised.value)
+
+
+def test_a_vllm_that_lacks_a_module_of_its_own_is_not_taken_for_a_missing_one(vlm, monkeypatch):
+    monkeypatch.delitem(sys.modules, "vllm")
+    monkeypatch.setitem(sys.modules, "vllm.version", None)
+    with pytest.raises(UserError, match=r"needs vLLM, and this one cannot be imported \(.*vllm.*\): pip install"):
+        VLLMEngine(vlm, {}, max_model_len=64, dtype=torch.float32)
+
+
 def test_training_samples_with_each_steps_weights(vlm, world, tmp_path):
     """Were the engine a step behind, its probabilities would differ from the policy's."""
     output = tmp_path / "run"

