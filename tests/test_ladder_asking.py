@@ -130,6 +130,13 @@ def test_models_that_cannot_be_had_are_named_before_anything_is_read(questions, 
     assert contents(out) == whole
 
 
+def test_shares_that_do_not_fit_the_responses_are_named_before_anything_is_read(questions, log, capsys):
+    assert build(questions, "--arrange.shares=published") == 2
+    assert "arrange.shares: 9 shares for 3 levels: give one more than" in capsys.readouterr().err
+    assert not (questions.parent / "out").exists() and not log
+    assert build(questions, "--arrange.shares=1,1,0") == 0
+
+
 def test_a_model_that_has_been_asked_may_be_gone(questions, log):
     assert build(questions, "--screen.models=second") == 0
     out = questions.parent / "out"

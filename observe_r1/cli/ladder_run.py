@@ -39,7 +39,7 @@ def run_verb(verb: str, settings: LadderSettings) -> int:
 
 def _stages(verb: str, settings: LadderSettings, watch: Watch) -> str | None:
     """Run one stage of a build, or all; return what was written, None where it was stopped."""
-    building.check_models(settings, verb)
+    building.check_settings(settings, verb)
     with opened(settings, verb) as folder:
         if verb == "arrange":
             arranging.arrange(folder, settings, watch)
