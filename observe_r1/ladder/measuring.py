@@ -20,8 +20,15 @@ from observe_r1.rollout.sampling import sampling_of
 STAGE = "measure"
 MEASURED = "measured.jsonl"
 """One row a question: see `figures`."""
+FIGURES = {
+    **{"tries": int, "correct": int, "difficulty": int | float, "complexity": int | float},
+    **{"complexity_correct": int | float | None, "well_formed": int | float},
+}
+"""Its columns, beside `id`."""
 RESPONSES = "responses.jsonl"
-"""One row a response: `id`, `number`, `text`, `tokens`, `correct`, `well_formed`, `finish`."""
+"""One row a response: see `RESPONSE`."""
+RESPONSE = {"number": int, "text": str, "tokens": int, "correct": bool, "well_formed": bool, "finish": str}
+"""Its columns, beside `id`."""
 
 
 def measure(

@@ -23,6 +23,7 @@ from observe_r1.ladder.stage import Watch
 
 _MEASURED = (LADDER, UNSOLVED)
 """Files whose questions are measured again."""
+_DIFFICULTY = {"difficulty": int | float}
 
 
 def refresh(folder: Path, settings: LadderSettings, watch: Watch) -> Path | None:
@@ -64,8 +65,9 @@ def unfinished(folder: Path) -> Path | None:
 
 def moves(folder: Path, refreshed: Path) -> Counter[tuple[float, float]]:
     """Count the questions by their difficulty before and in the new measurement."""
-    before = {row["id"]: row["difficulty"] for name in _MEASURED for row in read_rows(folder / name)}
-    return Counter((before[row["id"]], row["difficulty"]) for row in read_rows(refreshed / measuring.MEASURED))
+    before = {row["id"]: row["difficulty"] for name in _MEASURED for row in read_rows(folder / name, _DIFFICULTY)}
+    after = read_rows(refreshed / measuring.MEASURED, _DIFFICULTY)
+    return Counter((before[row["id"]], row["difficulty"]) for row in after if row["id"] in before)
 
 
 def _of(folder: Path) -> str:

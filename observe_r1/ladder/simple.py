@@ -109,7 +109,7 @@ def _row(row_id: str, model: str, given: Sequence[Any]) -> dict[str, Any]:
 def _simple(folder: Path, settings: LadderSettings, before: str | None = None) -> dict[str, str]:
     """Return which questions a model (one of those before `before`) gets right, by id, with that model's name."""
     found: dict[str, str] = {}
-    for row in read_rows(folder / SCREENING):
+    for row in read_rows(folder / SCREENING, {"model": str, "tries": int, "correct": int}):
         if row["model"] == before:
             break
         if row["correct"] >= settings.screen.threshold:
@@ -120,13 +120,13 @@ def _simple(folder: Path, settings: LadderSettings, before: str | None = None) -
 def _unasked(folder: Path, rounds: int) -> set[str]:
     """Return the ids of the questions that could not be put to one of the first so many models."""
     stages = {stage_of(number) for number in range(1, rounds + 1)}
-    return {row["id"] for row in read_rows(folder / DROPPED) if row["stage"] in stages}
+    return {row["id"] for row in read_rows(folder / DROPPED, {"stage": str}) if row["stage"] in stages}
 
 
 def _gather(folder: Path, settings: LadderSettings) -> None:
     """Write the questions that passed to `screened.jsonl`, and the simple ones to `dropped.jsonl`."""
     with Journal(folder, STAGE, [SCREENED, DROPPED]) as journal:
-        rows = read_rows(folder / QUESTIONS)
+        rows = read_rows(folder / QUESTIONS, {"source": str})
         simple = _simple(folder, settings) if settings.screen.models else {}
         unasked = _unasked(folder, len(settings.screen.models))
         for row in rows:
