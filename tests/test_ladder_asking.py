@@ -227,10 +227,33 @@ def test_what_the_newer_model_solves_joins_the_ladder(questions, log, capsys):
     out = questions.parent / "out"
     assert [row["id"] for row in read(out / "ladder.jsonl")] == ["q0", "q2", "q4"]
     assert refresh(questions, "--model=second") == 0
-    assert "6 questions: 3 easier, 3 harder, 0 as before" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "6 questions: 3 easier, 3 harder, 0 as before, difficulty +0.000 on average" in said and "was \\ is" in said
+    moved = json.loads((out / "refreshed-1" / "moves.json").read_text())
+    assert moved == [{"was": 0.0, "is": 1.0, "questions": 3}, {"was": 1.0, "is": 0.0, "questions": 3}]
     assert main(["ladder", "arrange", str(out), "--arrange.measured=refreshed-1"]) == 0
     assert [row["id"] for row in read(out / "ladder.jsonl")] == ["q1", "q3", "q5"]
     assert [row["id"] for row in read(out / "unsolved.jsonl")] == ["q0", "q2", "q4"]
+
+
+def test_moves_between_many_levels_are_a_line_and_a_file(questions, log, capsys):
+    """Ten levels, all but one of the questions a level harder or two easier."""
+    folder, refreshed = questions.parent, questions.parent / "refreshed-1"
+    refreshed.mkdir()
+    was, now = [n / 16 for n in range(10)], [0.0, *(n / 16 for n in (2, 3, 4, 5, 6, 4, 5, 6, 7))]
+    for path, name, levels in (
+        (folder, "ladder", was[:7]),
+        (folder, "unsolved", was[7:]),
+        (refreshed, "measured", now),
+    ):
+        first = 7 if name == "unsolved" else 0
+        rows = [{"id": f"q{number}", "difficulty": level} for number, level in enumerate(levels, start=first)]
+        (path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    line = ladder_run._moved(folder, refreshed)
+    assert "10 questions: 4 easier, 5 harder, 1 as before, difficulty -0.019 on average: figures in" in line
+    assert capsys.readouterr().out == ""
+    moved = json.loads((refreshed / "moves.json").read_text())
+    assert [(row["was"], row["is"], row["questions"]) for row in moved] == [*zip(was, now, [1] * 10, strict=True)]
 
 
 def test_a_refresh_that_failed_leaves_no_number_behind(questions, log):

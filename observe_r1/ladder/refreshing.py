@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections import Counter
 from collections.abc import Iterator
@@ -21,6 +22,8 @@ from observe_r1.ladder.journal import is_complete, read_progress, start_over
 from observe_r1.ladder.rows import read_questions, read_rows
 from observe_r1.ladder.stage import Watch
 
+MOVES = "moves.json"
+"""How many questions moved from which difficulty (`was`) to which (`is`)."""
 _MEASURED = (LADDER, UNSOLVED)
 """Files whose questions are measured again."""
 _DIFFICULTY = {"difficulty": int | float}
@@ -64,10 +67,13 @@ def unfinished(folder: Path) -> Path | None:
 
 
 def moves(folder: Path, refreshed: Path) -> Counter[tuple[float, float]]:
-    """Count the questions by their difficulty before and in the new measurement."""
+    """Count the questions by their difficulty before and in the new measurement, and write that to `moves.json`."""
     before = {row["id"]: row["difficulty"] for name in _MEASURED for row in read_rows(folder / name, _DIFFICULTY)}
     after = read_rows(refreshed / measuring.MEASURED, _DIFFICULTY)
-    return Counter((before[row["id"]], row["difficulty"]) for row in after if row["id"] in before)
+    counts = Counter((before[row["id"]], row["difficulty"]) for row in after if row["id"] in before)
+    rows = [{"was": old, "is": new, "questions": number} for (old, new), number in sorted(counts.items())]
+    write_atomic(refreshed / MOVES, "[" + ",".join(f"\n {json.dumps(row)}" for row in rows) + "\n]\n")
+    return counts
 
 
 def _of(folder: Path) -> str:
