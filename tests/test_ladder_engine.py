@@ -1,6 +1,7 @@
 """What is loaded of a model that an engine samples with, whose weights the engine may have itself."""
 
 import pytest
+import torch
 
 from observe_r1.config import LadderSettings, ModelSettings
 from observe_r1.ladder import asking
@@ -31,13 +32,17 @@ class Copying(Sharing):
         raise AssertionError("never published to")
 
 
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize(("kind", "device"), [(Sharing, "cpu"), (Copying, "meta")])
-def test_weights_are_loaded_for_an_engine_that_samples_with_them(path, monkeypatch, kind, device):
+def test_weights_are_loaded_for_an_engine_that_samples_with_them(path, monkeypatch, kind, device, dtype):
     monkeypatch.setattr(asking, "load", lambda group, name: kind)
-    settings = LadderSettings.model_validate({"model": {"device": "cpu"}, "rollout": {"vllm": {"seed": 3}}})
+    settings = LadderSettings.model_validate(
+        {"model": {"device": "cpu", "dtype": dtype}, "rollout": {"vllm": {"seed": 3}}}
+    )
     engine, processor = asking.load_engine(path, settings)
     held = {tensor.device.type for tensor in (*engine.vlm.model.parameters(), *engine.vlm.model.buffers())}
     assert engine.rollout.vllm == {"enable_sleep_mode": False, "seed": 3}
+    assert {weight.dtype for weight in engine.vlm.model.parameters()} == {getattr(torch, dtype)}
     assert held == {device} and processor is engine.vlm.processor
 
 

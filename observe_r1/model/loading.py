@@ -54,7 +54,9 @@ def load_model(settings: ModelSettings, *, frozen: bool = False, weights: bool =
     """
     processor = load_processor(settings)
     transformers_logging.disable_progress_bar()
-    device = choose_device(settings.device) if weights else torch.device("meta")
+    device = choose_device(settings.device)
+    if not weights:
+        device = torch.device("meta")
     common: dict[str, Any] = {"trust_remote_code": settings.trust_remote_code}
     try:
         config = AutoConfig.from_pretrained(settings.path, **common)

