@@ -1,7 +1,10 @@
 """A ladder built with vLLM as the sampler, for real: one engine after the other in one process."""
 
+import gc
 import json
+import weakref
 
+import pytest
 from PIL import Image
 
 from observe_r1.cli import ladder_run
@@ -12,6 +15,7 @@ from observe_r1.ladder.rows import read_questions
 from observe_r1.model.encoding import encode_prompt
 from observe_r1.model.loading import load_model
 from observe_r1.records import Sampling
+from observe_r1.rollout import vllm
 from observe_r1.rollout.embedded import EmbeddedEngine
 from observe_r1.world.tiny_model import Sizes, make_tiny_model
 
@@ -32,7 +36,24 @@ def write(path, pictures):
     return path
 
 
-def test_a_build_screens_and_measures_with_vllm(tmp_path, monkeypatch, capsys):
+@pytest.fixture
+def started(monkeypatch):
+    """References to the models that vLLM loaded, each gone when the next is loaded."""
+    start, models = vllm._start, []
+
+    def watched(*arguments):
+        assert not [model for model in models if model()]
+        engine = start(*arguments)
+        models.append(weakref.ref(engine.model_executor.driver_worker.worker.get_model()))
+        return engine
+
+    monkeypatch.setattr(vllm, "_start", watched)
+    gc.disable()
+    yield models
+    gc.enable()
+
+
+def test_a_build_screens_and_measures_with_vllm(tmp_path, monkeypatch, capsys, started):
     """Where only the likeliest token counts, responses are the embedded engine's; 9 pictures are too many."""
     monkeypatch.setattr(ladder_run, "write_ladder_report", lambda folder: [])
     model = make_tiny_model(tmp_path / "model", sizes=Sizes(heads=3, kv_heads=1), scale=2.0)
@@ -48,6 +69,7 @@ def test_a_build_screens_and_measures_with_vllm(tmp_path, monkeypatch, capsys):
     assert "questions.jsonl row 3: rollout.vllm: vLLM refuses the prompt: At most 8 image" in error
     assert main([*argv, "--skip-bad"]) == 2  # nothing that such a model says is right
     assert "4 measured, 4 of them unsolved" in capsys.readouterr().err
+    assert len(started) == 3 and not [model for model in started if model()]
     vlm = load_model(ModelSettings(path=str(model), device="cpu"), frozen=True)
     data = DataSettings(path="-", max_prompt_tokens=400)
     examples = read_questions(out / "screened.jsonl")
