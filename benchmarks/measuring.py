@@ -92,7 +92,7 @@ def main() -> None:
 
         def with_measuring() -> None:
             start_over(folder, [measuring.STAGE])
-            measuring.measure(folder, folder / "screened.jsonl", settings, Watch())
+            measuring.measure(folder, examples, settings, Watch())
 
         alone(), with_measuring()  # once to warm up
         times: dict[str, list[float]] = {"engine": [], "measure": []}

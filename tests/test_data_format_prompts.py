@@ -5,6 +5,7 @@ import copy
 import pytest
 
 from observe_r1.data import FORMAT_PROMPTS, apply_format_prompt
+from observe_r1.data.format_prompts import asked_format
 from observe_r1.errors import UserError
 
 USER = {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "How many?"}]}
@@ -48,6 +49,24 @@ def test_none_and_given_messages_stay_as_they_are(place: str) -> None:
     assert apply_format_prompt(messages, "none", place) == (SYSTEM, USER)
     assert apply_format_prompt(messages, "observe", place) != (SYSTEM, USER)
     assert messages == (SYSTEM, USER)
+
+
+@pytest.mark.parametrize("name", FORMAT_PROMPTS)
+@pytest.mark.parametrize("written", ["system", "suffix"])
+@pytest.mark.parametrize("place", ["system", "suffix"])
+@pytest.mark.parametrize("before", [(USER,), (SYSTEM, USER, ASSISTANT, USER)])
+def test_a_prompt_that_stands_there_is_not_added_again(name: str, written: str, place: str, before: tuple) -> None:
+    """Written into the question by `arrange.format_prompt`, also where the parts of a turn were joined since."""
+    assert asked_format(before) == "none"
+    once = apply_format_prompt(before, name, written)
+    texts = [[part for part in message["content"] if part["type"] == "text"] for message in once]
+    joined = tuple(
+        {"role": message["role"], "content": [{"type": "text", "text": "".join(part["text"] for part in parts)}]}
+        for message, parts in zip(once, texts, strict=True)
+    )
+    for messages in (once, joined):
+        assert asked_format(messages) == name
+        assert apply_format_prompt(messages, name, place) == messages
 
 
 def test_unknown_name_or_place() -> None:

@@ -1,5 +1,7 @@
 """A prompt is what the processor itself makes of the example; a frozen tower's features are kept."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from PIL import Image
@@ -50,6 +52,17 @@ def test_prompt_equals_one_call_of_the_processor(processor, tmp_path, sizes, pla
         assert torch.equal(prompt.image_grid, expected["image_grid_thw"])
     else:
         assert prompt.pixel_values is None and prompt.image_grid is None
+
+
+@pytest.mark.parametrize("place", ["system", "suffix"])
+def test_a_question_that_brings_its_format_prompt_along_is_asked_for_it_once(processor, tmp_path, place):
+    plain = example(tmp_path, [(84, 84)])
+    written_in = replace(plain, messages=apply_format_prompt(plain.messages, "observe", place))
+    expected = encode_prompt(plain, processor, DataSettings(path="x", format_prompt_place=place)).text
+    for settings in ({}, {"format_prompt_place": "suffix"}, {"format_prompt": "none"}):
+        assert encode_prompt(written_in, processor, DataSettings(path="x", **settings)).text == expected
+    with pytest.raises(UserError, match=r"a\.jsonl row 1: the question asks for the format 'observe' already, data"):
+        encode_prompt(written_in, processor, DataSettings(path="x", format_prompt="think"))
 
 
 def test_prompts_over_the_limit_and_impossible_images_are_named(processor, tmp_path):

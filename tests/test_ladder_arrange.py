@@ -221,6 +221,47 @@ def test_a_measurement_that_has_not_ended_is_not_arranged(built):
     assert {path: path.read_bytes() for path in built.iterdir()} == before
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda row: row.pop("tries"), r"row 3, 'tries': not as the build wrote it: needs int \(.*--anew\), got None"),
+        (lambda row: row.update(correct="2"), "row 3, 'correct': not as the build wrote it: needs int .* got '2'"),
+        (lambda row: row.update(complexity=None), "row 3, 'complexity': not as the build wrote it: needs int | float"),
+        (lambda row: row.update(id=7), "row 3, 'id': not as the build wrote it: needs str .* got 7"),
+        (lambda row: row.update(correct=TRIES + 1), "'q2' has 5 of 4 right"),
+        (lambda row: row.update(correct=-1), "'q2' has -1 of 4 right"),
+    ],
+)
+def test_figures_that_were_tampered_with_are_named(built, change, message):
+    rows = read(built / "measured.jsonl")
+    change(rows[2])
+    write(built / "measured.jsonl", rows)
+    with pytest.raises(UserError, match=rf"measured\.jsonl.*{message}"):
+        run(built)
+
+
+@pytest.mark.parametrize(
+    ("line", "message"), [("3", "row 61: not as the build wrote it"), ('{"id": "q', "line 61, column")]
+)
+def test_a_last_line_that_no_build_wrote_is_named(built, line, message):
+    with (built / "measured.jsonl").open("a") as file:
+        file.write(line)
+    with pytest.raises(UserError, match=rf"measured\.jsonl.*{message}"):
+        run(built)
+
+
+def test_responses_that_are_gone_cannot_be_graded_again(built):
+    name = unsolved_id(built)
+    review(built, **{name: ("correct", "2")})
+    rows = [row for row in read(built / "responses.jsonl") if (row["id"], row["number"]) != (name, 0)]
+    write(built / "responses.jsonl", rows)
+    with pytest.raises(UserError, match=rf"responses\.jsonl: not all responses to '{name}' are there"):
+        run(built)
+    write(built / "responses.jsonl", [row | {"tokens": "many"} for row in rows])
+    with pytest.raises(UserError, match=r"responses\.jsonl row 1, 'tokens': not as the build wrote it: needs int"):
+        run(built)
+
+
 @pytest.mark.parametrize("values", [{"min_complexity": 1000}, {"shares": [0, 0, 0, 0, 1]}, {"shares": [1, 1]}])
 def test_what_cannot_be_arranged_leaves_the_arrangement_before_it(built, values):
     run(built, size=20)

@@ -21,6 +21,7 @@ from observe_r1.errors import UserError
 from observe_r1.ladder import building, measuring, simple
 from observe_r1.model.loading import load_processor
 from observe_r1.records import Completion
+from observe_r1.rollout.engine import RefusedPromptError
 from observe_r1.training.interrupt import StopRequest
 from observe_r1.world.tiny_model import make_tiny_model
 
@@ -30,10 +31,14 @@ COUNT = 6
 class Engine:
     version = 0
 
-    def __init__(self, path, log):
-        self.path, self.log = path, log
+    def __init__(self, path, log, longest):
+        self.path, self.log, self.longest = path, log, longest
 
     def generate(self, prompts, sampling, on_group=None):
+        assert sampling.max_new_tokens == self.longest
+        for index, prompt in enumerate(prompts):
+            if len(prompt.images) > 1:
+                raise RefusedPromptError(index, "rollout.vllm: too many images")
         self.log += [(self.path, prompt) for prompt in prompts]
         ids = torch.ones(50, dtype=torch.long)
         text = f"<think>I count.</think><answer>{1 + (self.path == 'second')}</answer>"
@@ -42,11 +47,8 @@ class Engine:
             on_group(number, group)
         return groups
 
-    def load_weights(self, weights):
-        raise AssertionError("never published to")
-
-    def sleep(self):
-        self.log.append((self.path, "asleep"))
+    def close(self):
+        self.log.append((self.path, "closed"))
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +67,7 @@ def log(monkeypatch, processor):
 
     def load(path, settings):
         check(path)
-        return Engine(path, asked), processor
+        return Engine(path, asked, settings.rollout.max_new_tokens), processor
 
     monkeypatch.setattr(building, "check_model_path", check)
     monkeypatch.setattr(measuring, "load_engine", load)
@@ -75,7 +77,7 @@ def log(monkeypatch, processor):
 
 
 def prompts(log, path):
-    return [entry for name, entry in log if name == path and entry != "asleep"]
+    return [entry for name, entry in log if name == path and entry != "closed"]
 
 
 def read(path):
@@ -112,7 +114,7 @@ def test_a_question_that_one_screening_model_cannot_be_asked_is_not_put_to_the_n
     assert [row["stage"] for row in read(out / "dropped.jsonl") if row["id"] == "long"] == ["screen 1"]
     assert len(prompts(log, "small")) == COUNT and len(prompts(log, "large")) == COUNT / 2
     assert [row["id"] for row in read(out / "screened.jsonl")] == ["q1", "q3", "q5"]
-    assert log.index(("small", "asleep")) < log.index(("large", prompts(log, "large")[0]))
+    assert log.index(("small", "closed")) < log.index(("large", prompts(log, "large")[0]))
 
 
 def test_models_that_cannot_be_had_are_named_before_anything_is_read(questions, log, capsys):
@@ -126,6 +128,13 @@ def test_models_that_cannot_be_had_are_named_before_anything_is_read(questions, 
     whole = contents(out)
     assert build(questions, "--model=missing", "--anew") == 2
     assert contents(out) == whole
+
+
+def test_shares_that_do_not_fit_the_responses_are_named_before_anything_is_read(questions, log, capsys):
+    assert build(questions, "--arrange.shares=published") == 2
+    assert "arrange.shares: 9 shares for 3 levels: give one more than" in capsys.readouterr().err
+    assert not (questions.parent / "out").exists() and not log
+    assert build(questions, "--arrange.shares=1,1,0") == 0
 
 
 def test_a_model_that_has_been_asked_may_be_gone(questions, log):
@@ -163,6 +172,38 @@ def test_a_broken_question_ends_the_stage_before_its_batch_is_sampled(questions,
     ]
 
 
+@pytest.mark.parametrize("crowded", [(2,), (2, 3), (0, 3, 5)])
+def test_questions_that_the_engine_refuses_are_named_or_skipped(questions, log, capsys, crowded):
+    assert build(questions, verb="screen") == 0
+    out = questions.parent / "out"
+    rows = read(out / "screened.jsonl")
+    for number in crowded:
+        parts = json.loads(rows[number]["message"])[0]["content"]
+        rows[number]["message"] = json.dumps([{"role": "user", "content": [parts[0], *parts]}])
+    (out / "screened.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    for _ in range(2):
+        assert main(["ladder", "measure", str(out), "--model=measurer"]) == 2
+        error = capsys.readouterr().err.splitlines()[-1]
+        assert f"screened.jsonl row {1 + crowded[0]}: rollout.vllm: too many images (--skip-bad" in error
+    assert main(["ladder", "measure", str(out), "--model=measurer", "--skip-bad"]) == 0
+    assert [row["id"] for row in read(out / "measured.jsonl")] == [f"q{n}" for n in range(COUNT) if n not in crowded]
+    gone = [(row["id"], row["stage"], row["reason"]) for row in read(out / "dropped.jsonl")]
+    assert gone == [(f"q{number}", "measure", "broken row") for number in crowded]
+    assert len(prompts(log, "measurer")) == COUNT - len(crowded)
+
+
+def test_a_refresh_may_leave_broken_rows_out(questions, log, capsys):
+    assert build(questions) == 0
+    (questions.parent / "2.png").unlink()
+    assert refresh(questions, "--model=newer") == 2
+    assert "--skip-bad" in capsys.readouterr().err.splitlines()[-1]
+    assert refresh(questions, "--model=newer", "--skip-bad") == 0
+    assert {row["id"] for row in read(questions.parent / "out" / "refreshed-1" / "measured.jsonl")} == {
+        *("q0", "q4"),
+        *("q1", "q3", "q5"),
+    }
+
+
 def refresh(questions, *options):
     return main(["ladder", "refresh", str(questions.parent / "out"), *options])
 
@@ -172,12 +213,47 @@ def test_a_format_prompt_that_stands_in_the_questions_is_not_added_again(questio
     assert build(questions, f"--arrange.format_prompt={name}") == 0
     assert refresh(questions, "--model=newer") == 0
     asked = prompts(log, "newer")
-    assert len(asked) == COUNT / 2
+    assert len(asked) == COUNT
     for prompt in asked:
         assert sum(prompt.text.count(text) for text in FORMAT_PROMPTS.values()) == 1
         assert FORMAT_PROMPTS[name] in prompt.text
     again = read(questions.parent / "out" / "refreshed-1" / "measured.jsonl")
     assert {row["well_formed"] for row in again} == {float(name == "think")}
+
+
+def test_what_the_newer_model_solves_joins_the_ladder(questions, log, capsys):
+    """`second` answers 2, which is right for every other question and wrong for all of the ladder's."""
+    assert build(questions) == 0
+    out = questions.parent / "out"
+    assert [row["id"] for row in read(out / "ladder.jsonl")] == ["q0", "q2", "q4"]
+    assert refresh(questions, "--model=second") == 0
+    said = capsys.readouterr().out
+    assert "6 questions: 3 easier, 3 harder, 0 as before, difficulty +0.000 on average" in said and "was \\ is" in said
+    moved = json.loads((out / "refreshed-1" / "moves.json").read_text())
+    assert moved == [{"was": 0.0, "is": 1.0, "questions": 3}, {"was": 1.0, "is": 0.0, "questions": 3}]
+    assert main(["ladder", "arrange", str(out), "--arrange.measured=refreshed-1"]) == 0
+    assert [row["id"] for row in read(out / "ladder.jsonl")] == ["q1", "q3", "q5"]
+    assert [row["id"] for row in read(out / "unsolved.jsonl")] == ["q0", "q2", "q4"]
+
+
+def test_moves_between_many_levels_are_a_line_and_a_file(questions, log, capsys):
+    """Ten levels, all but one of the questions a level harder or two easier."""
+    folder, refreshed = questions.parent, questions.parent / "refreshed-1"
+    refreshed.mkdir()
+    was, now = [n / 16 for n in range(10)], [0.0, *(n / 16 for n in (2, 3, 4, 5, 6, 4, 5, 6, 7))]
+    for path, name, levels in (
+        (folder, "ladder", was[:7]),
+        (folder, "unsolved", was[7:]),
+        (refreshed, "measured", now),
+    ):
+        first = 7 if name == "unsolved" else 0
+        rows = [{"id": f"q{number}", "difficulty": level} for number, level in enumerate(levels, start=first)]
+        (path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    line = ladder_run._moved(folder, refreshed)
+    assert "10 questions: 4 easier, 5 harder, 1 as before, difficulty -0.019 on average: figures in" in line
+    assert capsys.readouterr().out == ""
+    moved = json.loads((refreshed / "moves.json").read_text())
+    assert [(row["was"], row["is"], row["questions"]) for row in moved] == [*zip(was, now, [1] * 10, strict=True)]
 
 
 def test_a_refresh_that_failed_leaves_no_number_behind(questions, log):
@@ -209,11 +285,11 @@ def test_a_refresh_goes_on_with_the_ladder_that_it_began_with_alone(questions, l
     (out / "review.yaml").write_text("- {id: q1, answer: '2', action: keep}\n- {id: q0, answer: '1', action: drop}\n")
     assert main(["ladder", "arrange", str(out)]) == 0
     assert refresh(questions, "--model=newer") == 0
-    assert {row["id"] for row in read(out / "refreshed-2" / "measured.jsonl")} == {"q1", "q2", "q4"}
-    assert "3 questions: 0 easier, 0 harder, 3 as before" in capsys.readouterr().out
+    assert {row["id"] for row in read(out / "refreshed-2" / "measured.jsonl")} == {"q1", "q2", "q4", "q3", "q5"}
+    assert "5 questions: 0 easier, 0 harder, 5 as before" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize(("options", "asked"), [([], COUNT / 2), (["--anew"], 2 + COUNT / 2)])
+@pytest.mark.parametrize(("options", "asked"), [([], COUNT), (["--anew"], 2 + COUNT)])
 def test_a_stopped_refresh_goes_on_or_begins_anew(questions, log, monkeypatch, options, asked):
     assert build(questions) == 0
     with monkeypatch.context() as patch:
@@ -222,7 +298,7 @@ def test_a_stopped_refresh_goes_on_or_begins_anew(questions, log, monkeypatch, o
     assert refresh(questions, "--model=newer", *options) == 0
     assert len(prompts(log, "newer")) == asked
     (folder,) = (questions.parent / "out").glob("refreshed-*")
-    assert len(read(folder / "measured.jsonl")) == COUNT / 2
+    assert len(read(folder / "measured.jsonl")) == COUNT
 
 
 def test_a_stopped_refresh_goes_on_with_its_own_model_where_none_is_named(questions, log, monkeypatch, capsys):
@@ -238,7 +314,7 @@ def test_a_stopped_refresh_goes_on_with_its_own_model_where_none_is_named(questi
     assert main(["ladder", "arrange", str(out), "--arrange.measured=refreshed-2"]) == 2
     assert f"run `observe-r1 ladder refresh {out}` first" in capsys.readouterr().err
     assert refresh(questions) == 0
-    assert len(prompts(log, "newer")) == COUNT / 2 == len(prompts(log, "older"))
+    assert len(prompts(log, "newer")) == COUNT == len(prompts(log, "older"))
     assert {path.name for path in out.glob("refreshed-*")} == {"refreshed-1", "refreshed-2"}
     assert main(["ladder", "arrange", str(out), "--arrange.measured=refreshed-2"]) == 0
     assert refresh(questions) == 2
@@ -281,4 +357,4 @@ def test_whatever_was_on_the_disk_when_it_died_the_build_ends_the_same(questions
         death = None
         assert build(questions, "--screen.models=second") == 0
         assert contents(out) == whole, moment
-        assert len(log) <= asked + 2 + 1, moment  # a batch again, and one time more asleep
+        assert len(log) <= asked + 2 + 1, moment  # a batch again, and one time more closed

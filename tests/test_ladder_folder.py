@@ -93,6 +93,27 @@ def test_between_two_screening_models_sampling_stays_as_it_was(tmp_path):
         pass
 
 
+@pytest.mark.parametrize("verb", ["measure", "build"])
+def test_a_measurement_goes_on_with_less_memory_but_not_with_other_responses(screened, verb):
+    with opened(settings(screened, "a", rollout={"vllm": {"max_model_len": 900}}), verb):
+        go(screened, "measure", complete=False)
+    vllm = {"max_model_len": 900, "gpu_memory_utilization": 0.3, "max_num_seqs": 8, "limit_mm_per_prompt": {"image": 9}}
+    with opened(settings(screened, "a", rollout={"vllm": vllm, "max_rows": 8}), verb):
+        pass
+    assert recorded(screened)["rollout"]["max_rows"] == 8 and recorded(screened)["rollout"]["vllm"] == vllm
+    for refused, line in (({"max_model_len": 800}, "was 900 and is 800"), ({}, "was 900 and is None")):
+        again = settings(screened, "a", rollout={"vllm": refused})
+        with pytest.raises(UserError, match=rf"rollout\.vllm\.max_model_len {line}"), opened(again, verb):
+            pass
+
+
+@pytest.mark.parametrize("text", ["rollout: {vllm: 3}", "rollout: 3", "3", "[1]", "{"])
+def test_recorded_settings_that_were_tampered_with_are_named(screened, text):
+    (screened / "ladder.yaml").write_text(text)
+    with pytest.raises(UserError, match=r"ladder\.yaml: not as the build"), opened(settings(screened, "a"), "measure"):
+        pass
+
+
 def test_what_a_kill_leaves_of_the_first_settings_is_no_other_folder(tmp_path):
     (tmp_path / "ladder.yaml.partial").write_text("data:")
     with opened(settings(tmp_path), "screen"):

@@ -79,10 +79,25 @@ def test_files_that_were_tampered_with_are_named(tmp_path):
     (tmp_path / "b.jsonl").write_text("")
     with pytest.raises(UserError, match=r"b\.jsonl: shorter than the \d+ bytes"), Journal(tmp_path, "next", FILES):
         pass
-    for tampered in ("{", "[1]", "3"):
-        (tmp_path / "progress.json").write_text(tampered)
-        with pytest.raises(UserError, match=r"progress\.json: not as the build wrote it"):
-            read_progress(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("text", "key"),
+    [
+        *(("{", ""), ("[1]", ""), ("3", ""), ('{"measure": {"done": 3, "complete"', "")),
+        *(('{"read": 3}', ", 'read'"), ('{"read": {"done": 1, "sizes": {}}}', ", 'read', 'complete'")),
+        ('{"read": {"done": "all", "complete": true, "sizes": {}}}', ", 'read', 'done'"),
+        ('{"read": {"done": -1, "complete": true, "sizes": {}}}', ", 'read', 'done'"),
+        ('{"read": {"done": 1, "complete": "no", "sizes": {}}}', ", 'read', 'complete'"),
+        ('{"read": {"done": 1, "complete": true, "sizes": {"a.jsonl": 1.5}}}', ", 'read', 'sizes', 'a.jsonl'"),
+        ('{"read": {"done": 1, "complete": true, "sizes": [3]}}', ", 'read', 'sizes'"),
+    ],
+)
+def test_progress_that_was_tampered_with_is_named(tmp_path, text, key):
+    (tmp_path / "progress.json").write_text(text)
+    with pytest.raises(UserError, match=rf"progress\.json{key}: not as the build wrote it \(") as error:
+        read_progress(tmp_path)
+    assert "\n" not in str(error.value)
 
 
 def test_a_file_that_cannot_be_written_is_named(tmp_path):

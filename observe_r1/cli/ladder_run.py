@@ -12,12 +12,15 @@ from observe_r1.config import LadderSettings
 from observe_r1.errors import UserError
 from observe_r1.ladder import arranging, building, measuring, simple
 from observe_r1.ladder.folder import locked, opened
-from observe_r1.ladder.refreshing import moves, refresh
+from observe_r1.ladder.refreshing import MOVES, moves, refresh
 from observe_r1.ladder.rows import read_rows
 from observe_r1.ladder.stage import DROPPED, Watch
 from observe_r1.report.ladder_page import write_ladder_report
 from observe_r1.report.review_page import write_review
 from observe_r1.training.interrupt import StopRequest
+
+_WIDEST = 9
+"""Levels of the largest table that is printed: with 8 responses a question."""
 
 
 def run_verb(verb: str, settings: LadderSettings) -> int:
@@ -39,7 +42,7 @@ def run_verb(verb: str, settings: LadderSettings) -> int:
 
 def _stages(verb: str, settings: LadderSettings, watch: Watch) -> str | None:
     """Run one stage of a build, or all; return what was written, None where it was stopped."""
-    building.check_models(settings, verb)
+    building.check_settings(settings, verb)
     with opened(settings, verb) as folder:
         if verb == "arrange":
             arranging.arrange(folder, settings, watch)
@@ -93,15 +96,21 @@ def _refresh(settings: LadderSettings, watch: Watch) -> str | None:
     folder = Path(settings.run.output)
     with locked(folder):
         refreshed = refresh(folder, settings, watch)
-        if refreshed is None:
-            return None
-        moved = moves(folder, refreshed)
-    Console().print(_table(moved))
+        return _moved(folder, refreshed) if refreshed else None
+
+
+def _moved(folder: Path, refreshed: Path) -> str:
+    """Show how questions moved; returns the last line."""
+    moved = moves(folder, refreshed)
+    if max(len({old for old, _ in moved}), len({new for _, new in moved})) <= _WIDEST:
+        Console().print(_table(moved))
     easier = sum(count for (before, after), count in moved.items() if after < before)
     harder = sum(count for (before, after), count in moved.items() if after > before)
+    change = sum((after - before) * count for (before, after), count in moved.items()) / max(moved.total(), 1)
     return (
-        f"{_questions(folder / arranging.LADDER)}: {easier:,} easier, {harder:,} harder, "
-        f"{moved.total() - easier - harder:,} as before: figures in {refreshed}; "
+        f"{_questions(refreshed / measuring.MEASURED)}: {easier:,} easier, {harder:,} harder, "
+        f"{moved.total() - easier - harder:,} as before, difficulty {change:+.3f} on average: figures in {refreshed}, "
+        f"all moves in its {MOVES}; "
         f"`observe-r1 ladder arrange {folder} --arrange.measured {refreshed.name}` takes them over"
     )
 

@@ -36,7 +36,7 @@ _SECTIONS = {
     "measure": ("data", "model", "rollout", "run"),
     "arrange": ("arrange", "run"),
     "review": ("run",),
-    "refresh": ("model", "rollout", "run"),
+    "refresh": ("data", "model", "rollout", "run"),
 }
 """What each verb has to do with."""
 

@@ -101,8 +101,7 @@ class ArrangeSettings(Section):
     images: Literal["reference", "copy"] = "reference"
     """Whether images outside the folder are named by their place or copied into it."""
     format_prompt: Literal["none", "observe", "think"] = "none"
-    """Write the text that asks for the response format into every question; train then with `data.format_prompt none`.
-    """
+    """Write the text that asks for the response format into every question; training then does not add it again."""
     format_prompt_place: Literal["system", "suffix"] = "system"
     """Where that text then stands."""
     measured: str = "."

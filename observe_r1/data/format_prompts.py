@@ -19,7 +19,9 @@ FORMAT_PROMPTS: dict[str, str] = {
 
 
 def apply_format_prompt(messages: tuple[Message, ...], name: str, place: str) -> tuple[Message, ...]:
-    """Return `messages` with the format prompt `name` added; the given messages are not changed.
+    """Return `messages` with the format prompt `name` added, unless it stands there already (`asked_format`).
+
+    The given messages are not changed.
 
     Args:
         messages: A chat as in `Example.messages`, its last turn the user's.
@@ -31,7 +33,7 @@ def apply_format_prompt(messages: tuple[Message, ...], name: str, place: str) ->
     """
     if place not in ("system", "suffix"):
         raise UserError(f"unknown format prompt place {place!r}: known: suffix, system")
-    if name == "none":
+    if name in ("none", asked_format(messages)):
         return messages
     if name not in FORMAT_PROMPTS:
         known = [*FORMAT_PROMPTS, "none"]
@@ -42,6 +44,12 @@ def apply_format_prompt(messages: tuple[Message, ...], name: str, place: str) ->
     if messages[0]["role"] == "system":
         return (_with_text(messages[0], prompt), *messages[1:])
     return ({"role": "system", "content": [{"type": "text", "text": prompt}]}, *messages)
+
+
+def asked_format(messages: tuple[Message, ...]) -> str:
+    """Return the name of the format prompt at the end of a chat's first or last turn, or `none`."""
+    ends = [message["content"][-1].get("text", "") for message in (messages[0], messages[-1])]
+    return next((name for name, prompt in FORMAT_PROMPTS.items() if any(e.endswith(prompt) for e in ends)), "none")
 
 
 def _with_text(message: Message, text: str) -> Message:

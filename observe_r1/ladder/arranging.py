@@ -121,7 +121,12 @@ def _measured(folder: Path, settings: ArrangeSettings, places: Mapping[str, int]
     if not is_complete(place, measuring.STAGE):
         verb = "measure" if settings.measured == "." else "refresh"
         raise UserError(f"{place}: not measured to the end yet: run `observe-r1 ladder {verb} {folder}` first")
-    items = [Item(places[row["id"]], row) for row in read_rows(place / measuring.MEASURED) if row["id"] in places]
+    rows = read_rows(place / measuring.MEASURED, measuring.FIGURES)
+    items = [Item(places[row["id"]], row) for row in rows if row["id"] in places]
+    for item in items:
+        if not 0 <= item.figures["correct"] <= item.figures["tries"]:
+            count = f"{item.figures['correct']} of {item.figures['tries']} right"
+            raise UserError(f"{place / measuring.MEASURED}: {item.figures['id']!r} has {count}: put it back")
     tries = {item.figures["tries"] for item in items}
     if len(tries) > 1:
         raise UserError(
@@ -136,12 +141,16 @@ def _corrected(
     """Put corrected answers in, and grade the responses that were kept against them."""
     new = {row_id: decision.answer for row_id, decision in decisions.items() if decision.action == "correct"}
     given: dict[str, list[GradedResponse]] = {row_id: [] for row_id in new}
+    responses = folder / settings.measured / measuring.RESPONSES
     if new:
-        for row in read_rows(folder / settings.measured / measuring.RESPONSES):
+        for row in read_rows(responses, measuring.RESPONSE):
             if row["id"] in new:
                 right = accuracy_reward(row["text"], new[row["id"]]) > 0
                 response = GradedResponse(row["text"], right, row["well_formed"], row["tokens"], row["finish"])
                 given[row["id"]].append(response)
+    for item in items:
+        if item.figures["id"] in new and len(given[item.figures["id"]]) != item.figures["tries"]:
+            raise UserError(f"{responses}: not all responses to {item.figures['id']!r} are there: put it back")
     return [
         replace(item, figures=measuring.figures(row_id, given[row_id]), answer=new[row_id]) if row_id in new else item
         for item in items

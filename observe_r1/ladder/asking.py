@@ -19,7 +19,7 @@ from observe_r1.model.loading import load_model
 from observe_r1.records import Example, Prompt, Sampling
 from observe_r1.registry import load
 from observe_r1.rewards import Scorer
-from observe_r1.rollout.engine import Engine
+from observe_r1.rollout.engine import Engine, RefusedPromptError
 from observe_r1.threads import encoding_thread
 
 Encode = Callable[[Example], Prompt]
@@ -41,9 +41,11 @@ def measuring_model(settings: LadderSettings) -> str:
 def load_engine(path: str, settings: LadderSettings) -> tuple[Engine, Any]:
     """Load the model at `path` for sampling, as `model` and `rollout` say; returns its engine and its processor."""
     loading = ModelSettings(**(settings.model.model_dump() | {"path": path}))
-    vlm = load_model(loading, frozen=True)
-    dtype = getattr(torch, loading.dtype)
-    engine = load("engine", settings.rollout.engine).from_settings(vlm, settings.rollout, settings.data, dtype)
+    kind = load("engine", settings.rollout.engine)
+    vlm = load_model(loading, frozen=True, weights=not hasattr(kind, "load_weights"))  # a `CopyingEngine` has its own
+    # Nothing is trained beside it. And one engine that can sleep may be started in a process, here one follows another.
+    rollout = settings.rollout.model_copy(update={"vllm": {"enable_sleep_mode": False} | settings.rollout.vllm})
+    engine = kind.from_settings(vlm, rollout, settings.data, getattr(torch, loading.dtype))
     return engine, vlm.processor
 
 
@@ -75,8 +77,8 @@ class Round:
     ) -> bool:
         """Go on after the last whole batch; returns whether it came to the end. `watch` sees `label`, or the stage.
 
-        Questions over the prompt limit are dropped, as are broken ones with `skip_bad`.
-        Errors: `UserError` for a broken question.
+        Questions over the prompt limit are dropped; with `skip_bad` broken ones and those that the engine refuses, too.
+        Errors: `UserError` for one of the latter without `skip_bad`.
         """
         total, label = len(examples), label or stage
         watch.progress(label, self.journal.done, total)
@@ -87,13 +89,24 @@ class Round:
                 if isinstance(error, UserError):
                     self._drop(example, error, stage, watch, skip_bad)
             askable = [(example, prompt) for example, prompt in questions if isinstance(prompt, Prompt)]
-            graded = grade(self.engine, askable, self.scorer, self.sampling)
+            graded = self._grade(askable, stage, watch, skip_bad)
             self.write(self.journal, [(example, given) for (example, _), given in zip(askable, graded, strict=True)])
             self.journal.commit(done, complete=done == total)
             watch.progress(label, done, total)
             if done < total and watch.stopped():
                 return False
         return True
+
+    def _grade(
+        self, askable: list[tuple[Example, Prompt]], stage: str, watch: Watch, skip_bad: bool
+    ) -> list[tuple[GradedResponse, ...]]:
+        """Return the graded responses to the questions, of which those that the engine refuses are taken out."""
+        while True:
+            try:
+                return grade(self.engine, askable, self.scorer, self.sampling)
+            except RefusedPromptError as error:
+                example, _ = askable.pop(error.index)
+                self._drop(example, UserError(f"{example.origin}: {error}"), stage, watch, skip_bad)
 
     def _drop(self, example: Example, error: UserError, stage: str, watch: Watch, skip_bad: bool) -> None:
         too_long = isinstance(error, PromptTooLongError)

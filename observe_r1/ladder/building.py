@@ -10,12 +10,20 @@ from observe_r1.ladder import measuring, screening, simple
 from observe_r1.ladder.arranging import arrange
 from observe_r1.ladder.asking import measuring_model
 from observe_r1.ladder.journal import is_complete, read_progress
+from observe_r1.ladder.quotas import check_shares
+from observe_r1.ladder.rows import read_questions
 from observe_r1.ladder.stage import Watch
 from observe_r1.model.hub import check_model_path
 
 
-def check_models(settings: LadderSettings, verb: str) -> None:
-    """Raise `UserError` for a model that `verb` has yet to ask and that cannot be had, before the long work."""
+def check_settings(settings: LadderSettings, verb: str) -> None:
+    """Raise `UserError` before the long work for what would end it.
+
+    That is a model that `verb` has yet to ask and that cannot be had, and shares that are not one a level.
+    """
+    arranging = settings.arrange
+    if verb == "build" and arranging.shares is not None and arranging.measured == ".":
+        check_shares(arranging.shares, settings.rollout.group_size + 1)
     progress = {} if settings.run.anew else read_progress(Path(settings.run.output))
     ended = {stage for stage, state in progress.items() if state["complete"]}
     if verb in ("build", "measure") and measuring.STAGE not in ended:
@@ -47,4 +55,4 @@ def measure(folder: Path, settings: LadderSettings, watch: Watch) -> bool:
         raise UserError(f"{folder}: not screened to the end yet: run `observe-r1 ladder screen {folder}` first")
     if is_complete(folder, measuring.STAGE):
         return True
-    return measuring.measure(folder, folder / simple.SCREENED, settings, watch)
+    return measuring.measure(folder, read_questions(folder / simple.SCREENED), settings, watch)

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Set
 from contextlib import contextmanager
 from itertools import dropwhile
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -21,7 +22,12 @@ from observe_r1.ladder.stage import DROPPED
 RECORDED = "ladder.yaml"
 """Every setting, enough to build the ladder again."""
 
-_ANY_TIME = ("run.", "data.skip_bad", "data.image_cache")
+_MEMORY = ("gpu_memory_utilization", "kv_cache_memory_bytes", "max_num_seqs", "limit_mm_per_prompt")
+_ANY_TIME = (
+    *("run.", "data.skip_bad", "data.image_cache", "rollout.max_rows"),
+    *(f"rollout.vllm.{name}" for name in _MEMORY),
+)
+"""What changes no response: a build that ran out of memory goes on with less."""
 _ASKING = ("data.format_prompt", "data.max_prompt_tokens", "model.", "rollout.")
 _WRITTEN = {
     screening.STAGE: (screening.QUESTIONS, DROPPED, simple.SCREENING, simple.SCREENED, "refreshed-*"),
@@ -98,13 +104,20 @@ def changed(recorded: Path, settings: LadderSettings) -> Iterator[tuple[str, obj
     Errors: `UserError` for a file that is not as a build wrote it.
     """
     try:
-        old = flat(yaml.safe_load(recorded.read_text(encoding="utf-8")))
-    except (yaml.YAMLError, UnicodeDecodeError, AttributeError) as error:
+        old = _flat(yaml.safe_load(recorded.read_text(encoding="utf-8")))
+    except (yaml.YAMLError, UnicodeDecodeError, AttributeError, TypeError) as error:
         raise UserError(f"{recorded}: not as the build wrote it: put it back, or give another --output") from error
-    new = flat(settings.model_dump(mode="json"))
+    new = _flat(settings.model_dump(mode="json"))
     for name in sorted(old.keys() | new.keys()):
         if old.get(name) != new.get(name) and not name.startswith(_ANY_TIME):
             yield name, old.get(name), new.get(name)
+
+
+def _flat(sections: dict[str, Any]) -> dict[str, Any]:
+    """Return settings by dotted name, vLLM's arguments too."""
+    settings = flat(sections)
+    arguments = settings.pop("rollout.vllm", {})
+    return settings | {f"rollout.vllm.{name}": value for name, value in arguments.items()}
 
 
 def _compare(folder: Path, settings: LadderSettings, verb: str, begun: Set[str]) -> None:

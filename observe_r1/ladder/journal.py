@@ -8,7 +8,9 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from itertools import takewhile
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Annotated, Any, BinaryIO
+
+from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 
 from observe_r1.errors import UserError
 from observe_r1.files import json_line, write_atomic
@@ -17,15 +19,31 @@ PROGRESS = "progress.json"
 """For every stage begun, in their order: rows worked through, whether that was all, and the good bytes of all files."""
 
 
+class _Stage(BaseModel, strict=True):
+    """What `progress.json` holds of a stage."""
+
+    done: int = Field(ge=0)
+    complete: bool
+    sizes: dict[str, Annotated[int, Field(ge=0)]]
+
+
+_STAGES = TypeAdapter(dict[str, _Stage])
+
+
 def read_progress(folder: Path) -> dict[str, dict[str, Any]]:
     """Return what `progress.json` holds. Errors: `UserError` where it is not as a build wrote it."""
     path = folder / PROGRESS
     try:
-        return dict(json.loads(path.read_bytes()))
+        stages = _STAGES.validate_json(path.read_bytes())
     except FileNotFoundError:
         return {}
-    except (ValueError, TypeError) as error:
-        raise UserError(f"{path}: not as the build wrote it: put it back, or build into another folder") from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = "".join(f", {part!r}" for part in first["loc"])
+        raise UserError(
+            f"{path}{key}: not as the build wrote it ({first['msg']}): put it back, or build into another folder"
+        ) from error
+    return {stage: state.model_dump() for stage, state in stages.items()}
 
 
 def is_complete(folder: Path, stage: str) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,6 @@ from observe_r1.config import LadderSettings
 from observe_r1.evaluation.accuracy import GradedResponse
 from observe_r1.ladder.asking import Graded, Round, load_engine, measuring_model, rewards, stream_of
 from observe_r1.ladder.journal import Journal
-from observe_r1.ladder.rows import read_questions
 from observe_r1.ladder.stage import DROPPED, Watch
 from observe_r1.model.encoding import encode_prompt
 from observe_r1.records import Example, Prompt
@@ -20,12 +20,21 @@ from observe_r1.rollout.sampling import sampling_of
 STAGE = "measure"
 MEASURED = "measured.jsonl"
 """One row a question: see `figures`."""
+FIGURES = {
+    **{"tries": int, "correct": int, "difficulty": int | float, "complexity": int | float},
+    **{"complexity_correct": int | float | None, "well_formed": int | float},
+}
+"""Its columns, beside `id`."""
 RESPONSES = "responses.jsonl"
-"""One row a response: `id`, `number`, `text`, `tokens`, `correct`, `well_formed`, `finish`."""
+"""One row a response: see `RESPONSE`."""
+RESPONSE = {"number": int, "text": str, "tokens": int, "correct": bool, "well_formed": bool, "finish": str}
+"""Its columns, beside `id`."""
 
 
-def measure(folder: Path, questions: Path, settings: LadderSettings, watch: Watch, *, written_in: str = "none") -> bool:
-    """Sample `rollout.group_size` responses to each of `questions`, and write figures and responses to `folder`.
+def measure(
+    folder: Path, examples: Sequence[Example], settings: LadderSettings, watch: Watch, *, written_in: str = "none"
+) -> bool:
+    """Sample `rollout.group_size` responses to each of `examples`, and write figures and responses to `folder`.
 
     Appends batch by batch and goes on where it was stopped. `written_in` names the format prompt that stands in the
     questions already, in place of `data.format_prompt`. Returns whether it came to the end.
@@ -35,9 +44,6 @@ def measure(folder: Path, questions: Path, settings: LadderSettings, watch: Watc
     """
     rollout = settings.rollout
     sampling = sampling_of(rollout, n=rollout.group_size, seed=rollout.seed)
-    examples = read_questions(questions)
-    engine, processor = load_engine(measuring_model(settings), settings)
-
     is_written_in = written_in != "none"
     data = settings.data.model_copy(update={"format_prompt": "none"}) if is_written_in else settings.data
     grading = rewards(settings, written_in if is_written_in else settings.data.format_prompt)
@@ -45,7 +51,8 @@ def measure(folder: Path, questions: Path, settings: LadderSettings, watch: Watc
     def encode(example: Example) -> Prompt:
         return encode_prompt(example, processor, data, stream_of(example))
 
-    with Journal(folder, STAGE, [MEASURED, RESPONSES, DROPPED]) as journal, Scorer(grading) as scorer:
+    engine, processor = load_engine(measuring_model(settings), settings)
+    with closing(engine), Journal(folder, STAGE, [MEASURED, RESPONSES, DROPPED]) as journal, Scorer(grading) as scorer:
         round_ = Round(journal, engine, encode, scorer, sampling, rollout.batch, _write)
         return round_.run(examples, STAGE, watch, skip_bad=settings.data.skip_bad)
 

@@ -20,13 +20,9 @@ def quotas(counts: Sequence[int], size: int | None, shares: Sequence[float] | No
 
     Errors: `UserError` where there are not as many shares as levels.
     """
-    if shares is not None and len(shares) != len(counts):
-        raise UserError(
-            f"arrange.shares: {len(shares)} shares for {len(counts)} levels: give one more than responses a question "
-            f"({len(counts) - 1}), easy to hard"
-        )
     if shares is None:
         return _fill(counts, sum(counts) if size is None else size, [Fraction(count) for count in counts]), ""
+    check_shares(shares, len(counts))
     wanted = [Fraction(str(share)) for share in shares]
     if size is not None:
         return _fill(counts, size, wanted), _shortage(counts, size, wanted)
@@ -34,6 +30,15 @@ def quotas(counts: Sequence[int], size: int | None, shares: Sequence[float] | No
     whole = sum((share for _, share in full), Fraction(0))
     largest = int(min((count * whole / share for count, share in full), default=Fraction(0)))
     return _fill(counts, largest, wanted), _shortage(counts, largest, wanted)
+
+
+def check_shares(shares: Sequence[float], levels: int) -> None:
+    """Raise `UserError` where there are not as many shares as levels."""
+    if len(shares) != levels:
+        raise UserError(
+            f"arrange.shares: {len(shares)} shares for {levels} levels: give one more than responses a question "
+            f"({levels - 1}), easy to hard"
+        )
 
 
 def _fill(counts: Sequence[int], size: int, shares: Sequence[Fraction]) -> list[int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections import Counter
 from collections.abc import Iterator
@@ -11,21 +12,29 @@ from pathlib import Path
 
 from observe_r1.config import LadderSettings
 from observe_r1.config.recorded import dump_settings
+from observe_r1.data.mixture import mix_sequences
 from observe_r1.errors import UserError
 from observe_r1.files import write_atomic
 from observe_r1.ladder import measuring
-from observe_r1.ladder.arranging import LADDER
+from observe_r1.ladder.arranging import LADDER, UNSOLVED
 from observe_r1.ladder.folder import RECORDED, changed
 from observe_r1.ladder.journal import is_complete, read_progress, start_over
-from observe_r1.ladder.rows import read_rows
+from observe_r1.ladder.rows import read_questions, read_rows
 from observe_r1.ladder.stage import Watch
+
+MOVES = "moves.json"
+"""How many questions moved from which difficulty (`was`) to which (`is`)."""
+_MEASURED = (LADDER, UNSOLVED)
+"""Files whose questions are measured again."""
+_DIFFICULTY = {"difficulty": int | float}
 
 
 def refresh(folder: Path, settings: LadderSettings, watch: Watch) -> Path | None:
-    """Measure the questions of `ladder.jsonl` into `refreshed-<n>/`, and return that folder; None where it was stopped.
+    """Measure the questions of the ladder and the unsolved ones into `refreshed-<n>/`, and return that folder.
 
-    Such a folder is gone on with, or with `run.anew` begun again, if it was begun with the same settings and the same
-    ladder and not ended. Nothing else changes; where it fails before anything was measured nothing is left behind.
+    A newer model may solve what the one before did not. Returns None where it was stopped. Such a folder is gone on
+    with, or with `run.anew` begun again, if it was begun with the same settings and the same ladder and not ended.
+    Nothing else changes; where it fails before anything was measured nothing is left behind.
 
     Errors: as `measuring.measure`.
     """
@@ -38,7 +47,8 @@ def refresh(folder: Path, settings: LadderSettings, watch: Watch) -> Path | None
     write_atomic(refreshed / RECORDED, dump_settings(once) + of)
     written_in = settings.arrange.format_prompt
     try:
-        ended = measuring.measure(refreshed, folder / LADDER, settings, watch, written_in=written_in)
+        questions = mix_sequences([read_questions(folder / name) for name in _MEASURED], None, seed=0)
+        ended = measuring.measure(refreshed, questions, settings, watch, written_in=written_in)
     except UserError:
         if not read_progress(refreshed):
             shutil.rmtree(refreshed)
@@ -57,16 +67,23 @@ def unfinished(folder: Path) -> Path | None:
 
 
 def moves(folder: Path, refreshed: Path) -> Counter[tuple[float, float]]:
-    """Count the questions by their difficulty in the ladder and in the new measurement."""
-    before = {row["id"]: row["difficulty"] for row in read_rows(folder / LADDER)}
-    return Counter((before[row["id"]], row["difficulty"]) for row in read_rows(refreshed / measuring.MEASURED))
+    """Count the questions by their difficulty before and in the new measurement, and write that to `moves.json`."""
+    before = {row["id"]: row["difficulty"] for name in _MEASURED for row in read_rows(folder / name, _DIFFICULTY)}
+    after = read_rows(refreshed / measuring.MEASURED, _DIFFICULTY)
+    counts = Counter((before[row["id"]], row["difficulty"]) for row in after if row["id"] in before)
+    rows = [{"was": old, "is": new, "questions": number} for (old, new), number in sorted(counts.items())]
+    write_atomic(refreshed / MOVES, "[" + ",".join(f"\n {json.dumps(row)}" for row in rows) + "\n]\n")
+    return counts
 
 
 def _of(folder: Path) -> str:
     """Return the line by which a refresh knows its ladder."""
-    _ = read_rows(folder / LADDER)
-    with (folder / LADDER).open("rb") as file:
-        return f"# measures {LADDER} with the SHA-256 digest {file_digest(file, 'sha256').hexdigest()}\n"
+    digests = []
+    for name in _MEASURED:
+        _ = read_rows(folder / name)
+        with (folder / name).open("rb") as file:
+            digests.append(f"{name} {file_digest(file, 'sha256').hexdigest()}")
+    return f"# measures, with these SHA-256 digests: {', '.join(digests)}\n"
 
 
 def _places(folder: Path) -> Iterator[Path]:

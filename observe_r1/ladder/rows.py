@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from hashlib import blake2b
 from io import BytesIO
 from pathlib import Path
@@ -14,6 +14,7 @@ from PIL import Image
 from observe_r1.data.examples import Examples
 from observe_r1.data.images import open_image
 from observe_r1.data.json_rows import JsonRows
+from observe_r1.data.wrong_value import wrong_value
 from observe_r1.errors import UserError
 from observe_r1.files import write_atomic
 from observe_r1.records import Example, ImageSource, Message
@@ -39,16 +40,44 @@ def write_message(messages: Sequence[Message], images: Sequence[str]) -> str:
     return json.dumps(turns)
 
 
-def read_rows(path: Path) -> Sequence[dict[str, Any]]:
-    """Return the rows of a file that a stage wrote, none if it is empty. Errors: `UserError` where there is none."""
+Columns = Mapping[str, Any]
+"""Columns by name, each with its type, or union of types."""
+
+
+class _Written(JsonRows):
+    """Rows that a stage wrote, each checked for its columns when it is read."""
+
+    def __init__(self, path: Path, columns: Columns) -> None:
+        super().__init__(path)
+        self._name = str(path)
+        self._columns = columns
+
+    def item(self, index: int) -> dict[str, Any]:
+        """Read and check one row."""
+        row, place = super().item(index), f"{self._name} row {index + 1}"
+        if not isinstance(row, dict):
+            wrong_value(f"{place}: not as the build wrote it", "needs an object", row)
+        for name, kind in self._columns.items():
+            if not isinstance(row.get(name), kind):
+                need = f"needs {getattr(kind, '__name__', kind)} (put it back, or begin the stage again: --anew)"
+                wrong_value(f"{place}, {name!r}: not as the build wrote it", need, row.get(name))
+        return row
+
+
+def read_rows(path: Path, columns: Columns | None = None) -> Sequence[dict[str, Any]]:
+    """Return the rows of a file that a stage wrote, none if it is empty; all have an `id`, and `columns`.
+
+    Errors: `UserError` where there is no such file, and when a row is read that is not as the stage wrote it.
+    """
     if not path.is_file():
         raise UserError(f"{path}: no such file: run the stage before this one first (screen, measure, arrange)")
-    return JsonRows(path)
+    return _Written(path, {"id": str} | dict(columns or {}))
 
 
 def read_questions(path: Path) -> Examples:
     """Return the rows of such a file as examples."""
-    return Examples(read_rows(path), str(path), path.absolute().parent, "message", "answer", require_answer=True)
+    rows = read_rows(path, {"source": str})
+    return Examples(rows, str(path), path.absolute().parent, "message", "answer", require_answer=True)
 
 
 def embedded(source: ImageSource) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,6 @@ from observe_r1.ladder.stage import DROPPED, Watch, dropped
 from observe_r1.model.encoding import encode_prompt
 from observe_r1.records import Example, Prompt, Sampling
 from observe_r1.rewards import Scorer
-from observe_r1.rollout.engine import CopyingEngine
 
 DIRECT_PROMPT = "Give only the final answer, without any explanation."
 """Stands after the question that a screening model is asked."""
@@ -68,11 +68,13 @@ def _ask(folder: Path, number: int, model: str, settings: LadderSettings, watch:
     sampling = Sampling(
         n=screen.tries, temperature=screen.temperature, max_new_tokens=screen.max_new_tokens, seed=screen.seed
     )
-    with Journal(folder, stage, [SCREENING, DROPPED]) as journal:
+    with Journal(folder, stage, [SCREENING, DROPPED]) as journal, ExitStack() as stack:
         questions = read_questions(folder / QUESTIONS)
         gone = _simple(folder, settings, before=model).keys() | _unasked(folder, number - 1)
         rows = [row for row in range(len(questions)) if questions.rows[row]["id"] not in gone]
-        engine, processor = load_engine(model, settings)
+        rollout = settings.rollout.model_copy(update={"max_new_tokens": screen.max_new_tokens})
+        engine, processor = load_engine(model, settings.model_copy(update={"rollout": rollout}))
+        stack.callback(engine.close)  # the next model needs the memory
         bare = settings.data.model_copy(update={"format_prompt": "none"})
 
         def encode(example: Example) -> Prompt:
@@ -81,13 +83,10 @@ def _ask(folder: Path, number: int, model: str, settings: LadderSettings, watch:
         def write(journal: Journal, graded: Graded) -> None:
             journal.append(SCREENING, (_row(example.id, model, given) for example, given in graded))
 
-        with Scorer(rewards(settings, bare.format_prompt)) as scorer:
-            round_ = Round(journal, engine, encode, scorer, sampling, settings.rollout.batch, write)
-            label = f"screen with {model}"
-            ended = round_.run(Chosen(questions, rows), stage, watch, skip_bad=settings.data.skip_bad, label=label)
-    if isinstance(engine, CopyingEngine):
-        engine.sleep()  # the next model needs the memory
-    return ended
+        scorer = stack.enter_context(Scorer(rewards(settings, bare.format_prompt)))
+        round_ = Round(journal, engine, encode, scorer, sampling, rollout.batch, write)
+        label = f"screen with {model}"
+        return round_.run(Chosen(questions, rows), stage, watch, skip_bad=settings.data.skip_bad, label=label)
 
 
 def direct(example: Example) -> Example:
@@ -110,7 +109,7 @@ def _row(row_id: str, model: str, given: Sequence[Any]) -> dict[str, Any]:
 def _simple(folder: Path, settings: LadderSettings, before: str | None = None) -> dict[str, str]:
     """Return which questions a model (one of those before `before`) gets right, by id, with that model's name."""
     found: dict[str, str] = {}
-    for row in read_rows(folder / SCREENING):
+    for row in read_rows(folder / SCREENING, {"model": str, "tries": int, "correct": int}):
         if row["model"] == before:
             break
         if row["correct"] >= settings.screen.threshold:
@@ -121,13 +120,13 @@ def _simple(folder: Path, settings: LadderSettings, before: str | None = None) -
 def _unasked(folder: Path, rounds: int) -> set[str]:
     """Return the ids of the questions that could not be put to one of the first so many models."""
     stages = {stage_of(number) for number in range(1, rounds + 1)}
-    return {row["id"] for row in read_rows(folder / DROPPED) if row["stage"] in stages}
+    return {row["id"] for row in read_rows(folder / DROPPED, {"stage": str}) if row["stage"] in stages}
 
 
 def _gather(folder: Path, settings: LadderSettings) -> None:
     """Write the questions that passed to `screened.jsonl`, and the simple ones to `dropped.jsonl`."""
     with Journal(folder, STAGE, [SCREENED, DROPPED]) as journal:
-        rows = read_rows(folder / QUESTIONS)
+        rows = read_rows(folder / QUESTIONS, {"source": str})
         simple = _simple(folder, settings) if settings.screen.models else {}
         unasked = _unasked(folder, len(settings.screen.models))
         for row in rows:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from observe_r1.config import QuestionSettings
-from observe_r1.data.format_prompts import apply_format_prompt
+from observe_r1.data.format_prompts import apply_format_prompt, asked_format
 from observe_r1.data.images import open_image
 from observe_r1.errors import UserError
 from observe_r1.records import Example, Prompt
@@ -17,12 +17,19 @@ class PromptTooLongError(UserError):
 
 
 def encode_prompt(example: Example, processor: Any, settings: QuestionSettings, stream: int = 0) -> Prompt:
-    """Return `example` as the model takes it, the format prompt applied.
+    """Return `example` as the model takes it, the format prompt applied where the question brings none along.
 
     The same as one call of the processor, which does more than is needed here and tokenizes the text a second time.
 
-    Errors: `PromptTooLongError`; `UserError` for an image that cannot be opened or that the processor refuses.
+    Errors: `PromptTooLongError`; `UserError` for an image that cannot be opened or that the processor refuses, and for
+    a question that asks for another format already.
     """
+    asked = asked_format(example.messages)
+    if asked != "none" and settings.format_prompt not in (asked, "none"):
+        raise UserError(
+            f"{example.origin}: the question asks for the format {asked!r} already, data.format_prompt is "
+            f"{settings.format_prompt!r}: give {asked!r}, or 'none'"
+        )
     messages = apply_format_prompt(example.messages, settings.format_prompt, settings.format_prompt_place)
     text = processor.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=True)
     images = tuple(open_image(source, example.origin, settings.image_cache) for source in example.images)

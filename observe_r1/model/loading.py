@@ -41,12 +41,13 @@ class VisionLanguageModel:
         return self.model.device
 
 
-def load_model(settings: ModelSettings, *, frozen: bool = False) -> VisionLanguageModel:
+def load_model(settings: ModelSettings, *, frozen: bool = False, weights: bool = True) -> VisionLanguageModel:
     """Load a model, and the processor beside it, as `settings` ask: frozen parts, LoRA adapters, quantized weights.
 
     Weights that are trained are float32 (master weights; compute may run in bfloat16), the others `settings.dtype`.
     With `frozen` none is trained, there are no adapters and no image features are kept: a reference model, which sees
-    each image once a rollout.
+    each image once a rollout. Without `weights` none is read, and the model takes no memory: for an engine that has its
+    own.
 
     Errors: `UserError` for a path that holds no model, an unsupported architecture, a missing processor, and for
     frozen parts, adapters or a quantization that cannot be had.
@@ -54,11 +55,13 @@ def load_model(settings: ModelSettings, *, frozen: bool = False) -> VisionLangua
     processor = load_processor(settings)
     transformers_logging.disable_progress_bar()
     device = choose_device(settings.device)
+    if not weights:
+        device = torch.device("meta")
     common: dict[str, Any] = {"trust_remote_code": settings.trust_remote_code}
     try:
         config = AutoConfig.from_pretrained(settings.path, **common)
         check_family(config, settings.path)
-        common |= quantization(settings, device)
+        common |= quantization(settings, device) if weights else {"device_map": device}
         model = AutoModelForImageTextToText.from_pretrained(settings.path, dtype=torch.float32, **common)
     except (OSError, ValueError, SafetensorError) as error:
         raise UserError(f"model.path = {settings.path!r}: {_first_line(error)}") from error

@@ -49,6 +49,9 @@ class EmbeddedEngine:
         """Return the engine that decodes `rollout.max_rows` responses at once."""
         return cls(vlm, max_rows=rollout.max_rows, dtype=dtype)
 
+    def close(self) -> None:
+        """Keep still: the model is the caller's."""
+
     @torch.no_grad()
     def generate(
         self, prompts: Sequence[Prompt], sampling: Sampling, on_group: OnGroup | None = None

