@@ -6,9 +6,6 @@ figures and responses to disk, synced after every batch. Repetitions are interle
 Responses are as long as they may be (no end-of-turn token), so that both sides sample the same tokens. They are babble,
 which is the dearest to grade: without an answer between tags, math-verify goes over all of it. Loading is left out.
 
-One thread samples by default, so that on two cores encoding and grading have the other: two sampling threads and the
-graders slow each other down.
-
     python benchmarks/measuring.py
 """
 
@@ -69,7 +66,7 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=100)
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--repetitions", type=int, default=3)
-    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--output", type=Path, default=Path(__file__).parent / "results" / "measuring.json")
     arguments = parser.parse_args()

@@ -28,12 +28,14 @@ matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 
 HERE = Path(__file__).parent
-SWEEPS: dict[str, tuple[dict[str, int], tuple[int, ...]]] = {
-    "group": ({"side": 28, "vocabulary": 486}, (1, 2, 4, 8, 16, 32)),
-    "side": ({"group": 8, "vocabulary": 486}, (8, 16, 28, 40, 52, 64)),
-    "vocabulary": ({"side": 28, "group": 32}, (486, 8192, 32768, 65536, VOCABULARY)),
-}
-"""By what is varied: what stays the same, and the values. `side` is that of the image, in patches."""
+VOCABULARIES = (486, 8192, 32768, 65536, VOCABULARY)
+SWEEPS: tuple[tuple[str, dict[str, int], tuple[int, ...]], ...] = (
+    ("group", {"side": 28, "vocabulary": 486}, (1, 2, 4, 8, 16, 32)),
+    ("side", {"group": 8, "vocabulary": 486}, (8, 16, 28, 40, 52, 64)),
+    ("vocabulary", {"group": 32, "side": 28}, VOCABULARIES),
+    ("vocabulary", {"group": 8, "side": 28}, VOCABULARIES),
+)
+"""What varies, what stays the same, and the values of the former. `side` is that of the image, in patches."""
 RESPONSE = 175
 MIB = 2**20
 
@@ -71,40 +73,41 @@ def _memory(field: str) -> float:
     return next(int(line.split()[1]) for line in lines if line.startswith(field)) / 1024
 
 
-def sweep(arguments: argparse.Namespace) -> dict[str, list[dict[str, Any]]]:
+def sweep(arguments: argparse.Namespace) -> list[dict[str, Any]]:
     """Measure every point in a process of its own."""
-    sweeps: dict[str, list[dict[str, Any]]] = {}
-    for name, (others, values) in SWEEPS.items():
-        sweeps[name] = []
+    sweeps = []
+    for name, others, values in SWEEPS:
+        sweeps.append({"varies": name, "points": []})
         for value in values:
             point = json.dumps({**others, name: value, "repetitions": arguments.repetitions})
             command = [sys.executable, __file__, "--point", point, "--threads", str(arguments.threads)]
             output = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
-            sweeps[name].append(json.loads(output.splitlines()[-1]))
-            print(name, sweeps[name][-1], flush=True)
+            sweeps[-1]["points"].append(json.loads(output.splitlines()[-1]))
+            print(name, sweeps[-1]["points"][-1], flush=True)
     return sweeps
 
 
-def draw(sweeps: dict[str, list[dict[str, Any]]], picture: Path) -> None:
+def draw(sweeps: list[dict[str, Any]], picture: Path) -> None:
     """Draw seconds above and activations below, each against what was varied."""
     labels = {"group": "responses a prompt", "side": "prompt tokens", "vocabulary": "vocabulary"}
     figure, rows = plt.subplots(2, 3, figsize=(10.5, 5.6), layout="constrained")
-    for column, (name, points) in enumerate(sweeps.items()):
-        across = [point["prompt" if name == "side" else name] for point in points]
-        for axes, field in zip(rows[:, column], ("seconds", "activations_mib"), strict=True):
-            axes.plot(across, [point[field] for point in points], "o-", color="#2563a8", ms=4)
+    for column, name in enumerate(labels):
+        of_kind = [each["points"] for each in sweeps if each["varies"] == name]
+        for points, colour in zip(of_kind, ("#2563a8", "#c2571a"), strict=False):
+            across = [point["prompt" if name == "side" else name] for point in points]
+            same = points[0]
+            fixed = {"group": f"{same['group']} responses", "side": f"prompt of {same['prompt']} tokens"}
+            fixed["vocabulary"] = f"vocabulary {same['vocabulary']:,}"
+            label = ", ".join(fixed[other] for other in fixed if other != name)
+            for axes, field in zip(rows[:, column], ("seconds", "activations_mib"), strict=True):
+                axes.plot(across, [point[field] for point in points], "o-", color=colour, ms=4, label=label)
+        for axes in rows[:, column]:
             axes.grid(alpha=0.25)
             axes.spines[["top", "right"]].set_visible(False)
             axes.set_ylim(bottom=0)
-        same = points[0]
-        fixed = {"group": f"{same['group']} responses", "side": f"prompt of {same['prompt']} tokens"}
-        fixed["vocabulary"] = f"vocabulary {same['vocabulary']:,}"
-        rows[0, column].set_title(", ".join(fixed[other] for other in fixed if other != name), fontsize=9)
+        rows[0, column].legend(frameon=False, fontsize=8)
         rows[1, column].set_xlabel(labels[name])
-    logits = [point["group"] * RESPONSE * point["vocabulary"] * 4 / MIB for point in sweeps["vocabulary"]]
-    across = [point["vocabulary"] for point in sweeps["vocabulary"]]
-    rows[1, 2].plot(across, logits, "--", color="#888888", label="one copy of all logits")
-    rows[1, 2].legend(frameon=False)
+    rows[1, 2].xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
     rows[0, 0].set_ylabel("seconds an update")
     rows[1, 0].set_ylabel("activations, MiB")
     figure.savefig(picture, dpi=120)

@@ -243,6 +243,19 @@ def test_a_question_over_the_prompt_limit_is_dropped_and_said(world, tmp_path, q
     assert len(read(tmp_path / "out" / "measured.jsonl")) == 6
 
 
+def test_the_ladder_is_shown_level_by_level(whole, capsys, quiet):
+    assert main(["ladder", "arrange", str(whole)]) == 0
+    shown = [line[1:-1].split("│") for line in capsys.readouterr().out.splitlines() if line.startswith("│")]
+    levels = {float(difficulty): (int(count), mean.strip(), bar) for difficulty, count, mean, bar in shown}
+    rows = read(whole / "ladder.jsonl")
+    counts = Counter(row["difficulty"] for row in rows)
+    assert {level: count for level, (count, _, _) in levels.items()} == {i / N: counts[i / N] for i in range(N + 1)}
+    for level, (count, mean, bar) in levels.items():
+        assert bar.count("█") == pytest.approx(30 * count / max(counts.values()), abs=1)
+        tokens = [row["complexity"] for row in rows if row["difficulty"] == level]
+        assert mean == (f"{sum(tokens) / count:.0f}" if count else "")
+
+
 def test_refresh_measures_again_and_shows_what_moved(world, whole, capsys, quiet):
     before = contents(whole)
     assert main(["ladder", "refresh", str(whole), "--model", str(world / "tiny")]) == 0

@@ -1,12 +1,11 @@
 """The verbs of `observe-r1 ladder` that work on a folder, put together."""
 
-from collections import Counter
 from pathlib import Path
 
 import torch
 from rich.console import Console
-from rich.table import Table
 
+from observe_r1.cli.ladder_tables import levels_table, moves_table
 from observe_r1.cli.ladder_view import LadderView
 from observe_r1.config import LadderSettings
 from observe_r1.errors import UserError
@@ -15,7 +14,9 @@ from observe_r1.ladder.folder import locked, opened
 from observe_r1.ladder.refreshing import MOVES, moves, refresh
 from observe_r1.ladder.rows import read_rows
 from observe_r1.ladder.stage import DROPPED, Watch
+from observe_r1.report.build_folder import open_build
 from observe_r1.report.ladder_page import write_ladder_report
+from observe_r1.report.ladder_summary import summarize
 from observe_r1.report.review_page import write_review
 from observe_r1.training.interrupt import StopRequest
 
@@ -53,6 +54,7 @@ def _stages(verb: str, settings: LadderSettings, watch: Watch) -> str | None:
     if verb in ("build", "arrange"):
         with locked(folder):
             write_ladder_report(folder)
+            Console().print(levels_table(summarize(open_build(folder))))
         return _built(folder)
     if verb == "screen":
         model = "" if settings.model.path else " --model MODEL"
@@ -103,7 +105,7 @@ def _moved(folder: Path, refreshed: Path) -> str:
     """Show how questions moved; returns the last line."""
     moved = moves(folder, refreshed)
     if max(len({old for old, _ in moved}), len({new for _, new in moved})) <= _WIDEST:
-        Console().print(_table(moved))
+        Console().print(moves_table(moved))
     easier = sum(count for (before, after), count in moved.items() if after < before)
     harder = sum(count for (before, after), count in moved.items() if after > before)
     change = sum((after - before) * count for (before, after), count in moved.items()) / max(moved.total(), 1)
@@ -113,14 +115,3 @@ def _moved(folder: Path, refreshed: Path) -> str:
         f"all moves in its {MOVES}; "
         f"`observe-r1 ladder arrange {folder} --arrange.measured {refreshed.name}` takes them over"
     )
-
-
-def _table(moved: Counter[tuple[float, float]]) -> Table:
-    """Draw how many questions moved from each difficulty (rows) to each difficulty (columns)."""
-    after = sorted({new for _, new in moved})
-    table = Table(
-        "was \\ is", *(f"{level:g}" for level in after), title="questions by difficulty", title_justify="left"
-    )
-    for level in sorted({old for old, _ in moved}):
-        table.add_row(f"{level:g}", *(str(moved[level, new] or "·") for new in after))
-    return table
