@@ -2,8 +2,9 @@
 
 Each build is a process of its own: a tiny random model answers every question of the world twice, in at most eight
 tokens. What it samples is worthless; what is looked at is whether memory grows with the questions beyond their index.
+The processes that grade have a bound of their own and are not counted.
 
-    python benchmarks/ladder_memory.py          writes results/ladder_memory.json: ten minutes on two cores
+    python benchmarks/ladder_memory.py          writes results/ladder_memory.json: minutes on two cores
 """
 
 import argparse

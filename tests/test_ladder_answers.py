@@ -97,6 +97,10 @@ def test_options_and_answers_of_every_style_become_capitals(labels, gap):
         ("Two lines:\n(1) y = x\n(2) y = 3. Where is f(1)?", "1"),
         ("Which colour? (a) red (b) blue", "12"),
         ("How long is AB? (1) 3 (2) 4", "AB"),
+        ("Of the statements: (1) AB = CD; (2) AC = BD; (3) AB > CD, the number that are true is ____.", "2"),
+        ("Which?\n(1) AB = CD\n(2) AC = BD\nThe number of true ones is", "1"),
+        ("Given: (1) AB = 3; (2) BC = 4. AC - 3 =", "2"),
+        ("(1) AB = CD (2) AC = BD, 其中正确的个数是", "2"),
     ],
 )
 def test_labels_that_are_no_options_stay(question, answer):
@@ -126,6 +130,7 @@ def test_labels_between_pictures_become_capitals():
 SEVERAL = ["5 and 6", "5 & 6", "5, 6, and 7", "3,4", "5 and 6 cm", "12 m and 5 m", "60° and 30°", "1,000 and 2,000"]
 SEVERAL += [r"$5$ and $6$", r"5 \text{ and } 6", r"60^\circ, 30^\circ", r"\(\sqrt{2}, \sqrt{3}\)", r"\frac{1}{2}, 3"]
 SEVERAL += ["x = 1, y = 2", r"$x=1$, $y=2$", "x = 3 and y = 4", "width = 5, height = 6", "area: 5 and perimeter: 9"]
+SEVERAL += [r"x = 1,\, y = 2", r"5\,\mathrm{m}, 6\,\mathrm{m}"]
 SEVERAL += ["(1, 2) and (3, 4)", "(1, 2), (3, 4)", "AB and CD", "a, b", "5和6", "5、6"]
 
 
@@ -136,6 +141,7 @@ def test_several_answers(answer):
 
 
 ONE = ["(3, 4)", r"\left(3, 4\right)", "A(3, 4)", r"\boxed{(3, 4)}", "[1, 2)", "f(1, 2)", "{1, 2}", r"\{1, 2\}"]
+ONE += [r"5\,\mathrm{m}", r"9.8\,\text{N}", r"25\,\%", r"4\,\pi", r"12\,000", r"12,\!000", r"30\,^{\circ}"]
 ONE += [r"x \in [1, 2]", r"S = \{1, 2\}", r"(-\infty, 2) \cup (3, \infty)", r"\begin{pmatrix} 1, 2 \end{pmatrix}"]
 ONE += ["1,000", "-1,234,567", "12,345.6", r"\$1,000", "1,000 m", "x=1 or x=2", "x > 1 and x < 3", "f(x) = 2x, x > 0"]
 ONE += [

@@ -64,7 +64,9 @@ def test_the_split_of_a_folder_that_is_asked_for(tmp_path: Path) -> None:
     for benchmark in (False, True):
         assert answers(f"chartqa:{tmp_path}@val", benchmark=benchmark) == ["3"]
         assert answers(f"chartqa:{tmp_path}@train", benchmark=benchmark) == ["1"]
-    assert "@dev: no file dev-….parquet in this folder" in refusal(f"chartqa:{tmp_path}@dev")
+    assert "@dev: no dev.parquet or dev-….parquet in this folder" in refusal(f"chartqa:{tmp_path}@dev")
+    write_parquet(tmp_path / "data" / "dev.parquet", [4])
+    assert answers(f"chartqa:{tmp_path}@dev") == ["4"]
     file = tmp_path / "data" / "val-00000-of-00001.parquet"
     assert answers(f"chartqa:{file}", benchmark=True) == ["3"]
     assert "@val: a file has no splits: name it without @val" in refusal(f"chartqa:{file}@val")
@@ -84,6 +86,17 @@ def test_the_split_of_the_hub_that_is_read(monkeypatch: pytest.MonkeyPatch) -> N
     assert answers("chartqa:a/b") == ["a/b train"]
     assert answers("chartqa:a/b", benchmark=True) == ["a/b test"]
     assert answers("chartqa:a/b@val", benchmark=True) == ["a/b val"]
+
+
+def test_a_place_on_the_hub_without_the_split_of_a_benchmark(monkeypatch: pytest.MonkeyPatch) -> None:
+    def load(name: str, split: str) -> datasets.Dataset:
+        raise ValueError(f'Unknown split "{split}". Should be one of ["train"].')
+
+    monkeypatch.setattr(datasets, "load_dataset", load)
+    with pytest.raises(UserError, match=r'Unknown split "test".*: .* chartqa:a/b@train names another$'):
+        answers("chartqa:a/b", benchmark=True)
+    with pytest.raises(UserError, match=r'Unknown split "val"[^@]*$'):
+        answers("chartqa:a/b@val", benchmark=True)
 
 
 def test_a_benchmark_that_is_no_part_of_a_training_set_keeps_its_split(monkeypatch: pytest.MonkeyPatch) -> None:

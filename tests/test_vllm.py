@@ -205,7 +205,7 @@ def test_too_little_memory_is_one_line_that_names_the_setting(vlm):
             "rollout.vllm: vLLM does not start: CUDA error",
         ),
         (ModuleNotFoundError("No module named 'timm'", name="timm"), "vLLM does not start: No module named 'timm'$"),
-        (RuntimeError(), "vLLM does not start: RuntimeError$"),
+        (ValueError(), "vLLM does not start: ValueError$"),
     ],
 )
 def test_what_keeps_vllm_from_starting_is_one_line(vlm, monkeypatch, error, line):
@@ -216,6 +216,15 @@ def test_what_keeps_vllm_from_starting_is_one_line(vlm, monkeypatch, error, line
     with pytest.raises(UserError, match=line) as raised:
         VLLMEngine(vlm, {}, max_model_len=64, dtype=torch.float32)
     assert "\n" not in str(raised.value)
+
+
+def test_a_bug_on_vllms_way_up_keeps_its_traceback(vlm, monkeypatch):
+    def fail(**arguments):
+        raise NotImplementedError
+
+    monkeypatch.setattr("vllm.LLM", fail)
+    with pytest.raises(NotImplementedError):
+        VLLMEngine(vlm, {}, max_model_len=64, dtype=torch.float32)
 
 
 def test_a_vllm_that_lacks_a_module_of_its_own_is_not_taken_for_a_missing_one(vlm, monkeypatch):

@@ -15,7 +15,7 @@ def levels_table(summary: LadderSummary) -> Table:
     table = Table(title="the ladder", title_justify="left")
     for name in ("difficulty", "questions", "tokens a response"):
         table.add_column(name, justify="right")
-    table.add_column("share")
+    table.add_column("")
     most = max(level.count for level in summary.levels)
     for level in summary.levels:
         bar = Bar(most, 0, level.count, width=_BAR_WIDTH)

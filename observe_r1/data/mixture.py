@@ -87,7 +87,7 @@ def mix_sequences(
     `datasets.interleave_datasets(…, probabilities, seed, stopping_strategy="all_exhausted")`.
 
     Args:
-        sequences: The datasets, none of them empty.
+        sequences: The datasets, none of them empty where there are probabilities.
         probs: One positive probability a sequence, summing to 1.
         seed: Seeds the draws (≥ 0).
         limit: Keep only the first so many rows.

@@ -24,13 +24,15 @@ _ASKS_FOR_PROOF = re.compile(r"\b(?:prove|show|demonstrate) that\b|\bprove\b[^.?
 _FIRST_OPTION = (
     re.compile(r"\(A\)|(?<!\w)A[.):、]"),
     re.compile(r"(?<![\w\\])\(a\)"),
-    re.compile(r"(?:^|(?<=[?.:;!_。\uff1f\uff1a])|(?<=[?.:;!_。\uff1f\uff1a] ))\(1\)", re.MULTILINE),
+    re.compile(r"(?:^|(?<=[?_\uff1f])|(?<=[?_\uff1f] )|(?<=[?_\uff1f]; ))\(1\)", re.MULTILINE),
 )
 _NO_OPTION = re.compile(
-    r"^(?:and|or|with)\b|[?\uff1f求]|\b(?:find|what|which|how|calculate|compute|determine|prove|show|solve|explain)\b",
+    r"^(?:and|or|with)\b|[?\uff1f求]|\b(?:find|what|which|how|calculate|compute|determine|prove|show|solve|explain)\b"
+    r"|__|\(\s*\)|[=\uff1d是]\s*$|\bnumber (?:of|that)\b|个数",
     re.IGNORECASE,
 )
-"""Parts of a question ("(1) Find x.") and references ("by (1) and (2)") are labelled in the same way."""
+"""Parts of a question ("(1) Find x."), references ("by (1) and (2)") and statements ("(1) AB = CD … how many are true")
+are labelled in the same way."""
 _LABELLED = re.compile(r"\(?([A-Za-z1-9])(?:\)|[.:、](?!\d))\s*(.+)")
 _NUMBERED = re.compile(r"\(?([1-9])\)?\.?")
 

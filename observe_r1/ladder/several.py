@@ -11,7 +11,8 @@ from observe_r1.rewards.gold import FORMULA_WORDS
 
 _SECOND_PART = re.compile(r"(?:^|\s)(?:\(1\).*\(2\)|\(a\).*\(b\)|\(i\).*\(ii\)|1[.)]\s.*\s2[.)]\s)", re.DOTALL)
 _LETTERS = re.compile(r"[A-J](?: ?(?:,|/|&|and|or|,? and)? ?(?<![A-J])[A-J])+")
-_MATH_MODE = re.compile(r"\\[()\[\]]|\$|\\(?:left|right)(?![A-Za-z])")
+_MATH_MODE = re.compile(r"\\[()\[\]]|\\[,!;:> ]|\$|\\(?:left|right)(?![A-Za-z])")
+"""What says how a formula is set, spaces included."""
 _WRAPPED = re.compile(r"\\(?:boxed|mbox|mathrm|text[a-z]*)\s*\{([^{}]*)\}")
 _BRACKETS = re.compile(r"[(\[{][^()\[\]{}]*[)\]}]")
 _SEPARATOR = re.compile(r"(?<=\d),(?!\d{3}(?!\d))|(?<!\d),|[，、&和]|\band\b")

@@ -8,6 +8,7 @@ forgotten.
 import gc
 import logging
 import os
+import re
 from collections.abc import Mapping, Sequence
 from hashlib import blake2b
 from typing import Any
@@ -24,6 +25,9 @@ from observe_r1.registry import nearest
 from observe_r1.rollout.engine import OnGroup, RefusedPromptError
 
 _log = logging.getLogger(__name__)
+
+_MACHINE = re.compile("memory|CUDA|engine core", re.IGNORECASE)
+"""In a `RuntimeError` of what the machine lacks; others are bugs."""
 
 _OLDEST = "0.32"
 _CPU_CACHE = 1 << 30
@@ -220,6 +224,8 @@ def _start(vlm: VisionLanguageModel, arguments: dict[str, Any]) -> Any:
             **arguments,
         ).llm_engine
     except (VLLMError, ValueError, TypeError, ImportError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and not (isinstance(error, VLLMError) or _MACHINE.search(str(error))):
+            raise
         raise UserError(f"rollout.vllm: vLLM does not start: {_one_line(error)}{_memory_advice(error)}") from error
     finally:
         torch.set_num_threads = set_threads
@@ -262,7 +268,7 @@ def _memory_advice(error: Exception) -> str:
     if "memory" not in str(error).lower():
         return ""
     share = "gpu_memory_utilization" if torch.cuda.is_available() else "kv_cache_memory_bytes"
-    return f": change rollout.vllm.{share}, or lower rollout.max_new_tokens and data.max_prompt_tokens"
+    return f": change rollout.vllm.{share}, or lower max_new_tokens and data.max_prompt_tokens"
 
 
 def _one_line(error: Exception) -> str:

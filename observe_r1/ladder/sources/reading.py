@@ -45,7 +45,13 @@ class SourceReader:
         own = "test" if self.benchmark and self.source.split == "train" else self.source.split
         split = self.asked_split or own
         for part in _parts(self.path, split, asked=bool(self.asked_split)):
-            rows, folder = self.source.open(part, split)
+            try:
+                rows, folder = self.source.open(part, split)
+            except UserError as error:
+                if split in (self.asked_split, self.source.split):
+                    raise
+                other = f"{self.source.name}:{part}@{self.source.split}"
+                raise UserError(f"{error}: a benchmark's split is {split!r}, {other} names another") from error
             for index in range(len(rows)):
                 number += 1
                 place = f"{self.source.name}:{part} row {index + 1}"
@@ -112,7 +118,9 @@ def _parts(path: str, split: str, *, asked: bool) -> list[str]:
     files = sorted(folder.glob("*.parquet")) or sorted(folder.glob("data/*.parquet"))
     if not files:
         raise UserError(f"{path}: no Parquet file in this folder: name a file")
-    of_split = [str(file) for file in files if file.name.startswith(f"{split}-")]
+    of_split = [str(file) for file in files if file.stem == split or file.name.startswith(f"{split}-")]
     if asked and not of_split:
-        raise UserError(f"{path}@{split}: no file {split}-….parquet in this folder: name another split, or a file")
+        raise UserError(
+            f"{path}@{split}: no {split}.parquet or {split}-….parquet in this folder: name another split, or a file"
+        )
     return of_split or [str(file) for file in files]
