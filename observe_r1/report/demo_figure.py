@@ -55,7 +55,7 @@ def _draw_card(axes: Sequence[Any], card: Card) -> None:
     ):
         mark, color = ("✓", _RIGHT) if correct else ("✗", _WRONG)
         written.text(0, height, f"{mark} {label}", color=color, weight="bold", **style)
-        written.text(0.155, height, fill(text, 74, break_on_hyphens=False), **style)
+        written.text(0.17, height, fill(text, 72, break_on_hyphens=False), **style)
 
 
 def _draw_levels(axes: Any, levels: Sequence[dict[str, Any]]) -> None:
