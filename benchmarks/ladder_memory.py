@@ -27,16 +27,8 @@ def build(folder: Path, count: int) -> dict[str, Any]:
     write_questions(folder / "train", "train", seed=0, count=count)
     model = make_tiny_model(folder / "model")
     command = [sys.executable, "-m", "observe_r1.cli.main", "ladder", "build", str(folder / "train" / "train.jsonl")]
-    command += [
-        "--model",
-        str(model),
-        "--output",
-        str(folder / "ladder"),
-        "--model.device",
-        "cpu",
-        "--run.threads",
-        "1",
-    ]
+    command += ["--model", str(model), "--output", str(folder / "ladder")]
+    command += ["--model.device", "cpu", "--run.threads", "1"]
     command += ["--rollout.group_size", "2", "--rollout.max_new_tokens", "8", "--arrange.min_complexity", "0"]
     started = time.perf_counter()
     with (folder / "log").open("w") as log:

@@ -95,7 +95,7 @@ def step(repetitions: int) -> Iterator[Row]:
             our_side(settings, examples) as ours,
         ):
             peers = {"TRL": TRLSide(settings, examples)}
-            if length == min(GRIDS):  # it is the slower setting, and takes four times the memory
+            if length == min(GRIDS):  # the slower setting: measured there to show it
                 peers["TRL, whole"] = TRLSide(settings, examples, whole=True)
             for side in (ours, *peers.values()):
                 _follow(WARM_UP, side)

@@ -99,6 +99,12 @@ def test_a_place_on_the_hub_without_the_split_of_a_benchmark(monkeypatch: pytest
         answers("chartqa:a/b@val", benchmark=True)
 
 
+def test_a_benchmark_file_that_is_broken_has_no_other_split(tmp_path: Path) -> None:
+    (tmp_path / "rows.parquet").write_bytes(b"no Parquet")
+    with pytest.raises(UserError, match=r"rows\.parquet[^@]*$"):
+        answers(f"chartqa:{tmp_path / 'rows.parquet'}", benchmark=True)
+
+
 def test_a_benchmark_that_is_no_part_of_a_training_set_keeps_its_split(monkeypatch: pytest.MonkeyPatch) -> None:
     row = {"id": "7", "question": "2+2?", "options": [], "image": None, "answer": "4", "decoded_image": None}
     known = {("MathLLMs/MathVision", "test"): datasets.Dataset.from_list([row])}

@@ -31,8 +31,8 @@ def read_sources(
     """Yield the questions of all `sources`, one after the other, with unique ids and without demonstrations.
 
     A source is a file in message format, a dataset in that format on the Hugging Face Hub, or
-    `name:PATH_OR_HUB_NAME@SPLIT`, see `read_source`. Items of a `benchmark` need neither answer nor, in public layouts,
-    a picture.
+    `name:PATH_OR_HUB_NAME@SPLIT`, see `read_source`. Items of a `benchmark` need no answer in message format, and
+    no picture in public layouts.
     Ids stay as they are where they are unique; the second `7` becomes `7#2`.
 
     Errors: `UserError` for a source that cannot be opened; a bad row is yielded, not raised.

@@ -5,19 +5,8 @@ Columns `id`, `question` (which names its options), `answer` (a letter, or some:
 `logicvista` task and public scripts that read it. The licence is that of the repository Yijia-Xiao/LogicVista.
 """
 
-from collections.abc import Mapping
-from pathlib import Path
-from typing import Any
-
-from observe_r1.ladder.sources.fields import example, field, images, text
+from observe_r1.ladder.sources.mmk12 import adapt
 from observe_r1.ladder.sources.source import Source
-from observe_r1.records import Example
-
-
-def _adapt(row: Mapping[str, Any], place: str, folder: Path | None) -> Example:
-    pictures = images([field(row, "image", place)], "image", place, folder)
-    return example(text(row, "question", place), pictures, text(row, "answer", place), place, text(row, "id", place))
-
 
 SOURCE = Source(
     name="logicvista",
@@ -25,6 +14,6 @@ SOURCE = Source(
     hub="lscpku/LogicVista",
     split="test",
     licence="Apache-2.0",
-    adapt=_adapt,
+    adapt=adapt,
     benchmark="all of it is a benchmark: name it in screen.benchmarks, do not train on it",
 )

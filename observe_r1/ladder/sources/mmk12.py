@@ -14,7 +14,8 @@ from observe_r1.ladder.sources.source import Source
 from observe_r1.records import Example
 
 
-def _adapt(row: Mapping[str, Any], place: str, folder: Path | None) -> Example:
+def adapt(row: Mapping[str, Any], place: str, folder: Path | None) -> Example:
+    """Return the example of a row with `id`, `image`, `question` and `answer`."""
     pictures = images([field(row, "image", place)], "image", place, folder)
     return example(text(row, "question", place), pictures, text(row, "answer", place), place, text(row, "id", place))
 
@@ -25,6 +26,6 @@ SOURCE = Source(
     hub="FanqingM/MMK12",
     split="train",
     licence="Apache-2.0",
-    adapt=_adapt,
+    adapt=adapt,
     benchmark="its test split is a benchmark",
 )

@@ -48,7 +48,7 @@ class SourceReader:
             try:
                 rows, folder = self.source.open(part, split)
             except UserError as error:
-                if split in (self.asked_split, self.source.split):
+                if split in (self.asked_split, self.source.split) or Path(part).is_file():
                     raise
                 other = f"{self.source.name}:{part}@{self.source.split}"
                 raise UserError(f"{error}: a benchmark's split is {split!r}, {other} names another") from error
