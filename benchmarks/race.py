@@ -95,7 +95,7 @@ def step(repetitions: int) -> Iterator[Row]:
             our_side(settings, examples) as ours,
         ):
             peers = {"TRL": TRLSide(settings, examples)}
-            if length == min(GRIDS):  # the slower setting: measured there to show it
+            if length == min(GRIDS):  # at longer prompts it needs over 24 GiB
                 peers["TRL, whole"] = TRLSide(settings, examples, whole=True)
             for side in (ours, *peers.values()):
                 _follow(WARM_UP, side)
