@@ -38,6 +38,17 @@ WARM_UP = script(4, 8, "real", scale=0.05)
 Row = dict[str, Any]
 
 
+def check() -> None:
+    """Stop the race unless both sides compute the same; updates check each of their cases, too."""
+    with (
+        questions(SMALL, GRIDS[280], prompts=1) as (settings, examples),
+        our_side(settings, examples, placeholders=True) as ours,
+    ):
+        peer = TRLSide(settings, examples)
+        peer.follow(script(1, 8, "spread"))
+        same_update(ours, peer)
+
+
 def update(repetitions: int) -> Iterator[Row]:
     """One group of eight responses of 60 to 300 tokens: forward, backward, optimizer step."""
     given = script(1, 8, "spread")
@@ -154,6 +165,7 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     arguments.output.mkdir(parents=True, exist_ok=True)
+    check()
     for name in arguments.only or MEASURES:
         rows = []
         for row in MEASURES[name](arguments.repetitions):
