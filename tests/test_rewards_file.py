@@ -219,7 +219,7 @@ def test_rewards_are_parts_under_short_names_and_weighted_into_the_total(tmp_pat
             total=[2.0 - 0.5 + 0.25, 0.0 - 2.0 + 0.25],
             correct=[True, False],
             parts={"accuracy": [1.0, 0.0], "length": [1.0, 4.0], "first": [1.0, 1.0]},
-            timeouts=0,
+            timed_out=[False] * 2,
         )
         assert scorer.score([], EXAMPLE).parts == {"accuracy": [], "length": [], "first": []}
 

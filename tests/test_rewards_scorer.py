@@ -31,7 +31,7 @@ def test_parts_are_weighted_into_the_total():
             total=[3.5, 2.0, 1.5, 0.0],
             correct=[True, True, False, False],
             parts={"accuracy": [1.0, 1.0, 0.0, 0.0], "format": [0.5, 0.0, 0.5, 0.0]},
-            timeouts=0,
+            timed_out=[False] * 4,
         )
 
 
@@ -45,7 +45,9 @@ def test_formulas_keep_their_place_among_what_is_decided_at_once(scorer):
 def test_correctness_is_computed_where_accuracy_earns_nothing():
     with Scorer(RewardSettings(functions={"format": 1.0})) as scorer:
         scores = scorer.score([WELL_FORMED.format("0.5"), "1"], asks("\\frac{1}{2}"))
-    assert scores == Scores(total=[0.5, 0.0], correct=[True, False], parts={"format": [0.5, 0.0]}, timeouts=0)
+    assert scores == Scores(
+        total=[0.5, 0.0], correct=[True, False], parts={"format": [0.5, 0.0]}, timed_out=[False] * 2
+    )
 
 
 def test_the_settings_choose_the_template():
@@ -92,7 +94,9 @@ def test_what_needs_no_worker_is_done_when_submitted(scorer):
 
 
 def test_an_empty_group_has_no_scores(scorer):
-    assert scorer.score([], asks("4")) == Scores(total=[], correct=[], parts={"accuracy": [], "format": []}, timeouts=0)
+    assert scorer.score([], asks("4")) == Scores(
+        total=[], correct=[], parts={"accuracy": [], "format": []}, timed_out=[]
+    )
 
 
 def test_a_reward_of_ours_that_raises_is_a_fault_not_a_score(monkeypatch):

@@ -10,7 +10,7 @@ from concurrent.futures import CancelledError
 
 import pytest
 
-from observe_r1.rewards.worker import Worker, WorkerDied, WorkerPool
+from observe_r1.rewards.worker import OverLimit, Worker, WorkerDied, WorkerKilled, WorkerPool
 
 
 @pytest.fixture(scope="module")
@@ -53,13 +53,13 @@ def test_a_call_over_its_limit_is_killed_and_the_next_one_works(worker, call):
 
 
 def test_a_worker_that_dies_says_so_and_the_next_call_works(worker):
-    with pytest.raises(WorkerDied, match="ended during a call"):
+    with pytest.raises(WorkerDied, match="exit code 3 during a call"):
         worker.call(os._exit, 3, timeout=5)
     assert worker.call(operator.add, 2, 3, timeout=5) == 5
 
 
 def test_a_call_that_takes_too_much_memory_ends_its_worker(worker):
-    with pytest.raises(WorkerDied):
+    with pytest.raises(OverLimit, match="out of memory"):
         worker.call(operator.mul, b"x", 3 << 30, timeout=20)
 
 
@@ -69,10 +69,120 @@ def test_what_a_function_raises_comes_back_with_its_traceback(worker):
     assert worker.call(operator.add, 2, 3, timeout=5) == 5
 
 
-def test_ctrl_c_is_not_for_the_worker(worker):
+DEADLY = """
+from pathlib import Path
+deaths = Path({deaths!r})
+deaths.write_text(deaths.read_text() + ".")
+if len(deaths.read_text()) <= {times}:
+    import os, signal
+    os.kill(os.getpid(), signal.{how})
+"""
+
+
+def dying(tmp_path, how, times):
+    """Code that kills its process by `how` in its first so many calls; and the file that has a dot a call."""
+    deaths = tmp_path / "deaths"
+    deaths.write_text("")
+    return DEADLY.format(deaths=str(deaths), how=how, times=times), deaths
+
+
+@pytest.mark.parametrize("how", ["SIGKILL", "SIGUSR1", "SIGSEGV"])
+def test_a_call_whose_process_is_killed_is_made_again(worker, tmp_path, how):
+    code, deaths = dying(tmp_path, how, times=2)
+    assert worker.call(exec, code, timeout=20) is None
+    assert deaths.read_text() == "..."
+
+
+@pytest.mark.parametrize(
+    ("how", "error", "message"),
+    [
+        ("SIGKILL", WorkerKilled, r"^a scoring process was killed 3 times .*Killed.* lower rewards\.workers$"),
+        ("SIGSEGV", OverLimit, r"^a crash of 3 processes \(signal 11, Segmentation fault\)$"),
+    ],
+)
+def test_a_call_whose_processes_are_all_killed_has_no_result(worker, tmp_path, how, error, message):
+    code, deaths = dying(tmp_path, how, times=9)
+    with pytest.raises(error, match=message):
+        worker.call(exec, code, timeout=20)
+    assert deaths.read_text() == "..."
+    assert worker.call(operator.add, 2, 3, timeout=5) == 5
+
+
+def test_a_worker_that_is_killed_between_calls_is_replaced(worker):
     pid = worker.call(os.getpid, timeout=5)
-    os.kill(pid, signal.SIGINT)
-    assert worker.call(os.getpid, timeout=5) == pid
+    os.kill(pid, signal.SIGKILL)
+    assert worker.call(os.getpid, timeout=5) != pid
+
+
+def test_the_limit_that_the_process_itself_keeps_is_a_timeout(worker):
+    with pytest.raises(TimeoutError, match="by the process's own clock"):
+        worker.call(os.kill, worker.call(os.getpid, timeout=5), signal.SIGALRM, timeout=5)
+
+
+STOPS = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
+
+
+@pytest.mark.parametrize("user_code", [False, True])
+def test_what_asks_every_process_of_a_job_to_stop_is_not_for_the_worker(capfd, user_code):
+    """Not while it starts, either, whose traceback would land in the middle of the program's own last words."""
+    worker = Worker(user_code=user_code)
+    worker.start()
+    process, connection = worker._running
+    while not connection.poll(0.005):  # until it is ready
+        for each in STOPS:
+            process.send_signal(each)
+    assert worker.call(os.getpid, timeout=5) == process.pid
+    for each in STOPS:
+        process.send_signal(each)
+        assert worker.call(os.getpid, timeout=5) == process.pid
+    worker.close()
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_worker_that_is_killed_while_it_starts_is_replaced(capfd):
+    worker = Worker()
+    worker.start()
+    worker._running[0].kill()
+    assert worker.call(operator.add, 2, 3, timeout=5) == 5
+    worker.close()
+    assert capfd.readouterr() == ("", "")
+
+
+CHILDREN = """
+import os, signal, subprocess
+started = subprocess.Popen(["sleep", "600"])
+started.terminate()
+forked = os.fork()
+if forked == 0:
+    signal.pause()
+os.kill(forked, signal.SIGTERM)
+codes = started.wait(), -os.waitstatus_to_exitcode(os.waitpid(forked, 0)[1])
+kept = subprocess.Popen(["sleep", "600"]).pid
+"""
+
+
+def test_what_user_code_starts_can_be_stopped_and_ends_with_it(tmp_path):
+    worker = Worker(user_code=True)
+    (tmp_path / "user.py").write_text(CHILDREN)
+    codes, kept = worker.call(
+        eval,
+        f"(lambda m: (m['codes'], m['kept']))(__import__('runpy').run_path({str(tmp_path / 'user.py')!r}))",
+        timeout=20,
+    )
+    assert codes == (-signal.SIGTERM, signal.SIGTERM)
+    assert is_alive(kept)
+    worker.close()
+    assert wait_until_gone([kept])
+
+
+def test_a_process_that_takes_the_place_of_another_is_prepared_first(tmp_path):
+    worker = Worker(user_code=True)
+    log = tmp_path / "prepared"
+    worker.prepare(exec, f"print('prepared', file=open({str(log)!r}, 'a'))", timeout=20)
+    os.kill(worker.call(os.getpid, timeout=5), signal.SIGKILL)
+    assert worker.call(operator.add, 2, 3, timeout=5) == 5
+    assert log.read_text() == "prepared\n" * 2
+    worker.close()
 
 
 def test_ctrl_c_in_the_terminal_does_not_reach_a_worker_that_is_still_starting(worker):

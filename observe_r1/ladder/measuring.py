@@ -24,11 +24,11 @@ FIGURES = {
     **{"tries": int, "correct": int, "difficulty": int | float, "complexity": int | float},
     **{"complexity_correct": int | float | None, "well_formed": int | float},
 }
-"""Its columns, beside `id`."""
+"""Its columns that the ladder is made of, beside `id`."""
 RESPONSES = "responses.jsonl"
 """One row a response: see `RESPONSE`."""
 RESPONSE = {"number": int, "text": str, "tokens": int, "correct": bool, "well_formed": bool, "finish": str}
-"""Its columns, beside `id`."""
+"""Its columns by which it is graded again, beside `id`."""
 
 
 def measure(
@@ -61,7 +61,8 @@ def figures(row_id: str, responses: Sequence[GradedResponse]) -> dict[str, Any]:
     """Return the row of `measured.jsonl` for a question with these responses (arXiv 2505.12432, NeuraLadder).
 
     `difficulty` is the share of wrong responses, `complexity` their mean length in tokens, `complexity_correct` that
-    of the correct ones (None where there is none), `well_formed` the share that keeps the format.
+    of the correct ones (None where there is none), `well_formed` the share that keeps the format, `timeouts` how many
+    took over the limit to grade and count as wrong.
     """
     right = [response.tokens for response in responses if response.correct]
     count = len(responses)
@@ -73,6 +74,7 @@ def figures(row_id: str, responses: Sequence[GradedResponse]) -> dict[str, Any]:
         "complexity": sum(response.tokens for response in responses) / count,
         "complexity_correct": sum(right) / len(right) if right else None,
         "well_formed": sum(response.well_formed for response in responses) / count,
+        "timeouts": sum(response.timed_out for response in responses),
     }
 
 
@@ -91,4 +93,5 @@ def _response_rows(example: Example, responses: Sequence[GradedResponse]) -> Ite
             "correct": response.correct,
             "well_formed": response.well_formed,
             "finish": response.finish,
+            "timed_out": response.timed_out,
         }

@@ -10,7 +10,7 @@ from fractions import Fraction
 from observe_r1.rewards.answer import final_answer, literal, undress
 from observe_r1.rewards.choice import chosen_letters
 from observe_r1.rewards.gold import Gold, is_words, plain_number, read_gold
-from observe_r1.rewards.worker import WorkerDied, ask_shared_worker
+from observe_r1.rewards.worker import OverLimit, ask_shared_worker
 
 TIMEOUT = 5.0
 """Seconds that `accuracy_reward` and `verifiable` wait for one answer."""
@@ -19,12 +19,14 @@ _CLEARLY_APART = Fraction(1, 100_000)
 
 
 def accuracy_reward(response: str, answer: str) -> float:
-    """Return 1.0 if the final answer of `response` is `answer`, else 0.0. Never raises, never hangs.
+    """Return 1.0 if the final answer of `response` is `answer`, else 0.0. Never hangs, and no text makes it raise.
 
     The final answer is the text between the last complete pair of answer tags, or lacking one, the response;
     its last 2,000 characters are read. LaTeX counts with or without dollar signs, a letter in every usual
     dress. A gold answer that cannot be verified scores 0 for anything. What is no string, or takes over 5
-    seconds, scores 0.
+    seconds or 2 GiB, scores 0.
+
+    Raises: UserError where the process that compares is killed from outside, three times in a row: that is no score.
 
     Source: Observe-R1 (arXiv 2505.12432), accuracy reward; https://github.com/huggingface/Math-Verify.
     """
@@ -92,5 +94,5 @@ def _verifies(answer: str) -> bool:
 def _ask(function: Callable[..., bool], *args: str) -> bool:
     try:
         return ask_shared_worker(function, *args, timeout=TIMEOUT)
-    except (TimeoutError, WorkerDied):
+    except (TimeoutError, OverLimit):
         return False

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Self
 from observe_r1.errors import UserError
 from observe_r1.records import Example
 from observe_r1.rewards import user_code
-from observe_r1.rewards.worker import START_LIMIT, WorkerDied, WorkerPool
+from observe_r1.rewards.worker import START_LIMIT, OverLimit, WorkerDied, WorkerKilled, WorkerPool
 
 if TYPE_CHECKING:
     from observe_r1.config import RewardSettings
@@ -51,6 +51,8 @@ class RewardFile:
     def rewards(self, responses: Sequence[str], example: Example, prompt: str) -> list[float]:
         """Return the file's rewards of one group.
 
+        A call whose process is killed is made again.
+
         Errors: `UserError` naming the file and its line where the function raises, gives anything but one finite number
         a response, does not return in time, or ends its process. CancelledError: closed before the call began.
         """
@@ -69,5 +71,5 @@ class RewardFile:
             raise UserError(
                 f"{self._path}: {what} took over {limit:g} s; make it faster or raise rewards.call_timeout"
             ) from error
-        except WorkerDied as error:
-            raise UserError(f"{self._path}: {what} ended its process (out of memory, os._exit or a crash)") from error
+        except (WorkerDied, WorkerKilled, OverLimit) as error:
+            raise UserError(f"{self._path}: {what} ended its process: {error}") from error

@@ -14,8 +14,8 @@ from observe_r1.errors import UserError
 from observe_r1.records import Example
 from observe_r1.rewards import accuracy, format
 from observe_r1.rewards.answer import final_answer
-from observe_r1.rewards.own import OwnReward, own_rewards, part_names
-from observe_r1.rewards.worker import WorkerDied, WorkerPool
+from observe_r1.rewards.own import own_rewards, part_names
+from observe_r1.rewards.worker import OverLimit, WorkerPool
 from observe_r1.threads import in_daemon_thread
 
 if TYPE_CHECKING:
@@ -41,8 +41,13 @@ class Scores:
     """By the accuracy reward, whatever else is rewarded."""
     parts: dict[str, list[float]]
     """By reward, unweighted: `accuracy`, `format`, a reward file's stem, a reward server's host, port and path."""
-    timeouts: int
-    """Responses that took over the limit, or whose worker died: they score 0 in accuracy and format."""
+    timed_out: list[bool]
+    """Which took over the limit of time or memory to score: 0 in accuracy and format."""
+
+    @property
+    def timeouts(self) -> int:
+        """How many took over the limit."""
+        return sum(self.timed_out)
 
 
 class PendingScores:
@@ -54,11 +59,13 @@ class PendingScores:
         known: list[dict[str, float]],
         asked: dict[int, Future[dict[str, float]]],
         own: dict[str, Future[list[float]]],
+        example: Example,
     ) -> None:
         self._weights = weights
         self._known = known
         self._asked = asked
         self._own = own
+        self._example = example
 
     def done(self) -> bool:
         """Whether `result` would not wait."""
@@ -68,24 +75,31 @@ class PendingScores:
         """Wait for the scores.
 
         Raises:
-            UserError: a reward of the user's own failed, took too long, or gave anything but one number a response.
+            UserError: a reward of the user's own failed, took too long, or gave anything but one number a response; or
+            scoring processes are killed again and again.
             RuntimeError: a reward of ours raised; the message holds its traceback.
-            concurrent.futures.CancelledError: the scorer was closed before.
+            concurrent.futures.CancelledError, WorkerDied: the scorer was closed before.
         """
-        scored, timeouts = list(self._known), 0
+        try:
+            return self._result()
+        except UserError as error:
+            raise UserError(f"{error} (scoring {self._example.origin or self._example.id})") from error
+
+    def _result(self) -> Scores:
+        scored, timed_out = list(self._known), [False] * len(self._known)
         for index, future in self._asked.items():
             try:
                 scored[index] = scored[index] | future.result()
-            except (TimeoutError, WorkerDied):
+            except (TimeoutError, OverLimit):
                 scored[index] = dict.fromkeys([CORRECTNESS, *self._weights], 0.0)
-                timeouts += 1
+                timed_out[index] = True
         for name, rewards in self._own.items():
             scored = [row | {name: reward} for row, reward in zip(scored, rewards.result(), strict=True)]
         return Scores(
             total=[sum(weight * row[name] for name, weight in self._weights.items()) for row in scored],
             correct=[row[CORRECTNESS] > 0 for row in scored],
             parts={name: [row[name] for row in scored] for name in self._weights},
-            timeouts=timeouts,
+            timed_out=timed_out,
         )
 
 
@@ -139,11 +153,11 @@ class Scorer:
                     same[read] = self._pool.submit(evaluate, unknown, response, example.answer, self._template)
                 asked[index] = same[read]
         own = {
-            name: in_daemon_thread(_ask, reward, responses, example, prompt)
+            name: in_daemon_thread(reward.rewards, responses, example, prompt)
             for name, reward in self._own.items()
             if responses
         }
-        return PendingScores(self._weights, known, asked, own)
+        return PendingScores(self._weights, known, asked, own, example)
 
     def score(self, responses: Sequence[str], example: Example, prompt: str = "") -> Scores:
         """Score one group and wait for it."""
@@ -153,13 +167,6 @@ class Scorer:
         quick = _QUICK.get(name)
         score = quick(response, answer, self._template) if quick else None
         return None if score is None else float(score)
-
-
-def _ask(reward: OwnReward, responses: Sequence[str], example: Example, prompt: str) -> list[float]:
-    try:
-        return reward.rewards(responses, example, prompt)
-    except UserError as error:
-        raise UserError(f"{error} (scoring {example.origin or example.id})") from error
 
 
 def evaluate(names: list[str], response: str, answer: str, template: str) -> dict[str, float]:

@@ -3,16 +3,19 @@
 A worker is a Python of its own, not a fork and not a `multiprocessing` child: it takes no copy of torch or
 CUDA along, and does not run the caller's main script a second time. It is killed when a call is over the
 limit, and the next call starts another. It ends when its end of the connection closes, so none outlives the
-program.
+program, and by no signal that asks the program to stop, even if every process of the program gets it. A call whose
+process is killed from outside is made again.
 """
 
 import os
 import queue
+import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from multiprocessing.connection import Connection, Pipe
 from types import TracebackType
 from typing import Any, TypeVar
@@ -25,20 +28,49 @@ START_LIMIT = 120.0
 """Seconds in which a worker has to import what it needs."""
 
 
+IGNORED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+"""Signals by which terminals and schedulers, often in every process of a job, ask the program to stop."""
+
+OUT_OF_MEMORY = 86
+"""Exit code of a worker whose call needs more memory than it may have."""
+
+_TRIES = 3
+"""Processes that a call gets, one after the other, where they are killed."""
+
+_CRASHES = (signal.SIGSEGV, signal.SIGBUS, signal.SIGABRT, signal.SIGFPE, signal.SIGILL)
+"""Signals by which a process dies of what it does itself."""
+
+
 class WorkerDied(Exception):  # noqa: N818  (no fault of the program's)
-    """The process ended during a call: out of memory, killed, or closed."""
+    """The process ended itself during a call, or the worker was closed."""
+
+
+class OverLimit(Exception):  # noqa: N818
+    """The call took too much memory, or crashed every process that it was given to: it would do so again."""
+
+
+class WorkerKilled(UserError):  # noqa: N818
+    """Process after process was killed from outside during one call."""
+
+
+class _Killed(Exception):  # noqa: N818
+    """The process was ended by a signal, which may not come again."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
 
 
 class Worker:
     """One process, for one thread at a time.
 
     It is for model output: bounded in memory, math-verify loaded. Under `user_code` it is for code of the user's own,
-    which may load a model and gets no bound.
+    which may load a model and gets no bound. Processes that this starts are killed with it.
     """
 
     def __init__(self, *, user_code: bool = False) -> None:
         self._mode = ["user-code"] if user_code else []
         self._running: tuple[subprocess.Popen[bytes], Connection] | None = None
+        self._preparation: tuple[Any, ...] | None = None
         self._ready = False
         self._closed = False
 
@@ -48,7 +80,7 @@ class Worker:
             raise WorkerDied("the worker is closed")
         if self._running is None:
             ours, theirs = Pipe()
-            with theirs:
+            with theirs, _signals_held():
                 process = subprocess.Popen(  # noqa: S603  (our own module)
                     [sys.executable, "-P", "-m", "observe_r1.rewards.worker_main", str(theirs.fileno()), *self._mode],
                     pass_fds=[theirs.fileno()],
@@ -56,27 +88,38 @@ class Worker:
                     stdin=subprocess.DEVNULL,
                     env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"},
                 )
-            self._running = process, ours
+                self._running = process, ours
             if self._closed:  # by another thread, which found no process to kill
                 process.kill()
             return ours
         return self._running[1]
 
+    def prepare(self, function: Callable[..., T], *args: Any, timeout: float) -> T:
+        """Return `function(*args)` as `call` does, and call it first in every process that takes the place of this."""
+        value = self.call(function, *args, timeout=timeout)
+        self._preparation = function, args, timeout
+        return value
+
     def call(self, function: Callable[..., T], *args: Any, timeout: float) -> T:
         """Return `function(*args)`, computed in the process; function, arguments and result must pickle.
 
+        Where the process is killed, the call is made again on a fresh one, up to three times in all.
+
         Raises:
-            TimeoutError: it took over `timeout` seconds; the process is killed. WorkerDied: the process
-            ended. UserError: the function raised that. RuntimeError: it raised anything else, and the message
-            holds its traceback; or the process did not start.
+            TimeoutError: it took over `timeout` seconds; the process is killed. OverLimit: it took too much memory, or
+            crashed three processes. WorkerDied: it ended its process, or the worker was closed. WorkerKilled: three
+            processes were killed from outside. UserError: the function raised that. RuntimeError: it raised anything
+            else, and the message holds its traceback; or the process did not start.
         """
-        try:
-            connection = self.start()
-            self._await_ready(connection)
-            succeeded, value = self._exchange(connection, (function, args, timeout), timeout)
-        except BaseException:
-            self._stop()
-            raise
+        deaths: list[int] = []
+        while True:
+            try:
+                succeeded, value = self._attempt(function, args, timeout)
+                break
+            except _Killed as death:
+                deaths.append(death.number)
+                if len(deaths) == _TRIES:
+                    raise _verdict(deaths) from death
         if isinstance(value, UserError):
             raise value
         if not succeeded:
@@ -94,35 +137,85 @@ class Worker:
         self._closed = True
         self._stop()
 
-    def _stop(self) -> None:
+    def _stop(self) -> int:
+        """End the process and what it started; return its exit code, which is its own where it had ended before."""
+        code = 0
         if self._running is not None:
             process, connection = self._running
-            process.kill()
-            process.wait()
+            with suppress(ProcessLookupError, PermissionError):  # already gone; macOS: gone and not waited for
+                os.killpg(process.pid, signal.SIGKILL)
+            code = process.wait()
             connection.close()
         self._running, self._ready = None, False
+        return code
+
+    def _attempt(self, function: Callable[..., T], args: tuple[Any, ...], timeout: float) -> tuple[bool, Any]:
+        try:
+            connection = self.start()
+            if not self._ready:
+                self._await_ready(connection)
+                if self._preparation:
+                    self._exchange(connection, self._preparation)
+            return self._exchange(connection, (function, args, timeout))
+        except BaseException:
+            self._stop()
+            raise
 
     def _await_ready(self, connection: Connection) -> None:
-        if self._ready:
-            return
+        died = False
         try:
             self._ready = connection.poll(START_LIMIT) and connection.recv()
         except (EOFError, OSError):
-            self._ready = False
+            died = True
         if not self._ready:
+            code = self._stop()
             if self._closed:
                 raise WorkerDied("the worker was closed while it started")
+            if died and code < 0 and -code not in _CRASHES:
+                raise _Killed(-code)
             raise RuntimeError("a worker process did not start; its own message stands above")
 
-    @staticmethod
-    def _exchange(connection: Connection, request: tuple[Any, ...], timeout: float) -> tuple[bool, Any]:
+    def _exchange(self, connection: Connection, request: tuple[Any, ...]) -> tuple[bool, Any]:
+        timeout = request[-1]
         try:
             connection.send(request)
-            if not connection.poll(timeout):
-                raise TimeoutError(f"no result within {timeout:g} s")
-            return connection.recv()
-        except (EOFError, ConnectionError) as error:
-            raise WorkerDied("the worker process ended during a call") from error
+            if connection.poll(timeout):
+                return connection.recv()
+        except (EOFError, OSError) as error:
+            raise self._death(timeout) from error
+        raise TimeoutError(f"no result within {timeout:g} s")
+
+    def _death(self, timeout: float) -> Exception:
+        """Return what it means that the process ended in a call with this time limit."""
+        code = self._stop()
+        if self._closed:
+            return WorkerDied("the worker was closed during a call")
+        if code == -signal.SIGALRM:
+            return TimeoutError(f"no result within {timeout:g} s, by the process's own clock")
+        if code == OUT_OF_MEMORY:
+            return OverLimit("out of memory")
+        return _Killed(-code) if code < 0 else WorkerDied(f"exit code {code} during a call")
+
+
+def _verdict(deaths: list[int]) -> Exception:
+    """Return what it means that so many processes died of these signals, one after the other."""
+    last = f"signal {deaths[-1]}, {signal.strsignal(deaths[-1])}"
+    if all(number in _CRASHES for number in deaths):
+        return OverLimit(f"a crash of {len(deaths)} processes ({last})")
+    return WorkerKilled(
+        f"a scoring process was killed {len(deaths)} times during one call ({last}): is the machine or the job out of "
+        "memory? Give it more, or lower rewards.workers"
+    )
+
+
+@contextmanager
+def _signals_held() -> Iterator[None]:
+    """Hold back what a worker ignores: a process that starts meanwhile gets none before it can ignore them."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, IGNORED)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 class WorkerPool:
@@ -152,8 +245,8 @@ class WorkerPool:
             worker.close()
 
     def prepare(self, function: Callable[..., T], *args: Any, timeout: float) -> list[T]:
-        """Return `function(*args)` of each process, before any other call; raises as `Worker.call` does."""
-        calls = [self._threads.submit(worker.call, function, *args, timeout=timeout) for worker in self._workers]
+        """Return `function(*args)` of each process, before any other call, as `Worker.prepare` does."""
+        calls = [self._threads.submit(worker.prepare, function, *args, timeout=timeout) for worker in self._workers]
         return [call.result() for call in calls]
 
     def submit(self, function: Callable[..., T], *args: Any) -> Future[T]:

@@ -10,6 +10,7 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 from observe_r1.errors import UserError
+from observe_r1.rewards.worker import IGNORED, OUT_OF_MEMORY
 
 _MEMORY = 2 << 30
 """Bytes of data a worker may hold: `(10^9)!` would take the machine's."""
@@ -20,8 +21,7 @@ _GRACE = 1.0
 
 def main() -> None:
     """Serve calls until the program closes its end, or ends."""
-    # Some schedulers send it to every process: it is for the program, which then ends its workers.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    _ignore_signals()
     # What is printed here must not mix with the program's output, and stderr can write any text.
     os.dup2(2, 1)
     sys.stdout = sys.stderr
@@ -34,11 +34,39 @@ def main() -> None:
 
         verifies("\\frac{1}{2}")
 
+    os.set_inheritable(int(sys.argv[1]), False)  # what a reward file starts would keep the connection open
     connection = Connection(int(sys.argv[1]))
-    with suppress(EOFError, ConnectionError):
-        connection.send(True)
-        while True:
-            _serve(connection)
+    try:
+        with suppress(EOFError, OSError):  # also in the middle of a message
+            connection.send(True)
+            while True:
+                _serve(connection)
+    except MemoryError:
+        os._exit(OUT_OF_MEMORY)
+
+
+def _ignore_signals() -> None:
+    """Ignore what schedulers send to every process: it is for the program, which then ends its workers.
+
+    Not by SIG_IGN, which processes that a reward file starts would inherit: it could not end them by SIGTERM. Those
+    that it forks get the usual handlers before any signal reaches them.
+    """
+    usual = {each: signal.signal(each, lambda number, frame: None) for each in IGNORED}
+
+    def release() -> None:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, IGNORED)
+
+    def become_usual() -> None:
+        for each, handler in usual.items():
+            signal.signal(each, handler)
+        release()
+
+    os.register_at_fork(
+        before=lambda: signal.pthread_sigmask(signal.SIG_BLOCK, IGNORED),
+        after_in_parent=release,
+        after_in_child=become_usual,
+    )
+    release()  # `Worker.start` holds them back
 
 
 def _serve(connection: Connection) -> None:
@@ -53,10 +81,10 @@ def _serve(connection: Connection) -> None:
 def _call(function: Any, args: tuple[Any, ...]) -> tuple[bool, Any]:
     try:
         return True, function(*args)
-    except MemoryError:
-        os._exit(1)
     except UserError as error:
         return False, error
+    except MemoryError:
+        raise
     except Exception:  # noqa: BLE001  (the program raises it, with this traceback)
         return False, traceback.format_exc()
 
