@@ -1,12 +1,80 @@
-"""One thread a test process: the tensors are tiny, and two processes of two threads each slow each other down."""
+"""One thread a test process: the tensors are tiny, and two processes of two threads each slow each other down.
+
+And what holds for all tests, however they are started: a command that they run can be interrupted, no process outlives
+the file that started it, and nothing is left in the source tree.
+"""
+
+import multiprocessing.forkserver as forkserver
+import multiprocessing.resource_tracker as resource_tracker
+import os
+import signal
+import time
+import uuid
+from pathlib import Path
 
 import pytest
 import torch
 
+from observe_r1.rewards import worker
 from observe_r1.torch_compat import ensure_importable
 
 ensure_importable()
 torch.set_num_threads(1)
+
+# What pytest ignores (`nohup make test &`), the commands that it runs would ignore, too; not what it has a handler for.
+for ignored, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, lambda number, frame: None)):
+    if signal.getsignal(ignored) is signal.SIG_IGN:
+        signal.signal(ignored, handler)
+
+MARK = f"OBSERVE_R1_TESTS={uuid.uuid4()}"
+"""Stands in the environment of every process that a test starts."""
+os.environ.update([MARK.split("=")])
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _no_process_survives():
+    yield
+    patience = time.monotonic() + 20
+    while (survivors := _survivors()) and time.monotonic() < patience:
+        time.sleep(0.05)
+    for pid in survivors:
+        os.kill(pid, signal.SIGKILL)
+    assert not survivors, f"processes outlive the tests of this file: {list(survivors.values())}"
+
+
+def _survivors() -> dict[int, str]:
+    """Return what tests started and still runs, without what Python keeps for the next test."""
+    shared = worker._SHARED.worker._running
+    kept = {os.getpid(), forkserver._forkserver._forkserver_pid, resource_tracker._resource_tracker._pid}
+    kept |= {shared[0].pid} if shared else set()
+    forked = {int(pid) for task in Path("/proc/self/task").glob("*/children") for pid in task.read_text().split()}
+    found = {}
+    for place in Path("/proc").glob("[0-9]*"):
+        try:
+            ours = int(place.name) in forked or MARK.encode() in (place / "environ").read_bytes().split(b"\0")
+            command = (place / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
+        except OSError:
+            continue  # it has ended, or is another user's
+        if ours and command and int(place.name) not in kept:  # a zombie has no command
+            found[int(place.name)] = command
+    return found
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _the_tree_stays_clean():
+    before = _tree()
+    yield
+    new = sorted(str(path.relative_to(ROOT)) for path in _tree() - before)
+    assert not new, f"tests left files in the source tree: {new}"
+
+
+def _tree() -> set[Path]:
+    """Return the folders of the source tree and the files in them; logs may come to stand at its root."""
+    top = [path for path in ROOT.iterdir() if path.is_dir() and path.name[0] != "."]
+    found = (path for folder in top for path in (folder, *folder.rglob("*")))
+    return {path for path in found if "__pycache__" not in path.parts}
 
 
 @pytest.fixture(scope="session")

@@ -1,16 +1,19 @@
 """A reward server: the protocol, trying again, and one line for everything that can be wrong with it."""
 
+import base64
 import json
+import socket
 import threading
 import time
 from concurrent.futures import CancelledError
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from random import Random
 
 import pytest
 from hostile import after_json, hostile_group, hostile_text
 
+from observe_r1.cli.main import main
 from observe_r1.config import RewardSettings
 from observe_r1.errors import UserError
 from observe_r1.records import Example
@@ -25,6 +28,7 @@ class Server:
 
     def __init__(self):
         self.asked = []
+        self.authorized = None
         self.answers = []
         self.usual = lambda question: (200, json.dumps({"rewards": [len(text) for text in question["query"]]}).encode())
         script = self
@@ -33,6 +37,7 @@ class Server:
             def do_POST(self):
                 question = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
                 script.asked.append(question)
+                script.authorized = self.headers["Authorization"]
                 answer = script.answers.pop(0) if script.answers else script.usual
                 answer = answer(question) if callable(answer) else answer
                 if answer is None:
@@ -126,16 +131,86 @@ def test_an_answer_that_is_no_list_of_rewards_is_told_in_one_line(server, answer
     assert "\n" not in str(caught.value)
 
 
-def test_an_answer_that_trickles_in_is_too_slow(server):
-    def trickle(handler):
-        for _ in range(20):
-            handler.wfile.write(b" ")
-            time.sleep(0.1)
+ANSWER = b'HTTP/1.1 200 OK\r\nContent-Length: 16\r\n\r\n{"rewards": [1]}'
+DRIPS = {
+    "a status line": [bytes([byte]) for byte in ANSWER],
+    "headers": [ANSWER[:17], *(b"X-%d: y\r\n" % number for number in range(50)), ANSWER[17:]],
+    "100 Continue": [b"HTTP/1.1 100 Continue\r\n\r\n"] * 50 + [ANSWER],
+    "a body": [ANSWER[:-16], *(bytes([byte]) for byte in ANSWER[-16:])],
+    "chunks": [ANSWER[:17], b"Transfer-Encoding: chunked\r\n\r\n", *[b"1\r\n \r\n"] * 50, b"3\r\n[1]\r\n0\r\n\r\n"],
+}
+"""Answers that are over at last, each piece 0.1 s after the one before."""
 
-    server.answers = [(200, b" " * 20, trickle)]
-    with pytest.raises(UserError, match=r"took over 0\.3 s for its answer"):
-        rewards(server, ["a"], call_timeout=0.3)
-    assert len(server.asked) == 1
+
+@pytest.mark.parametrize("pieces", DRIPS.values(), ids=DRIPS.keys())
+def test_an_answer_that_drips_is_too_slow_whichever_part_of_it_does(pieces):
+    enough = threading.Event()
+
+    def drip():
+        connection, _ = listening.accept()
+        with connection, suppress(OSError):  # the client has had enough
+            connection.recv(1 << 16)
+            for piece in pieces:
+                connection.sendall(piece)
+                if enough.wait(0.1):
+                    return
+
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        server = threading.Thread(target=drip)
+        server.start()
+        reward = RewardServer(f"http://127.0.0.1:{listening.getsockname()[1]}/", RewardSettings(call_timeout=0.4))
+        with pytest.raises(UserError, match=r"took over 0\.4 s for its answer"):
+            reward.rewards(["a"], EXAMPLE, "")
+        enough.set()
+        server.join()
+
+
+def test_a_server_that_takes_no_connection_is_too_slow():
+    with socket.create_server(("127.0.0.1", 0), backlog=0) as listening, ExitStack() as stack:
+        address = listening.getsockname()
+        with suppress(TimeoutError):
+            while True:  # until its queue is full
+                stack.enter_context(socket.create_connection(address, timeout=0.2))
+        reward = RewardServer(f"http://127.0.0.1:{address[1]}/", RewardSettings(call_timeout=0.3))
+        with pytest.raises(UserError, match=r"took over 0\.3 s for its answer.* correct its address"):
+            reward.__enter__()
+
+
+def with_password(url):
+    return url.replace("http://", "http://me:s3cret%21@")
+
+
+def test_a_password_in_the_address_is_sent_and_stands_in_no_message(server):
+    server.url = with_password(server.url)
+    assert rewards(server, ["a"]) == [4.0]
+    assert server.authorized == "Basic " + base64.b64encode(b"me:s3cret!").decode()
+    server.answers = [(404, b""), (200, b"?"), (200, b"{}"), (200, b'{"rewards": []}'), (200, b" " * (2 << 20)), None]
+    for _ in list(server.answers):
+        assert_hidden(lambda: rewards(server, ["a"], retries=0))
+    server.answers = [lambda question: time.sleep(1)]
+    assert_hidden(lambda: rewards(server, ["a"], retries=0, call_timeout=0.3))
+
+
+@pytest.mark.parametrize("url", ["http://127.0.0.1:1/", "http://no.such.host.invalid/", "http://h:x/", "http://[h/"])
+def test_a_password_stands_in_no_message_about_the_address_itself(url):
+    settings = RewardSettings(functions={with_password(url): 1.0}, retries=0, call_timeout=5)
+    assert_hidden(lambda: Scorer(settings).__enter__())
+    twice = dict.fromkeys([with_password(url), with_password(url).rstrip("/")], 1.0)
+    assert_hidden(lambda: Scorer(RewardSettings(functions=twice)))
+
+
+@pytest.mark.parametrize("functions", ["{0}=much", "{0}=1,ftp://me:s3cret%21@h=1", "{0}"])
+def test_a_password_stands_in_no_message_about_settings(functions, tmp_path, capsys):
+    words = ["train", "--model.path", str(tmp_path), "--data.path", "x.jsonl", "--run.output", str(tmp_path / "run")]
+    assert main([*words, "--rewards.functions", functions.format(with_password("http://h/a"))]) == 2
+    error = capsys.readouterr().err
+    assert "s3cret" not in error and "…@h" in error
+
+
+def assert_hidden(call):
+    with pytest.raises(UserError) as caught:
+        call()
+    assert "s3cret" not in str(caught.value) and "me:" not in str(caught.value)
 
 
 @pytest.mark.parametrize("url", ["http://127.0.0.1:{}/score", "http://no.such.host.invalid/", "http://", "http://h:x/"])

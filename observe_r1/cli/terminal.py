@@ -15,8 +15,10 @@ def show(text: str) -> None:
 
 
 def one_line(text: str) -> str:
-    """Return `text` with everything that is no printable character as an escape.
+    """Return `text` with everything that is no printable character as an escape, and addresses without passwords.
 
-    Messages quote files and servers: line breaks in them, codes that steer a terminal, halves of characters.
+    Messages quote files, servers and settings: line breaks in them, codes that steer a terminal, halves of characters.
     """
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    from observe_r1.web import without_password  # takes long to import
+
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in without_password(text))

@@ -13,6 +13,7 @@ from observe_r1.records import Example
 from observe_r1.registry import REGISTRY
 from observe_r1.rewards.reward_file import RewardFile
 from observe_r1.rewards.reward_server import RewardServer
+from observe_r1.web import without_password
 
 if TYPE_CHECKING:
     from observe_r1.config import RewardSettings
@@ -50,8 +51,10 @@ def part_names(names: Iterable[str]) -> dict[str, str]:
         part = _part_name(name)
         same = next((other for other, taken in parts.items() if taken == part), None)
         if same is not None or (part != name and part in _TAKEN | REGISTRY["reward"].keys()):
-            other = "a metric of ours" if same is None else repr(same)
-            raise UserError(f"rewards.functions: {name!r} and {other} would both be called {part!r}; rename one")
+            other = "a metric of ours" if same is None else repr(without_password(same))
+            raise UserError(
+                f"rewards.functions: {without_password(name)!r} and {other} would both be called {part!r}; rename one"
+            )
         parts[name] = part
     return parts
 
@@ -61,7 +64,7 @@ def _part_name(name: str) -> str:
         try:
             address = urlsplit(name)
         except ValueError as error:
-            raise UserError(f"rewards.functions: {name!r} is no address: {error}") from error
+            raise UserError(f"rewards.functions: {without_password(name)!r} is no address: {error}") from error
         return address.netloc.rpartition("@")[2] + address.path.rstrip("/")
     return Path(name).stem if name.endswith(".py") else name
 

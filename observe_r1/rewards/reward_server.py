@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Sequence
 from concurrent.futures import CancelledError
 from threading import BoundedSemaphore
@@ -11,12 +10,12 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from urllib3 import BaseHTTPResponse
-from urllib3.exceptions import HTTPError, MaxRetryError, ReadTimeoutError
+from urllib3.exceptions import HTTPError, MaxRetryError
 
 from observe_r1.errors import UserError
 from observe_r1.records import Example
 from observe_r1.rewards.returned import checked_rewards
-from observe_r1.web import DeadlineError, http_client, request
+from observe_r1.web import DeadlineError, http_client, request, without_password
 
 if TYPE_CHECKING:
     from observe_r1.config import RewardSettings
@@ -31,17 +30,18 @@ _LONGEST = 1 << 20
 class RewardServer:
     """The reward of one server. A context manager: entering it asks whether anything answers there.
 
-    A group is one request, sent again with back-off while the server cannot be reached or is busy. Each try has the
-    time limit for itself.
+    A group is one request, sent again with back-off while the server cannot be reached, is busy or breaks off. Each try
+    has the time limit for itself, and one that is over it is the last.
     """
 
     def __init__(self, url: str, settings: RewardSettings) -> None:
         self._url = url
-        self._name = f"reward server {url}"
+        self._name = f"reward server {without_password(url)}"
         self._limit = settings.call_timeout
         self._retries = settings.retries
-        limit = settings.call_timeout
-        self._client = http_client(retries=settings.retries, timeout=limit, deadline=limit, connections=_AT_ONCE)
+        self._client = http_client(
+            retries=self._retries, timeout=self._limit, deadline=self._limit, connections=_AT_ONCE
+        )
         self._slots = BoundedSemaphore(_AT_ONCE)
         self._closed = False
 
@@ -86,29 +86,25 @@ class RewardServer:
             return request(self._client, method, self._url, self._read, body=body, headers=headers)
         except HTTPError as error:
             reason = error.reason if isinstance(error, MaxRetryError) and error.reason else error
-            if isinstance(reason, ReadTimeoutError | DeadlineError):
-                raise self._too_slow() from error
+            if isinstance(reason, DeadlineError):
+                raise UserError(
+                    f"{self._name} took over {self._limit:g} s for its answer; make it faster or raise "
+                    "rewards.call_timeout, or correct its address if nothing answers there"
+                ) from error
             # urllib3 puts the connection's own name before the reason.
-            text = str(reason).rpartition("): ")[2]
+            text = without_password(str(reason)).rpartition("): ")[2]
             raise UserError(
                 f"{self._name} does not answer (rewards.retries: {self._retries}): {text}; "
                 "start it or correct its address"
             ) from error
 
     def _read(self, response: BaseHTTPResponse) -> tuple[int, bytes]:
-        content, deadline = bytearray(), time.monotonic() + self._limit
+        content = bytearray()
         while chunk := response.read1(1 << 16):
             content += chunk
             if len(content) > _LONGEST:
                 raise UserError(f"{self._name} answered over {_LONGEST:,} bytes; it must answer rewards alone")
-            if time.monotonic() > deadline:
-                raise self._too_slow()
         return response.status, bytes(content)
-
-    def _too_slow(self) -> UserError:
-        return UserError(
-            f"{self._name} took over {self._limit:g} s for its answer; make it faster or raise rewards.call_timeout"
-        )
 
 
 def _start(content: bytes) -> str:
