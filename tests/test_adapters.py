@@ -121,7 +121,7 @@ def test_the_saved_model_has_the_adapters_in_it_and_the_running_one_is_as_it_was
     )
     base = logprobs(load(checkpoint))
     for ours, theirs, before in zip(logprobs(vlm), logprobs(merged), base, strict=True):
-        torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=0)
+        torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-5)
         assert (theirs - before).abs().max() > 0.1
 
     learn(trained, steps=2, first=2)

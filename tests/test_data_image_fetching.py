@@ -305,7 +305,8 @@ def open_size(url: str, cache: str) -> tuple[int, int]:
     return open_image(url, "row", trusting(cache)).size
 
 
-def test_threads_and_processes_may_fetch_at_once(server, tmp_path):
+def test_threads_and_processes_may_fetch_at_once(server, tmp_path, monkeypatch):
+    monkeypatch.setattr(image_fetching, "_client", lambda **limits: http_client(retries=1, timeout=60, deadline=60))
     cache, names = str(tmp_path / "cache"), [f"{server.url}/ok.{number % 3}.png" for number in range(24)]
     sizes = []
     threads = [threading.Thread(target=lambda url=url: sizes.append(open_size(url, cache))) for url in names]

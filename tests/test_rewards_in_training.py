@@ -1,10 +1,12 @@
-"""Rewards of the user's own in a run: metrics, rollouts, and how a run ends when one fails."""
+"""Rewards in a run: metrics, rollouts, how a run ends when one fails, and signals to all of its processes."""
 
 import json
+import signal
 
 import pytest
 
 from observe_r1.cli.main import main
+from observe_r1.rewards import Scorer
 
 
 def train(world, tmp_path, code, *more):
@@ -54,3 +56,44 @@ def reward_func(queries, prompts, labels):
     assert error.startswith(f"observe-r1: error: {what}")
     assert f" (stopped after step 1, its model is in {output / 'model'};" in error
     assert (output / "model" / "model.safetensors").is_file()
+
+
+def test_signals_to_every_process_of_a_job_change_no_score(world, tmp_path, monkeypatch):
+    """Every gold answer is a formula, so that workers compare; they get the signals while they do."""
+    rows = [json.loads(line) for line in (world / "train" / "train.jsonl").read_text().splitlines()]
+    for row in rows:
+        row["message"] = row["message"].replace("images/", f"{world}/train/images/")
+        row["answer"] = f"\\frac{{{row['answer']}}}{{1}}"
+    data = tmp_path / "formulas.jsonl"
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows if row["answer"][6].isdigit()))
+
+    def run(output, *more):
+        words = ["train", "--model.path", world / "warm" / "model", "--data.path", data, "--run.output", output]
+        words += ["--rollout.prompts", 3, "--rollout.group_size", 3, "--rollout.max_new_tokens", 40, "--run.steps", 3]
+        words += ["--rewards.workers", 2, "--optimizer.minibatch", 3, "--run.threads", 1, "--model.device", "cpu"]
+        return main([str(word) for word in (*words, *more)])
+
+    assert run(tmp_path / "unbroken") == 0
+    submit, calls = Scorer.submit, []
+
+    def disturbed(self, *args):
+        pending = submit(self, *args)
+        calls.append(1)
+        for worker in self._pool._workers:
+            for each in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT, *[signal.SIGKILL] * (len(calls) in (2, 4))):
+                worker._running[0].send_signal(each)
+        if len(calls) == 4:
+            signal.raise_signal(signal.SIGTERM)
+        return pending
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Scorer, "submit", disturbed)
+        assert run(tmp_path / "stopped") == 130
+    assert run(tmp_path / "stopped", "--run.resume") == 0
+    expected, rollouts = (
+        [path.read_text() for path in sorted((tmp_path / name / "rollouts").iterdir())]
+        for name in ("unbroken", "stopped")
+    )
+    assert rollouts == expected and len(expected) == 3
+    metrics = [json.loads(line) for line in (tmp_path / "stopped" / "metrics.jsonl").read_text().splitlines()]
+    assert sum(row["reward/accuracy"] for row in metrics) > 0 == sum(row["reward/timeouts"] for row in metrics)

@@ -85,7 +85,8 @@ def _timeouts(folder: Path) -> str:
     paths = [path for name in (simple.SCREENING, measuring.MEASURED) if (path := folder / name).is_file()]
     count = sum(row.get("timeouts", 0) for path in paths for row in read_rows(path))
     responses = f"{count:,} response" + "s" * (count != 1)
-    return f"{responses} took too long to grade and count as wrong (`timeouts` in the figures); " if count else ""
+    counts = "counts" if count == 1 else "count"
+    return f"{responses} took too long to grade and {counts} as wrong (`timeouts` in the figures); " if count else ""
 
 
 def _questions(path: Path) -> str:
