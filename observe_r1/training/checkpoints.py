@@ -85,7 +85,8 @@ class Checkpoints:
                 if old.name != f"step-{best or 0:06d}" and not old.is_symlink():
                     remove_files(old, _FILES)
         except (OSError, SafetensorError, _TorchWriteError) as error:
-            raise UserError(f"cannot write checkpoint {str(path)!r}: {str(error).splitlines()[0]}") from error
+            reason = (isinstance(error, OSError) and error.strerror) or str(error).splitlines()[0]
+            raise UserError(f"cannot write checkpoint {str(path)!r}: {reason}") from error
         return path
 
     def load_newest(
