@@ -81,13 +81,23 @@ class Checkpoints:
                 save_file(tensors, new / _LEFTOVERS)
                 (new / _STATE).write_text(json.dumps({"format": FORMAT, "step": step, **state}), encoding="ascii")
                 _write_digests(new)
-            for old in self._newest_first()[self.keep :]:
-                if old.name != f"step-{best or 0:06d}" and not old.is_symlink():
-                    remove_files(old, _FILES)
         except (OSError, SafetensorError, _TorchWriteError) as error:
             reason = (isinstance(error, OSError) and error.strerror) or str(error).splitlines()[0]
             raise UserError(f"cannot write checkpoint {str(path)!r}: {reason}") from error
+        self.remove_old(best)
         return path
+
+    def remove_old(self, best: int | None) -> None:
+        """Remove all but the newest `keep` and the best, and what a kill left of one that was being removed.
+
+        Errors: `UserError` where one cannot be removed.
+        """
+        try:
+            for old in self._newest_first()[self.keep :]:
+                if old.name != f"step-{best or 0:06d}" and not old.is_symlink():
+                    remove_files(old, _FILES)
+        except OSError as error:
+            raise UserError(f"cannot remove old checkpoints in {str(self.folder)!r}: {error.strerror}") from error
 
     def load_newest(
         self, policy: Policy, note: Callable[[str], None]

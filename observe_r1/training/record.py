@@ -60,6 +60,7 @@ class Record:
                 check_rows(state["questions"], held_out.questions, "evaluation.path")
             self._owed = state["owed"]
             self.best.load_state_dict(state["best"])
+            self._state.checkpoints.remove_old(self.best.step)
         folder.cut_back(self.step, measured=self.step if self._owed is None else self.step - 1)
         self._sinks = open_sinks(folder.path, run)
 
