@@ -1,14 +1,18 @@
 """Kill a run at random moments, resume it, and compare with a run that nobody stopped, bit by bit.
 
-Each round starts the same short run of a tiny model, kills the process (SIGKILL) a random time after it has opened its
-folder, runs the same command with `--run.resume`, and compares weights, rollouts, evaluations, the best model, and
-metrics aside from times.
+Rounds take turns: all weights trained, LoRA adapters, and optimizer offload in bfloat16. Each starts a short run of a
+tiny model, stops it a random time after it has opened its folder, runs the same command with `--run.resume`, and
+compares every file of the final and of the best model, rollouts, evaluations, and metrics aside from times.
 
-    python benchmarks/kill_and_resume.py --rounds 100
+Two of three rounds kill the process alone (SIGKILL). The third does as service managers and schedulers do: it sends
+SIGTERM to the process and everything that it started, and SIGKILL to all that is left a random time later.
+
+    python benchmarks/kill_and_resume.py --rounds 60
 """
 
 import argparse
 import json
+import os
 import random
 import shutil
 import signal
@@ -16,12 +20,20 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from pathlib import Path
 
 from observe_r1.world.dataset import write_demonstrations, write_questions
 from observe_r1.world.tiny_model import make_tiny_model
 
 STEPS = 12
+KINDS = {
+    "full": ["--optimizer.lr", "1e-4"],
+    "lora": ["--model.lora_rank", 4, "--optimizer.lr", "1e-3"],
+    "offload": ["--optimizer.offload", "true", "--model.dtype", "bfloat16", "--optimizer.lr", "1e-4"],
+}
+GRACE = 3.0
+"""Seconds, at most, between SIGTERM and SIGKILL."""
 
 
 def observe_r1(*words: object) -> list[str]:
@@ -29,77 +41,116 @@ def observe_r1(*words: object) -> list[str]:
     return [sys.executable, "-m", "observe_r1.cli.main", *map(str, words)]
 
 
-def train(world: Path, run: Path) -> list[str]:
-    """Adaptive order, dynamic sampling, leftovers, two updates a step; every two steps an evaluation, a checkpoint."""
+def train(world: Path, run: Path, kind: str) -> list[str]:
+    """A run of one of `KINDS`.
+
+    Adaptive order, dynamic sampling, leftovers, two updates a step; every two steps an evaluation and a checkpoint.
+    """
     paths = ["--data.path", world / "train" / "train.jsonl", "--model.path", world / "warm" / "model"]
     rollout = ["--rollout.prompts", 4, "--rollout.group_size", 4, "--rollout.max_new_tokens", 40]
     dynamic = ["--rollout.dynamic_sampling", "true", "--rollout.max_age", 3, "--data.order", "adaptive"]
     held_out = ["--evaluation.path", world / "held_out" / "held_out.jsonl", "--evaluation.every", 2]
     evaluation = [*held_out, "--evaluation.samples", 2, "--evaluation.best_by", "avg"]
-    learning = ["--optimizer.minibatch", 2, "--optimizer.lr", "1e-4", "--run.threads", 1, "--model.device", "cpu"]
+    learning = ["--optimizer.minibatch", 2, *KINDS[kind], "--run.threads", 1, "--model.device", "cpu"]
     length = ["--run.steps", STEPS, "--run.save_every", 2, "--run.keep", 2, "--run.output", run]
     return observe_r1("train", *paths, *rollout, *dynamic, *evaluation, *learning, *length)
 
 
 def results(run: Path) -> dict[str, object]:
-    """Everything that must be the same: weights, rollouts and evaluations as bytes, metrics without times."""
+    """Everything that must be the same: models, rollouts and evaluations as bytes, metrics without times."""
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text(encoding="ascii").splitlines()]
     return {
         "metrics": [{k: v for k, v in row.items() if not k.startswith(("time/", "speed/"))} for row in rows],
         **{
             str(path.relative_to(run)): path.read_bytes()
-            for pattern in ("rollouts/*", "evaluations/*", "*/model.safetensors", "best.json")
+            for pattern in ("rollouts/*", "evaluations/*", "model/**/*", "best/**/*", "best.json")
             for path in run.glob(pattern)
+            if path.is_file()
         },
     }
 
 
-def kill_after(command: list[str], run: Path, seconds: float) -> bool:
-    """Start `command` and kill it `seconds` after it has opened its folder; False where it had ended by then."""
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+def stop_after(command: list[str], run: Path, seconds: float, grace: float | None) -> str:
+    """Start `command`, stop it `seconds` after it has opened its folder, and return how it ended.
+
+    Without `grace` the process is killed; else it and all that it started are asked, and after `grace` seconds killed.
+    """
+    with subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+    ) as process:
         while not (run / "config.yaml").exists() and process.poll() is None:
             time.sleep(0.01)
         time.sleep(seconds)
-        process.kill()
-    return process.returncode == -signal.SIGKILL
+        if process.poll() is None and grace is None:
+            process.kill()
+        elif process.poll() is None and grace is not None:
+            os.killpg(process.pid, signal.SIGTERM)
+            try:
+                process.wait(grace)
+            except subprocess.TimeoutExpired:
+                os.killpg(process.pid, signal.SIGKILL)
+    ends = {-signal.SIGKILL: "killed", -signal.SIGTERM: "terminated", 130: "saved", 0: "had ended"}
+    return ends.get(process.returncode, f"exit code {process.returncode}")
+
+
+def prepare(world: Path) -> None:
+    """Make questions, held-out questions, and a model that has seen demonstrations."""
+    make_tiny_model(world / "tiny")
+    data = write_demonstrations(world / "sft", seed=0, count=200)
+    write_questions(world / "train", "train", seed=0, count=200)
+    write_questions(world / "held_out", "held_out", seed=0, count=16)
+    options = ["--run.steps", 40, "--optimizer.lr", "3e-3", "--run.threads", 1, "--run.output", world / "warm"]
+    command = observe_r1("sft", "--model.path", world / "tiny", "--data.path", data, *options)
+    subprocess.run(command, check=True, capture_output=True)
+
+
+def unbroken(world: Path, kind: str) -> tuple[dict[str, object], float]:
+    """Return the results of a run that nobody stopped, and the seconds after which to stop others at the latest."""
+    run = world / kind
+    subprocess.run(train(world, run, kind), check=True, capture_output=True)
+    last = json.loads((run / "metrics.jsonl").read_text(encoding="ascii").splitlines()[-1])
+    return results(run), 1.5 * STEPS * last["time/step"] + 3
+
+
+def differences(command: list[str], run: Path, expected: dict[str, object]) -> list[str]:
+    """Resume a run, and return which of its results are not as `expected`."""
+    resumed = subprocess.run([*command, "--run.resume"], capture_output=True, text=True, check=False)
+    if resumed.returncode:
+        print(resumed.stderr)
+        return [f"exit code {resumed.returncode}"]
+    found = results(run)
+    return sorted(name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name))
 
 
 def main() -> None:
     """Print a line a round and the sum at the end; exit code 1 where a resumed run differed."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=100)
+    parser.add_argument("--rounds", type=int, default=60)
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     moments = random.Random(arguments.seed)
+    differing = 0
+    ends: Counter[str] = Counter()
     with tempfile.TemporaryDirectory() as folder:
         world = Path(folder)
-        make_tiny_model(world / "tiny")
-        data = write_demonstrations(world / "sft", seed=0, count=200)
-        write_questions(world / "train", "train", seed=0, count=200)
-        write_questions(world / "held_out", "held_out", seed=0, count=16)
-        options = ["--run.steps", 40, "--optimizer.lr", "3e-3", "--run.threads", 1, "--run.output", world / "warm"]
-        subprocess.run(
-            observe_r1("sft", "--model.path", world / "tiny", "--data.path", data, *options),
-            check=True,
-            capture_output=True,
-        )
-        subprocess.run(train(world, world / "unbroken"), check=True, capture_output=True)
-        expected = results(world / "unbroken")
-        last = json.loads((world / "unbroken" / "metrics.jsonl").read_text(encoding="ascii").splitlines()[-1])
-        longest = 1.5 * STEPS * last["time/step"] + 3
-
-        killed = differing = 0
-        for number in range(1, arguments.rounds + 1):
-            run, seconds = world / "run", moments.uniform(0, longest)
+        prepare(world)
+        expected = {kind: unbroken(world, kind) for kind in KINDS}
+        for number in range(arguments.rounds):
+            kind, run = list(KINDS)[number % len(KINDS)], world / "run"
+            to_all = (number // len(KINDS) + number) % 3 == 0
+            same, longest = expected[kind]
+            seconds, grace = moments.uniform(0, longest), moments.uniform(0, GRACE)
             shutil.rmtree(run, ignore_errors=True)
-            was_killed = kill_after(train(world, run), run, seconds)
-            resumed = subprocess.run([*train(world, run), "--run.resume"], capture_output=True, text=True, check=False)
-            same = resumed.returncode == 0 and results(run) == expected
-            killed, differing = killed + was_killed, differing + (not same)
-            print(f"{number:>4}  killed after {seconds:5.2f} s  {'same' if same else 'DIFFERENT'}", flush=True)
-            if not same:
-                print(resumed.stderr)
-    print(f"{arguments.rounds} rounds, {killed} killed while running, {differing} differing")
+            command = train(world, run, kind)
+            ended = stop_after(command, run, seconds, grace if to_all else None)
+            different = differences(command, run, same)
+            ends[ended] += 1
+            differing += bool(different)
+            how = f"SIGTERM to all, {grace:.1f} s of grace" if to_all else "SIGKILL"
+            verdict = f"DIFFERENT: {', '.join(different)}" if different else "same"
+            print(f"{number + 1:>4}  {kind:<8} {how:<31} after {seconds:5.2f} s: {ended:<10} {verdict}", flush=True)
+    how = ", ".join(f"{count} {end}" for end, count in ends.items())
+    print(f"{arguments.rounds} rounds ({how}), {differing} differing")
     sys.exit(differing > 0)
 
 

@@ -4,7 +4,10 @@ import fcntl
 import json
 import math
 import os
-from collections.abc import Iterator
+import re
+import shutil
+import stat
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -14,6 +17,10 @@ from observe_r1.errors import UserError
 
 LOCK = ".lock"
 """Name of the file in a folder that the process writing there holds locked."""
+
+_BESIDE = ".observe-r1-"
+_UNFINISHED = re.compile(r"\.(?P<name>.+)" + re.escape(_BESIDE) + r"[a-z0-9_]{8}", re.DOTALL)
+"""Names of the folders that `replacing` works in, which nobody else gives to a folder."""
 
 
 def write_atomic(path: Path, content: str | bytes) -> None:
@@ -36,18 +43,30 @@ def write_atomic(path: Path, content: str | bytes) -> None:
         raise UserError(f"cannot write {str(path)!r}: {error.strerror}") from error
 
 
+def make_folder(folder: Path) -> None:
+    """Make a folder, and those above it, so that they survive a power cut; nothing to do where it is there."""
+    if not folder.is_dir():
+        make_folder(folder.parent)
+        folder.mkdir(exist_ok=True)
+        _sync(folder.parent)
+
+
 @contextmanager
 def replacing(folder: Path) -> Iterator[Path]:
     """Give an empty folder to write into, which takes the place of `folder` when the block ends without an error.
 
-    What `folder` held before is removed; after an error it is left as it was.
+    What `folder` held before is removed; after an error it is left as it was. Whoever wrote the files, they get the
+    permissions that the umask leaves.
     """
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as beside:
+    make_folder(folder.parent)
+    with TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}{_BESIDE}") as beside:
         new = Path(beside) / "new"
         new.mkdir()
         yield new
+        usual = new.stat().st_mode & 0o666
         for path in (*new.rglob("*"), new):
+            if path.is_file():
+                path.chmod(usual)  # safetensors gives them to their owner alone
             _sync(path)
         old = Path(beside) / "old"
         try:
@@ -61,29 +80,94 @@ def replacing(folder: Path) -> Iterator[Path]:
         _sync(folder.parent)
 
 
+def clear_unfinished(parent: Path) -> None:
+    """Remove what a `replacing` that was killed has left in `parent`, which nobody else may be writing to.
+
+    A folder that it had moved away and not yet replaced is put back.
+    """
+    for beside in parent.iterdir():
+        match = _UNFINISHED.fullmatch(beside.name)
+        ours = match and beside.is_dir() and not beside.is_symlink()
+        if match and ours and {path.name for path in beside.iterdir()} <= {"new", "old"}:
+            folder, old = parent / match["name"], beside / "old"
+            if old.exists() and not folder.exists():
+                old.rename(folder)
+            shutil.rmtree(beside)
+
+
+def remove_files(folder: Path, patterns: Sequence[str]) -> None:
+    """Remove the files of `folder` that match `patterns`, in their order, and then the folders that are left empty.
+
+    What somebody else has put there stays, and so do the folders around it.
+    """
+    for pattern in patterns:
+        for path in [*folder.glob(pattern)]:
+            path.unlink()
+    emptied = {(folder / pattern).parent for pattern in patterns}
+    for each in sorted(emptied, key=lambda path: len(path.parts), reverse=True):
+        if each.is_dir() and not any(each.iterdir()):
+            each.rmdir()
+
+
 def lock_folder(folder: Path, setting: str = "run.output") -> int:
     """Take the folder's lock, which the system gives back when the process ends, however it ends.
 
     A POSIX lock, because child processes do not inherit it: workers that outlive a killed run hold nothing.
 
-    Returns what `unlock_folder` takes. Errors: `UserError` naming `setting` where a live process holds the lock.
+    Returns what `unlock_folder` takes. Errors: `UserError` naming `setting` where a live process holds the lock, or
+    where something stands in its place that no run has written.
     """
-    descriptor = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
-    try:
-        fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except (BlockingIOError, PermissionError) as error:
-        owner = os.read(descriptor, 32).decode()
+    while True:
+        descriptor = _open_lock(folder, setting)
+        try:
+            fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # Whoever held it may have removed the file meanwhile, and another process locked a new one.
+            if _is_at(folder / LOCK, descriptor):
+                os.ftruncate(descriptor, 0)
+                os.pwrite(descriptor, str(os.getpid()).encode(), 0)
+                return descriptor
+        except (BlockingIOError, PermissionError) as error:
+            owner = os.pread(descriptor, 32, 0).decode(errors="replace")
+            os.close(descriptor)
+            who = f"process {owner}" if owner else "another process"
+            raise UserError(f"{setting} = {str(folder)!r}: {who} is writing there; give another one") from error
+        except BaseException:
+            os.close(descriptor)
+            raise
         os.close(descriptor)
-        raise UserError(f"{setting} = {str(folder)!r}: process {owner} is writing there; give another one") from error
-    os.ftruncate(descriptor, 0)
-    os.write(descriptor, str(os.getpid()).encode())
-    return descriptor
 
 
 def unlock_folder(folder: Path, descriptor: int) -> None:
     """Give back what `lock_folder` took, and remove its file."""
-    (folder / LOCK).unlink(missing_ok=True)
+    if _is_at(folder / LOCK, descriptor):
+        (folder / LOCK).unlink()
     os.close(descriptor)
+
+
+def _open_lock(folder: Path, setting: str) -> int:
+    """Open the lock's file, made where there is none: what it holds is overwritten, so it must be a lock's."""
+    foreign = UserError(
+        f"{setting} = {str(folder)!r}: {LOCK!r} in it is no lock of ours; move it away, or give another"
+    )
+    try:
+        descriptor = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
+    except OSError as error:
+        if (folder / LOCK).is_symlink() or (folder / LOCK).is_dir():
+            raise foreign from error
+        raise
+    status = os.fstat(descriptor)
+    if not stat.S_ISREG(status.st_mode) or not re.fullmatch(rb"[0-9]{0,20}", os.pread(descriptor, 32, 0)):
+        os.close(descriptor)
+        raise foreign
+    return descriptor
+
+
+def _is_at(path: Path, descriptor: int) -> bool:
+    """Whether the open file is the one at `path`."""
+    try:
+        return os.path.samestat(os.fstat(descriptor), path.lstat())
+    except FileNotFoundError:
+        return False
 
 
 def json_line(row: dict[str, Any]) -> str:

@@ -10,7 +10,7 @@ MOMENTS = {
     "writing rollouts": ("observe_r1.training.step_files", "json_line", 40),
     "writing metrics": ("observe_r1.training.sinks", "json_line", 5),
     "saving a checkpoint": ("observe_r1.training.checkpoints", "save_file", 3),
-    "removing the old": ("observe_r1.training.checkpoints", "shutil.rmtree", 1),
+    "removing the old": ("pathlib", "Path.unlink", 3),
     "evaluating": ("observe_r1.training.held_out", "summary", 3),
     "exporting the best": ("observe_r1.training.record", "save_model", 1),
     "exported the best": ("observe_r1.training.record", "save_model", 1),

@@ -1,5 +1,10 @@
 """LoRA adapters: they start as nothing, learn by the chain rule, merge, and step aside for the base model."""
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 import torch
 from learning import (
@@ -138,6 +143,30 @@ def test_the_adapter_folder_is_peft_s(checkpoint, tmp_path):
     use_shared_prefix(model)
     theirs = VisionLanguageModel(model, vlm.processor, vlm.forbidden, vlm.stop_ids)
     assert equal(logprobs(vlm), logprobs(theirs))
+
+
+SAVE = """
+import sys
+from pathlib import Path
+from observe_r1.torch_compat import ensure_importable
+ensure_importable()
+from learning import DATA, load
+from observe_r1.model.saving import save_model
+save_model(load(Path(sys.argv[1]), lora_rank=4), Path(sys.argv[2]), DATA)
+"""
+
+
+def test_every_process_writes_the_same_bytes(checkpoint, tmp_path):
+    """Python gives text another hash, and sets another order, in every process."""
+    folders = tmp_path / "here", tmp_path / "there"
+    save_model(load(checkpoint, lora_rank=4), folders[0], DATA)
+    path = os.pathsep.join([str(Path(__file__).parent), *sys.path])
+    seed = "1" if os.environ.get("PYTHONHASHSEED") != "1" else "2"
+    command = [sys.executable, "-c", SAVE, str(checkpoint), str(folders[1])]
+    subprocess.run(command, env=os.environ | {"PYTHONHASHSEED": seed, "PYTHONPATH": path}, check=True)
+    one, two = ({path.relative_to(folder): path.read_bytes() for path in folder.rglob("*.*")} for folder in folders)
+    assert Path("adapter/adapter_config.json") in one and one.keys() == two.keys()
+    assert [str(name) for name in one if one[name] != two[name]] == []
 
 
 @pytest.mark.parametrize("targets", [(), ("q_proj", "attn.qkv")], ids=["text model", "image tower too"])

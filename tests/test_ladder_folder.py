@@ -8,6 +8,7 @@ from observe_r1.config.recorded import dump_settings
 from observe_r1.errors import UserError
 from observe_r1.ladder.folder import opened
 from observe_r1.ladder.journal import Journal, read_progress
+from observe_r1.report.ladder_figures import FIGURES
 
 BESIDE = {"images", "review.yaml", "ladder.yaml", "progress.json"}
 
@@ -81,6 +82,27 @@ def test_a_stage_done_anew_leaves_nothing_of_the_later_ones(tmp_path, verb, kept
         left = {path.name for path in tmp_path.iterdir()} - {".lock"}
     refreshed = {"refreshed-1"} if kept else set()
     assert left == {*(f"{name}.jsonl" for name in kept), *refreshed, *BESIDE}
+
+
+OTHERS = (
+    "refreshed-1 copy/x",
+    "refreshed-notes/x",
+    "refreshed-1/notes",
+    "review-mine.html",
+    "figures/mine.png",
+    "mine",
+)
+
+
+def test_what_others_put_beside_it_stays(tmp_path):
+    ours = [f"figures/{name}.png" for name in FIGURES]
+    for name in (*OTHERS, *ours, "refreshed-1/measured.jsonl", "review-2.html", "ladder.jsonl"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    (tmp_path / "ladder.yaml").write_text(dump_settings(settings(tmp_path)))
+    with opened(settings(tmp_path, run={"output": str(tmp_path), "anew": True}), "build"):
+        files = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()}
+    assert files == {*OTHERS, ".lock", "ladder.yaml", "progress.json"}
 
 
 def test_between_two_screening_models_sampling_stays_as_it_was(tmp_path):

@@ -81,6 +81,21 @@ def test_files_that_were_tampered_with_are_named(tmp_path):
         pass
 
 
+def test_a_stage_goes_on_only_with_the_file_that_it_began_with(tmp_path):
+    questions = tmp_path / "questions.jsonl"
+    questions.write_text('{"id": "a"}\n{"id": "b"}\n')
+    with Journal(tmp_path, "measure", FILES, ["questions.jsonl", "not there"]) as journal:
+        journal.commit(1, complete=False)
+    with Journal(tmp_path, "measure", FILES, ["questions.jsonl", "not there"]) as journal:
+        assert journal.done == 1
+    questions.write_text('{"id": "a"}\n{"id": "c"}\n')
+    with pytest.raises(UserError, match=r"questions\.jsonl: has changed since 'measure' began with it: put it back"):
+        Journal(tmp_path, "measure", FILES, ["questions.jsonl"])
+    start_over(tmp_path, ["measure"])
+    with Journal(tmp_path, "measure", FILES, ["questions.jsonl"]) as journal:
+        assert journal.done == 0
+
+
 @pytest.mark.parametrize(
     ("text", "key"),
     [

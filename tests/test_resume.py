@@ -124,7 +124,11 @@ def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(world, unbroken,
     for name in ("weights/.metadata", "state.json"):
         (run / "checkpoints" / f"step-{STEPS:06d}" / name).write_bytes(b"{")
     assert main(command(world, run, "--run.resume", "true")) == 0
-    assert f"step-{STEPS:06d} is damaged" in capsys.readouterr().err
+    said = " ".join(capsys.readouterr().err.split())
+    assert (
+        f"step-{STEPS:06d} is damaged: state.json has changed since it was written; set aside as damaged-step-" in said
+    )
+    (run / "checkpoints" / f"damaged-step-{STEPS:06d}").rename(tmp_path / "damaged")
     assert_same(run, unbroken)
 
 
@@ -226,10 +230,25 @@ def test_what_cannot_be_resumed_is_one_line(world, unbroken, tmp_path, capsys):
     refuse("is of another model", options=["--model.path", str(other)])
     kl = ["--objective.kl_coef", "0.1"]
     refuse("objective.kl_coef was 0.0 and is 0.1 now", options=kl)
-    (newest / "state.json").write_text(json.dumps(state | {"format": 99}))
-    refuse("written by a newer version")
-    (newest / "state.json").write_text(json.dumps(state | {"format": 1}))
+    (newest / "SHA256SUMS").unlink()
+    (newest / "state.json").write_text(json.dumps(state | {"format": 2}))
     refuse("written by an older version")
     for checkpoint in (run / "checkpoints").iterdir():
         (checkpoint / "state.json").write_text("")
-    refuse("is whole: remove the run folder and start anew")
+    refuse("is whole: give another run.output to start anew")
+
+
+@pytest.mark.parametrize(("setting", "file"), [("data.path", "train/train"), ("evaluation.path", "sft/sft")])
+def test_a_dataset_of_other_rows_is_one_line_and_nothing_changes(world, unbroken, tmp_path, capsys, setting, file):
+    run, data = shutil.copytree(unbroken, tmp_path / "run"), world / f"{file}.jsonl"
+    lines = data.read_text().splitlines(keepends=True)
+    lines[3], lines[4] = lines[4], lines[3]
+    other = tmp_path / data.name
+    other.write_text("".join(lines).replace("images/", f"{data.parent}/images/"))
+    config = run / "config.yaml"  # the run shall have begun with that very file
+    config.write_text(config.read_text().replace(str(data), str(other)))
+    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    assert main(command(world, run, "--run.resume", f"--{setting}", str(other))) == 2
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert f"{setting}: {other} row 4 is not the row that the saved run had there: resume with the same data" in error
+    assert before == {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}

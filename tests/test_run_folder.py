@@ -1,6 +1,6 @@
 """The run folder: whole files, one owner, nothing left behind by a run that never began."""
 
-import errno
+import fcntl
 import json
 import os
 import signal
@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 
 from observe_r1.config import TrainSettings
 from observe_r1.errors import UserError
-from observe_r1.files import write_atomic
 from observe_r1.training.run_folder import RunFolder, dump_settings
 from observe_r1.training.step_files import json_line
 
@@ -24,11 +23,14 @@ OPEN_IN_ANOTHER_PROCESS = """
 import os, sys
 from observe_r1.config import TrainSettings
 from observe_r1.training.run_folder import RunFolder
-folder = RunFolder(sys.argv[1], TrainSettings(model={"path": "m"}, data={"path": "d"}))
-child = os.fork() if len(sys.argv) > 2 else 1
+resume = "resume" in sys.argv
+folder = RunFolder(sys.argv[1], TrainSettings(model={"path": "m"}, data={"path": "d"}), resume)
+child = os.fork() if "and fork" in sys.argv else 1
 if child:
     print(os.getpid(), flush=True)
 sys.stdin.read()
+if "release" in sys.argv:
+    folder.__exit__(None, None, None)
 """
 
 
@@ -144,16 +146,21 @@ def test_a_run_that_fails_later_keeps_everything(tmp_path, leave_a_result):
 # Going on
 
 
+UNFINISHED = (
+    *(".best.observe-r1-x_1abcde", ".model.observe-r1-abcdefgh"),
+    "checkpoints/.step-000005.observe-r1-12345678",
+)
+
+
 def filled(folder, best):
     with folder:
         folder.metrics.write_text("".join(json_line({"step": step}) for step in range(5)) + '{"step": 5, "rew')
         for step in range(5):
             folder.write_rollouts(step, [{}])
             folder.write_evaluation(step, [{}])
-            (folder.checkpoints / f"step-{step:06d}").mkdir(parents=True)
         folder.best.mkdir()
         folder.write_best(best, "accuracy", 0.5)
-        for unfinished in (".best-x1", ".model-x2", "checkpoints/.step-000005-x3"):
+        for unfinished in UNFINISHED:
             (folder.path / unfinished / "new").mkdir(parents=True)
         (folder.rollouts / "step-000005.jsonl.partial").touch()
 
@@ -164,10 +171,10 @@ def test_going_on_removes_what_was_written_later(tmp_path, step, measured):
     with RunFolder(tmp_path, SETTINGS, resume=True) as folder:
         folder.cut_back(step, measured)
         assert [json.loads(line)["step"] for line in folder.metrics.read_text().splitlines()] == [*range(measured + 1)]
-        for part, last in ((folder.rollouts, step), (folder.evaluations, measured), (folder.checkpoints, step)):
+        for part, last in ((folder.rollouts, step), (folder.evaluations, measured)):
             assert sorted(int(path.stem[5:]) for path in part.iterdir()) == [*range(last + 1)]
         assert folder.best.is_dir() and folder.best_step() == min(step, 3)
-        assert not list(tmp_path.glob(".*-*"))
+        assert not any((tmp_path / unfinished).exists() for unfinished in UNFINISHED)
 
 
 def test_a_best_model_from_after_the_step_is_removed(tmp_path):
@@ -176,6 +183,126 @@ def test_a_best_model_from_after_the_step_is_removed(tmp_path):
         folder.cut_back(3, 3)
         assert not folder.best.exists() and folder.best_step() is None
         folder.cut_back(3, 3)
+
+
+FOREIGN = (
+    *(".notes", ".my-notes/page", ".git/HEAD", "step-000004 copy/x", "damaged-step/x", ".best.observe-r1-mine/new/x"),
+    *("checkpoints/mine/x", "checkpoints/.old-copy/x", "checkpoints/step-000004 copy/x", "checkpoints/step-abc/x"),
+    *("checkpoints/step-0000004/x", "checkpoints/.step-000004.observe-r1-abcdefgh/mine", "checkpoints/step-7"),
+    *("rollouts/step-abc.jsonl", "rollouts/step-000009 copy.jsonl", "rollouts/step-000009.jsonl/x"),
+    *("rollouts/step-9.jsonl", "rollouts/step-000009.txt", "evaluations/step-.jsonl", "evaluations/step-\u0661\u0662"),
+)
+"""What people may leave in a run folder, whatever it looks like."""
+
+
+def leave_foreign_files(folder):
+    for name in FOREIGN:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text("mine")
+
+
+def assert_foreign_files_are_there(folder):
+    assert [name for name in FOREIGN if not (folder / name).is_file()] == []
+
+
+def test_what_people_leave_in_a_run_folder_stays(tmp_path):
+    filled(RunFolder(tmp_path, SETTINGS), best=3)
+    leave_foreign_files(tmp_path)
+    with RunFolder(tmp_path, SETTINGS, resume=True) as folder:
+        folder.cut_back(3, 3)
+        assert not (folder.rollouts / "step-000004.jsonl").exists()
+    assert_foreign_files_are_there(tmp_path)
+
+
+def test_what_people_leave_in_a_run_that_comes_to_nothing_stays(tmp_path):
+    with pytest.raises(UserError, match="no such data"), RunFolder(tmp_path, SETTINGS) as folder:
+        for sink in ("tensorboard", "wandb"):
+            (tmp_path / sink / "run-1").mkdir(parents=True)
+        folder.evaluations.mkdir()
+        folder.write_evaluation(0, [{}])
+        (tmp_path / ".my-notes").mkdir()
+        (tmp_path / "notes.txt").write_text("mine")
+        raise UserError("no such data")
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == [".my-notes", "notes.txt"]
+
+
+def test_a_folder_that_a_kill_left_moved_away_is_put_back(tmp_path):
+    filled(RunFolder(tmp_path, SETTINGS), best=3)
+    (tmp_path / "best").rename(tmp_path / UNFINISHED[0] / "old")
+    with RunFolder(tmp_path, SETTINGS, resume=True) as folder:
+        assert folder.best.is_dir() and folder.best_step() == 3
+
+
+@pytest.mark.parametrize("line", ["{}", "3", '{"step": "x"}', "null"])
+def test_metrics_that_are_no_step_s_are_no_traceback(tmp_path, line):
+    with RunFolder(tmp_path, SETTINGS) as folder:
+        folder.metrics.write_text(f'{{"step": 1}}\n{line}\n{{"step": 2}}\n')
+        folder.cut_back(1, 1)
+        assert folder.metrics.read_text() == '{"step": 1}\n'
+
+
+@pytest.mark.parametrize("text", ["", "{}", "3", '{"step": []}', "\xff"])
+def test_a_record_of_the_best_that_was_tampered_with_is_one_line(tmp_path, text):
+    filled(RunFolder(tmp_path, SETTINGS), best=3)
+    (tmp_path / "best.json").write_text(text)
+    with (
+        RunFolder(tmp_path, SETTINGS, resume=True) as folder,
+        pytest.raises(UserError, match=r"best\.json is not as the run wrote it: put it back"),
+    ):
+        folder.cut_back(3, 3)
+
+
+# The lock
+
+
+@pytest.mark.parametrize("place", [lambda p: p.symlink_to("precious"), lambda p: p.mkdir(), os.mkfifo])
+def test_what_stands_in_the_lock_s_place_is_neither_opened_nor_overwritten(tmp_path, place):
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "precious").write_text("12")
+    place(run / ".lock")
+    with pytest.raises(UserError, match=r"run\.output = '.*run': '\.lock' in it is no lock of ours; move it away"):
+        RunFolder(run, SETTINGS)
+    assert (run / "precious").read_text() == "12"
+
+
+@pytest.mark.parametrize("content", [b"my notes", b"\xff\xfe", b"12 and more"])
+def test_a_file_of_the_lock_s_name_keeps_its_content(tmp_path, content):
+    (tmp_path / ".lock").write_bytes(content)
+    with pytest.raises(UserError, match=r"'\.lock' in it is no lock of ours"):
+        RunFolder(tmp_path, SETTINGS)
+    assert (tmp_path / ".lock").read_bytes() == content
+
+
+def test_a_lock_that_is_removed_and_taken_again_has_one_holder(tmp_path, monkeypatch):
+    """This process has opened the first holder's file when that one ends and a second one makes a new file."""
+    first, _ = open_elsewhere(tmp_path / "run", "release")
+    take, seconds = fcntl.lockf, []
+
+    def take_late(*arguments):
+        if not seconds:
+            close(first)
+            seconds.append(open_elsewhere(tmp_path / "run", "resume"))
+        return take(*arguments)
+
+    monkeypatch.setattr("observe_r1.files.fcntl.lockf", take_late)
+    try:
+        with pytest.raises(UserError, match="is writing there") as error:
+            RunFolder(tmp_path / "run", SETTINGS, resume=True)
+        assert f"process {seconds[0][1]} is" in str(error.value)
+    finally:
+        close(seconds[0][0])
+
+
+def test_whoever_comes_after_a_removed_lock_keeps_its_own(tmp_path):
+    """Somebody removed the file of a live run, and another run took a new one: the end of the first leaves it alone."""
+    with RunFolder(tmp_path / "run", SETTINGS) as folder:
+        (folder.path / ".lock").unlink()
+        process, pid = open_elsewhere(tmp_path / "run", "resume")
+    try:
+        assert (folder.path / ".lock").read_text() == str(pid)
+    finally:
+        close(process)
 
 
 # Files
@@ -207,38 +334,3 @@ def test_lone_surrogates_are_written(tmp_path):
 def test_what_is_no_number_is_null_at_any_depth():
     row = {"a": float("nan"), "b": [1.0, float("inf")], "c": {"d": (float("-inf"), 2)}, "e": True}
     assert json.loads(json_line(row)) == {"a": None, "b": [1.0, None], "c": {"d": [None, 2]}, "e": True}
-
-
-@pytest.mark.parametrize("content", ["text ü", b"bytes \xff"])
-def test_a_file_is_written_whole_over_an_old_one(tmp_path, content):
-    path = tmp_path / "file"
-    path.write_text("old and longer than the new content")
-    write_atomic(path, content)
-    assert path.read_bytes() == (content.encode() if isinstance(content, str) else content)
-    assert [entry.name for entry in tmp_path.iterdir()] == ["file"]
-
-
-def test_a_file_gets_the_usual_permissions(tmp_path):
-    write_atomic(tmp_path / "atomic", "x")
-    (tmp_path / "plain").write_text("x")
-    assert (tmp_path / "atomic").stat().st_mode == (tmp_path / "plain").stat().st_mode
-
-
-def test_a_full_disk_leaves_the_old_file_and_one_line(tmp_path, monkeypatch):
-    def full(descriptor):
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    path = tmp_path / "file"
-    path.write_text("old")
-    monkeypatch.setattr("os.fsync", full)
-    with pytest.raises(UserError, match=r"cannot write '.*file': No space left on device"):
-        write_atomic(path, "new")
-    assert path.read_text() == "old"
-    assert [entry.name for entry in tmp_path.iterdir()] == ["file"]
-
-
-def test_a_file_that_cannot_even_be_begun_is_one_line(tmp_path):
-    (tmp_path / "file").touch()
-    for path, reason in ((tmp_path / "file" / "a", "Not a directory"), (tmp_path / ("a" * 250), "File name too long")):
-        with pytest.raises(UserError, match=f"cannot write '{path}': {reason}"):
-            write_atomic(path, "new")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
+import re
 from collections.abc import Iterator, Set
 from contextlib import contextmanager
 from itertools import dropwhile
@@ -14,9 +14,9 @@ import yaml
 from observe_r1.config import LadderSettings
 from observe_r1.config.recorded import dump_settings, flat
 from observe_r1.errors import UserError
-from observe_r1.files import LOCK, lock_folder, unlock_folder, write_atomic
+from observe_r1.files import LOCK, lock_folder, remove_files, unlock_folder, write_atomic
 from observe_r1.ladder import arranging, measuring, screening, simple
-from observe_r1.ladder.journal import begun_before, start_over
+from observe_r1.ladder.journal import PROGRESS, begun_before, start_over
 from observe_r1.ladder.stage import DROPPED
 
 RECORDED = "ladder.yaml"
@@ -29,15 +29,20 @@ _ANY_TIME = (
 )
 """What changes no response: a build that ran out of memory goes on with less."""
 _ASKING = ("data.format_prompt", "data.max_prompt_tokens", "model.", "rollout.")
+_REFRESHED = (RECORDED, PROGRESS, measuring.MEASURED, measuring.RESPONSES, DROPPED, "moves.json")
 _WRITTEN = {
-    screening.STAGE: (screening.QUESTIONS, DROPPED, simple.SCREENING, simple.SCREENED, "refreshed-*"),
+    screening.STAGE: (
+        *(screening.QUESTIONS, DROPPED, simple.SCREENING, simple.SCREENED),
+        *(f"refreshed-<n>/{name}" for name in _REFRESHED),
+    ),
     measuring.STAGE: (measuring.MEASURED, measuring.RESPONSES),
     arranging.STAGE: (
         *(arranging.UNSOLVED, arranging.LADDER),
-        *("README.md", "ladder.html", "figures", "review.html", "review-*.html"),
+        *("README.md", "ladder.html", "review.html", "review-<n>.html"),
+        *(f"figures/{name}.png" for name in ("share", "complexity", "slots")),
     ),
 }
-"""What the stages and their reports leave in the folder. Pictures stay, and the decisions in `review.yaml`."""
+"""What the stages and their reports leave there, `<n>` a number. Pictures stay, and the decisions in `review.yaml`."""
 _FIRST_STAGE = {"build": screening.STAGE, "screen": screening.STAGE, "measure": measuring.STAGE}
 
 
@@ -93,9 +98,11 @@ def opened(settings: LadderSettings, verb: str) -> Iterator[Path]:
 
 def _remove_from(folder: Path, stage: str) -> None:
     """Remove what `stage` and the later ones wrote: nobody shall train on a ladder of other questions."""
-    for _, names in dropwhile(lambda written: written[0] != stage, _WRITTEN.items()):
-        for path in (path for name in names for path in folder.glob(name)):
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
+    later = dropwhile(lambda written: written[0] != stage, _WRITTEN.items())
+    for name in (name for _, names in later for name in names):
+        exactly = re.compile(re.escape(name).replace("<n>", "[1-9][0-9]*"))
+        found = (str(path.relative_to(folder)) for path in folder.glob(name.replace("<n>", "*")))
+        remove_files(folder, [path for path in found if exactly.fullmatch(path)])
 
 
 def changed(recorded: Path, settings: LadderSettings) -> Iterator[tuple[str, object, object]]:

@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from hashlib import file_digest
 from itertools import takewhile
 from pathlib import Path
 from typing import Annotated, Any, BinaryIO
@@ -16,7 +17,9 @@ from observe_r1.errors import UserError
 from observe_r1.files import json_line, write_atomic
 
 PROGRESS = "progress.json"
-"""For every stage begun, in their order: rows worked through, whether that was all, and the good bytes of all files."""
+"""For every stage begun, in their order: rows worked through, whether that was all, and the good bytes of all files.
+
+Of the files that a stage reads, `reads` has the SHA-256 digests."""
 
 
 class _Stage(BaseModel, strict=True):
@@ -25,6 +28,7 @@ class _Stage(BaseModel, strict=True):
     done: int = Field(ge=0)
     complete: bool
     sizes: dict[str, Annotated[int, Field(ge=0)]]
+    reads: dict[str, str] = {}
 
 
 _STAGES = TypeAdapter(dict[str, _Stage])
@@ -71,9 +75,12 @@ class Journal:
         folder: Of the ladder.
         stage: Its name in `progress.json`.
         names: Of the files.
+        reads: Names of files that it reads and that must stay as they are until it has come to its end.
+
+    Errors: `UserError` where one of the latter has changed since the stage began.
     """
 
-    def __init__(self, folder: Path, stage: str, names: Iterable[str]) -> None:
+    def __init__(self, folder: Path, stage: str, names: Iterable[str], reads: Iterable[str] = ()) -> None:
         self._folder = folder
         self._stage = stage
         own = read_progress(folder).get(stage)
@@ -86,6 +93,11 @@ class Journal:
         """Rows worked through."""
         self.complete: bool = bool(own and own["complete"])
         """Whether those were all."""
+        self._reads = {name: _digest(folder / name) for name in reads if (folder / name).exists()}
+        for name, digest in (own or {}).get("reads", {}).items():
+            if self._reads.get(name, digest) != digest:
+                way = "put it back, or begin the stage again (--anew)"
+                raise UserError(f"{folder / name}: has changed since {stage!r} began with it: {way}")
 
     def __enter__(self) -> Journal:
         for name in self._names:
@@ -109,7 +121,7 @@ class Journal:
                 file.flush()
                 os.fsync(file.fileno())
             self._sizes[name] = file.tell()
-        own = {"done": done, "complete": complete, "sizes": self._sizes}
+        own = {"done": done, "complete": complete, "sizes": self._sizes, "reads": self._reads}
         write_atomic(self._folder / PROGRESS, json.dumps(self._earlier | {self._stage: own}, indent=1) + "\n")
         self.done, self.complete = done, complete
 
@@ -120,6 +132,11 @@ def _writing(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise UserError(f"cannot write {str(path)!r}: {error.strerror}") from error
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return file_digest(file, "sha256").hexdigest()
 
 
 def _cut_back(path: Path, size: int) -> BinaryIO:

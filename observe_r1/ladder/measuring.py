@@ -11,6 +11,7 @@ from observe_r1.config import LadderSettings
 from observe_r1.evaluation.accuracy import GradedResponse
 from observe_r1.ladder.asking import Graded, Round, load_engine, measuring_model, rewards, stream_of
 from observe_r1.ladder.journal import Journal
+from observe_r1.ladder.simple import SCREENED
 from observe_r1.ladder.stage import DROPPED, Watch
 from observe_r1.model.encoding import encode_prompt
 from observe_r1.records import Example, Prompt
@@ -52,7 +53,9 @@ def measure(
         return encode_prompt(example, processor, data, stream_of(example))
 
     engine, processor = load_engine(measuring_model(settings), settings)
-    with closing(engine), Journal(folder, STAGE, [MEASURED, RESPONSES, DROPPED]) as journal, Scorer(grading) as scorer:
+    files = [MEASURED, RESPONSES, DROPPED]
+    # A refresh reads other files, and knows them by itself.
+    with closing(engine), Journal(folder, STAGE, files, [SCREENED]) as journal, Scorer(grading) as scorer:
         round_ = Round(journal, engine, encode, scorer, sampling, rollout.batch, _write)
         return round_.run(examples, STAGE, watch, skip_bad=settings.data.skip_bad)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections import Counter
 from collections.abc import Iterator
 from hashlib import file_digest
@@ -14,18 +13,20 @@ from observe_r1.config import LadderSettings
 from observe_r1.config.recorded import dump_settings
 from observe_r1.data.mixture import mix_sequences
 from observe_r1.errors import UserError
-from observe_r1.files import write_atomic
+from observe_r1.files import remove_files, write_atomic
 from observe_r1.ladder import measuring
 from observe_r1.ladder.arranging import LADDER, UNSOLVED
 from observe_r1.ladder.folder import RECORDED, changed
-from observe_r1.ladder.journal import is_complete, read_progress, start_over
+from observe_r1.ladder.journal import PROGRESS, is_complete, read_progress, start_over
 from observe_r1.ladder.rows import read_questions, read_rows
-from observe_r1.ladder.stage import Watch
+from observe_r1.ladder.stage import DROPPED, Watch
 
 MOVES = "moves.json"
 """How many questions moved from which difficulty (`was`) to which (`is`)."""
 _MEASURED = (LADDER, UNSOLVED)
 """Files whose questions are measured again."""
+_MADE = (RECORDED, PROGRESS, measuring.MEASURED, measuring.RESPONSES, DROPPED)
+"""Files that a refresh has made before anything is measured."""
 _DIFFICULTY = {"difficulty": int | float}
 
 
@@ -51,7 +52,7 @@ def refresh(folder: Path, settings: LadderSettings, watch: Watch) -> Path | None
         ended = measuring.measure(refreshed, questions, settings, watch, written_in=written_in)
     except UserError:
         if not read_progress(refreshed):
-            shutil.rmtree(refreshed)
+            remove_files(refreshed, _MADE)
         raise
     return refreshed if ended else None
 

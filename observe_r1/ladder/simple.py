@@ -68,7 +68,7 @@ def _ask(folder: Path, number: int, model: str, settings: LadderSettings, watch:
     sampling = Sampling(
         n=screen.tries, temperature=screen.temperature, max_new_tokens=screen.max_new_tokens, seed=screen.seed
     )
-    with Journal(folder, stage, [SCREENING, DROPPED]) as journal, ExitStack() as stack:
+    with Journal(folder, stage, [SCREENING, DROPPED], [QUESTIONS]) as journal, ExitStack() as stack:
         questions = read_questions(folder / QUESTIONS)
         gone = _simple(folder, settings, before=model).keys() | _unasked(folder, number - 1)
         rows = [row for row in range(len(questions)) if questions.rows[row]["id"] not in gone]

@@ -8,6 +8,7 @@ peft, which imports much, is loaded only where there are adapters.
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from copy import copy
 from pathlib import Path
 from typing import Any
 
@@ -130,4 +131,8 @@ def save_adapters(model: PreTrainedModel, masters: dict[str, Tensor], folder: Pa
     held = {name: masters.get(name, parameter).detach() for name, parameter in model.named_parameters()}
     own = get_peft_model_state_dict(model, held, _NAME, save_embedding_layers=False)
     save_file({_PREFIX + name: weight for name, weight in own.items()}, folder / "adapter_model.safetensors")
-    model.peft_config[_NAME].save_pretrained(str(folder))
+    config = copy(model.peft_config[_NAME])
+    for name, value in vars(config).items():
+        if isinstance(value, set):  # written in whatever order it has, another one in every process
+            setattr(config, name, sorted(value))
+    config.save_pretrained(str(folder))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -76,8 +77,9 @@ def write_review(folder: Path) -> tuple[Path, Path]:
         command = f"observe-r1 ladder arrange {quote(str(folder))}"
         content = render("review.html.j2", folder=build.name, command=command, items=items, **values)
         write_atomic(folder / name, content)
-    for stale in {path for path in folder.glob("review-*.html") if path.name not in names}:
-        stale.unlink()
+    for stale in folder.glob("review-*.html"):
+        if re.fullmatch(r"review-[1-9][0-9]*\.html", stale.name) and stale.name not in names:
+            stale.unlink()
     questions = {id: question_text(examples[place]) for id, place in places.items()}
     write_decisions(folder / REVIEW, (current | decisions).values(), questions)
     return folder / "review.html", folder / REVIEW

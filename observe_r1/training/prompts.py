@@ -6,6 +6,7 @@ from concurrent.futures import Future
 from typing import Any, NamedTuple
 
 from observe_r1.data.order import Order
+from observe_r1.data.same_rows import check_rows, row_digests
 from observe_r1.errors import UserError
 from observe_r1.model.encoding import PromptTooLongError
 from observe_r1.records import Example, Prompt
@@ -57,6 +58,7 @@ class PromptStream:
         self.dropped = 0
         self._queue: deque[tuple[int, Future[tuple[Example, Prompt]]]] = deque()
         self._thread = encoding_thread()
+        self._digests = row_digests(examples)
 
     @property
     def exhausted(self) -> bool:
@@ -87,14 +89,18 @@ class PromptStream:
 
     def state_dict(self) -> dict[str, Any]:
         """Return where the stream stands, as JSON values: the order, and the rows drawn from it but not handed out."""
-        ahead = [row for row, _ in self._queue]
-        return {"drawn": self.drawn, "dropped": self.dropped, "ahead": ahead, "order": self.order.state_dict()}
+        state = {"drawn": self.drawn, "dropped": self.dropped, "ahead": [row for row, _ in self._queue]}
+        return state | {"order": self.order.state_dict(), "rows": self._digests}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on after the last prompt that was handed out when `state` was taken."""
+        """Go on after the last prompt that was handed out when `state` was taken.
+
+        Errors: `UserError` where the dataset then had other rows.
+        """
         self._drop_ahead()
         self.drawn, self.dropped = state["drawn"], state["dropped"]
         self.order.load_state_dict(state["order"])
+        check_rows(state["rows"], self.examples, "data.path")
         for row in state["ahead"]:
             self._submit(row)
 

@@ -4,6 +4,7 @@ from types import TracebackType
 from typing import Self
 
 from observe_r1.config import DataSettings, RunSettings
+from observe_r1.data.same_rows import check_rows, row_digests
 from observe_r1.model.saving import save_model
 from observe_r1.policy.policy import Policy
 from observe_r1.training.best import Best
@@ -48,14 +49,18 @@ class Record:
         self._saved = True
         self._every = run.save_every
         self._folder, self._data, self._policy, self._held_out = folder, data, policy, held_out
+        self._questions = row_digests(held_out.questions if held_out else ())
         self._state = RunState(Checkpoints(folder.checkpoints, run.keep), policy, position, encode)
         restored = self._state.restore(view.note) if run.resume else None
         if restored:
             self.step, state = restored
             self.saved = self.step
             view.note(f"going on after step {self.step}")
+            if held_out:
+                check_rows(state["questions"], held_out.questions, "evaluation.path")
             self._owed = state["owed"]
             self.best.load_state_dict(state["best"])
+            self._state.checkpoints.remove_old(self.best.step)
         folder.cut_back(self.step, measured=self.step if self._owed is None else self.step - 1)
         self._sinks = open_sinks(folder.path, run)
 
@@ -101,7 +106,7 @@ class Record:
     def save_checkpoint(self) -> None:
         """Write a checkpoint of the last step, unless there is one."""
         if not self._saved and self.step > 0:
-            state = {"owed": self._owed, "best": self.best.state_dict()}
+            state = {"owed": self._owed, "best": self.best.state_dict(), "questions": self._questions}
             self._state.save(self.step, state, self.best.step)
             self._saved, self.saved = True, self.step
 

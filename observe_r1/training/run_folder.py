@@ -8,6 +8,10 @@ checkpoints/    the newest of them and the best, one folder each (`checkpoints`)
 best/           the weights of the best evaluation as an ordinary Hugging Face checkpoint
 best.json       which evaluation that was: its step, and by which accuracy
 model/          the final weights as an ordinary Hugging Face checkpoint
+tensorboard/, wandb/   where these are asked for (`sinks`)
+
+Nothing else in the folder is touched: people keep notes there, copies, repositories. `best/` and `model/` are replaced
+as they are.
 """
 
 import json
@@ -22,8 +26,16 @@ import yaml
 from observe_r1.config import Section
 from observe_r1.config.recorded import dump_settings, flat
 from observe_r1.errors import UserError
-from observe_r1.files import LOCK, json_line, lock_folder, unlock_folder, write_atomic
-from observe_r1.training.step_files import cut_lines, cut_rows, step_of, write_rows
+from observe_r1.files import (
+    LOCK,
+    clear_unfinished,
+    json_line,
+    lock_folder,
+    make_folder,
+    unlock_folder,
+    write_atomic,
+)
+from observe_r1.training.step_files import cut_lines, cut_rows, write_rows
 
 _MAY_CHANGE = frozenset(
     {"run.output", "run.resume", "run.steps", "run.prompts", "run.epochs", "run.save_every", "run.keep"}
@@ -61,19 +73,18 @@ class RunFolder:
         self.best = self.path / "best"
         self.model = self.path / "model"
         self.metrics = self.path / "metrics.jsonl"
+        self._config = self.path / "config.yaml"
+        self._settings = settings
         try:
-            self.path.mkdir(parents=True, exist_ok=True)
+            make_folder(self.path)
             self._lock = lock_folder(self.path)
-            config = self.path / "config.yaml"
-            if resume and config.is_file():
-                self._compare(config, settings)
-            else:
-                self._refuse_old_files()
-                write_atomic(config, dump_settings(settings))
-            self.rollouts.mkdir(exist_ok=True)
+            try:
+                self._open(resume)
+            except BaseException:
+                self._unlock()
+                raise
         except OSError as error:
             raise UserError(f"run.output = {str(output)!r}: cannot be a run folder: {error.strerror}") from error
-        self._settings = settings
 
     def write_rollouts(self, step: int, rows: Iterable[dict[str, Any]]) -> Path:
         """Write the responses of one step, one JSON object each, and return the file's path."""
@@ -81,7 +92,7 @@ class RunFolder:
 
     def write_evaluation(self, step: int, rows: Iterable[dict[str, Any]]) -> Path:
         """Write the held-out responses after `step` steps, one JSON object each, and return the file's path."""
-        self.evaluations.mkdir(exist_ok=True)
+        make_folder(self.evaluations)
         return write_rows(self.evaluations, step, rows)
 
     def write_best(self, step: int, by: str, accuracy: float) -> None:
@@ -91,7 +102,14 @@ class RunFolder:
     def best_step(self) -> int | None:
         """Return the step that `best/` belongs to; None where there is none."""
         record = self.best.with_suffix(".json")
-        return int(json.loads(record.read_text("ascii"))["step"]) if record.is_file() else None
+        if not record.is_file() or not self.best.is_dir():
+            return None
+        try:
+            return int(json.loads(record.read_bytes())["step"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise UserError(
+                f"{record} is not as the run wrote it: put it back, or remove it and {self.best}"
+            ) from error
 
     def cut_back(self, step: int, measured: int) -> None:
         """Go on after `step`: remove what an earlier run wrote later, and what it had not finished.
@@ -99,16 +117,11 @@ class RunFolder:
         `measured` is the last step whose metrics and evaluation stay: `step`, or the one before where they are made
         again.
         """
-        write_atomic(self.path / "config.yaml", dump_settings(self._settings))
+        write_atomic(self._config, dump_settings(self._settings))
         if self.metrics.is_file():
             cut_lines(self.metrics, measured)
         cut_rows(self.rollouts, step)
         cut_rows(self.evaluations, measured)
-        # A checkpoint after `step` was damaged, or it would have been resumed from.
-        damaged = [path for path in self.checkpoints.glob("step-*") if step_of(path) > step]
-        unfinished = [*self.path.glob(".*-*"), *self.checkpoints.glob(".*-*")]
-        for folder in (*damaged, *unfinished):
-            shutil.rmtree(folder)
         if (self.best_step() or 0) > step:
             self.best.with_suffix(".json").unlink()
             shutil.rmtree(self.best)
@@ -123,26 +136,36 @@ class RunFolder:
             self._empty()
         self._unlock()
 
+    def _open(self, resume: bool) -> None:
+        self._before = {entry.name for entry in self.path.iterdir()}
+        if resume and self._config.is_file():
+            self._compare()
+            for parent in filter(Path.is_dir, (self.path, self.checkpoints)):
+                clear_unfinished(parent)
+        else:
+            self._refuse_old_files()
+            write_atomic(self._config, dump_settings(self._settings))
+        make_folder(self.rollouts)
+
     def _refuse_old_files(self) -> None:
-        if any(entry.name != LOCK for entry in self.path.iterdir()):
-            self._unlock()
-            resume = "add --run.resume to go on with the run in it, " if (self.path / "config.yaml").is_file() else ""
+        if self._before - {LOCK, f"{self._config.name}.partial"}:
+            resume = "add --run.resume to go on with the run in it, " if self._config.is_file() else ""
             raise UserError(
                 f"run.output = {str(self.path)!r}: not an empty folder; {resume}remove it or give another one"
             )
 
-    def _compare(self, config: Path, settings: Section) -> None:
+    def _compare(self) -> None:
         try:
-            old = flat(yaml.safe_load(config.read_text("utf-8")))
+            old = flat(yaml.safe_load(self._config.read_text("utf-8")))
         except (yaml.YAMLError, UnicodeDecodeError, AttributeError) as error:
-            self._unlock()
-            raise UserError(f"run.resume: {config} is not as the run wrote it; put it back or start anew") from error
-        new = flat(settings.model_dump(mode="json"))
+            raise UserError(
+                f"run.resume: {self._config} is not as the run wrote it; put it back or start anew"
+            ) from error
+        new = flat(self._settings.model_dump(mode="json"))
         # Where there is a KL term its reference is loaded from model.path, which then matters to the end.
         may_change = _MAY_CHANGE - ({"model.path"} if new.get("objective.kl_coef") else set())
         for name in sorted(old.keys() | new.keys()):
             if old.get(name) != new.get(name) and name not in may_change:
-                self._unlock()
                 raise UserError(
                     f"run.resume: {name} was {old.get(name)!r} and is {new.get(name)!r} now: give the same settings, "
                     "or another run.output for a new run"
@@ -157,8 +180,13 @@ class RunFolder:
         return bool(files) or checkpoints or any(self.rollouts.iterdir())
 
     def _empty(self) -> None:
-        for entry in self.path.iterdir():
-            if entry.is_dir():
-                shutil.rmtree(entry)
-            elif entry.name != LOCK:
-                entry.unlink()
+        """Remove what this run has made; what others have put there meanwhile stays."""
+        for file in (self._config, self.metrics):
+            file.unlink(missing_ok=True)
+        cut_rows(self.evaluations, step=-1)
+        for sink in (self.path / "tensorboard", self.path / "wandb"):
+            if sink.is_dir() and sink.name not in self._before:
+                shutil.rmtree(sink)
+        for folder in (self.rollouts, self.evaluations, self.checkpoints):
+            if folder.is_dir() and not any(folder.iterdir()):
+                folder.rmdir()

@@ -1,5 +1,6 @@
 """Where metrics go: `metrics.jsonl` always, TensorBoard and Weights & Biases where asked."""
 
+import os
 from pathlib import Path
 from typing import Protocol
 
@@ -44,6 +45,7 @@ class JsonLines:
         try:
             self._file.write(json_line({"step": step, **metrics}))
             self._file.flush()
+            os.fsync(self._file.fileno())
         except OSError as error:
             raise UserError(f"cannot write {self._file.name!r}: {error.strerror}") from error
 

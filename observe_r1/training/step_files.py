@@ -1,7 +1,12 @@
-"""What belongs to a step as JSON Lines: a file each in a folder, or a line each in one file."""
+"""What belongs to a step: a file or a folder each by its exact name, or a line each in one file.
+
+Run folders are shared with people: a name that differs in one character is somebody else's and is left alone.
+"""
 
 import json
 import math
+import os
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -16,11 +21,26 @@ def write_rows(folder: Path, step: int, rows: Iterable[dict[str, Any]]) -> Path:
     return path
 
 
+def steps_in(folder: Path, suffix: str = "") -> dict[int, os.DirEntry[str]]:
+    """Return what stands in `folder` under the name of a step and `suffix`, by step; nothing where there is no folder.
+
+    Errors: `OSError` where the folder cannot be read, which says nothing about what is in it.
+    """
+    try:
+        entries = list(os.scandir(folder))
+    except FileNotFoundError:
+        return {}
+    named = ((re.fullmatch(r"step-([0-9]{6,})" + re.escape(suffix), entry.name), entry) for entry in entries)
+    found = {int(match[1]): entry for match, entry in named if match}
+    return {step: entry for step, entry in found.items() if entry.name == f"step-{step:06d}{suffix}"}
+
+
 def cut_rows(folder: Path, step: int) -> None:
     """Remove the files of steps after `step`, and half-written ones."""
-    for path in folder.glob("step-*"):
-        if path.suffix != ".jsonl" or step_of(path) > step:
-            path.unlink()
+    late = [entry for number, entry in steps_in(folder, ".jsonl").items() if number > step]
+    for entry in (*late, *steps_in(folder, ".jsonl.partial").values()):
+        if entry.is_file(follow_symlinks=False):
+            Path(entry).unlink()
 
 
 def cut_lines(path: Path, step: int) -> None:
@@ -29,14 +49,11 @@ def cut_lines(path: Path, step: int) -> None:
     write_atomic(path, "".join(line + "\n" for line in lines if _step_in(line) <= step))
 
 
-def step_of(path: Path) -> int:
-    """Return the step in the name of a checkpoint or a rollout file."""
-    return int(path.stem.removeprefix("step-"))
-
-
 def _step_in(line: str) -> float:
     """Return the step of a line of metrics; infinity for one that a killed run left half-written."""
     try:
-        return float(json.loads(line)["step"])
+        row = json.loads(line)
     except json.JSONDecodeError:
         return math.inf
+    step = row.get("step") if isinstance(row, dict) else None
+    return step if isinstance(step, int) else math.inf
