@@ -34,7 +34,7 @@ def check_data(settings: DataCheckSettings) -> int:
     data = settings.data
     files = [open_examples(name, data.input_key, data.label_key, require_answer=False) for name in file_names(data)]
     rows = mix_sequences(files, None, seed=0, limit=data.max_samples)
-    check = RowCheck(data.image_cache, require_verifiable, _token_counter(settings.model, data))
+    check = RowCheck(data, require_verifiable, _token_counter(settings.model, data))
     out, survey = Console(), Survey()
     # Beside lines on the same terminal the bar has to know of them; where they go to a file it may have its own.
     with _progress(out if out.is_terminal else Console(stderr=True)) as progress:

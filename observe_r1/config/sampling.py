@@ -72,6 +72,9 @@ class QuestionSettings(Section):
     """Prompts longer than this, image tokens included, are dropped and counted, never cut."""
     image_cache: str = "~/.cache/observe-r1/images"
     """Folder that keeps images fetched from http(s) addresses; each is fetched once."""
+    allow_private_addresses: bool = False
+    """Fetch images from servers in your own network, too (loopback, link-local, private and reserved addresses). Only
+    for datasets whose addresses you trust: a row could name any server that this machine reaches."""
     format_prompt: Literal["observe", "think", "none"] = "observe"
     """The text that asks for the response format."""
     format_prompt_place: Literal["system", "suffix"] = "system"

@@ -10,6 +10,7 @@ from hashlib import blake2b
 
 import numpy as np
 
+from observe_r1.config import QuestionSettings
 from observe_r1.data.examples import Examples
 from observe_r1.data.images import open_image
 from observe_r1.errors import UserError
@@ -33,8 +34,8 @@ class CheckedRow:
 class RowCheck:
     """Reads a row, opens its images and checks its gold answer, going on after a problem where that is possible."""
 
-    image_cache: str
-    """As `data.image_cache`."""
+    data: QuestionSettings
+    """How images are opened."""
     check_answer: Callable[[Example], None]
     """Raises `UserError` for a gold answer that is of no use."""
     count_tokens: Callable[[Example], int] | None = None
@@ -51,7 +52,7 @@ class RowCheck:
             return CheckedRow(None, (), None, tuple(problems))
         for source in example.images:
             with _noted(problems):
-                sizes.append(open_image(source, example.origin, self.image_cache).size)
+                sizes.append(open_image(source, example.origin, self.data).size)
         with _noted(problems):
             if example.answer:
                 self.check_answer(example)

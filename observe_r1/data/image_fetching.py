@@ -8,16 +8,16 @@ from hashlib import sha256
 from http.client import responses
 from pathlib import Path
 from threading import get_ident
-from time import monotonic
 
 from PIL import Image
 from urllib3 import BaseHTTPResponse, PoolManager
 from urllib3.exceptions import HTTPError, MaxRetryError
 
+from observe_r1.config import QuestionSettings
 from observe_r1.data.image_decoding import decode_image
 from observe_r1.errors import UserError
 from observe_r1.files import write_atomic
-from observe_r1.web import http_client, request
+from observe_r1.web import DeadlineError, PrivateAddressError, http_client, request, without_password
 
 MAX_BYTES = 100 * 2**20
 """Larger answers are not read to their end."""
@@ -25,27 +25,28 @@ MAX_BYTES = 100 * 2**20
 TIMEOUT = 20.0
 """Seconds to connect, and seconds of silence."""
 
-DEADLINE = 300.0
-"""Seconds for one image, however steadily it trickles."""
+DEADLINE = 120.0
+"""Seconds for one try, from the name's look-up to the last byte, however steadily they drip."""
 
 _RETRIES = 4
 _CHUNK = 1 << 16
 
 
-def fetch_image(url: str, place: str, folder: Path) -> Image.Image:
-    """Return the image at `url`, decoded, from `folder` if it is kept there, else from the network.
+def fetch_image(url: str, place: str, settings: QuestionSettings) -> Image.Image:
+    """Return the image at `url`, decoded, from `image_cache` if it is kept there, else from the network.
 
     Only what decodes is kept: under a hash of the address, written whole or not at all, so that several threads and
     processes may fetch at once. Kept images are never asked for again.
 
-    Errors: `UserError`, beginning with `place`, where it cannot be fetched or kept, has more than `MAX_BYTES`, or is
-    no image.
+    Errors: `UserError`, beginning with `place`, where it cannot be fetched or kept, is not at a public address (unless
+    `allow_private_addresses`), has more than `MAX_BYTES`, or is no image.
     """
+    folder = Path(settings.image_cache).expanduser()
     kept = folder / sha256(url.encode()).hexdigest()
     try:
         if kept.exists():
             return decode_image(kept.read_bytes(), f"{place} (kept as {str(kept)!r})")
-        data = _download(url, place)
+        data = _download(url, place, public_only=not settings.allow_private_addresses)
         image = decode_image(data, place)
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -57,20 +58,28 @@ def fetch_image(url: str, place: str, folder: Path) -> Image.Image:
 
 
 @cache
-def _client() -> PoolManager:
-    return http_client(retries=_RETRIES, timeout=TIMEOUT)
+def _client(*, public_only: bool) -> PoolManager:
+    return http_client(retries=_RETRIES, timeout=TIMEOUT, deadline=DEADLINE, public_only=public_only)
 
 
-def _download(url: str, place: str) -> bytes:
-    until = monotonic() + DEADLINE
+def _download(url: str, place: str, *, public_only: bool) -> bytes:
     try:
-        return request(_client(), "GET", url, lambda response: _read(response, place, until))
+        return request(_client(public_only=public_only), "GET", url, lambda response: _read(response, place))
+    except DeadlineError as error:
+        raise UserError(
+            f"{place} cannot be fetched: incomplete after {DEADLINE:g} s: download it and name the file"
+        ) from error
+    except PrivateAddressError as error:
+        raise UserError(
+            f"{place} is not fetched: {error}: download it and name the file, or, if you trust this dataset, "
+            "set data.allow_private_addresses"
+        ) from error
     except HTTPError as error:
         reason = error.reason if isinstance(error, MaxRetryError) else error
-        raise UserError(f"{place} cannot be fetched: {' '.join(str(reason).split())}") from error
+        raise UserError(f"{place} cannot be fetched: {without_password(' '.join(str(reason).split()))}") from error
 
 
-def _read(response: BaseHTTPResponse, place: str, until: float) -> bytes:
+def _read(response: BaseHTTPResponse, place: str) -> bytes:
     if response.status != 200:
         meaning = responses.get(response.status, "")
         raise UserError(f"{place} cannot be fetched: the server answers {response.status} {meaning}".rstrip())
@@ -79,8 +88,4 @@ def _read(response: BaseHTTPResponse, place: str, until: float) -> bytes:
         data += part
         if len(data) > MAX_BYTES:
             raise UserError(f"{place} has more than {MAX_BYTES:,} bytes: shrink it, or download it and name the file")
-        if monotonic() > until:
-            raise UserError(
-                f"{place} cannot be fetched: incomplete after {DEADLINE:g} s: download it and name the file"
-            )
     return bytes(data)

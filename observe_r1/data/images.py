@@ -10,22 +10,23 @@ from urllib.parse import unquote_to_bytes
 
 from PIL import Image
 
-from observe_r1.config import DataSettings
+from observe_r1.config import QuestionSettings
 from observe_r1.data.image_decoding import decode_image
 from observe_r1.data.image_fetching import fetch_image
 from observe_r1.errors import UserError
 from observe_r1.records import ImageSource
+from observe_r1.web import without_password
 
-IMAGE_CACHE: str = DataSettings.model_fields["image_cache"].default
+_DEFAULT = QuestionSettings()
 
 
-def open_image(source: ImageSource, origin: str, cache: str = IMAGE_CACHE) -> Image.Image:
+def open_image(source: ImageSource, origin: str, settings: QuestionSettings = _DEFAULT) -> Image.Image:
     """Return the image as `decode_image` does: RGB and upright.
 
     Args:
         source: A path, a `data:` URI, an `http(s)` URL, or the encoded bytes.
         origin: The row that names the image, for errors.
-        cache: Folder for images behind URLs, as `data.image_cache`.
+        settings: `image_cache` and `allow_private_addresses`, for images behind URLs.
 
     Errors: `UserError` naming origin and image where it cannot be found, read, fetched or decoded.
     """
@@ -33,14 +34,15 @@ def open_image(source: ImageSource, origin: str, cache: str = IMAGE_CACHE) -> Im
     if isinstance(source, bytes):
         return decode_image(source, place)
     if re.match("https?://", source, re.IGNORECASE):
-        return fetch_image(source, place, Path(cache).expanduser())
+        return fetch_image(source, place, settings)
     return decode_image(_read(source, place), place)
 
 
 def _name(source: ImageSource) -> str:
     if isinstance(source, bytes):
         return f"({len(source)} bytes in the row)"
-    return repr(source) if len(source) <= 300 else repr(source[:60]) + "…"
+    shown = without_password(source)
+    return repr(shown) if len(shown) <= 300 else repr(shown[:60]) + "…"
 
 
 def _read(source: str, place: str) -> bytes:

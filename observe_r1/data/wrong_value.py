@@ -4,6 +4,7 @@ import re
 from typing import Any, NoReturn
 
 from observe_r1.errors import UserError
+from observe_r1.web import without_password
 
 _LONGEST = 80
 _LONE_SURROGATE = re.compile("[\ud800-\udfff]")
@@ -15,8 +16,8 @@ def wrong_value(place: str, need: str, value: Any) -> NoReturn:
 
 
 def shorten(value: Any) -> str:
-    """Return the beginning of a value as Python writes it."""
-    text = repr(value)
+    """Return the beginning of a value as Python writes it, without the passwords of addresses in it."""
+    text = without_password(repr(value))
     return text if len(text) <= _LONGEST else text[:_LONGEST] + "…"
 
 

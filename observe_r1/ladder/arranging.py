@@ -194,5 +194,5 @@ def _place(source: Any, folder: Path, settings: LadderSettings, origin: str) -> 
     if not embedded(source) and Path(source).is_relative_to(home):
         return str(Path(source).relative_to(home))
     if settings.arrange.images == "copy":
-        return keep_image(source, folder, origin, settings.data.image_cache)
+        return keep_image(source, folder, origin, settings.data)
     return str(source)

@@ -11,6 +11,7 @@ from typing import Any
 
 from PIL import Image
 
+from observe_r1.config import QuestionSettings
 from observe_r1.data.examples import Examples
 from observe_r1.data.images import open_image
 from observe_r1.data.json_rows import JsonRows
@@ -85,14 +86,14 @@ def embedded(source: ImageSource) -> bool:
     return isinstance(source, bytes) or source.startswith("data:")
 
 
-def keep_image(source: ImageSource, folder: Path, origin: str, cache: str) -> str:
+def keep_image(source: ImageSource, folder: Path, origin: str, settings: QuestionSettings) -> str:
     """Write an image into the folder's `images/`, named by its content, and return its path relative to the folder.
 
     The file is kept byte by byte where `source` is one; what is fetched or held in a `data:` URI is written as PNG.
 
     Errors: `UserError` where it cannot be read or written.
     """
-    data = source if isinstance(source, bytes) else _read(source, origin, cache)
+    data = source if isinstance(source, bytes) else _read(source, origin, settings)
     with Image.open(BytesIO(data)) as image:
         suffix = (image.format or "png").lower().replace("jpeg", "jpg")
     name = f"{IMAGES}/{blake2b(data, digest_size=16).hexdigest()}.{suffix}"
@@ -106,8 +107,8 @@ def _part(part: dict[str, Any], names: Iterator[str]) -> dict[str, Any]:
     return {"type": "image", "image": next(names)} if part["type"] == "image" else part
 
 
-def _read(source: str, origin: str, cache: str) -> bytes:
-    image = open_image(source, origin, cache)
+def _read(source: str, origin: str, settings: QuestionSettings) -> bytes:
+    image = open_image(source, origin, settings)
     if Path(source).is_absolute():
         return Path(source).read_bytes()
     buffer = BytesIO()

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
-from observe_r1.config import LadderSettings
+from observe_r1.config import LadderSettings, QuestionSettings
 from observe_r1.data.images import open_image
 from observe_r1.errors import UserError
 from observe_r1.ladder.answers import checked_answer, in_capitals
@@ -45,7 +45,7 @@ def sift(folder: Path, settings: LadderSettings, watch: Watch) -> bool:
     duplicates, contamination = Duplicates(), _benchmarks(settings, watch)
     count = 0
     with Journal(folder, STAGE, [QUESTIONS, DROPPED]) as journal:
-        for count, row in enumerate(_examined(read_sources(data.sources, data), data.image_cache), start=1):
+        for count, row in enumerate(_examined(read_sources(data.sources, data), data), start=1):
             if isinstance(row, BadRow):
                 if not data.skip_bad:
                     raise UserError(f"{row.error} (--skip-bad leaves such rows out)") from row.error
@@ -57,7 +57,7 @@ def sift(folder: Path, settings: LadderSettings, watch: Watch) -> bool:
                 if reason := _reason(example, print_, unverifiable, duplicates, contamination):
                     journal.append(DROPPED, [dropped(example.id, example.source, *reason)])
                 else:
-                    images = [_place(source, example, folder, data.image_cache) for source in example.images]
+                    images = [_place(source, example, folder, data) for source in example.images]
                     journal.append(QUESTIONS, [question_row(in_capitals(example, answer), images)])
             if count % _SHOW_EVERY == 0:
                 watch.progress("reading", count, None)
@@ -85,15 +85,15 @@ def _reason(
     return None
 
 
-def _place(source: str | bytes, example: Example, folder: Path, cache: str) -> str:
+def _place(source: str | bytes, example: Example, folder: Path, settings: QuestionSettings) -> str:
     if embedded(source):
-        return keep_image(source, folder, example.origin, cache)
+        return keep_image(source, folder, example.origin, settings)
     return str(source)
 
 
 def _benchmarks(settings: LadderSettings, watch: Watch) -> Contamination:
     whole = settings.data.model_copy(update={"max_samples": None})
-    rows = _examined(read_sources(settings.screen.benchmarks, whole, benchmark=True), settings.data.image_cache)
+    rows = _examined(read_sources(settings.screen.benchmarks, whole, benchmark=True), settings.data)
 
     def fingerprints() -> Iterator[tuple[str, Fingerprint]]:
         for row in rows:
@@ -107,14 +107,14 @@ def _benchmarks(settings: LadderSettings, watch: Watch) -> Contamination:
     return Contamination(fingerprints())
 
 
-def _examined(rows: Iterator[Example | BadRow], cache: str) -> Iterator[Examined]:
+def _examined(rows: Iterator[Example | BadRow], settings: QuestionSettings) -> Iterator[Examined]:
     """Yield every row with its fingerprint, in order; decoding and fetching pictures lets other threads run."""
 
     def examine(row: Example | BadRow) -> Examined:
         if isinstance(row, BadRow):
             return row
         try:
-            return row, Fingerprint(row, [open_image(source, row.origin, cache) for source in row.images])
+            return row, Fingerprint(row, [open_image(source, row.origin, settings) for source in row.images])
         except UserError as error:
             return BadRow(row.id, row.source, error)
 

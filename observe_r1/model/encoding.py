@@ -32,7 +32,7 @@ def encode_prompt(example: Example, processor: Any, settings: QuestionSettings, 
         )
     messages = apply_format_prompt(example.messages, settings.format_prompt, settings.format_prompt_place)
     text = processor.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=True)
-    images = tuple(open_image(source, example.origin, settings.image_cache) for source in example.images)
+    images = tuple(open_image(source, example.origin, settings) for source in example.images)
     unexpanded = torch.tensor(processor.tokenizer(text)["input_ids"])
     ids, pixels, grid = unexpanded, None, None
     if images:

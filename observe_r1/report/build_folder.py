@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from observe_r1.config import LadderSettings, validate
+from observe_r1.config import LadderSettings, QuestionSettings, validate
 from observe_r1.data.json_rows import JsonRows
 from observe_r1.errors import UserError
 
@@ -24,8 +24,8 @@ class BuildFolder:
     """`ladder.yaml`, of absolute paths only the last name; empty without one."""
     measured: Path
     """Folder of the measurement whose figures count, by `arrange.measured`."""
-    image_cache: str
-    """As `data.image_cache`."""
+    data: QuestionSettings
+    """How its pictures are opened."""
     format_prompt: str
     """As `arrange.format_prompt`: the prompt that stands in every question already, or `none`."""
     model: str
@@ -48,7 +48,7 @@ def open_build(folder: Path) -> BuildFolder:
         path=folder,
         settings=_shortened(text),
         measured=measured,
-        image_cache=settings.data.image_cache,
+        data=settings.data,
         format_prompt=settings.arrange.format_prompt,
         model=_shortened(_settings(measured)[1].model.path or ""),
     )

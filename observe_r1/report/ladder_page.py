@@ -68,9 +68,7 @@ def _examples(build: BuildFolder, summary: LadderSummary) -> list[list[Question]
     """Return some questions of each level, from all along the ladder."""
     examples = load_examples(build.path / "ladder.jsonl")
     count = max(1, min(EXAMPLES_PER_LEVEL, MOST_EXAMPLES // len(summary.levels)))
-    return [
-        [question(examples[row], build.image_cache) for row in _spread(level.rows, count)] for level in summary.levels
-    ]
+    return [[question(examples[row], build.data) for row in _spread(level.rows, count)] for level in summary.levels]
 
 
 def _spread(rows: tuple[int, ...], count: int) -> list[int]:

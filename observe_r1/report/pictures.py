@@ -6,6 +6,7 @@ from io import BytesIO
 
 from PIL import Image
 
+from observe_r1.config import QuestionSettings
 from observe_r1.data import open_image
 from observe_r1.errors import UserError
 from observe_r1.records import ImageSource
@@ -33,16 +34,16 @@ class Picture:
     """Why there is nothing to show, in one line."""
 
 
-def inline_picture(source: ImageSource, origin: str, cache: str) -> Picture:
+def inline_picture(source: ImageSource, origin: str, settings: QuestionSettings) -> Picture:
     """Return a copy of the image, or where it cannot be opened, the reason.
 
     Args:
         source: What `open_image` takes.
         origin: The row that names the image, for the reason.
-        cache: As `data.image_cache`.
+        settings: As for `open_image`.
     """
     try:
-        image = open_image(source, origin, cache)
+        image = open_image(source, origin, settings)
     except UserError as error:
         return Picture(error=" ".join(str(error).split()))
     small = max(image.size) <= _SMALL

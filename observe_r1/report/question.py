@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from observe_r1.config import QuestionSettings
 from observe_r1.records import Example
 from observe_r1.report.pictures import Picture, inline_picture
 
@@ -23,15 +24,15 @@ class Question:
     """Pictures that are not shown."""
 
 
-def question(example: Example, image_cache: str) -> Question:
-    """Open the example's pictures, with `image_cache` as `data.image_cache`; those that cannot be opened say why."""
+def question(example: Example, data: QuestionSettings) -> Question:
+    """Open the example's pictures, as `open_image` does with `data`; those that cannot be opened say why."""
     return Question(
         id=example.id,
         source=example.source,
         question=question_text(example),
         answer=example.answer,
         complexity=example.complexity,
-        pictures=tuple(inline_picture(image, example.origin, image_cache) for image in example.images[:MOST_PICTURES]),
+        pictures=tuple(inline_picture(image, example.origin, data) for image in example.images[:MOST_PICTURES]),
         left_out=max(0, len(example.images) - MOST_PICTURES),
     )
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from shlex import quote
 from typing import Any
 
+from observe_r1.config import QuestionSettings
 from observe_r1.data import load_examples
 from observe_r1.files import write_atomic
 from observe_r1.ladder.review import REVIEW, Decision, read_decisions
@@ -68,7 +69,7 @@ def write_review(folder: Path) -> tuple[Path, Path]:
     current = {id: decisions.get(id) or Decision(id, examples[places[id]].answer) for id in order}
     for first, name in zip(range(0, max(len(order), 1), PAGE_SIZE), (names := _names(len(order))), strict=True):
         items = [
-            _item(examples[places[id]], responses[id], log, current[id], build.image_cache)
+            _item(examples[places[id]], responses[id], log, current[id], build.data)
             for id in order[first : first + PAGE_SIZE]
         ]
         values = {"names": names, "current": name, "total": len(order), "first": first + 1, "model": build.model}
@@ -101,11 +102,11 @@ def _responses(log: Sequence[dict[str, Any]], ids: dict[str, int]) -> dict[str, 
 
 
 def _item(
-    example: Example, responses: _Responses, log: Sequence[dict[str, Any]], decision: Decision, image_cache: str
+    example: Example, responses: _Responses, log: Sequence[dict[str, Any]], decision: Decision, data: QuestionSettings
 ) -> dict[str, Any]:
     total = len(responses.rows)
     return {
-        "card": question(example, image_cache),
+        "card": question(example, data),
         "decision": decision,
         "answers": [
             {"text": responses.spellings[form], "count": count, "share": count / total}

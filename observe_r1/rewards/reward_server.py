@@ -16,7 +16,7 @@ from urllib3.exceptions import HTTPError, MaxRetryError, ReadTimeoutError
 from observe_r1.errors import UserError
 from observe_r1.records import Example
 from observe_r1.rewards.returned import checked_rewards
-from observe_r1.web import http_client, request
+from observe_r1.web import DeadlineError, http_client, request
 
 if TYPE_CHECKING:
     from observe_r1.config import RewardSettings
@@ -40,7 +40,8 @@ class RewardServer:
         self._name = f"reward server {url}"
         self._limit = settings.call_timeout
         self._retries = settings.retries
-        self._client = http_client(retries=settings.retries, timeout=settings.call_timeout, connections=_AT_ONCE)
+        limit = settings.call_timeout
+        self._client = http_client(retries=settings.retries, timeout=limit, deadline=limit, connections=_AT_ONCE)
         self._slots = BoundedSemaphore(_AT_ONCE)
         self._closed = False
 
@@ -85,7 +86,7 @@ class RewardServer:
             return request(self._client, method, self._url, self._read, body=body, headers=headers)
         except HTTPError as error:
             reason = error.reason if isinstance(error, MaxRetryError) and error.reason else error
-            if isinstance(reason, ReadTimeoutError):
+            if isinstance(reason, ReadTimeoutError | DeadlineError):
                 raise self._too_slow() from error
             # urllib3 puts the connection's own name before the reason.
             text = str(reason).rpartition("): ")[2]
