@@ -197,7 +197,9 @@ def test_files_that_are_none(name: str, tmp_path: Path) -> None:
     path = tmp_path / name
     assert refusal(path) == ": no such file"
     path.mkdir()
-    assert refusal(path) == ": not a file: name a file"
+    assert (
+        refusal(path) == ": no file of rows in this folder (.json, .jsonl, .parquet, .csv, .tsv, .arrow): name a file"
+    )
 
 
 @pytest.mark.parametrize("name", ["a.json", "a.jsonl"])
@@ -243,9 +245,9 @@ def test_a_parquet_file_that_has_changed_is_read_anew(tmp_path: Path) -> None:
 
 
 def test_unknown_kind_of_file(tmp_path: Path) -> None:
-    path = tmp_path / "a.csv"
-    path.write_text("message,answer\n")
-    assert refusal(path) == ": unknown kind of file '.csv': known are .json, .jsonl, .parquet"
+    path = tmp_path / "a.xml"
+    path.write_text("<message/>\n")
+    assert refusal(path) == ": unknown kind of file '.xml': known are .json, .jsonl, .parquet, .csv, .tsv, .arrow"
 
 
 def test_hub_names(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,7 +4,7 @@ import sys
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
-from itertools import islice
+from itertools import chain, islice
 from threading import Lock
 
 from rich.console import Console
@@ -32,7 +32,8 @@ Place = tuple[Examples, int]
 def check_data(settings: DataCheckSettings) -> int:
     """Check the dataset and print what is found. Returns 0 where all rows are good, else 2."""
     data = settings.data
-    files = [open_examples(name, data.input_key, data.label_key, require_answer=False) for name in file_names(data)]
+    parts = [open_examples(name, data.input_key, data.label_key, require_answer=False) for name in file_names(data)]
+    files = list(chain.from_iterable(parts))
     rows = mix_sequences(files, None, seed=0, limit=data.max_samples)
     check = RowCheck(data, require_verifiable, _token_counter(settings.model, data))
     out, survey = Console(), Survey()

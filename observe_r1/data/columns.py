@@ -1,6 +1,8 @@
 """Which columns of a row hold the question, its images and its gold answer."""
 
+import json
 import re
+from contextlib import suppress
 from typing import Any
 
 from observe_r1.errors import UserError
@@ -21,8 +23,8 @@ def question(row: dict[str, Any], key: str, origin: str) -> tuple[str, Any]:
     the same columns), `problem` (EasyR1) or `prompt` (verl, TRL).
     Errors: `UserError` if there is no such column.
     """
-    if key == MESSAGE and row.get(key) is None:
-        key = next((name for name in _IN_ITS_PLACE if row.get(name) is not None), key)
+    if key == MESSAGE and row.get(key) in (None, ""):
+        key = next((name for name in _IN_ITS_PLACE if row.get(name) not in (None, "")), key)
     value = column(row, key, "input_key", origin)
     if isinstance(value, str) and key != MESSAGE and not _CHAT_AS_JSON.match(value):
         value = [{"role": "user", "content": value}]
@@ -34,8 +36,16 @@ def images(row: dict[str, Any]) -> list[Any] | None:
     present = [row[name] for name in _IMAGE_COLUMNS if name in row]
     for value in present:
         if value not in (None, ""):
-            return value if isinstance(value, list) else [value]
+            return _listed(value)
     return [] if present else None
+
+
+def _listed(value: Any) -> list[Any]:
+    """Return one image, several, or (CSV has texts alone) a list of them as JSON, as a list."""
+    if isinstance(value, str) and value.lstrip().startswith("["):
+        with suppress(ValueError):
+            value = json.loads(value)
+    return value if isinstance(value, list) else [value]
 
 
 def holder(row: dict[str, Any], key: str) -> tuple[dict[str, Any], str]:

@@ -11,6 +11,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from observe_r1.errors import UserError
+from observe_r1.files import LFS_POINTER
 
 MAX_PIXELS = 89_478_485
 """Larger images are refused before they are decoded: Pillow's own limit against decompression bombs."""
@@ -23,10 +24,7 @@ _BROKEN = (OSError, SyntaxError, ValueError, TypeError, IndexError, EOFError, st
 
 _LOOKALIKES = (
     (re.compile(rb"\s*<(!doctype\s+html|html)", re.IGNORECASE), "is an HTML page (a download that failed?)"),
-    (
-        re.compile(rb"version https://git-lfs"),
-        "is a Git LFS pointer: run `git lfs pull`",
-    ),
+    (re.compile(re.escape(LFS_POINTER)), "is a Git LFS pointer, not the file itself: run `git lfs pull`"),
 )
 
 # Pillow only warns between its limit and twice that; here both are one error.
