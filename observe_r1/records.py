@@ -17,7 +17,8 @@ ImageSource = str | bytes
 """An image not yet opened: an absolute path, a `data:` URI, an `http(s)` URL, or the encoded bytes themselves."""
 
 Message = dict[str, Any]
-"""One chat turn: `{"role": str, "content": [{"type": "text", "text": str} | {"type": "image"}, …]}`."""
+"""One chat turn: `{"role": str, "content": [{"type": "text", "text": str} | {"type": "image"}, …]}`; an image that has
+limits of its own bears them as `min_pixels` and `max_pixels`."""
 
 
 @dataclass(frozen=True, slots=True)

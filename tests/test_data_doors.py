@@ -200,3 +200,38 @@ def test_git_lfs_pointers(tmp_path: Path, name: str) -> None:
     path = tmp_path / name
     path.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 132735\n")
     assert refusal(path) == f"{path}: is a Git LFS pointer, not the file itself: run `git lfs pull`"
+
+
+@pytest.mark.parametrize("indent", [None, 2])
+@pytest.mark.parametrize(
+    "value",
+    [
+        {"0": rows(1)[0], "1": rows(2)[0]},
+        {"data": rows(1, 2)},
+        {c: {"0": "1", "1": "2"} for c in ("problem", "answer")},
+    ],
+)
+def test_an_object_that_holds_rows_is_named(tmp_path: Path, value: Any, indent: int | None) -> None:
+    path = tmp_path / "a.json"
+    path.write_text(json.dumps(value, indent=indent))
+    assert refusal(path).startswith(
+        f"{path}: one JSON object that holds rows, or columns, under its keys: write the rows"
+    )
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_rows_over_several_lines_are_named(tmp_path: Path, count: int) -> None:
+    path = tmp_path / "a.json"
+    path.write_text("\n".join(json.dumps(row, indent=1) for row in rows(*range(count))))
+    assert refusal(path).startswith(
+        f"{path}: line 1: a JSON object that goes over several lines: write each row on one"
+    )
+
+
+def test_single_rows_are_no_object_of_rows(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    path.write_text(json.dumps({"message": [{"role": "user", "content": "?"}, {"role": "assistant", "content": "!"}]}))
+    (example,) = load_examples(path, require_answer=False)
+    assert example.response == "!"
+    path.write_text('{"answer": 1,\n' + json.dumps(rows(2)[0]))
+    assert "line 1, column 14: broken JSON" in refusal(path)

@@ -160,9 +160,9 @@ def test_rows_without_answer_where_none_is_asked_for(tmp_path: Path) -> None:
 
 
 def test_missing_columns_name_those_present(tmp_path: Path) -> None:
-    path = write(tmp_path / "a.jsonl", [{"messages": "[]", "answer": "1"}])
-    missing = " row 1: no column 'message' (did you mean 'messages'?)"
-    assert refusal(path) == f"{missing}: the row has messages, answer; set data.input_key"
+    path = write(tmp_path / "a.jsonl", [{"mesage": "[]", "answer": "1"}])
+    missing = " row 1: no column 'message' (did you mean 'mesage'?)"
+    assert refusal(path) == f"{missing}: the row has mesage, answer; set data.input_key"
     assert refusal(write(tmp_path / "b.jsonl", [row(0)]), label_key="gold").endswith("; set data.label_key")
     assert "the row has none" in refusal(write(tmp_path / "c.jsonl", [{}]))
 

@@ -44,6 +44,7 @@ class Examples(LazySequence[Example]):
             raise UserError(f"{origin}: needs an object with named columns, got {type(row).__name__}")
         key, question = columns.question(row, self.input_key, origin)
         chat = parse_chat(question, f"{origin}, {key!r}", self.folder, columns.images(row))
+        columns.refuse_unread(row, (key, self.input_key, self.label_key), chat, origin)
         return Example(
             id=self.implied_id(index) if row.get("id") in (None, "") else str(row["id"]),
             messages=chat.messages,
