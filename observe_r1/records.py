@@ -52,7 +52,8 @@ class Prompt:
     token_types: Tensor
     """(P,) int64: 0 text, 1 image."""
     images: tuple[Image, ...]
-    """The decoded images, for engines that preprocess themselves."""
+    """The images in the size that the model sees, for engines that preprocess themselves: they find nothing to resize.
+    """
     pixel_values: Tensor | None
     """(patches, channels · temporal · patch²) float32; None without images."""
     image_grid: Tensor | None

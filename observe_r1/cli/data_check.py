@@ -1,6 +1,5 @@
 """Every row of a dataset checked: bad ones listed, the rest in figures."""
 
-import sys
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
@@ -78,16 +77,18 @@ def _checked(check: RowCheck, places: Iterator[Place]) -> Iterator[tuple[Place, 
 def _token_counter(model: ProcessorSettings, data: DataSettings) -> Callable[[Example], int] | None:
     if model.path is None:
         return None
-    from observe_r1.model.encoding import encode_prompt
+    from observe_r1.model.encoding import PromptTooLongError, encode_prompt
     from observe_r1.model.loading import load_processor
 
     processor = load_processor(ModelSettings(**model.model_dump()))
-    unlimited = data.model_copy(update={"max_prompt_tokens": sys.maxsize})
     one_at_a_time = Lock()  # fast tokenizers may not be shared between threads
 
     def count(example: Example) -> int:
         with one_at_a_time:
-            return len(encode_prompt(example, processor, unlimited).ids)
+            try:
+                return len(encode_prompt(example, processor, data).ids)
+            except PromptTooLongError as error:
+                return error.tokens
 
     return count
 

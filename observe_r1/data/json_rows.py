@@ -77,8 +77,8 @@ class JsonRows(LazySequence[Any]):
             )
         if spread:
             raise UserError(
-                f"{self._path}: line 1: a JSON object that goes over several lines: write each row on one line, or all as "
-                "a list [{…}, …]"
+                f"{self._path}: line 1: a JSON object that goes over several lines: write each row on one line, or "
+                "all as a list [{…}, …]"
             )
 
     def _line(self, index: int) -> bytes:
