@@ -23,6 +23,21 @@ _UNFINISHED = re.compile(r"\.(?P<name>.+)" + re.escape(_BESIDE) + r"[a-z0-9_]{8}
 """Names of the folders that `replacing` works in, which nobody else gives to a folder."""
 
 
+LFS_POINTER = b"version https://git-lfs"
+"""How the small text begins that stands in place of a large file where Git LFS has not fetched it."""
+
+
+def refuse_lfs_pointer(path: Path) -> None:
+    """Raise `UserError` where the file at `path`, whatever it should hold, is a Git LFS pointer or unreadable."""
+    try:
+        with path.open("rb") as file:
+            start = file.read(len(LFS_POINTER))
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror}") from error
+    if start == LFS_POINTER:
+        raise UserError(f"{path}: is a Git LFS pointer, not the file itself: run `git lfs pull`")
+
+
 def write_atomic(path: Path, content: str | bytes) -> None:
     """Write a file whole or not at all: written beside `path`, synced to disk, then renamed.
 

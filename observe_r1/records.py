@@ -17,7 +17,8 @@ ImageSource = str | bytes
 """An image not yet opened: an absolute path, a `data:` URI, an `http(s)` URL, or the encoded bytes themselves."""
 
 Message = dict[str, Any]
-"""One chat turn: `{"role": str, "content": [{"type": "text", "text": str} | {"type": "image"}, …]}`."""
+"""One chat turn: `{"role": str, "content": [{"type": "text", "text": str} | {"type": "image"}, …]}`; an image that has
+limits of its own bears them as `min_pixels` and `max_pixels`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +52,8 @@ class Prompt:
     token_types: Tensor
     """(P,) int64: 0 text, 1 image."""
     images: tuple[Image, ...]
-    """The decoded images, for engines that preprocess themselves."""
+    """The images in the size that the model sees, for engines that preprocess themselves: they find nothing to resize.
+    """
     pixel_values: Tensor | None
     """(patches, channels · temporal · patch²) float32; None without images."""
     image_grid: Tensor | None

@@ -3,11 +3,34 @@
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from threading import Thread
+from contextlib import contextmanager
+from threading import Condition, Thread
 from typing import Any, TypeVar
 
 S = TypeVar("S")
 T = TypeVar("T")
+
+
+class Budget:
+    """So much of something, memory say, that threads take parts of and give back; who finds too little left waits."""
+
+    def __init__(self, total: int) -> None:
+        self._total = self._left = total
+        self._changed = Condition()
+
+    @contextmanager
+    def take(self, amount: int) -> Iterator[None]:
+        """Hold `amount` during the block; more than there is at all is all of it."""
+        amount = min(amount, self._total)
+        with self._changed:
+            self._changed.wait_for(lambda: self._left >= amount)
+            self._left -= amount
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._left += amount
+                self._changed.notify_all()
 
 
 def in_daemon_thread(function: Callable[..., T], *args: Any) -> Future[T]:

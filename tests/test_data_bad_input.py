@@ -75,7 +75,7 @@ RULE = "every <image> mark needs an image, every image a mark"
     [
         (
             {"message": [TURN], "answer": "1"},
-            "'message', turn 1: unknown content type: known are 'text' and 'image', got 'video'",
+            "'message', turn 1: unknown content type: known are 'text', 'image' and 'image_url', got 'video'",
         ),
         (question(images=[]), f"'problem': {RULE}: 1 and 0 in this row"),
         (question(images=["a.png", "a.png"]), f"'problem': {RULE}: 1 and 2 in this row"),

@@ -110,7 +110,7 @@ def test_rows_of_any_characters_are_one_line_each(folder, capsys):
         row(2, problem="<image>Half of \ud83d?"),
         row(3, images=["https://example.org/\udcff.png"]),
         row(4, images=["data:image/png;base64,\udcff"]),
-        row(5, images=[{"url": "a.png"}]),
+        row(5, images=[{"uri": "a.png"}]),
     )
     code, lines = check(capsys, path)
     half = "is half of a character (a lone surrogate): remove or replace it"
@@ -119,7 +119,8 @@ def test_rows_of_any_characters_are_one_line_each(folder, capsys):
         f"{path} row 2, 'problem', turn 1: '\\ud83d' {half}",
         f"{path} row 3, 'problem', image 1: '\\udcff' {half}",
         f"{path} row 4, 'problem', image 1: '\\udcff' {half}",
-        f"{path} row 5, 'problem', image 1: an image needs a path, a URI or bytes, got {{'url': 'a.png'}}",
+        f"{path} row 5, 'problem', image 1, 'uri': this key of an image is not read: remove it; read are "
+        "bytes, path, image, image_url, url, min_pixels, max_pixels",
     ]
 
 
@@ -200,6 +201,7 @@ def test_ctrl_c_does_not_wait_for_a_server_that_never_answers(folder):
         silent.settimeout(60)
         url = f"http://127.0.0.1:{silent.getsockname()[1]}/a.png"
         path = write(folder / "a.jsonl", *(row(number, images=[url]) for number in range(3)))
+        silent.settimeout(30)
         words = ["data", "check", str(path), "--data.image_cache", str(folder / "cache")]
         words += ["--data.allow_private_addresses", "true"]
         command = subprocess.Popen([sys.executable, "-m", "observe_r1.cli.main", *words], stderr=subprocess.PIPE)

@@ -7,9 +7,12 @@ from typing import Any
 
 import datasets
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from trl.data_utils import prepare_multimodal_messages
 
 from observe_r1.data import load_examples
+from observe_r1.data.examples import Examples
 from observe_r1.errors import UserError
 
 TEXT = "Compare <image> with <image>: which is larger?"
@@ -169,3 +172,160 @@ def test_marks_outside_of_questions_are_text(tmp_path):
 def test_what_is_no_image_is_named_by_its_number(tmp_path):
     row = {"problem": "<image><image>", "images": ["/a.png", 5], "answer": "1"}
     assert refusal(tmp_path, row) == ", 'problem', image 2: an image needs a path, a URI or bytes, got 5"
+
+
+def test_llava(tmp_path):
+    turns = [{"from": "human", "value": "<image>\nHow many?"}, {"from": "gpt", "value": "Two."}]
+    example = only(tmp_path, {"id": 5, "image": "a.png", "conversations": turns, "answer": "2"})
+    assert example.images == (f"{tmp_path}/a.png",) and example.response == "Two."
+    assert example.messages == (
+        {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "\nHow many?"}]},
+    )
+    turns[0]["from"] = "bing"
+    message = refusal(tmp_path, {"image": "a.png", "conversations": turns, "answer": "2"})
+    assert message == ", 'conversations', turn 1: from needs one of human, gpt, system, user, assistant, got 'bing'"
+
+
+@pytest.mark.parametrize("url", ["https://example.org/a.png", "data:image/png;base64,AAAA"])
+@pytest.mark.parametrize("form", [lambda url: url, lambda url: {"url": url, "detail": "high"}])
+def test_openai(tmp_path, url, form):
+    content = [{"type": "text", "text": "How many?"}, {"type": "image_url", "image_url": form(url)}]
+    example = only(tmp_path, {"messages": [{"role": "user", "content": content}], "answer": "2"})
+    assert example.images == (url,)
+    assert example.messages[0]["content"] == [{"type": "text", "text": "How many?"}, {"type": "image"}]
+
+
+def test_ms_swift(tmp_path):
+    turns = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "<image>, <image>?"}]
+    example = only(tmp_path, {"messages": turns, "images": ["a.png", {"path": "b.png"}], "answer": "2"})
+    assert example.images == (f"{tmp_path}/a.png", f"{tmp_path}/b.png")
+
+
+@pytest.mark.parametrize("key", ["image", "path", "url", "image_url", "bytes"])
+def test_an_image_part_under_any_of_its_names(tmp_path, key):
+    path = f"{tmp_path}/a.png"
+    part = {"type": "image", key: path, **{name: None for name in ("path", "bytes") if name != key}}
+    assert only(tmp_path, {"messages": [{"role": "user", "content": [part]}], "answer": "2"}).images == (path,)
+
+
+def test_limits_of_single_images_stay_in_the_message(tmp_path):
+    small, mark = {"max_pixels": 1000}, {"type": "image", "min_pixels": 10, "max_pixels": 20}
+    content = [{"type": "image", "image": "a.png", **small}, {"type": "text", "text": "?"}]
+    assert only(tmp_path, {"message": [{"role": "user", "content": content}], "answer": "2"}).messages[0][
+        "content"
+    ] == [
+        {"type": "image", **small},
+        {"type": "text", "text": "?"},
+    ]
+    row = {"messages": [{"role": "user", "content": [mark]}], "images": ["a.png"], "answer": "2"}
+    assert only(tmp_path, row).messages[0]["content"] == [mark]
+    for question in ("<image>?", "?"):
+        row = {"problem": question, "images": [{"image": "a.png", **small}], "answer": "2"}
+        assert only(tmp_path, row).messages[0]["content"][0] == {"type": "image", **small}
+    mark["min_pixels"] = 21
+    message = refusal(tmp_path, {"messages": [{"role": "user", "content": [mark]}], "images": ["a.png"], "answer": "2"})
+    assert message == ", 'messages', turn 1: min_pixels = 21 is over max_pixels = 20: correct one of them"
+    mark["min_pixels"] = "many"
+    message = refusal(tmp_path, {"messages": [{"role": "user", "content": [mark]}], "images": ["a.png"], "answer": "2"})
+    assert message.endswith("'min_pixels': needs a whole number of pixels from 1, got 'many'")
+
+
+@pytest.mark.parametrize(
+    ("columns", "named"),
+    [
+        ({"videos": ["a.mp4"]}, "'videos': the question may need this column, which is not read"),
+        ({"audio": {"bytes": "…", "path": "a.wav"}}, "'audio': the question may need"),
+        ({"audios": ["a.wav"]}, "'audios': the question may need"),
+        ({"video_path": "a.mp4"}, "'video_path': the question may need"),
+        ({"tools": [{"name": "search"}]}, "'tools': the question may need"),
+        ({"objects": {"bbox": [[1, 2, 3, 4]]}}, "'objects': the question may need"),
+        ({"image_1": "a.png"}, "'image_1': an image that is not read: put all images into the column 'images'"),
+        ({"image_path": "a.png"}, "'image_path': an image that is not read"),
+        ({"figure": "a.png"}, "'figure': an image that is not read"),
+        ({"scan": {"bytes": "…", "path": None}}, "'scan': an image that is not read"),
+        ({"choices": ["red", "blue"]}, "'choices': 'red' does not stand in the question, and this column is not read"),
+        ({"options": {"A": "What?", "B": "blue"}}, "'options': 'blue' does not stand in the question"),
+        ({"system": "Answer in French."}, "'system': 'Answer in French.' does not stand in the question"),
+    ],
+)
+def test_columns_that_the_question_may_need_are_refused(tmp_path, columns, named):
+    message = refusal(tmp_path, {"problem": "What?", "answer": "1", **columns})
+    assert message.startswith(f", {named}")
+    empty = {name: type(value)() for name, value in columns.items()}
+    assert only(tmp_path, {"problem": "What?", "answer": "1", **empty}).answer == "1"
+
+
+def test_columns_that_no_question_needs_are_left_alone(tmp_path):
+    metadata = {"id": "7", "source": "x", "metadata": {"videos": 1}, "level": 3, "image_id": "12", "num_images": 1}
+    metadata |= {"image_path": "a.png", "data_source": "geo3k", "extra_info": {"split": "train"}, "choices": ["red"]}
+    assert only(tmp_path, {"problem": "<image>red?", "images": ["a.png"], "answer": "1", **metadata}).id == "7"
+
+
+@pytest.mark.parametrize(
+    ("turn", "named"),
+    [
+        ({"role": "user", "content": "?", "tool_calls": [{"id": 1}]}, "'tool_calls': this key of a turn is not read"),
+        (
+            {"role": "user", "content": [{"type": "image", "image": "a.png", "crop": [1]}]},
+            "'crop': this key of an image",
+        ),
+        ({"role": "user", "content": [{"type": "video", "video": "a.mp4"}]}, "unknown content type: known are 'text'"),
+        ({"role": "user", "content": [{"type": "input_audio", "data": "…"}]}, "unknown content type: known are 'text'"),
+    ],
+)
+def test_parts_and_keys_of_turns_that_are_not_read_are_refused(tmp_path, turn, named):
+    assert named in refusal(tmp_path, {"messages": [turn], "answer": "1"})
+
+
+@pytest.mark.parametrize("column", ["message", "messages", "prompt"])
+def test_a_chat_that_str_wrote(tmp_path, column):
+    text = str([{"role": "user", "content": "How many?"}])
+    assert "a Python list as str() writes it" in refusal(tmp_path, {column: text, "answer": "1"})
+
+
+def test_a_chat_with_raw_line_breaks_in_its_string(tmp_path):
+    path = tmp_path / "a.json"
+    path.write_text(
+        '[\n  {\n    "message":"[\n      {\\"role\\": \\"user\\", \\"content\\": \\"?\\"}\n    ]",\n"answer": "3"}]'
+    )
+    with pytest.raises(UserError) as caught:
+        load_examples(path)
+    reason = "the string holds raw line breaks: write each as \\n, as json.dumps does"
+    assert str(caught.value) == f"{path}: line 3, column 17: broken JSON: {reason}"
+    inner = '[{"role": "user", "content": "two\nlines"}]'
+    assert "the string holds raw line breaks" in refusal(tmp_path, {"message": inner, "answer": "3"})
+
+
+ANYTHING = st.recursive(
+    st.none() | st.booleans() | st.floats() | st.integers() | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=6,
+)
+KEYS = ["message", "problem", "messages", "conversations", "images", "image", "videos", "options", "id", "difficulty"]
+PIECES = st.fixed_dictionaries(
+    {"type": st.sampled_from(["text", "image", "image_url"])},
+    optional={key: ANYTHING | st.just("a.png") for key in ("text", "image", "image_url", "url", "min_pixels")},
+)
+SPEECH = st.fixed_dictionaries(
+    {},
+    optional={
+        "role": st.sampled_from(["user", "assistant", "system"]),
+        "content": st.sampled_from(["<image>?", "?"]) | st.lists(PIECES, max_size=3),
+        "from": st.sampled_from(["human", "gpt"]),
+        "value": st.sampled_from(["<image>?", "?"]),
+        "tools": ANYTHING,
+    },
+)
+ROWS = st.dictionaries(st.sampled_from([*KEYS, "answer", "image_2"]), ANYTHING | st.lists(SPEECH, max_size=3))
+
+
+@given(ROWS | ANYTHING)
+def test_any_row_is_an_example_or_one_line(row):
+    examples = Examples([row], "a.jsonl", Path("/data"), "message", "answer", require_answer=True)
+    try:
+        example = examples[0]
+    except UserError as error:
+        assert str(error).startswith("a.jsonl row 1") and "\n" not in str(error)
+    else:
+        parts = [part for message in example.messages for part in message["content"]]
+        assert sum(part["type"] == "image" for part in parts) == len(example.images)

@@ -160,9 +160,9 @@ def test_rows_without_answer_where_none_is_asked_for(tmp_path: Path) -> None:
 
 
 def test_missing_columns_name_those_present(tmp_path: Path) -> None:
-    path = write(tmp_path / "a.jsonl", [{"messages": "[]", "answer": "1"}])
-    missing = " row 1: no column 'message' (did you mean 'messages'?)"
-    assert refusal(path) == f"{missing}: the row has messages, answer; set data.input_key"
+    path = write(tmp_path / "a.jsonl", [{"mesage": "[]", "answer": "1"}])
+    missing = " row 1: no column 'message' (did you mean 'mesage'?)"
+    assert refusal(path) == f"{missing}: the row has mesage, answer; set data.input_key"
     assert refusal(write(tmp_path / "b.jsonl", [row(0)]), label_key="gold").endswith("; set data.label_key")
     assert "the row has none" in refusal(write(tmp_path / "c.jsonl", [{}]))
 
@@ -197,7 +197,9 @@ def test_files_that_are_none(name: str, tmp_path: Path) -> None:
     path = tmp_path / name
     assert refusal(path) == ": no such file"
     path.mkdir()
-    assert refusal(path) == ": not a file: name a file"
+    assert (
+        refusal(path) == ": no file of rows in this folder (.json, .jsonl, .parquet, .csv, .tsv, .arrow): name a file"
+    )
 
 
 @pytest.mark.parametrize("name", ["a.json", "a.jsonl"])
@@ -243,9 +245,9 @@ def test_a_parquet_file_that_has_changed_is_read_anew(tmp_path: Path) -> None:
 
 
 def test_unknown_kind_of_file(tmp_path: Path) -> None:
-    path = tmp_path / "a.csv"
-    path.write_text("message,answer\n")
-    assert refusal(path) == ": unknown kind of file '.csv': known are .json, .jsonl, .parquet"
+    path = tmp_path / "a.xml"
+    path.write_text("<message/>\n")
+    assert refusal(path) == ": unknown kind of file '.xml': known are .json, .jsonl, .parquet, .csv, .tsv, .arrow"
 
 
 def test_hub_names(monkeypatch: pytest.MonkeyPatch) -> None:

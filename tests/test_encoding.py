@@ -35,7 +35,9 @@ def example(tmp_path, sizes):
     return Example("a", ({"role": "user", "content": content},), tuple(images), "3", origin="a.jsonl row 1")
 
 
-@pytest.mark.parametrize("sizes", [[], [(84, 84)], [(100, 60), (29, 300), (500, 333)]])
+@pytest.mark.parametrize(
+    "sizes", [[], [(84, 84)], [(100, 60), (29, 300), (500, 333)], [(1900, 1500), (2000, 11), (5, 5)]]
+)
 @pytest.mark.parametrize("place", ["system", "suffix"])
 def test_prompt_equals_one_call_of_the_processor(processor, tmp_path, sizes, place):
     settings = DataSettings(path="x", format_prompt_place=place)
@@ -43,13 +45,18 @@ def test_prompt_equals_one_call_of_the_processor(processor, tmp_path, sizes, pla
     prompt = encode_prompt(question, processor, settings, stream=5)
     messages = apply_format_prompt(question.messages, "observe", place)
     text = processor.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=True)
-    expected = processor(text=[text], images=list(prompt.images) or None, return_tensors="pt")
+    originals = [Image.open(path) for path in question.images]
+    expected = processor(text=[text], images=originals or None, return_tensors="pt")
     assert prompt.ids.tolist() == expected["input_ids"][0].tolist() and prompt.stream == 5
     assert prompt.token_types.tolist() == expected["mm_token_type_ids"][0].tolist()
     assert int((prompt.unexpanded_ids == processor.image_token_id).sum()) == len(sizes) == len(prompt.images)
     if sizes:
-        torch.testing.assert_close(prompt.pixel_values, expected["pixel_values"])
+        assert torch.equal(prompt.pixel_values, expected["pixel_values"])
         assert torch.equal(prompt.image_grid, expected["image_grid_thw"])
+        again = processor.image_processor(images=list(prompt.images), return_tensors="pt")
+        assert torch.equal(again["pixel_values"], expected["pixel_values"])  # what an engine of its own would see
+        limit = processor.image_processor.size["longest_edge"]
+        assert all(image.width * image.height <= limit for image in prompt.images if image.height > 28)
     else:
         assert prompt.pixel_values is None and prompt.image_grid is None
 
@@ -70,6 +77,44 @@ def test_prompts_over_the_limit_and_impossible_images_are_named(processor, tmp_p
         encode_prompt(example(tmp_path, [(84, 84)]), processor, DataSettings(path="x", max_prompt_tokens=20))
     with pytest.raises(UserError, match=r"a\.jsonl row 1: the processor refuses its images"):
         encode_prompt(example(tmp_path, [(3000, 10)]), processor, DataSettings(path="x"))
+
+
+@pytest.mark.parametrize(
+    ("own", "least", "most"),
+    [
+        ({"max_pixels": 60 * 60}, 0, 60 * 60),
+        ({"min_pixels": 200 * 200}, 200 * 200, 10**9),
+        ({"min_pixels": 90 * 90, "max_pixels": 120 * 120}, 90 * 90, 120 * 120),
+        ({"max_pixels": 1}, 4 * 28 * 28, 4 * 28 * 28),
+    ],
+)
+def test_limits_of_a_single_image_hold_within_those_of_the_model(processor, tmp_path, own, least, most):
+    question = example(tmp_path, [(140, 140), (140, 140)])
+    question.messages[0]["content"][1].update(own)
+    prompt = encode_prompt(question, processor, DataSettings(path="x"))
+    pixels = prompt.image_grid.prod(dim=1) * processor.image_processor.patch_size**2
+    assert least <= int(pixels[0]) <= most and int(pixels[1]) == 140 * 140
+    again = processor.image_processor(images=list(prompt.images), return_tensors="pt")
+    assert torch.equal(again["pixel_values"], prompt.pixel_values)
+
+
+def test_a_question_far_over_the_limit_is_not_tokenized(processor, tmp_path, monkeypatch):
+    long = replace(
+        example(tmp_path, []), messages=({"role": "user", "content": [{"type": "text", "text": "x" * 10**7}]},)
+    )
+    monkeypatch.setattr(processor, "apply_chat_template", None)
+    with pytest.raises(
+        PromptTooLongError, match=r"^a\.jsonl row 1: the question has 10,000,\d+ characters, which are over"
+    ):
+        encode_prompt(long, processor, DataSettings(path="x"))
+    monkeypatch.undo()
+    longest = max(processor.tokenizer.get_vocab(), key=len)
+    text = longest * 50  # the most characters that 50 tokens can spell are not refused by their number
+    fitting = replace(long, messages=({"role": "user", "content": [{"type": "text", "text": text}]},))
+    try:
+        encode_prompt(fitting, processor, DataSettings(path="x", max_prompt_tokens=50, format_prompt="none"))
+    except PromptTooLongError as error:
+        assert "the prompt has" in str(error)
 
 
 def test_a_checkpoint_that_cannot_be_loaded_is_one_line(folder, tmp_path):

@@ -100,7 +100,7 @@ def test_ids_are_unique_and_stable(tmp_path: Path) -> None:
         (b"file_name,question_text\n", "the dataset is empty"),
         (b"file_name\n\xff\n", "cannot be read as CSV in UTF-8"),
         (b"file_name,question_text\n1.png,Which?\n", "row 1: no column 'answer_option'"),
-        (b"answer_option,final_answer\n(a) 1 (b) 2\n", "row 1, 'final_answer': needs text, got None"),
+        (b"answer_option,final_answer\n(a) 1 (b) 2\n", "line 2: a row of 1 values under a header of 2"),
     ],
 )
 def test_csv_files_in_another_layout(content: bytes, named: str, tmp_path: Path) -> None:
@@ -132,7 +132,7 @@ def test_what_names_no_source(text: str, named: str) -> None:
 
 
 def test_files_that_hold_no_rows(tmp_path: Path) -> None:
-    assert "no Parquet file in this folder" in refusal(f"mmk12:{tmp_path}")
+    assert "no file of rows in this folder" in refusal(f"mmk12:{tmp_path}")
     path = tmp_path / "multiple_choice.json"
     for content, named in [
         ("{}", "no list of rows"),

@@ -1,10 +1,9 @@
 """Every row of a dataset checked: bad ones listed, the rest in figures."""
 
-import sys
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
-from itertools import islice
+from itertools import chain, islice
 from threading import Lock
 
 from rich.console import Console
@@ -32,7 +31,8 @@ Place = tuple[Examples, int]
 def check_data(settings: DataCheckSettings) -> int:
     """Check the dataset and print what is found. Returns 0 where all rows are good, else 2."""
     data = settings.data
-    files = [open_examples(name, data.input_key, data.label_key, require_answer=False) for name in file_names(data)]
+    parts = [open_examples(name, data.input_key, data.label_key, require_answer=False) for name in file_names(data)]
+    files = list(chain.from_iterable(parts))
     rows = mix_sequences(files, None, seed=0, limit=data.max_samples)
     check = RowCheck(data, require_verifiable, _token_counter(settings.model, data))
     out, survey = Console(), Survey()
@@ -77,16 +77,18 @@ def _checked(check: RowCheck, places: Iterator[Place]) -> Iterator[tuple[Place, 
 def _token_counter(model: ProcessorSettings, data: DataSettings) -> Callable[[Example], int] | None:
     if model.path is None:
         return None
-    from observe_r1.model.encoding import encode_prompt
+    from observe_r1.model.encoding import PromptTooLongError, encode_prompt
     from observe_r1.model.loading import load_processor
 
     processor = load_processor(ModelSettings(**model.model_dump()))
-    unlimited = data.model_copy(update={"max_prompt_tokens": sys.maxsize})
     one_at_a_time = Lock()  # fast tokenizers may not be shared between threads
 
     def count(example: Example) -> int:
         with one_at_a_time:
-            return len(encode_prompt(example, processor, unlimited).ids)
+            try:
+                return len(encode_prompt(example, processor, data).ids)
+            except PromptTooLongError as error:
+                return error.tokens
 
     return count
 

@@ -63,7 +63,8 @@ class QuestionSettings(Section):
 
     input_key: str = "message"
     """Column that holds the chat, or the question as text with an `<image>` mark for each of the row's `images`. A row
-    without `message` may have `problem` (EasyR1) or `prompt` (verl, TRL) in its place."""
+    without `message` may have `problem` (EasyR1), `prompt` (verl, TRL), `messages` (OpenAI, ms-swift) or
+    `conversations` (LLaVA) in its place."""
     label_key: str = "answer"
     """Column that holds the gold answer; `a.b` is `b` inside `a` (verl: `reward_model.ground_truth`)."""
     max_samples: int | None = Field(None, ge=1)

@@ -1,9 +1,11 @@
-"""Rows of a Parquet file or of a dataset on the Hugging Face Hub, read from a memory-mapped Arrow file."""
+"""Rows of Parquet, CSV and Arrow files and of datasets of `datasets`, read from memory-mapped Arrow files."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import csv
+from collections.abc import Callable, Iterator, Sequence
 from hashlib import sha256
+from itertools import chain
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
@@ -17,6 +19,9 @@ if TYPE_CHECKING:
 
 _BATCH_ROWS, _BATCH_BYTES = 2_000, 1 << 24
 """Of the rows that are converted at once; images make rows of a megabyte."""
+
+_LONGEST_FIELD = 1 << 30
+"""Characters of one value in a CSV file, which may hold an image as a `data:` URI."""
 
 
 class ArrowRows(LazySequence[dict[str, Any]]):
@@ -44,45 +49,115 @@ def parquet_rows(path: Path) -> Sequence[dict[str, Any]]:
 
     Errors: `UserError` for a file that cannot be read.
     """
-    import pyarrow
+    return _converted(path, "Parquet", _parquet_batches)
+
+
+def csv_rows(path: Path) -> Sequence[dict[str, Any]]:
+    """Return the rows of a CSV file (`.tsv`: tab-separated) with a header, in UTF-8; all values are texts.
+
+    Written as an Arrow file first, as those of a Parquet file. Errors: `UserError` for a file that cannot be read.
+    """
+    return _converted(path, "CSV in UTF-8", _csv_batches)
+
+
+def arrow_rows(path: Path) -> Sequence[dict[str, Any]]:
+    """Return the rows of an Arrow file. Errors: `UserError` for a file that cannot be read."""
     from datasets import Dataset
 
+    return _opened(path, "Arrow", lambda: Dataset.from_file(str(path)))
+
+
+def saved_rows(folder: Path) -> Sequence[dict[str, Any]]:
+    """Return the rows that `Dataset.save_to_disk` wrote. Errors: `UserError` for a folder that cannot be read."""
+    from datasets import load_from_disk
+
+    return _opened(folder, "a saved dataset", lambda: load_from_disk(str(folder)))
+
+
+def _opened(path: Path, kind: str, opened: Callable[[], datasets.Dataset | None]) -> Sequence[dict[str, Any]]:
+    import pyarrow
+
     try:
-        arrow_file = _as_arrow(path)
-        return ArrowRows(Dataset.from_file(str(arrow_file))) if arrow_file else []
-    except (OSError, pyarrow.ArrowException) as error:
-        raise UserError(f"{path}: cannot be read as Parquet: {_reason(error)}") from error
+        dataset = opened()
+        return ArrowRows(dataset) if dataset is not None else []
+    except (OSError, ValueError, KeyError, TypeError, csv.Error, pyarrow.ArrowException) as error:
+        raise UserError(f"{path}: cannot be read as {kind}: {_reason(error)}") from error
 
 
-def _as_arrow(path: Path) -> Path | None:
-    """Return the Arrow file that holds the rows of a Parquet file, None if there are none.
+def _converted(path: Path, kind: str, batches: Callable[[Path], Iterator[Any]]) -> Sequence[dict[str, Any]]:
+    from datasets import Dataset
 
-    It is copied in small batches: `datasets` itself decodes a row group at once, and that may be the whole file.
-    """
+    def opened() -> datasets.Dataset | None:
+        arrow_file = _as_arrow(path, batches)
+        return Dataset.from_file(str(arrow_file)) if arrow_file else None
+
+    return _opened(path, kind, opened)
+
+
+def _as_arrow(path: Path, batches: Callable[[Path], Iterator[Any]]) -> Path | None:
+    """Return the Arrow file that holds the rows of `path`, copied batch by batch; None if there are none."""
     import pyarrow
     from datasets import config
-    from pyarrow.parquet import ParquetFile
 
     status = path.stat()
     version = f"{path.resolve()} {status.st_mtime_ns} {status.st_size}"
     arrow_file = Path(config.HF_DATASETS_CACHE, "observe-r1", f"{sha256(version.encode()).hexdigest()}.arrow")
     if arrow_file.exists():
         return arrow_file
-    with ParquetFile(path, pre_buffer=False, buffer_size=1 << 16) as rows:
-        count, groups = rows.metadata.num_rows, range(rows.metadata.num_row_groups)
-        if count == 0:
-            return None
-        mean_bytes = sum(rows.metadata.row_group(group).total_byte_size for group in groups) / count
-        batch = max(1, min(_BATCH_ROWS, int(_BATCH_BYTES / max(mean_bytes, 1))))
-        arrow_file.parent.mkdir(parents=True, exist_ok=True)
-        with TemporaryDirectory(dir=arrow_file.parent) as beside:
-            new = Path(beside, "new.arrow")
-            with pyarrow.OSFile(str(new), "wb") as sink, pyarrow.ipc.new_stream(sink, rows.schema_arrow) as stream:
-                for part in rows.iter_batches(batch, use_threads=False):
-                    stream.write_batch(part)
-            new.rename(arrow_file)
+    rows = batches(path)
+    first = next(rows, None)
+    if first is None:
+        return None
+    arrow_file.parent.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(dir=arrow_file.parent) as beside:
+        new = Path(beside, "new.arrow")
+        with pyarrow.OSFile(str(new), "wb") as sink, pyarrow.ipc.new_stream(sink, first.schema) as stream:
+            for part in chain([first], rows):
+                stream.write_batch(part)
+        new.rename(arrow_file)
+    del first, part
     pyarrow.default_memory_pool().release_unused()  # the allocator would keep some 50 MB for later
     return arrow_file
+
+
+def _parquet_batches(path: Path) -> Iterator[Any]:
+    """Yield the rows in small batches: `datasets` decodes a row group at once, and that may be the whole file."""
+    from pyarrow.parquet import ParquetFile
+
+    with ParquetFile(path, pre_buffer=False, buffer_size=1 << 16) as rows:
+        count, groups = rows.metadata.num_rows, range(rows.metadata.num_row_groups)
+        mean_bytes = sum(rows.metadata.row_group(group).total_byte_size for group in groups) / max(count, 1)
+        batch = max(1, min(_BATCH_ROWS, int(_BATCH_BYTES / max(mean_bytes, 1))))
+        if count:
+            yield from rows.iter_batches(batch, use_threads=False)
+
+
+def _csv_batches(path: Path) -> Iterator[Any]:
+    """Yield the rows in small batches."""
+    import pyarrow
+
+    csv.field_size_limit(_LONGEST_FIELD)
+    with path.open(encoding="utf-8-sig", newline="") as lines:
+        rows = csv.reader(lines, delimiter="\t" if path.suffix.lower() == ".tsv" else ",", strict=True)
+        header = next(rows, [])
+        if len(set(header)) < len(header):
+            raise UserError(f"{path}: two columns of the header have one name: give each its own: {', '.join(header)}")
+        schema = pyarrow.schema([(name, pyarrow.string()) for name in header])
+        batch: list[list[str]] = []
+        size = 0
+        for row in filter(None, rows):
+            if len(row) != len(header):
+                raise UserError(
+                    f"{path}: line {rows.line_num}: a row of {len(row)} values under a header of {len(header)}: put "
+                    "values with commas, quotes or line breaks into double quotes"
+                )
+            batch.append(row)
+            size += sum(map(len, row))
+            if len(batch) == _BATCH_ROWS or size > _BATCH_BYTES:
+                yield pyarrow.record_batch([list(values) for values in zip(*batch, strict=True)], schema=schema)
+                batch, size = [], 0
+        if batch:
+            yield pyarrow.record_batch([list(values) for values in zip(*batch, strict=True)], schema=schema)
 
 
 def hub_rows(name: str, split: str) -> ArrowRows:

@@ -12,7 +12,7 @@ import numpy as np
 
 from observe_r1.config import QuestionSettings
 from observe_r1.data.examples import Examples
-from observe_r1.data.images import open_image
+from observe_r1.data.images import opened_image
 from observe_r1.errors import UserError
 from observe_r1.records import Example
 
@@ -51,8 +51,8 @@ class RowCheck:
         if example is None:
             return CheckedRow(None, (), None, tuple(problems))
         for source in example.images:
-            with _noted(problems):
-                sizes.append(open_image(source, example.origin, self.data).size)
+            with _noted(problems), opened_image(source, example.origin, self.data) as image:
+                sizes.append(image.size)
         with _noted(problems):
             if example.answer:
                 self.check_answer(example)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
@@ -11,7 +12,8 @@ from typing import Any
 
 from observe_r1.data import columns
 from observe_r1.data.chat import parse_chat
-from observe_r1.data.lazy import LazySequence
+from observe_r1.data.lazy import Joined, LazySequence
+from observe_r1.data.places import find_parts, place_and_split
 from observe_r1.data.rows import open_rows
 from observe_r1.data.wrong_value import wrong_value
 from observe_r1.errors import UserError
@@ -42,8 +44,9 @@ class Examples(LazySequence[Example]):
             raise UserError(f"{origin}: needs an object with named columns, got {type(row).__name__}")
         key, question = columns.question(row, self.input_key, origin)
         chat = parse_chat(question, f"{origin}, {key!r}", self.folder, columns.images(row))
+        columns.refuse_unread(row, (key, self.input_key, self.label_key), chat, origin)
         return Example(
-            id=self.implied_id(index) if row.get("id") is None else str(row["id"]),
+            id=self.implied_id(index) if row.get("id") in (None, "") else str(row["id"]),
             messages=chat.messages,
             images=chat.images,
             answer=self._answer(row, origin),
@@ -71,12 +74,13 @@ class Examples(LazySequence[Example]):
 
 def load_examples(
     path: str | Path, input_key: str = "message", label_key: str = "answer", *, require_answer: bool = True
-) -> Examples:
+) -> Sequence[Example]:
     """Return the rows of `path` as examples, lazily.
 
     Args:
-        path: A JSON list, JSON lines or Parquet file (`.json`, `.jsonl`, `.parquet`); or, where there is
-            no such file, the `owner/name` of a dataset on the Hugging Face Hub (its `train` split).
+        path: A file (a JSON list, JSON lines, Parquet, CSV, TSV, Arrow), a glob, a folder of such files or one that
+            `save_to_disk` wrote, or an `owner/name` on the Hugging Face Hub; see `find_parts`. `@SPLIT` after a folder
+            or name says which split to read, if not `train`.
         input_key: Column that holds the chat, as `parse_chat` takes it, or (not in `message`) the question as
             text. A row without `message` may have `problem` or `prompt` in its place. Images stand in the chat or
             in the column `images` or `image`.
@@ -92,15 +96,18 @@ def load_examples(
     Errors: `UserError`, at once for a file that is missing, unreadable or empty and for a wrong first
     row; for any other wrong row when it is read.
     """
-    examples = open_examples(path, input_key, label_key, require_answer=require_answer)
-    _ = examples[0]  # a wrong column name shows here, before anything else is loaded
-    return examples
+    parts = open_examples(path, input_key, label_key, require_answer=require_answer)
+    for part in parts:
+        _ = part[0]  # a wrong column name shows here, before anything else is loaded
+    return parts[0] if len(parts) == 1 else Joined(parts)
 
 
-def open_examples(path: str | Path, input_key: str, label_key: str, *, require_answer: bool) -> Examples:
-    """Return what `load_examples` does, without a look at the first row."""
-    rows, folder = open_rows(path)
-    return Examples(rows, str(path), folder, input_key, label_key, require_answer)
+def open_examples(path: str | Path, input_key: str, label_key: str, *, require_answer: bool) -> list[Examples]:
+    """Return what `load_examples` does, file by file and without a look at the first row."""
+    place, split = place_and_split(str(path))
+    parts = find_parts(place, split or "train", asked=bool(split))
+    opened = ((name, *open_rows(name, split or "train")) for name in parts)
+    return [Examples(rows, name, folder, input_key, label_key, require_answer) for name, rows, folder in opened]
 
 
 def _answer_text(value: Any) -> str:
@@ -114,9 +121,12 @@ def _answer_text(value: Any) -> str:
 
 def _number(row: dict[str, Any], key: str, bounds: tuple[float, float], origin: str) -> float | None:
     value = row.get(key)
-    if value is None:
+    if value in (None, ""):
         return None
     low, high = bounds
+    if isinstance(value, str):  # all values of a CSV file are
+        with suppress(ValueError):
+            value = float(value)
     if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
         need = f"needs a number from {low} to {high} (rename the column if it means something else)"
         wrong_value(f"{origin}, {key!r}", need, value)

@@ -5,12 +5,16 @@ from __future__ import annotations
 import re
 import struct
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from io import BytesIO
 
 import numpy as np
 from PIL import Image, ImageOps
 
 from observe_r1.errors import UserError
+from observe_r1.files import LFS_POINTER
+from observe_r1.threads import Budget
 
 MAX_PIXELS = 89_478_485
 """Larger images are refused before they are decoded: Pillow's own limit against decompression bombs."""
@@ -23,31 +27,48 @@ _BROKEN = (OSError, SyntaxError, ValueError, TypeError, IndexError, EOFError, st
 
 _LOOKALIKES = (
     (re.compile(rb"\s*<(!doctype\s+html|html)", re.IGNORECASE), "is an HTML page (a download that failed?)"),
-    (
-        re.compile(rb"version https://git-lfs"),
-        "is a Git LFS pointer: run `git lfs pull`",
-    ),
+    (re.compile(re.escape(LFS_POINTER)), "is a Git LFS pointer, not the file itself: run `git lfs pull`"),
 )
 
 # Pillow only warns between its limit and twice that; here both are one error.
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
 
-def decode_image(data: bytes, place: str) -> Image.Image:
-    """Return the image as RGB, upright (EXIF orientation applied).
+_MEMORY = Budget(1 << 29)
+"""Bytes that images being decoded may take together, in however many threads; a larger one is decoded alone."""
+
+_BYTES_A_PIXEL = 16
+"""Of an image on its way to RGB, transparency included."""
+
+
+@contextmanager
+def decoded_image(data: bytes, place: str) -> Iterator[Image.Image]:
+    """Give the image as RGB, upright (EXIF orientation applied).
 
     Transparency is laid on white, 16-bit greys are scaled to 8 bits, CMYK is converted, and of an animation
-    the first frame is taken.
+    the first frame is taken. As long as the block runs the image counts, and threads with large ones wait.
 
     Errors: `UserError`, beginning with `place`, where it is broken, empty, not an image, over `MAX_PIXELS`, or of a
     pixel format without a defined range (32-bit integers, floats).
     """
     _check_content(data, place)
+    with _explained(place), Image.open(BytesIO(data), formats=_FORMATS) as image:
+        pixels = image.width * image.height
+        if pixels > MAX_PIXELS:
+            raise Image.DecompressionBombError
+    with _MEMORY.take(pixels * _BYTES_A_PIXEL):
+        with _explained(place), Image.open(BytesIO(data), formats=_FORMATS) as image:
+            image.load()
+            ImageOps.exif_transpose(image, in_place=True)
+            upright = _to_rgb(image, place)
+        yield upright
+
+
+@contextmanager
+def _explained(place: str) -> Iterator[None]:
+    """Turn what Pillow raises into a `UserError`."""
     try:
-        with Image.open(BytesIO(data), formats=_FORMATS) as image:
-            if image.width * image.height > MAX_PIXELS:
-                raise Image.DecompressionBombError
-            return _to_rgb(ImageOps.exif_transpose(image), place)
+        yield
     except Image.DecompressionBombError as error:
         raise UserError(f"{place} has more than {MAX_PIXELS:,} pixels: shrink it") from error
     except Image.UnidentifiedImageError as error:
@@ -74,7 +95,7 @@ def _to_rgb(image: Image.Image, place: str) -> Image.Image:
         layer = image.convert("RGBA")
         paper = Image.new("RGBA", layer.size, "white")
         return Image.alpha_composite(paper, layer).convert("RGB")
-    return image.convert("RGB")
+    return image if image.mode == "RGB" else image.convert("RGB")
 
 
 def _eight_bit(image: Image.Image, place: str) -> np.ndarray:

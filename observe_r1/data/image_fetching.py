@@ -9,12 +9,11 @@ from http.client import responses
 from pathlib import Path
 from threading import get_ident
 
-from PIL import Image
 from urllib3 import BaseHTTPResponse, PoolManager
 from urllib3.exceptions import HTTPError, MaxRetryError
 
 from observe_r1.config import QuestionSettings
-from observe_r1.data.image_decoding import decode_image
+from observe_r1.data.image_decoding import decoded_image
 from observe_r1.errors import UserError
 from observe_r1.files import write_atomic
 from observe_r1.web import DeadlineError, PrivateAddressError, http_client, request, without_password
@@ -32,8 +31,8 @@ _RETRIES = 4
 _CHUNK = 1 << 16
 
 
-def fetch_image(url: str, place: str, settings: QuestionSettings) -> Image.Image:
-    """Return the image at `url`, decoded, from `image_cache` if it is kept there, else from the network.
+def fetch_image(url: str, place: str, settings: QuestionSettings) -> tuple[bytes, str]:
+    """Return the image at `url`, encoded, from `image_cache` if it is kept there, else from the network; and its place.
 
     Only what decodes is kept: under a hash of the address, written whole or not at all, so that several threads and
     processes may fetch at once. Kept images are never asked for again.
@@ -45,16 +44,17 @@ def fetch_image(url: str, place: str, settings: QuestionSettings) -> Image.Image
     kept = folder / sha256(url.encode()).hexdigest()
     try:
         if kept.exists():
-            return decode_image(kept.read_bytes(), f"{place} (kept as {str(kept)!r})")
+            return kept.read_bytes(), f"{place} (kept as {str(kept)!r})"
         data = _download(url, place, public_only=not settings.allow_private_addresses)
-        image = decode_image(data, place)
+        with decoded_image(data, place):
+            pass  # only what decodes is kept
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"{place}: data.image_cache = {str(folder)!r} cannot be used: {error.strerror}") from error
     new = kept.with_name(f"{kept.name}-{os.getpid()}-{get_ident()}")
     write_atomic(new, data)
     new.replace(kept)
-    return image
+    return data, place
 
 
 @cache

@@ -5,13 +5,15 @@ from __future__ import annotations
 import base64
 import binascii
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import unquote_to_bytes
 
 from PIL import Image
 
 from observe_r1.config import QuestionSettings
-from observe_r1.data.image_decoding import decode_image
+from observe_r1.data.image_decoding import decoded_image
 from observe_r1.data.image_fetching import fetch_image
 from observe_r1.errors import UserError
 from observe_r1.records import ImageSource
@@ -20,8 +22,9 @@ from observe_r1.web import without_password
 _DEFAULT = QuestionSettings()
 
 
-def open_image(source: ImageSource, origin: str, settings: QuestionSettings = _DEFAULT) -> Image.Image:
-    """Return the image as `decode_image` does: RGB and upright.
+@contextmanager
+def opened_image(source: ImageSource, origin: str, settings: QuestionSettings = _DEFAULT) -> Iterator[Image.Image]:
+    """Give the image as `decoded_image` does: RGB and upright, its memory bounded over all threads during the block.
 
     Args:
         source: A path, a `data:` URI, an `http(s)` URL, or the encoded bytes.
@@ -32,10 +35,19 @@ def open_image(source: ImageSource, origin: str, settings: QuestionSettings = _D
     """
     place = f"{origin}: image {_name(source)}"
     if isinstance(source, bytes):
-        return decode_image(source, place)
-    if re.match("https?://", source, re.IGNORECASE):
-        return fetch_image(source, place, settings)
-    return decode_image(_read(source, place), place)
+        data = source
+    elif re.match("https?://", source, re.IGNORECASE):
+        data, place = fetch_image(source, place, settings)
+    else:
+        data = _read(source, place)
+    with decoded_image(data, place) as image:
+        yield image
+
+
+def open_image(source: ImageSource, origin: str, settings: QuestionSettings = _DEFAULT) -> Image.Image:
+    """Return the image that `opened_image` gives, for one at a time. Errors: as there."""
+    with opened_image(source, origin, settings) as image:
+        return image
 
 
 def _name(source: ImageSource) -> str:

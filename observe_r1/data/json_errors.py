@@ -10,11 +10,17 @@ _TRAILING_COMMA = re.compile(r",\s*([\]}])")
 
 
 def explain_json_error(text: str, error: json.JSONDecodeError) -> str:
-    """Return why `text` is not JSON, trailing commas named as such."""
+    """Return why `text` is not JSON; trailing commas and raw line breaks are named as such."""
     comma = text.rfind(",", 0, error.pos + 1)
     closing = _TRAILING_COMMA.match(text, comma) if comma >= 0 else None
     if closing and closing.end() > error.pos:
         return f"trailing comma before {closing[1]!r}: remove it"
+    if error.msg.startswith("Invalid control character"):
+        if text[error.pos] in "\r\n":
+            return "the string holds raw line breaks: write each as \\n, as json.dumps does"
+        return f"the string holds the raw control character {text[error.pos]!r}: write it as json.dumps does"
+    if error.msg.startswith("Unterminated string"):
+        return f"{error.msg}; a line break inside a string is written as \\n, as json.dumps does"
     return error.msg
 
 

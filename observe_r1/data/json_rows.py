@@ -15,6 +15,9 @@ from observe_r1.errors import UserError
 
 _BOM = b"\xef\xbb\xbf"
 
+_SMALL = 1 << 26
+"""Bytes of a file that is parsed as a whole only to say what it is."""
+
 
 class JsonRows(LazySequence[Any]):
     """The values of a JSON list, or one value a line; which of the two it is, the first character tells.
@@ -32,6 +35,8 @@ class JsonRows(LazySequence[Any]):
             self._holds_list = _holds_list(path)
             self._offsets = array("q", list_offsets(path) if self._holds_list else _line_offsets(path))
             """Where each row starts, and where the last one ends."""
+            if not self._holds_list:
+                self._refuse_one_object()
         except OSError as error:
             raise UserError(f"{path}: cannot be read: {error.strerror}") from error
 
@@ -59,6 +64,59 @@ class JsonRows(LazySequence[Any]):
             raise broken_json(self._path, start + len(text[: error.pos].encode()), reason) from error
         except (ValueError, RecursionError) as error:  # a number of thousands of digits; endless nesting
             raise broken_json(self._path, start, str(error)) from error
+
+    def _refuse_one_object(self) -> None:
+        """Raise `UserError` where lines are no rows: one object holds them all, or objects go over several lines."""
+        if len(self) == 0:
+            return
+        spread = len(self) > 1 and _is_cut(self._line(0)) and not _is_object(self._line(1))
+        if (spread or len(self) == 1) and self._offsets[-1] < _SMALL and _holds_rows(self._path.read_bytes()):
+            raise UserError(
+                f"{self._path}: one JSON object that holds rows, or columns, under its keys: write the rows as a list "
+                "[{…}, …], or one a line"
+            )
+        if spread:
+            raise UserError(
+                f"{self._path}: line 1: a JSON object that goes over several lines: write each row on one line, or "
+                "all as a list [{…}, …]"
+            )
+
+    def _line(self, index: int) -> bytes:
+        start, end = self._offsets[index], self._offsets[index + 1]
+        with self._path.open("rb") as file:
+            file.seek(start)
+            return file.read(end - start).strip()
+
+
+def _is_cut(line: bytes) -> bool:
+    """Whether an object begins in a line and does not end there."""
+    try:
+        json.loads(line)
+    except json.JSONDecodeError as error:
+        return line.startswith(b"{") and error.pos >= len(error.doc)
+    except (ValueError, RecursionError):
+        return False
+    return False
+
+
+def _is_object(line: bytes) -> bool:
+    try:
+        return isinstance(json.loads(line), dict)
+    except (ValueError, RecursionError):
+        return False
+
+
+def _holds_rows(text: bytes) -> bool:
+    """Whether `text` is an object of alike objects or of lists of objects, and no row with chats in it."""
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        return False
+    values = list(value.values()) if isinstance(value, dict) else []
+    if len(values) > 1 and all(isinstance(inner, dict) for inner in values):
+        return all(inner.keys() == values[0].keys() for inner in values)
+    rows = [row for inner in values if isinstance(inner, list) for row in inner[:1]]
+    return len(rows) == len(values) > 0 and all(isinstance(r, dict) and not r.keys() & {"role", "from"} for r in rows)
 
 
 def _holds_list(path: Path) -> bool:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+import os
+import re
 from array import array
-from bisect import bisect_right
 from collections.abc import Sequence
 from itertools import accumulate
 from os.path import expanduser
@@ -13,11 +14,12 @@ import numpy as np
 
 from observe_r1.config import DataSettings
 from observe_r1.data.examples import load_examples
-from observe_r1.data.lazy import LazySequence
+from observe_r1.data.lazy import Joined, LazySequence
 from observe_r1.errors import UserError
 from observe_r1.records import Example
 
 _DRAWS = 65_536
+_COMMA = re.compile(r"(?<!\\),")
 
 
 class Mixture(LazySequence[Example]):
@@ -29,8 +31,7 @@ class Mixture(LazySequence[Example]):
     """
 
     def __init__(self, sequences: Sequence[Sequence[Example]], chosen: Sequence[int] | np.ndarray) -> None:
-        self._sequences = sequences
-        self._starts = [0, *accumulate(map(len, sequences))]
+        self._joined = Joined(sequences)
         self._chosen = chosen
 
     def __len__(self) -> int:
@@ -38,9 +39,7 @@ class Mixture(LazySequence[Example]):
 
     def item(self, index: int) -> Example:
         """Fetch one row from the dataset it belongs to."""
-        row = int(self._chosen[index])
-        which = bisect_right(self._starts, row) - 1
-        return self._sequences[which][row - self._starts[which]]
+        return self._joined[int(self._chosen[index])]
 
 
 def load_data(settings: DataSettings, seed: int, *, require_answer: bool = True) -> Sequence[Example]:
@@ -61,14 +60,19 @@ def load_data(settings: DataSettings, seed: int, *, require_answer: bool = True)
 
 
 def file_names(settings: DataSettings) -> list[str]:
-    """Return the files that `data.path` names.
+    """Return what `data.path` names: commas stand between names, `\\,` is a comma in one.
 
-    Errors: `UserError` for a name that is empty, and for probabilities that do not fit the files.
+    Errors: `UserError` for a name that is empty, for a file whose own name has a comma that is not written so, and for
+    probabilities that do not fit the files.
     """
+    place, escaped = f"data.path = {settings.path!r}", settings.path.replace(",", "\\,")
     # Not through Path: an empty name beside a comma would become the current folder.
-    paths = [expanduser(path.strip()) for path in settings.path.split(",")]  # noqa: PTH111
+    parts = [part.strip().replace("\\,", ",") for part in _COMMA.split(settings.path)]
+    paths = [expanduser(part) for part in parts]  # noqa: PTH111
     if not all(paths):
-        raise UserError(f"data.path = {settings.path!r}: a name is missing beside a comma")
+        raise UserError(f"{place}: a name is missing beside a comma")
+    if len(paths) > 1 and os.path.exists(expanduser(settings.path)):  # noqa: PTH110, PTH111
+        raise UserError(f"{place}: a comma stands between two names; for one name with a comma in it write {escaped!r}")
     if settings.probs is not None:
         _check_probs(settings.probs, len(paths))
     return paths

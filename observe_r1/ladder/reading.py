@@ -51,8 +51,8 @@ def read_sources(
 def _read(text: str, data: LadderDataSettings, benchmark: bool) -> Iterator[Example | BadRow]:
     if ":" in text and not Path(text).expanduser().exists():
         return _public(read_source(text, skip_bad=True, benchmark=benchmark))
-    path = str(Path(text).expanduser()) if text.startswith("~") else text
-    return _message_format(open_examples(path, data.input_key, data.label_key, require_answer=not benchmark))
+    parts = open_examples(text, data.input_key, data.label_key, require_answer=not benchmark)
+    return chain.from_iterable(map(_message_format, parts))
 
 
 def _message_format(examples: Examples) -> Iterator[Example | BadRow]:

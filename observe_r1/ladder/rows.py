@@ -104,7 +104,7 @@ def keep_image(source: ImageSource, folder: Path, origin: str, settings: Questio
 
 
 def _part(part: dict[str, Any], names: Iterator[str]) -> dict[str, Any]:
-    return {"type": "image", "image": next(names)} if part["type"] == "image" else part
+    return {**part, "image": next(names)} if part["type"] == "image" else part
 
 
 def _read(source: str, origin: str, settings: QuestionSettings) -> bytes:

@@ -8,13 +8,13 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 from observe_r1.config import LadderSettings, QuestionSettings
-from observe_r1.data.images import open_image
+from observe_r1.data.images import opened_image
 from observe_r1.errors import UserError
 from observe_r1.ladder.answers import checked_answer, in_capitals
 from observe_r1.ladder.journal import Journal
 from observe_r1.ladder.reading import BadRow, read_sources
 from observe_r1.ladder.rows import embedded, keep_image, question_row
-from observe_r1.ladder.sifting import Contamination, Duplicates, Fingerprint
+from observe_r1.ladder.sifting import Contamination, Duplicates, Fingerprint, image_digest
 from observe_r1.ladder.stage import DROPPED, Watch, dropped
 from observe_r1.records import Example
 
@@ -114,7 +114,11 @@ def _examined(rows: Iterator[Example | BadRow], settings: QuestionSettings) -> I
         if isinstance(row, BadRow):
             return row
         try:
-            return row, Fingerprint(row, [open_image(source, row.origin, settings) for source in row.images])
+            images = []
+            for source in row.images:
+                with opened_image(source, row.origin, settings) as image:
+                    images.append(image_digest(image))
+            return row, Fingerprint(row, images)
         except UserError as error:
             return BadRow(row.id, row.source, error)
 

@@ -14,6 +14,9 @@ from observe_r1.records import Example
 DISTINCTIVE_WORDS = 8
 """A question of fewer words ("Find x.") is asked of many pictures, so that its words alone say nothing."""
 
+_STRIP = 256
+"""Rows of pixels that are digested at once: as bytes, they are there twice."""
+
 _WORD = re.compile(r"[^\W_]+")
 _UNSPACED = re.compile(r"[\u3040-\u30ff\u3400-\u9fff]")
 """Characters of scripts without spaces: two of them are about a word."""
@@ -28,16 +31,24 @@ class Fingerprint:
 
     Args:
         example: The question.
-        images: Its pictures, decoded.
+        images: What `image_digest` made of its pictures.
     """
 
-    def __init__(self, example: Example, images: Sequence[Image]) -> None:
+    def __init__(self, example: Example, images: Sequence[bytes]) -> None:
         text = unicodedata.normalize("NFKC", _conversation(example)).translate(_ALIKE)
         words = [word if len(word) == 1 else word.casefold() for word in _WORD.findall(text)]
         signs = "".join(filter(_in_formula, text))
         self.question = _digest(" ".join(words).encode(errors="surrogatepass"), signs.encode())
-        self.images = tuple(_digest(str(image.size).encode(), image.tobytes()) for image in images)
+        self.images = tuple(images)
         self.distinctive = len(words) + len(_UNSPACED.findall(text)) / 2 >= DISTINCTIVE_WORDS or not images
+
+
+def image_digest(image: Image) -> bytes:
+    """Return what stands for a picture's size and pixels."""
+    width, height = image.size
+    strips = range(0, height, _STRIP)
+    pixels = (image.crop((0, top, width, min(top + _STRIP, height))).tobytes() for top in strips)
+    return _digest(str(image.size).encode(), *pixels)
 
 
 class Duplicates:

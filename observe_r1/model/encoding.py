@@ -1,19 +1,30 @@
 """From an `Example` to a `Prompt`: chat template, tokenizer and image preprocessing."""
 
+import unicodedata
+from functools import lru_cache, partial
 from typing import Any
 
+import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
+from transformers.image_utils import SizeDict
 
 from observe_r1.config import QuestionSettings
 from observe_r1.data.format_prompts import apply_format_prompt, asked_format
-from observe_r1.data.images import open_image
+from observe_r1.data.image_sources import LIMITS
+from observe_r1.data.images import opened_image
 from observe_r1.errors import UserError
-from observe_r1.records import Example, Prompt
+from observe_r1.records import Example, Message, Prompt
 
 
 class PromptTooLongError(UserError):
     """The prompt is over `data.max_prompt_tokens`; it is dropped and named, never cut inside an image."""
+
+    def __init__(self, message: str, tokens: int) -> None:
+        super().__init__(message)
+        self.tokens = tokens
+        """Length of the prompt, at least."""
 
 
 def encode_prompt(example: Example, processor: Any, settings: QuestionSettings, stream: int = 0) -> Prompt:
@@ -31,21 +42,20 @@ def encode_prompt(example: Example, processor: Any, settings: QuestionSettings, 
             f"{settings.format_prompt!r}: give {asked!r}, or 'none'"
         )
     messages = apply_format_prompt(example.messages, settings.format_prompt, settings.format_prompt_place)
+    _check_length(messages, processor, settings, example)
     text = processor.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=True)
-    images = tuple(open_image(source, example.origin, settings) for source in example.images)
+    images = _images(example, processor, settings)
     unexpanded = torch.tensor(processor.tokenizer(text)["input_ids"])
     ids, pixels, grid = unexpanded, None, None
     if images:
-        try:
-            features = processor.image_processor(images=list(images), return_tensors="pt")
-        except ValueError as error:  # an image too long for its width, or another size the processor refuses
-            raise UserError(f"{example.origin}: the processor refuses its images: {error}") from error
+        features = processor.image_processor(images=list(images), return_tensors="pt")
         pixels, grid = features["pixel_values"].float(), features["image_grid_thw"]
         ids = _expand(unexpanded, processor, grid, example)
     if len(ids) > settings.max_prompt_tokens:
         raise PromptTooLongError(
             f"{example.origin}: the prompt has {len(ids)} tokens, "
-            f"data.max_prompt_tokens is {settings.max_prompt_tokens}"
+            f"data.max_prompt_tokens is {settings.max_prompt_tokens}",
+            len(ids),
         )
     return Prompt(
         ids=ids,
@@ -57,6 +67,56 @@ def encode_prompt(example: Example, processor: Any, settings: QuestionSettings, 
         text=text,
         stream=stream,
     )
+
+
+def _check_length(messages: tuple[Message, ...], processor: Any, settings: QuestionSettings, example: Example) -> None:
+    """Raise `PromptTooLongError` for a text of more characters than so many tokens can spell, without tokenizing it."""
+    texts = (part["text"] for message in messages for part in message["content"] if part["type"] == "text")
+    characters = sum(len(unicodedata.normalize("NFC", text)) for text in texts)  # tokenizers compose characters, too
+    tokens = characters // _longest_token(processor.tokenizer)
+    if tokens > settings.max_prompt_tokens:
+        raise PromptTooLongError(
+            f"{example.origin}: the question has {characters:,} characters, which are over {tokens:,} tokens; "
+            f"data.max_prompt_tokens is {settings.max_prompt_tokens}",
+            tokens,
+        )
+
+
+@lru_cache(maxsize=4)
+def _longest_token(tokenizer: Any) -> int:
+    """Return the characters of the longest token, counted in bytes where the vocabulary is one of bytes."""
+    return max(map(len, tokenizer.get_vocab()))
+
+
+def _images(example: Example, processor: Any, settings: QuestionSettings) -> tuple[Image.Image, ...]:
+    """Return the images in the size that the processor gives them, within the limits that their parts set.
+
+    To resize them here and let the processor (this one or an engine's own) find nothing left to do is the same, pixel
+    by pixel, and images of any size take no more memory than `model.max_pixels`.
+
+    Errors: `UserError` for an image that cannot be opened or that the processor refuses.
+    """
+    parts = (part for message in example.messages for part in message["content"] if part["type"] == "image")
+    images = []
+    for source, part in zip(example.images, parts, strict=True):
+        with opened_image(source, example.origin, settings) as image:
+            try:
+                images.append(_resized(image, part, processor.image_processor))
+            except ValueError as error:  # an image too long for its width, or another size the processor refuses
+                raise UserError(f"{example.origin}: the processor refuses its images: {error}") from error
+    return tuple(images)
+
+
+def _resized(image: Image.Image, part: dict[str, Any], processor: Any) -> Image.Image:
+    least, most = processor.size["shortest_edge"], processor.size["longest_edge"]  # in pixels
+    own = {key: min(max(part[key], least), most) for key in LIMITS if key in part}
+    size = SizeDict(shortest_edge=own.get("min_pixels", least), longest_edge=own.get("max_pixels", most))
+    resize = partial(processor.resize, resample=processor.resample, factor=processor.patch_size * processor.merge_size)
+    pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None]
+    resized = resize(pixels, size=size)
+    if not own and resize(resized, size=size).shape != resized.shape:  # so long that it would shrink a second time
+        return image
+    return Image.fromarray(resized[0].permute(1, 2, 0).numpy())
 
 
 def _expand(unexpanded: Tensor, processor: Any, grid: Tensor, example: Example) -> Tensor:

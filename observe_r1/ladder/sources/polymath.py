@@ -15,7 +15,6 @@ from typing import Any
 
 from observe_r1.errors import UserError
 from observe_r1.ladder.sources.fields import IN_THE_PICTURE, example, field, images, text
-from observe_r1.ladder.sources.image_folder import open_image_folder
 from observe_r1.ladder.sources.options import letter_at, letter_of, split_options, with_options
 from observe_r1.ladder.sources.source import Source
 from observe_r1.records import Example
@@ -43,5 +42,4 @@ SOURCE = Source(
     licence="AFL-3.0",
     adapt=_adapt,
     benchmark="all of it is a benchmark: do not report PolyMATH after training on it; check its gold answers",
-    open=open_image_folder,
 )

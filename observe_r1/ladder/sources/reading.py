@@ -1,17 +1,15 @@
 """From `name:PATH_OR_HUB_NAME@SPLIT` to examples, one row at a time."""
 
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from observe_r1 import registry
+from observe_r1.data.places import find_parts, place_and_split
 from observe_r1.errors import UserError
 from observe_r1.ladder.sources.source import Source
 from observe_r1.records import Example
-
-_SPLIT = re.compile(r"(.+)@([A-Za-z]\w*)")
 
 MAX_NAMED = 100
 """Bad rows whose errors are kept; all are counted."""
@@ -44,7 +42,7 @@ class SourceReader:
         number = 0
         own = "test" if self.benchmark and self.source.split == "train" else self.source.split
         split = self.asked_split or own
-        for part in _parts(self.path, split, asked=bool(self.asked_split)):
+        for part in find_parts(self.path, split, asked=bool(self.asked_split)):
             try:
                 rows, folder = self.source.open(part, split)
             except UserError as error:
@@ -88,9 +86,8 @@ def read_source(text: str, *, skip_bad: bool, benchmark: bool = False) -> Source
     """Return the examples of a public dataset.
 
     Args:
-        text: `name:PATH_OR_HUB_NAME`: a registered source, and a JSON, JSON lines or Parquet file in its layout, a
-            folder of Parquet files (those named by the split, if there are such), or a name on the Hub. `@SPLIT` after
-            a folder or a name on the Hub says which split to read.
+        text: `name:PATH_OR_HUB_NAME`: a registered source, and what `find_parts` takes: a file in its layout, a
+            folder, a name on the Hub. `@SPLIT` after a folder or a name on the Hub says which split to read.
         skip_bad: Whether broken rows are left out, counted and named, or the first one is an error.
         benchmark: Whether the rows are items of a benchmark: rows without an image count, too, and the split is
             `test` where the source's own is `train`.
@@ -102,25 +99,5 @@ def read_source(text: str, *, skip_bad: bool, benchmark: bool = False) -> Source
     if not colon or not path.strip():
         raise UserError(f"source {text!r}: needs NAME:PATH_OR_HUB_NAME, such as geometry3k:hiyouga/geometry3k")
     source: Source = registry.load("source", name)
-    path = path.strip()
-    asked = None if Path(path).expanduser().exists() else _SPLIT.fullmatch(path)
-    path, split = asked.groups() if asked else (path, "")
-    return SourceReader(source, path, skip_bad, benchmark, split)
-
-
-def _parts(path: str, split: str, *, asked: bool) -> list[str]:
-    """Return the files of a folder, or `path` itself. Errors: `UserError` for a split that was asked for in vain."""
-    folder = Path(path).expanduser()
-    if asked and folder.is_file():
-        raise UserError(f"{path}@{split}: a file has no splits: name it without @{split}")
-    if not folder.is_dir():
-        return [str(folder) if path.startswith("~") else path]
-    files = sorted(folder.glob("*.parquet")) or sorted(folder.glob("data/*.parquet"))
-    if not files:
-        raise UserError(f"{path}: no Parquet file in this folder: name a file")
-    of_split = [str(file) for file in files if file.stem == split or file.name.startswith(f"{split}-")]
-    if asked and not of_split:
-        raise UserError(
-            f"{path}@{split}: no {split}.parquet or {split}-….parquet in this folder: name another split, or a file"
-        )
-    return of_split or [str(file) for file in files]
+    place, split = place_and_split(path.strip())
+    return SourceReader(source, place, skip_bad, benchmark, split)
