@@ -58,7 +58,8 @@ def parse_settings(kind: type[Section], argv: Sequence[str], *, verb: str) -> An
         settings |= read_recipe(given.recipe, kind)
     if given.flags:
         translation = Translation(settings, options, names)
-        translate(given.flags, translation, alone=given.recipe is None)
+        named_there = any(FLAGS[flag].sets in (("model.path",), ("data.path",)) for flag in given.flags)
+        translate(given.flags, translation, alone=given.recipe is None and named_there)
         changes = {
             name: parse_value(names[name], value, name) if isinstance(value, str) else value
             for name, value in translation.changes.items()

@@ -22,7 +22,8 @@ WITHOUT_RECIPE = (
 def translate(given: Mapping[str, list[str]], translation: Translation, *, alone: bool) -> None:
     """Add to `translation` the flags `given`, by name, each with the words that followed it.
 
-    `alone` says that no recipe was given: what only a flag switches on in the original is then off without.
+    `alone` says that this is a command of the original's, not a flag beside a recipe or beside settings by name: what
+    only a flag switches on there is then off without.
     Errors: `UserError` for a flag that is refused, a bad value, a setting that the command does not have.
     """
     if alone and "objective.bonus" in translation.known:

@@ -1,5 +1,6 @@
 """A recipe: a YAML file of settings, and the recipes that it extends. The packaged ones go by their names alone."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +58,7 @@ def _read_parent(path: Path, parent: Any, kind: type[Section], chain: tuple[Path
         )
     target = _find(parent, path.parent)
     if target is None:
-        raise UserError(f"{place}: no such file: {path.parent / parent}{_hint(parent)}")
+        raise UserError(f"{place}: no such file{_hint(parent)}")
     if any(target.samefile(other) for other in chain):
         raise UserError(f"{place}: recipes that extend each other never end")
     if len(chain) > _MOST_EXTENDED:
@@ -69,11 +70,8 @@ def _find(word: str, folder: Path) -> Path | None:
     """Return the recipe that `word` means, seen from `folder`: a packaged one by its name, else what has this path."""
     if word in packaged_recipes():
         return (_PACKAGED / word).with_suffix(".yaml")
-    try:
-        return folder / word if (folder / word).exists() else None
-    except (OSError, ValueError) as error:  # too long; a NUL byte, half of a character
-        reason = getattr(error, "strerror", None) or str(error)
-        raise UserError(f"no recipe {word!r:.300}: no file can have this name ({reason})") from error
+    # Path.exists raises for some of the names that no file can have.
+    return folder / word if os.path.exists(folder / word) else None  # noqa: PTH110
 
 
 def _hint(word: str) -> str:

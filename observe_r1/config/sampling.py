@@ -46,7 +46,7 @@ class ProcessorSettings(Section):
     @model_validator(mode="after")
     def _pixels_make_sense(self) -> Self:
         if self.min_pixels > self.max_pixels:
-            raise ValueError(f"min_pixels = {self.min_pixels} is more than max_pixels = {self.max_pixels}")
+            raise ValueError(f"model.min_pixels = {self.min_pixels} is more than model.max_pixels = {self.max_pixels}")
         return self
 
 

@@ -50,7 +50,7 @@ class Section(BaseModel):
     @classmethod
     def _plain_numbers(cls, value: Any, info: ValidationInfo) -> Any:
         """Refuse what Python takes for a number and a reader does not: `true` as 1, `010` as 10 (or was it 8?)."""
-        if {int, float} & set(_leaves(cls.model_fields[str(info.field_name)].annotation)):
+        if any(leaf in (int, float) for leaf in _leaves(cls.model_fields[str(info.field_name)].annotation)):
             for item in _items(value):
                 if isinstance(item, bool):
                     raise ValueError("should be a number")
@@ -63,7 +63,7 @@ class Section(BaseModel):
     def _within_reason(cls, value: Any, info: ValidationInfo) -> Any:
         """Refuse counts that overflow somewhere, and text that can be neither written nor a name."""
         counts = int in _leaves(cls.model_fields[str(info.field_name)].annotation)
-        for item in _items(value):
+        for item in [*_items(value), *(value if isinstance(value, dict) else ())]:
             if counts and abs(item or 0) > _MOST:
                 raise ValueError(f"should be at most {_MOST}")
             if isinstance(item, str) and "\0" in item:
@@ -80,9 +80,9 @@ def _leaves(annotation: Any) -> list[Any]:
 
 
 def _items(value: Any) -> list[Any]:
-    """Return what `value` holds, itself if it is no list or mapping."""
+    """Return the values in `value`, itself if it is no list or mapping."""
     if isinstance(value, dict):
-        return [*value, *value.values()]
+        return list(value.values())
     return list(value) if isinstance(value, list | tuple) else [value]
 
 
@@ -136,4 +136,4 @@ def _explain(kind: type[Section], error: Any) -> str:
         return f"setting {key!r} is missing"
     value = "" if isinstance(error["input"], dict) else f" = {error['input']!r}"
     reason = error["msg"].removeprefix("Value error, ")
-    return f"{key}{value}: {reason}" if key else reason
+    return f"{key}{value}: {reason}" if _is_of_one_setting(error) or error["type"] != "value_error" else reason
