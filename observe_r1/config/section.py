@@ -136,4 +136,6 @@ def _explain(kind: type[Section], error: Any) -> str:
         return f"setting {key!r} is missing"
     value = "" if isinstance(error["input"], dict) else f" = {error['input']!r}"
     reason = error["msg"].removeprefix("Value error, ")
+    if error["type"] == "string_type":
+        reason += " (in a recipe, text that looks like something else needs quotes)"
     return f"{key}{value}: {reason}" if _is_of_one_setting(error) or error["type"] != "value_error" else reason
