@@ -91,7 +91,8 @@ def closest(name: str, known: Iterable[str]) -> list[str]:
     ten. More apart, names mean different things. Each part of a dotted name counts by itself.
     """
     slips = {other: count for other in known if (count := _slips(name, other)) is not None}
-    return [other for other, count in slips.items() if count == min(slips.values())]
+    fewest = min(slips.values(), default=0)
+    return [other for other, count in slips.items() if count == fewest]
 
 
 def _slips(name: str, other: str) -> int | None:
