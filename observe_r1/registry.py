@@ -3,7 +3,7 @@
 A new estimator, reward, order or engine is one new file and one line here.
 """
 
-from difflib import get_close_matches
+from collections.abc import Iterable, Sequence
 from importlib import import_module
 from typing import Any
 
@@ -71,11 +71,59 @@ _HINTS = {
     ("estimator", "grpo"): "GRPO's estimator is group_norm",
 }
 
+_MOST_SLIPS = 2
 
-def nearest(name: str, known: list[str]) -> str:
-    """Return ` (did you mean 'x'?)` for the known name closest to `name`, or an empty string."""
-    close = get_close_matches(name, known, n=1)
-    return f" (did you mean {close[0]!r}?)" if close else ""
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """Return ` (did you mean 'x'?)` for the known names closest to `name`, or an empty string."""
+    return did_you_mean(closest(name, known))
+
+
+def did_you_mean(names: Sequence[str]) -> str:
+    """Return ` (did you mean 'x' or 'y'?)`, an empty string for no names; three are named at most."""
+    return f" (did you mean {' or '.join(map(repr, names[:3]))}?)" if names else ""
+
+
+def closest(name: str, known: Iterable[str]) -> list[str]:
+    """Return the known names that the fewest slips of the keys make `name` of.
+
+    A slip is a character too many, missing, wrong or swapped with the next; one may be made in five characters, two in
+    ten. More apart, names mean different things. Each part of a dotted name counts by itself.
+    """
+    slips = {other: count for other in known if (count := _slips(name, other)) is not None}
+    fewest = min(slips.values(), default=0)
+    return [other for other, count in slips.items() if count == fewest]
+
+
+def _slips(name: str, other: str) -> int | None:
+    """Return how many slips turn `other` into `name`; None where one part needs more than may be made in it."""
+    parts, others = name.split("."), other.split(".")
+    if len(parts) != len(others):
+        return None
+    counts = [_edits(part, another) for part, another in zip(parts, others, strict=True)]
+    allowed = all(count <= min(_MOST_SLIPS, len(part) // 5) for count, part in zip(counts, parts, strict=True))
+    return sum(counts) if allowed else None
+
+
+def _edits(one: str, other: str) -> int:
+    """Return the optimal string alignment distance: insertions, deletions, replacements and swaps of neighbours.
+
+    Above `_MOST_SLIPS` it is a lower bound of it, so that thousands of names are soon gone through.
+    """
+    if abs(len(one) - len(other)) > _MOST_SLIPS:
+        return abs(len(one) - len(other))
+    before, above = [0] * (len(other) + 1), list(range(len(other) + 1))
+    for i, char in enumerate(one, start=1):
+        row = [i]
+        for j, another in enumerate(other, start=1):
+            best = min(above[j] + 1, row[j - 1] + 1, above[j - 1] + (char != another))
+            if i > 1 and j > 1 and char == other[j - 2] and one[i - 2] == another:
+                best = min(best, before[j - 2] + 1)
+            row.append(best)
+        if min(row) > _MOST_SLIPS:
+            return min(row)
+        before, above = above, row
+    return above[-1]
 
 
 def check(kind: str, name: str) -> str:

@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from observe_r1.cli.ladder_settings import ladder_settings
 from observe_r1.cli.options import parse_settings
 from observe_r1.config import SFTSettings, TrainSettings, setting_names
 from observe_r1.errors import UserError
@@ -106,7 +107,7 @@ def test_a_negative_value_reaches_validation():
 @given(
     lr=st.floats(min_value=1e-30, max_value=1e3),
     seed=st.integers(0, 10**9 - 1),
-    output=st.text(),
+    output=st.text(st.characters(exclude_characters="\0~", exclude_categories=["Cs"]), max_size=60),
     betas=st.tuples(st.floats(0, 1, exclude_max=True), st.floats(0, 1, exclude_max=True)),
     checkpointing=st.booleans(),
 )
@@ -133,6 +134,17 @@ def test_every_value_survives_the_command_line(lr, seed, output, betas, checkpoi
         (["--promt_data", "x"], r"did you mean '--prompt_data'\?"),
         (["--zzzzzzzzzz", "x"], "unknown option '--zzzzzzzzzz'; --help lists them all"),
         (["-x"], "unknown option '-x'"),
+        (["--path", "x"], r"did you mean '--model.path' or '--data.path' or '--evaluation.path'\?"),
+        (["--kl_coeff", "1"], r"did you mean '--objective.kl_coef'\?"),
+        (["--rollout.group_sise", "4"], r"did you mean '--rollout.group_size'\?"),
+        (["--held_out_dataset", "x"], "unknown option '--held_out_dataset'; --help lists them all"),  # not --dataset
+        (["--beta", "0.1"], "unknown option '--beta'; --help"),  # elsewhere the KL's coefficient; not Adam's betas
+        (["--optimizer.l2", "1"], "unknown option '--optimizer.l2'; --help"),  # not --optimizer.lr
+        (["rollout.group_size=4"], "'rollout.group_size=4': an option begins with two dashes: --rollout.group_size=4"),
+        (["rollout.group_size", "4"], "an option begins with two dashes: --rollout.group_size"),
+        (["-rollout.group_size", "4"], "an option begins with two dashes: --rollout.group_size"),
+        (["—eval_dataset", "x"], "an option begins with two dashes: --eval_dataset"),
+        (["grpo", "seed=1"], "an option begins with two dashes: --seed=1"),
         (["--optimizer.lr"], "option '--optimizer.lr' needs a value"),
         (["--optimizer.lr", "--run.seed", "1"], "option '--optimizer.lr' needs a value"),
         (["--optimizer.lr", "fast"], "optimizer.lr = 'fast': Input should be a valid number"),
@@ -158,106 +170,91 @@ def test_what_nothing_states_is_named_with_the_fix(missing):
         parse_settings(TrainSettings, [f"--{other}", "x"], verb="train")
 
 
-# Recipes
+@pytest.mark.parametrize("text", ["010", "1:30", "true", "1e400", "3000000000"])
+def test_the_command_line_is_as_strict_about_numbers(text):
+    with pytest.raises(UserError, match=r"run\.steps = "):
+        parse("--run.steps", text)
 
 
-def test_options_override_a_recipe(recipe):
-    path = recipe("model: {path: from_recipe}\noptimizer: {lr: 1e-4, minibatch: 4}\n")
-    settings = parse_settings(TrainSettings, [path, "--data.path", "d", "--optimizer.lr", "1"], verb="train")
-    assert settings.model.path == "from_recipe"
-    assert (settings.optimizer.lr, settings.optimizer.minibatch) == (1.0, 4)
+@pytest.mark.parametrize("text", ["enforce_eager=no", "{enforce_eager: Off}"])
+def test_a_switch_of_vllm_is_true_or_false(text):
+    with pytest.raises(UserError, match=r"rollout\.vllm.*: enforce_eager = '.*' is text: write true or false"):
+        parse("--rollout.vllm", text)
+    assert parse("--rollout.vllm", "enforce_eager=false").rollout.vllm == {"enforce_eager": False}
 
 
-def test_config_names_the_recipe_too(recipe):
-    assert parse("--config", recipe("run: {seed: 9}")).run.seed == 9
-
-
-def test_an_empty_recipe_and_an_empty_section_state_nothing(recipe):
-    assert parse(recipe("# nothing yet\n")) == parse()
-    assert parse(recipe("optimizer:\n  # lr: 1\n")) == parse()
-
-
-def test_extends_builds_on_another_recipe(recipe):
-    recipe("optimizer: {lr: 1.0, minibatch: 4}\nrewards: {functions: {accuracy: 1, format: 1}}\n", "base.yaml")
-    path = recipe("extends: base.yaml\noptimizer: {lr: 2.0}\nrewards: {functions: {accuracy: 3}}\n")
-    settings = parse(path)
-    assert (settings.optimizer.lr, settings.optimizer.minibatch) == (2.0, 4)
-    assert settings.rewards.functions == {"accuracy": 3.0}  # a setting is replaced whole
-
-
-def test_extends_is_relative_to_the_recipe(recipe, tmp_path):
-    (tmp_path / "inner").mkdir()
-    recipe("run: {seed: 3}", "base.yaml")
-    assert parse(recipe("extends: ../base.yaml", "inner/child.yaml")).run.seed == 3
-
-
-def test_a_section_of_sft_keeps_its_own_defaults_beside_one_stated_setting(recipe):
-    path = recipe("optimizer: {lr: 0.003}\nrun: {seed: 1}\n")
-    settings = parse(path, kind=SFTSettings, verb="sft")
-    assert (settings.optimizer.lr, settings.optimizer.minibatch) == (0.003, 32)
-    assert settings.run.output == "runs/sft"
+# The ladder's command line, which has short names and bare words of its own
 
 
 @pytest.mark.parametrize(
-    ("text", "message"),
+    "name", ["questions.jsonl", "😀.jsonl", "1e5", "null", "a, b", "\udcff.jsonl", "\x7f", "[x]", "#"]
+)
+def test_a_source_may_have_any_name(name):
+    assert ladder_settings("build", [name, "other.jsonl"]).data.sources == (name, "other.jsonl")
+
+
+def test_a_packaged_recipe_may_stand_among_the_sources(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert ladder_settings("build", ["tiny/ladder"]).model.path == "runs/demo/warm/model"
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
     [
-        ("model:\n\tpath: x\n", r"recipe\.yaml: line 2, column 1: broken YAML: .*'\\t'"),
-        ("a: [1\nb: 2\n", r"recipe\.yaml: line 2, column 2: broken YAML"),
-        ("run: {seed: 1}\nrun: {steps: 1}\n", r"recipe\.yaml: line 2, column 1: broken YAML: 'run' stands twice"),
-        ("model: a\x01b\n", r"recipe\.yaml: broken YAML: unacceptable character #x0001"),
-        ("!!python/object/apply:os.getcwd []\n", "line 1, column 1: broken YAML: could not determine a constructor"),
-        ("- model\n", "a recipe holds sections"),
-        ("objectiv: {bonus: 1}\n", r"unknown setting 'objectiv' \(did you mean 'objective'\?\)"),
-        ("objective: {bonuss: 1}\n", r"unknown setting 'objective.bonuss' \(did you mean 'objective.bonus'\?\)"),
-        ("objective: 3\n", "section 'objective' holds 3; it should hold settings"),
-        ("objective: {bonus: -1}\n", r"recipe\.yaml: objective.bonus = -1: Input should be greater"),
-        ("run: {wandb: 123}\n", r"recipe\.yaml: run.wandb = 123: Input should be a valid string"),
-        ("extends: [a, b]\n", r"extends = \['a', 'b'\]: it should be the path of one recipe"),
-        ("extends: gone.yaml\n", "extends = 'gone.yaml': no such file"),
-        ("extends: recipe.yaml\n", "extends = 'recipe.yaml': recipes that extend each other never end"),
+        (
+            ["--output", "a", "--run.output", "b"],
+            "--output a and --run.output b are two values for run.output: give one",
+        ),
+        (["--model.path=a", "--model=b"], "--model.path a and --model b are two values for model.path"),
+        (["output=a"], "'output=a': an option begins with two dashes: --output=a"),
+        (["rollout.group_size", "4"], "'rollout.group_size': an option begins with two dashes"),
     ],
 )
-def test_a_mistake_in_a_recipe_is_one_line_that_names_the_file(recipe, text, message):
-    with pytest.raises(UserError, match=message) as caught:
-        parse(recipe(text))
-    assert "recipe.yaml: " in str(caught.value)
-    assert "\n" not in str(caught.value)
-
-
-def test_a_mistake_in_an_extended_recipe_names_that_file(recipe):
-    recipe("run: {steps: 0}\n", "base.yaml")
-    with pytest.raises(UserError, match=r"base\.yaml: run\.steps = 0"):
-        parse(recipe("extends: base.yaml\n"))
-
-
-def test_a_long_circle_of_recipes_ends(recipe):
-    recipe("extends: c.yaml\n", "b.yaml")
-    recipe("extends: a.yaml\n", "c.yaml")
-    with pytest.raises(UserError, match=r"c\.yaml: extends = 'a\.yaml': recipes that extend each other"):
-        parse(recipe("extends: b.yaml\n", "a.yaml"))
-
-
-def test_only_one_recipe(recipe):
-    with pytest.raises(UserError, match="there can be only one"):
-        parse(recipe("{}", "a.yaml"), recipe("{}", "b.yaml"))
-
-
-def test_a_recipe_that_is_no_text(tmp_path):
-    path = tmp_path / "picture.yaml"
-    path.write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(UserError, match=r"picture\.yaml: not UTF-8 text"):
-        parse(str(path))
-    with pytest.raises(UserError, match=r"cannot read recipe .*: Is a directory"):
-        parse(str(tmp_path))
-
-
-def test_a_recipe_by_its_bare_name_is_found_by_the_error(tmp_path, monkeypatch):
-    (tmp_path / "recipes").mkdir()
-    (tmp_path / "recipes" / "grpo.yaml").write_text("{}")
+def test_a_mistake_on_the_ladder_s_command_line_is_one_line(argv, message, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    for name in ("grpo", "grpo.yaml"):
-        with pytest.raises(UserError, match=r"did you mean 'recipes/grpo\.yaml'"):
-            parse(name)
+    with pytest.raises(UserError, match=message):
+        ladder_settings("build", ["q.jsonl", *argv])
+
+
+def test_one_output_given_twice_is_one_output():
+    assert ladder_settings("build", ["q.jsonl", "--output", "a", "--run.output=a"]).run.output == "a"
+
+
+# Settings that do not go together
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (
+            ["--model.min_pixels", "5000", "--model.max_pixels", "100"],
+            "min_pixels = 5000 is more than model.max_pixels",
+        ),
+        (["--data.format_prompt", "think"], "format_prompt = 'think' asks for other tags than rewards.template = 'obs"),
+        (["--rewards.template", "think"], "format_prompt = 'observe' asks for other tags than rewards.template"),
+    ],
+)
+def test_settings_that_contradict_each_other_are_refused(argv, message):
+    with pytest.raises(UserError, match=message):
+        parse(*argv)
+
+
+def test_a_format_that_the_questions_ask_for_may_be_rewarded():
+    assert parse("--data.format_prompt", "none", "--rewards.template", "think").rewards.template == "think"
+
+
+def test_what_a_recipe_begins_the_command_line_may_complete(recipe):
+    path = recipe("model: {min_pixels: 3000000}\nobjective: {importance_cap: 2}\n")
+    settings = parse(path, "--model.max_pixels", "4000000", "--objective.old_logprobs", "policy")
+    assert (settings.model.min_pixels, settings.objective.importance_cap) == (3000000, 2)
+    with pytest.raises(UserError, match=r"recipe\.yaml and the command line: model\.min_pixels = 3000000 is more than"):
+        parse(path)
+
+
+@pytest.mark.parametrize(("name", "gpu"), [("cuda:1", 1), ("cuda:0", 0), ("3", 3), ("gpu2", 2)])
+def test_one_gpu_of_several_is_chosen_by_the_environment(name, gpu):
+    with pytest.raises(UserError, match=rf"model\.device = '{name}': set CUDA_VISIBLE_DEVICES={gpu} .* give 'cuda'"):
+        parse("--model.device", name)
 
 
 # Help

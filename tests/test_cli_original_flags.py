@@ -3,12 +3,12 @@
 from pathlib import Path
 
 import pytest
-from original_commands import launch_command
+from original_commands import ORIGINAL_FLAGS, launch_command
 
 from observe_r1.cli.flag_guide import guide
 from observe_r1.cli.options import parse_settings
 from observe_r1.cli.original_flags import FLAGS
-from observe_r1.config import SFTSettings, TrainSettings, setting_names
+from observe_r1.config import DataCheckSettings, LadderSettings, SFTSettings, TrainSettings, setting_names
 from observe_r1.errors import UserError
 
 
@@ -17,26 +17,6 @@ def split(text):
 
 
 RECIPES = Path(__file__).parents[1] / "recipes"
-
-# As the launch scripts and the README of the release use them; `num_episodes` for completeness.
-SWITCHES = split(
-    """
-    apply_chat_template shuffle save_hf_ckpt load_checkpoint use_bonus use_dyna_weight use_kl_loss
-    normalize_reward bf16 flash_attn gradient_checkpointing colocate_all_models vllm_enable_sleep
-    enable_prefix_caching
-    """
-)
-WITH_VALUE = split(
-    """
-    prompt_data prompt_data_probs dataset dataset_probs input_key label_key max_samples pretrain save_path
-    ckpt_path save_steps use_tensorboard remote_rm_url advantage_estimator bonus_reward_coef bonus_constraint diff_coef
-    n_samples_per_prompt rollout_batch_size micro_rollout_batch_size train_batch_size micro_train_batch_size max_epochs
-    num_episodes temperature prompt_max_len generate_max_len actor_learning_rate init_kl_coef kl_estimator lambd gamma
-    freeze_prefix processor_kwargs lora_rank lora_alpha zero_stage actor_num_nodes actor_num_gpus_per_node ref_num_nodes
-    ref_num_gpus_per_node vllm_num_engines vllm_tensor_parallel_size vllm_gpu_memory_utilization
-    vllm_sync_backend
-    """
-)
 
 
 @pytest.fixture
@@ -60,9 +40,19 @@ def value_of(settings, name):
     return getattr(getattr(settings, section), setting)
 
 
-def test_the_table_has_every_flag():
-    assert set(FLAGS) == {*SWITCHES, *WITH_VALUE}
-    assert {name for name, flag in FLAGS.items() if flag.words == "none"} == set(SWITCHES)
+@pytest.mark.parametrize("version", ORIGINAL_FLAGS)
+def test_every_flag_is_taken_with_as_many_words_as_there(version):
+    own = {name for kind in (TrainSettings, SFTSettings) for name in setting_names(kind)}
+    known = {name: flag.words for name, flag in FLAGS.items()}
+    there = {name: words for words, names in ORIGINAL_FLAGS[version].items() for name in names.split()}
+    assert {name: known.get(name) for name in there if name not in own} == {
+        name: words for name, words in there.items() if name not in own
+    }
+
+
+@pytest.mark.parametrize("kind", [TrainSettings, SFTSettings, LadderSettings, DataCheckSettings])
+def test_no_flag_hides_a_setting(kind):
+    assert not FLAGS.keys() & setting_names(kind).keys()
 
 
 @pytest.mark.parametrize("name", FLAGS)
@@ -129,6 +119,53 @@ def test_every_flag_names_real_settings_or_a_reason(name):
         ("--lora_rank 64", "model.lora_rank", 64),
         ("--lora_alpha 32", "model.lora_alpha", 32.0),
         ("--gradient_checkpointing", "model.gradient_checkpointing", True),
+        ("--seed 7", "run.seed", 7),
+        ("--train.seed 7", "run.seed", 7),
+        ("--eps_clip 0.3", "objective.clip_low", 0.3),
+        ("--eps_clip 0.3", "objective.clip_high", 0.3),
+        ("--eps_clip_low_high 0.2 0.28", "objective.clip_high", 0.28),
+        ("--actor.eps_clip_low_high 0.1 0.28", "objective.clip_low", 0.1),
+        ("--lr_warmup_ratio 0.1", "optimizer.warmup", 0.1),
+        ("--max_ckpt_num 5", "run.keep", 5),
+        ("--use_wandb KEY", "run.wandb", "observe-r1"),
+        ("--wandb_project mine --use_wandb KEY", "run.wandb", "mine"),
+        ("--logger.wandb.key KEY --logger.wandb.project mine", "run.wandb", "mine"),
+        ("--wandb_project mine", "run.wandb", None),
+        ("--adam_offload", "optimizer.offload", True),
+        ("--adam_betas 0.8 0.9", "optimizer.betas", (0.8, 0.9)),
+        ("--actor.adam.eps 1e-6", "optimizer.eps", 1e-6),
+        ("--l2 0.1", "optimizer.weight_decay", 0.1),
+        ("--max_norm 0.5", "optimizer.max_grad_norm", 0.5),
+        ("--lr_scheduler cosine", "optimizer.min_lr_ratio", 0.0),
+        ("--lr_scheduler cosine --min_lr_ratio 0.3", "optimizer.min_lr_ratio", 0.3),
+        ("--lr_scheduler linear", "optimizer.schedule", "linear"),
+        ("--lr_warmup_ratio 0.1 --lr_scheduler constant", "optimizer.warmup", 0.0),
+        ("--lr_warmup_ratio 0.1 --lr_scheduler constant_with_warmup", "optimizer.warmup", 0.1),
+        ("--train.max_tokens_per_gpu 4096", "optimizer.tokens_per_pack", 4096),
+        ("--eval_dataset held.jsonl", "evaluation.path", "held.jsonl"),
+        ("--eval_steps 5 --eval_dataset held.jsonl", "evaluation.every", 5),
+        ("--eval_steps -1 --eval_dataset held.jsonl", "evaluation.every", 20),
+        ("--eval_n_samples_per_prompt 4 --eval_dataset held.jsonl", "evaluation.samples", 4),
+        ("--eval_steps 5", "evaluation.every", 20),
+        ("--top_p 0.9", "rollout.top_p", 0.9),
+        ("--top_p 0.9", "objective.old_logprobs", "policy"),
+        ("--top_p 1.0", "objective.old_logprobs", "sampler"),
+        ("--target_modules q_proj v_proj --bf16", "model.lora_targets", ("q_proj", "v_proj")),
+        ("--target_modules all-linear", "model.lora_targets", ()),
+        ("--load_in_4bit --lora_rank 8", "model.quantize", "4bit"),
+        ("--param_dtype bf16", "model.dtype", "bfloat16"),
+        ("--freeze_prefix lm_head --freeze_visual_encoder", "model.freeze", ("lm_head", "model.visual")),
+        ("--dynamic_filtering", "rollout.dynamic_sampling", True),
+        ("--enable_vllm_is_correction", "objective.importance_cap", 5.0),
+        (
+            "--algo.advantage.is_correction_enable --algo.advantage.is_correction_threshold 0.5 2.0",
+            "objective.importance_cap",
+            2.0,
+        ),
+        ("--max_len 4096 --max_new_tokens 1024", "data.max_prompt_tokens", 3072),
+        ("--data.max_len 4096 --rollout.max_new_tokens 2048", "data.max_prompt_tokens", 2048),
+        ("--max_global_steps 40", "run.steps", 40),
+        ("--train.batch_size 64 --rollout.n_samples_per_prompt 4", "optimizer.minibatch", 16),
     ],
 )
 def test_a_flag_sets_what_it_set(words, setting, value, recipe):
@@ -144,7 +181,7 @@ def test_processor_kwargs_are_json(recipe):
 @pytest.mark.parametrize("name", [name for name, flag in FLAGS.items() if flag.remark.startswith("no effect")])
 def test_a_flag_that_no_longer_matters_changes_nothing_and_says_why_in_one_line(name, recipe, capsys):
     path = recipe()
-    words = [f"--{name}"] + ["1"] * (FLAGS[name].words != "none")
+    words = [f"--{name}"] + ["1"] * {"none": 0, "one": 1, "two": 2}[FLAGS[name].words]
     assert train(path, *words) == train(path)
     err = capsys.readouterr().err
     assert err.startswith(f"observe-r1: --{name}: ")
@@ -152,9 +189,15 @@ def test_a_flag_that_no_longer_matters_changes_nothing_and_says_why_in_one_line(
 
 
 def test_flags_that_share_a_reason_share_a_line(recipe, capsys):
-    train(recipe(), "--zero_stage", "2", "--actor_num_nodes", "1")
-    assert capsys.readouterr().err.splitlines() == [
-        "observe-r1: --zero_stage, --actor_num_nodes: no effect: sampling and training run in this one process"
+    train(
+        recipe(),
+        *split("--actor_num_nodes 1 --zero_stage 2 --vllm_num_engines 8 --ref.num_gpus_per_node 8 --zpg 1"),
+    )
+    one_gpu = "sampling and training run in this one process, which uses one GPU"
+    assert sorted(capsys.readouterr().err.splitlines()) == [
+        f"observe-r1: --actor_num_nodes: no effect: {one_gpu}",
+        f"observe-r1: --ref.num_gpus_per_node, --vllm_num_engines: 8 asked for, 1 used: {one_gpu}",
+        "observe-r1: --zero_stage, --zpg: no effect: nothing is sharded: sampling and training run in this one process",
     ]
 
 
@@ -191,6 +234,40 @@ def test_shuffle_says_that_it_keeps_the_order(recipe, capsys):
         (["--temperature", "hot"], "rollout.temperature = 'hot': Input should be a valid number"),
         (["--shuffle=true"], "option '--shuffle' takes no value"),
         (["--pretrain"], "option '--pretrain' needs a value"),
+        (["--adam_betas", "0.9", "--bf16"], "option '--adam_betas' needs a value"),
+        (["--adam_betas", "0.9", "1.9"], "optimizer.betas"),
+        (["--seed", "-1"], "run.seed = '-1'"),
+        (["--seed", "010"], "run.seed = '010': should be a number without a leading zero"),
+        (["--actor_num_gpus_per_node", "all"], "--actor_num_gpus_per_node: 'all' is not a whole number"),
+        (["--lr_scheduler", "polynomial"], "--lr_scheduler 'polynomial': only cosine_with_min_lr, cosine, linear"),
+        (["--param_dtype", "fp16"], "--param_dtype 'fp16': only bf16 and fp32 are available"),
+        (["--lora_dropout", "0.1"], "--lora_dropout 0.1: adapters have no dropout; only 0 is taken"),
+        (
+            ["--reward_clip_range", "-5", "5"],
+            "--reward_clip_range -5 5: rewards are not clipped; .* only -10 10 is taken",
+        ),
+        (["--prompt_split", "test"], "--prompt_split test: another split is named in the path, NAME@SPLIT"),
+        (["--policy_loss_type", "gspo"], "--policy_loss_type gspo: .*; only ppo is taken"),
+        (["--entropy_loss_coef", "0.01"], "only 0 is taken"),
+        (["--kl_target", "6"], "--kl_target: the coefficient of the KL term, objective.kl_coef, is fixed"),
+        (["--reward_pretrain", "m"], "--reward_pretrain: reward models are not loaded: serve it"),
+        (["--advantage_estimator", "rloo", "--no_advantage_std_norm"], "not with rloo and reinforce_baseline"),
+        (
+            ["--max_len", "2048"],
+            "--max_len 2048 bounds prompt and response together, and rollout.max_new_tokens = 8192",
+        ),
+        (["--enable_ema"], "--enable_ema: no average of the weights is kept"),
+        (["--eval_dataset"], "option '--eval_dataset' needs a value"),
+        (
+            ["--prompt_data", "a", "--dataset", "b"],
+            "--prompt_data a and --dataset b are two values for data.path: give",
+        ),
+        (
+            ["--save_path", "a", "--ckpt.output_dir", "b"],
+            "--save_path a and --ckpt.output_dir b are two values for run",
+        ),
+        (["--run.output", "a", "--save_path", "b"], "--run.output a and --save_path b are two values for run.output"),
+        (["--model.path", "a", "--pretrain", "b"], "--model.path a and --pretrain b are two values for model.path"),
     ],
 )
 def test_a_flag_is_refused_in_one_line(words, message, recipe):
@@ -213,6 +290,35 @@ def test_settings_by_name_outrank_flags(recipe):
         recipe(), "--rollout.temperature", "0.5", "--temperature", "0.9", "--use_bonus", "--objective.bonus", "0"
     )
     assert (settings.rollout.temperature, settings.objective.bonus) == (0.5, 0)
+
+
+def test_what_a_name_outranks_is_said(recipe, capsys):
+    train(recipe(), "--generate_max_len", "99", "--rollout.max_new_tokens", "9", "--seed", "1", "--run.seed", "1")
+    assert capsys.readouterr().err == (
+        "observe-r1: --generate_max_len: outranked by --rollout.max_new_tokens 9\n"  # the seeds agree
+    )
+
+
+def test_one_place_given_twice_is_one_place(recipe):
+    settings = train(recipe(), *split("--save_path a --run.output a --prompt_data b --dataset b"))
+    assert (settings.run.output, settings.data.path) == ("a", "b")
+
+
+def test_a_key_is_never_shown(recipe, capsys):
+    train(recipe(), "--use_wandb", "secret")
+    assert "secret" not in capsys.readouterr().err
+
+
+def test_a_range_that_changes_nothing_is_taken(recipe, capsys):
+    path = recipe()
+    assert train(path, *split("--reward_clip_range -10 10.0 --dynamic_filtering_reward_range 0.0 1")) == train(path)
+    assert capsys.readouterr().err.count("no effect") == 2
+
+
+def test_a_flag_beside_settings_by_name_leaves_the_defaults_alone(capsys):
+    settings = train("--model.path", "m", "--data.path", "d", "--seed", "4")
+    assert (settings.objective.bonus, settings.objective.kl_coef, settings.data.order) == (0.2, 0, "ladder")
+    assert capsys.readouterr().err == ""
 
 
 def test_without_a_recipe_the_original_is_plain_and_shuffled(capsys):
@@ -253,6 +359,15 @@ def test_sft_takes_the_flags_that_it_has_settings_for(capsys):
     assert (settings.run.epochs, settings.optimizer.minibatch) == (3.0, 64)
     assert settings.optimizer.lr == 1e-5
     assert capsys.readouterr().err == ""
+
+
+def test_sft_takes_the_flags_of_openrlhf_s_sft():
+    argv = split(
+        "--model.model_name_or_path m --data.dataset d --adam.lr 2e-5 --data.max_len 2048 --train.max_epochs 2"
+    )
+    settings = parse_settings(SFTSettings, argv, verb="sft")
+    assert (settings.model.path, settings.data.path, settings.optimizer.lr) == ("m", "d", 2e-5)
+    assert (settings.data.max_prompt_tokens, settings.run.epochs) == (2048, 2.0)
 
 
 def test_sft_refuses_a_flag_of_reinforcement_learning():

@@ -16,6 +16,7 @@ from observe_r1.config import TrainSettings
 from observe_r1.errors import UserError
 from observe_r1.training.run_folder import RunFolder, dump_settings
 from observe_r1.training.step_files import json_line
+from observe_r1.yaml_text import parse_yaml
 
 SETTINGS = TrainSettings(model={"path": "m"}, data={"path": "d"})
 
@@ -62,12 +63,17 @@ def test_the_settings_are_complete(tmp_path):
     assert written["optimizer"].keys() == type(SETTINGS.optimizer).model_fields.keys()
 
 
+TEXT = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=60)  # as paths may be
+
+
+@example(path="1e5", stop=["010", "no", "~"], lr=1e22)
 @example(path="\x85", stop=["\u2028"], lr=1e-6)
 @settings(deadline=None)
-@given(path=st.text(), stop=st.lists(st.text(min_size=1), max_size=3), lr=st.floats(min_value=1e-300, max_value=1e300))
+@given(path=TEXT, stop=st.lists(TEXT.filter(bool), max_size=3), lr=st.floats(min_value=1e-300, max_value=1e300))
 def test_any_settings_survive_being_written(path, stop, lr):
     settings = TrainSettings(model={"path": path}, data={"path": "d"}, rollout={"stop": stop}, optimizer={"lr": lr})
     assert TrainSettings.model_validate(yaml.safe_load(dump_settings(settings))) == settings
+    assert TrainSettings.model_validate(parse_yaml(dump_settings(settings), "config.yaml")) == settings
 
 
 def test_an_empty_folder_is_taken(tmp_path):
@@ -334,3 +340,11 @@ def test_lone_surrogates_are_written(tmp_path):
 def test_what_is_no_number_is_null_at_any_depth():
     row = {"a": float("nan"), "b": [1.0, float("inf")], "c": {"d": (float("-inf"), 2)}, "e": True}
     assert json.loads(json_line(row)) == {"a": None, "b": [1.0, None], "c": {"d": [None, 2]}, "e": True}
+
+
+def test_a_resumed_run_keeps_its_threads_because_sums_depend_on_them(tmp_path):
+    with RunFolder(tmp_path, SETTINGS) as folder:
+        folder.write_rollouts(1, [{"id": "1"}])
+    others = TrainSettings(model={"path": "m"}, data={"path": "d"}, run={"threads": 3})
+    with pytest.raises(UserError, match=r"run\.threads was None and is 3 now: give the same settings"):
+        RunFolder(tmp_path, others, resume=True)

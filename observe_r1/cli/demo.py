@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from observe_r1.cli.heavy_imports import heavy_imports
+from observe_r1.cli.needs import require_one_process
 from observe_r1.errors import UserError
 
 _MARK = ".observe-r1-demo"
@@ -25,6 +26,7 @@ T = TypeVar("T")
 def run(argv: list[str]) -> int:
     """Run the demo. Returns 0, or 130 after Ctrl-C."""
     arguments = _parser().parse_args(argv)
+    require_one_process()
     return Demo(arguments.output, arguments.seed, arguments.threads).run()
 
 

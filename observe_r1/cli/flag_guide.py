@@ -2,14 +2,14 @@
 
 import sys
 
-from observe_r1.cli.original_flags import FLAGS, WITHOUT_RECIPE
-from observe_r1.cli.original_rules import Flag
+from observe_r1.cli.flag_kinds import Flag
+from observe_r1.cli.original_flags import NAMES, WITHOUT_RECIPE
 
 _GUIDE = """\
 # Coming from OpenRLHF, LMM-R1 or the first Observe-R1 release
 
-`observe-r1 train` takes the flags that their launch scripts and README use, under their old names. Paste what stood
-after `train_ppo_ray`, with your own paths:
+`observe-r1 train` takes every flag of their `train_ppo_ray`, and of OpenRLHF's up to 0.11 with its dotted names;
+`observe-r1 sft` those of `train_sft` that it has settings for. Paste what stood after the command, with your own paths:
 
     observe-r1 train --pretrain Qwen2.5-VL-3B-Instruct --prompt_data neuraladder.jsonl --save_path save/observe-r1 \\
        --n_samples_per_prompt 8 --rollout_batch_size 128 --train_batch_size 64 --use_bonus --use_dyna_weight --shuffle …
@@ -17,10 +17,15 @@ after `train_ppo_ray`, with your own paths:
 Everything after `ray job submit … --` is one process here: no `ray start`, no reward process, no vLLM to place. What a
 flag changes, or why it no longer matters, is said in one line when the run starts.
 
-- Alone, the flags mean what they meant there: {without_recipe}.
-- Beside a recipe (`observe-r1 train recipes/observe_r1.yaml --temperature 0.9`) they override it, and what no flag
-  names stays as the recipe has it.
-- A setting given by its own name (`--objective.bonus 0.3`) outranks them.
+- Alone, with model or data given by their names there, the flags mean what they meant there: {without_recipe}.
+- Beside a recipe (`observe-r1 train observe_r1 --temperature 0.9`), or beside `--model.path` and `--data.path`, they
+  override it, and what no flag names stays as the recipe, or its default, is.
+- A setting given by its own name (`--objective.bonus 0.3`) outranks them, and that is said. Two values for a model,
+  data or an output folder are an error.
+- What would change the result and cannot be had is refused, with what to do instead; what no longer matters is said to
+  have no effect. Flags that ask for several GPUs say that one is used.
+- OpenRLHF's dotted names that are settings here mean the same in both: `--rollout.temperature`, `--rollout.top_p`,
+  `--rollout.max_new_tokens`, `--data.max_samples`, `--data.input_key`, `--data.label_key`.
 - The run's whole configuration is written to `config.yaml` in its folder, in our names: run that from then on.
 
 | flag | becomes | how |
@@ -42,8 +47,12 @@ flag changes, or why it no longer matters, is said in one line when the run star
 
 def guide() -> str:
     """Return the page's text."""
-    rows = "\n".join(f"| `--{name}` | {_becomes(flag)} | {_how(flag)} |" for name, flag in FLAGS.items())
+    rows = "\n".join(f"| {_called(names)} | {_becomes(flag)} | {_how(flag)} |" for names, flag in NAMES.items())
     return _GUIDE.format(without_recipe=WITHOUT_RECIPE, rows=rows)
+
+
+def _called(names: str) -> str:
+    return "<br>".join(f"`--{name}`" for name in names.split())
 
 
 def _becomes(flag: Flag) -> str:

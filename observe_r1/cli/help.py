@@ -6,6 +6,7 @@ from typing import Any, Literal, get_args, get_origin
 
 from observe_r1.cli.flat_settings import default_settings
 from observe_r1.cli.original_flags import FLAGS
+from observe_r1.cli.recipe import packaged_recipes
 from observe_r1.config import Section, setting_names
 from observe_r1.registry import REGISTRY
 
@@ -24,8 +25,8 @@ _PURPOSE = {
 }
 
 _RECIPES = (
-    "A recipe is a YAML file of the settings below, by section; `extends: other.yaml` in it builds on another. Options"
-    " override the recipe."
+    "A recipe is a YAML file of the settings below, by section; `extends: other.yaml` in it builds on another. Packaged"
+    " recipes go by their names, in any folder: {packaged}. Options override the recipe."
 )
 
 _TAKES = {
@@ -74,12 +75,12 @@ _TAKES = {
 
 _EXAMPLES = {
     "train": (
-        "observe-r1 train recipes/observe_r1.yaml --model.path ~/Qwen2.5-VL-3B --data.path ladder.jsonl",
-        "observe-r1 train recipes/grpo.yaml --rollout.group_size 16 --objective.clip_high=0.28",
+        "observe-r1 train observe_r1 --model.path ~/Qwen2.5-VL-3B --data.path ladder.jsonl",
+        "observe-r1 train grpo --rollout.group_size 16 --objective.clip_high=0.28",
         "observe-r1 train --pretrain ~/Qwen2.5-VL-3B --prompt_data ladder.jsonl --use_bonus --shuffle",
     ),
     "sft": (
-        "observe-r1 sft recipes/tiny/sft.yaml --run.steps 300",
+        "observe-r1 sft tiny/sft --run.steps 300",
         "observe-r1 sft --pretrain ~/Qwen2.5-VL-3B --dataset a.jsonl,b.jsonl --dataset_probs 0.3,0.7",
     ),
     "data check": (
@@ -120,11 +121,11 @@ _BOUND_SIGNS = {"ge": "≥", "gt": ">", "le": "≤", "lt": "<"}
 def describe(kind: type[Section], verb: str) -> str:
     """Return the help text of the command `verb`, whose settings are `kind`."""
     width = min(_WIDEST, shutil.get_terminal_size().columns)
-    takes, about = _TAKES.get(verb, ("[RECIPE.yaml]", _RECIPES))
+    takes, about = _TAKES.get(verb, ("[RECIPE]", _RECIPES))
     parts = [
         f"Usage: observe-r1 {verb} {takes} [--SECTION.SETTING VALUE ...]",
         textwrap.fill(_PURPOSE[verb], width),
-        textwrap.fill(about, width),
+        textwrap.fill(about.format(packaged=", ".join(packaged_recipes())), width),
         textwrap.fill(
             "Lists are written a,b or as YAML, mappings a=1,b=2; null unsets; --NAME alone switches a true|false"
             " setting on.",
@@ -191,10 +192,13 @@ def _original(kind: type[Section], width: int) -> str:
     known = setting_names(kind)
     meanings: dict[str, list[str]] = {}
     for name, flag in FLAGS.items():
-        if all(setting in known for setting in flag.sets):
+        if "." not in name and all(setting in known for setting in flag.sets):
             meaning = ": ".join(filter(None, (", ".join(flag.sets), flag.remark)))
             meanings.setdefault(meaning, []).append(f"--{name}")
-    title = "The flags of the original release, alone or beside a recipe (settings given by name outrank them):"
+    title = (
+        "The flags of the original release and of OpenRLHF, alone or beside a recipe (settings given by name outrank"
+        " them); docs/coming-from-openrlhf.md has the dotted names of OpenRLHF 0.11 beside them:"
+    )
     lines = [
         textwrap.fill(f"{', '.join(names)}  →  {meaning}", width, initial_indent="  ", subsequent_indent=" " * 6)
         for meaning, names in meanings.items()

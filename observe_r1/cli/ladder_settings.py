@@ -3,7 +3,6 @@
 A folder that holds a ladder brings its recorded settings along; options given beside it override them.
 """
 
-import json
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,11 +13,13 @@ from pydantic import create_model
 
 from observe_r1.cli.heavy_imports import heavy_imports
 from observe_r1.cli.help import describe
-from observe_r1.cli.options import BOOLEANS, parse_settings, take_value
+from observe_r1.cli.options import BOOLEANS, parse_settings, refuse_undashed, take_value
 from observe_r1.cli.original_flags import FLAGS
+from observe_r1.cli.recipe import packaged_recipes
 from observe_r1.cli.terminal import show
 from observe_r1.config import LadderSettings, Section, setting_names
 from observe_r1.errors import UserError
+from observe_r1.yaml_text import yaml_line
 
 _RECORDED = "ladder.yaml"
 _SHORT = {"model": "model.path", "output": "run.output", "anew": "run.anew", "skip_bad": "data.skip_bad"}
@@ -61,7 +62,8 @@ def ladder_settings(verb: str, argv: Sequence[str]) -> LadderSettings:
         show(describe(kind, f"ladder {verb}"))
         raise SystemExit(0)
     words = _take_apart(verb, argv, setting_names(kind))
-    recipes = [place for place in words.places if place.endswith((".yaml", ".yml"))]
+    packaged = packaged_recipes()
+    recipes = [place for place in words.places if place.endswith((".yaml", ".yml")) or place in packaged]
     sources = [place for place in words.places if place not in recipes]
     named = any(option.startswith("--run.output=") for option in words.options)
     if not named and len(sources) == 1 and (Path(sources[0]) / _RECORDED).is_file():
@@ -74,7 +76,7 @@ def ladder_settings(verb: str, argv: Sequence[str]) -> LadderSettings:
         which = f"there is no {_RECORDED} in {sources[0]!r}" if len(sources) == 1 else f"got {len(sources)} words"
         raise UserError(f"observe-r1 ladder {verb} needs the folder of a ladder: {which}")
     elif sources:
-        words.options.append(f"--data.sources={json.dumps(sources)}")
+        words.options.append(f"--data.sources={yaml_line(sources)}")
     settings: LadderSettings = parse_settings(LadderSettings, [*recipes, *words.options], verb=f"ladder {verb}")
     return settings
 
@@ -100,8 +102,10 @@ def _kind(verb: str) -> type[Section]:
 def _take_apart(verb: str, argv: Sequence[str], names: dict[str, Any]) -> Words:
     """Tell options and their values from the other words."""
     taken, words = Words([], []), deque(argv)
+    given: dict[str, tuple[str, str]] = {}
     while words:
         word = words.popleft()
+        refuse_undashed(word, {*names, *_SHORT})
         if not word.startswith("-"):
             taken.places.append(word)
             continue
@@ -119,4 +123,7 @@ def _take_apart(verb: str, argv: Sequence[str], names: dict[str, Any]) -> Words:
         if follows.lower() in BOOLEANS if is_switch else not follows.startswith("--"):
             value, equals = words.popleft(), "="
         taken.options += [f"--{setting}{equals}{value}" for setting in settings]
+        other, before = given.setdefault(settings[0], (option, value))
+        if other != option and before != value and name != "seed":
+            raise UserError(f"{other} {before} and {option} {value} are two values for {settings[0]}: give one")
     return taken

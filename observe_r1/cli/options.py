@@ -1,28 +1,30 @@
 """From a command line to settings: a recipe, dotted options over it, the original's flags between the two.
 
-    observe-r1 train recipes/grpo.yaml --rollout.group_size 16 --objective.bonus=0.3
+    observe-r1 train grpo --rollout.group_size 16 --objective.bonus=0.3
 
 Layers, each over the one before: defaults, recipe, the original's flags, dotted options.
 """
 
 import sys
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, get_args, get_origin
 
-import yaml
-
+from observe_r1.cli.flag_kinds import Translation
 from observe_r1.cli.flat_settings import default_settings, nest
 from observe_r1.cli.help import describe
 from observe_r1.cli.original_flags import FLAGS, translate
-from observe_r1.cli.original_rules import Translation
 from observe_r1.cli.recipe import read_recipe
 from observe_r1.cli.terminal import show
 from observe_r1.config import Section, setting_names, validate
-from observe_r1.errors import UserError, explain_yaml
-from observe_r1.registry import nearest
+from observe_r1.errors import UserError
+from observe_r1.registry import closest, did_you_mean
+from observe_r1.yaml_text import parse_yaml
+
+_PLACES = ("model.path", "data.path", "evaluation.path", "run.output")
+"""Settings of which nobody means two values."""
 
 BOOLEANS = ("true", "false", "yes", "no", "on", "off", "1", "0")
 """What may follow a true|false setting."""
@@ -53,21 +55,27 @@ def parse_settings(kind: type[Section], argv: Sequence[str], *, verb: str) -> An
     options = {name: parse_value(names[name], text, f"--{name}") for name, text in given.options.items()}
     settings = default_settings(kind)
     if given.recipe is not None:
-        settings |= read_recipe(Path(given.recipe), kind)
+        settings |= read_recipe(given.recipe, kind)
     if given.flags:
         translation = Translation(settings, options, names)
-        translate(given.flags, translation, alone=given.recipe is None)
-        for note in translation.notes:
-            print(f"observe-r1: {note}", file=sys.stderr)
-        settings |= {
+        named_there = any(FLAGS[flag].sets in (("model.path",), ("data.path",)) for flag in given.flags)
+        translate(given.flags, translation, alone=given.recipe is None and named_there)
+        changes = {
             name: parse_value(names[name], value, name) if isinstance(value, str) else value
             for name, value in translation.changes.items()
         }
+        for name, flag in translation.sources.items():
+            if name in options and options[name] != changes[name]:
+                _say_outranked(translation, name, flag)
+        for note in translation.notes:
+            print(f"observe-r1: {note}", file=sys.stderr)
+        settings |= changes
     settings |= options
     for name, info in names.items():
         if info.is_required() and name not in settings:
             raise UserError(f"setting {name!r} is missing: write it in a recipe or give --{name}")
-    return validate(kind, nest(settings), "command line")
+    together = f"{given.recipe} and the command line" if given.recipe else "command line"
+    return validate(kind, nest(settings), "command line", together=together)
 
 
 def read_command_line(kind: type[Section], argv: Sequence[str]) -> CommandLine:
@@ -77,6 +85,7 @@ def read_command_line(kind: type[Section], argv: Sequence[str]) -> CommandLine:
     words = deque(argv)
     while words:
         word = words.popleft()
+        refuse_undashed(word, {*names, *FLAGS})
         if not word.startswith("-"):
             _take_recipe(given, word)
             continue
@@ -85,7 +94,7 @@ def read_command_line(kind: type[Section], argv: Sequence[str]) -> CommandLine:
         if equals:
             words.appendleft(inline)
         if not option.startswith("--") or name not in (*names, *FLAGS, "config"):
-            raise UserError(f"unknown option {option!r}{_suggest(name, [*names, *FLAGS, 'config'])}")
+            raise UserError(f"unknown option {option!r}{_suggest(name, names)}")
         if name == "config":
             _take_recipe(given, take_value(option, words, inline=bool(equals)))
         elif name in FLAGS:
@@ -114,7 +123,7 @@ def parse_value(info: Any, text: str, source: str) -> Any:
     if shape not in (tuple, dict):
         return text
     if text.lstrip().startswith(("[", "{")):
-        return _parse_yaml(text, source)
+        return parse_yaml(text, f"{source} = {text!r:.300}")
     items = [item.strip() for item in text.split(",")] if text else []
     if shape is tuple:
         return items
@@ -122,14 +131,22 @@ def parse_value(info: Any, text: str, source: str) -> Any:
     for name, equals, _ in pairs:
         if not (name and equals):
             raise UserError(f"{source} = {text!r}: write it as name=value,name=value")
-    return {name.strip(): _parse_yaml(value, source) for name, _, value in pairs}
+    return {name.strip(): parse_yaml(value, f"{source} = {text!r:.300}") for name, _, value in pairs}
 
 
-def _parse_yaml(text: str, source: str) -> Any:
-    try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise UserError(f"{source} = {text!r}: {explain_yaml(error)}") from error
+def refuse_undashed(word: str, known: Collection[str]) -> None:
+    """Raise `UserError` for an option of `known` without its two dashes; a file may have any name."""
+    name = word.lstrip("-‐‑–—−").partition("=")[0].replace("-", "_")
+    if not word.startswith("--") and name in known and ("=" in word or not Path(word).exists()):
+        raise UserError(f"{word!r}: an option begins with two dashes: --{word.lstrip('-‐‑–—−')}")
+
+
+def _say_outranked(translation: Translation, name: str, flag: str) -> None:
+    value = translation.options[name]
+    if name in _PLACES:
+        given = translation.changes[name]
+        raise UserError(f"--{name} {value} and --{flag} {given} are two values for {name}: give one")
+    translation.remarks.setdefault(f"outranked by --{name} {value}", []).append(f"--{flag}")
 
 
 def _take_recipe(given: CommandLine, word: str) -> None:
@@ -151,14 +168,18 @@ def _take_words(option: str, count: str, words: deque[str], *, inline: bool) -> 
             raise UserError(f"option {option!r} takes no value")
         return []
     taken = [take_value(option, words, inline=inline)]
+    if count == "two":
+        taken.append(take_value(option, words))
     while count == "several" and not inline and words and not words[0].startswith("-"):
         taken.append(words.popleft())
     return taken
 
 
-def _suggest(name: str, known: list[str]) -> str:
-    """Name the nearest option; a setting is found by its last part too: `--optimizer.lr` for `--lr`."""
-    for candidate in known:
-        if candidate.rpartition(".")[2] == name:
-            return f" (did you mean '--{candidate}'?)"
-    return nearest(f"--{name}", [f"--{option}" for option in known]) or "; --help lists them all"
+def _suggest(name: str, settings: Collection[str]) -> str:
+    """Name the option that is meant; a setting is found by its last part too: `--optimizer.lr` for `--lr`."""
+    last: dict[str, list[str]] = {}
+    for setting in settings:
+        last.setdefault(setting.rpartition(".")[2], []).append(setting)
+    meant = last.get(name) or closest(name, [*settings, *FLAGS, "config"])
+    meant = meant or [setting for part in closest(name, last) for setting in last[part]]
+    return did_you_mean([f"--{option}" for option in meant]) or "; --help lists them all"

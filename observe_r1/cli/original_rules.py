@@ -1,101 +1,22 @@
-"""How one flag of the original command becomes settings: the rules behind the table in `original_flags`."""
+"""Flags of the original command that become settings in a way of their own: rules for `original_flags`."""
 
 import json
-from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
+from observe_r1.cli.flag_kinds import Translation, integer
 from observe_r1.errors import UserError
 
 
-@dataclass
-class Translation:
-    """What the flags change, by dotted name, and what the user is to be told."""
-
-    settings: Mapping[str, Any]
-    """Settings as they stand without the flags, as far as they are known."""
-    options: Mapping[str, Any]
-    """Settings given by their own names, which outrank the flags."""
-    known: Collection[str]
-    """Every setting that the command has."""
-    changes: dict[str, Any] = field(default_factory=dict)
-    """Values; text is yet to be read as an option's value would be."""
-    remarks: dict[str, list[str]] = field(default_factory=dict)
-    """What is said, and of which flags: flags that share a reason share its line."""
-    flag: str = ""
-    """The flag being translated."""
-
-    def __getitem__(self, setting: str) -> Any:
-        return {**self.settings, **self.changes, **self.options}.get(setting)
-
-    def __setitem__(self, setting: str, value: Any) -> None:
-        if setting not in self.known:
-            raise UserError(f"--{self.flag} sets {setting!r}, which this command does not have")
-        self.changes[setting] = value
-
-    def say(self, text: str) -> None:
-        """Tell the user `text` about the flag."""
-        self.remarks.setdefault(text, []).append(f"--{self.flag}")
-
-    @property
-    def notes(self) -> list[str]:
-        """One line for everything that the user is told."""
-        return [f"{', '.join(flags)}: {text}" for text, flags in self.remarks.items()]
-
-
-@dataclass(frozen=True)
-class Flag:
-    """One flag of the original."""
-
-    sets: tuple[str, ...]
-    """The settings that it sets."""
-    remark: str
-    """How it sets them, or why it no longer matters; one line."""
-    rule: Callable[[Translation, list[str]], None]
-    """Called with the translation so far and the words that followed the flag."""
-    words: Literal["none", "one", "several"] = "one"
-    """How many words follow the flag."""
-
-
-def to(setting: str) -> Flag:
-    """Make a flag whose value is the value of `setting`."""
-
-    def rule(translation: Translation, words: list[str]) -> None:
-        translation[setting] = words[0]
-
-    return Flag((setting,), "", rule)
-
-
-def switch(setting: str, value: bool | str) -> Flag:
-    """Make a flag without a value that sets `setting` to `value`."""
-
-    def rule(translation: Translation, words: list[str]) -> None:
-        translation[setting] = value
-
-    return Flag((setting,), str(value).lower(), rule, "none")
-
-
-def gone(reason: str, words: Literal["none", "one"] = "one") -> Flag:
-    """Make a flag that changes nothing and says why."""
-
-    def rule(translation: Translation, words: list[str]) -> None:
-        translation.say(f"no effect: {reason}")
-
-    return Flag((), f"no effect: {reason}", rule, words)
-
-
-def refused(reason: str, words: Literal["none", "one"] = "one") -> Flag:
-    """Make a flag that is an error and says why."""
-
-    def rule(translation: Translation, words: list[str]) -> None:
-        raise UserError(f"--{translation.flag}: {reason}")
-
-    return Flag((), f"refused: {reason}", rule, words)
+def gpus(translation: Translation, words: list[str]) -> None:
+    """Say that one GPU is used, however many are asked for."""
+    count = integer(translation, words[0])
+    asked = f"{count} asked for, 1 used" if count > 1 else "no effect"
+    translation.say(f"{asked}: sampling and training run in this one process, which uses one GPU")
 
 
 def save_path(translation: Translation, words: list[str]) -> None:
     """Name the run folder."""
-    translation["run.output"] = words[0]
+    translation.take("run.output", words[0])
     translation.say(f"this is the run folder; the final model will be in {words[0]}/model")
 
 
@@ -117,6 +38,20 @@ def tensorboard(translation: Translation, words: list[str]) -> None:
     """Switch TensorBoard on; its folder is ours."""
     translation["run.tensorboard"] = True
     translation.say(f"events go to the run folder's tensorboard/, not to {words[0]}")
+
+
+def wandb(translation: Translation, words: list[str]) -> None:
+    """Switch Weights & Biases on; the word is a key, which is nobody's to read."""
+    translation["run.wandb"] = "observe-r1"
+    translation.say("the key is not used: `wandb login` or WANDB_API_KEY signs in")
+
+
+def wandb_project(translation: Translation, words: list[str]) -> None:
+    """Name the project, where Weights & Biases is on."""
+    if translation["run.wandb"] is None:
+        translation.say("no effect without --use_wandb")
+    else:
+        translation["run.wandb"] = words[0]
 
 
 def remote_rm_url(translation: Translation, words: list[str]) -> None:
@@ -151,12 +86,86 @@ def bonus_size(translation: Translation, words: list[str]) -> None:
         translation.say("no effect without --use_bonus")
 
 
+def standard_deviation(translation: Translation, words: list[str]) -> None:
+    """Leave the standard deviation out: it acts there where advantages are normalised over the batch."""
+    if translation["objective.whiten"]:
+        raise UserError(f"--{translation.flag}: not with rloo and reinforce_baseline; dr_grpo subtracts the mean alone")
+    translation.say("no effect: it belongs to rloo and reinforce_baseline")
+
+
+def clip(translation: Translation, words: list[str]) -> None:
+    """Clip the ratio as far below as above."""
+    translation["objective.clip_low"] = translation["objective.clip_high"] = words[0]
+
+
+def top_p(translation: Translation, words: list[str]) -> None:
+    """Truncate the distribution; the ratio is then taken against the policy's own log-probabilities, as there."""
+    translation["rollout.top_p"] = words[0]
+    if words[0] not in ("1", "1.0"):
+        translation["objective.old_logprobs"] = "policy"
+        translation.say("objective.old_logprobs is policy, as it was there: the sampler's are of another distribution")
+
+
+def is_correction(translation: Translation, words: list[str]) -> None:
+    """Weigh tokens by how much likelier the policy makes them than the sampler did."""
+    translation["objective.old_logprobs"] = "policy"
+    translation["objective.importance_cap"] = 5.0
+
+
+def is_threshold(translation: Translation, words: list[str]) -> None:
+    """Cap these weights; here they have no lower bound."""
+    if translation["objective.importance_cap"] is None:
+        translation.say("no effect without --enable_vllm_is_correction")
+    else:
+        translation["objective.importance_cap"] = words[1]
+        translation.say(f"weights of tokens are cut off at {words[1]}; they have no lower bound here")
+
+
+def param_dtype(translation: Translation, words: list[str]) -> None:
+    """Choose the compute type by its short name."""
+    names = {"bf16": "bfloat16", "fp32": "float32"}
+    if words[0] not in names:
+        raise UserError(f"--{translation.flag} {words[0]!r}: only {' and '.join(names)} are available")
+    translation["model.dtype"] = names[words[0]]
+
+
+_SCHEDULES: dict[str, dict[str, Any]] = {
+    "cosine_with_min_lr": {"optimizer.schedule": "cosine"},
+    "cosine": {"optimizer.schedule": "cosine", "optimizer.min_lr_ratio": 0.0},
+    "linear": {"optimizer.schedule": "linear", "optimizer.min_lr_ratio": 0.0},
+    "constant_with_warmup": {"optimizer.schedule": "constant"},
+    "constant": {"optimizer.schedule": "constant", "optimizer.warmup": 0.0},
+}
+
+
+def schedule(translation: Translation, words: list[str]) -> None:
+    """Choose the schedule by the name that transformers has for it."""
+    if words[0] not in _SCHEDULES:
+        raise UserError(f"--{translation.flag} {words[0]!r}: only {', '.join(_SCHEDULES)} are available")
+    for setting, value in _SCHEDULES[words[0]].items():
+        translation[setting] = value
+
+
+def max_len(translation: Translation, words: list[str]) -> None:
+    """Bound prompt and response together: the prompt has what the response leaves."""
+    total = integer(translation, words[0])
+    response = 0
+    if "rollout.max_new_tokens" in translation.known:
+        response = integer(translation, translation["rollout.max_new_tokens"])
+    if total <= response:
+        raise UserError(
+            f"--{translation.flag} {total} bounds prompt and response together, and rollout.max_new_tokens = {response}"
+            " leaves no prompt: give --max_new_tokens, too"
+        )
+    translation.take("data.max_prompt_tokens", total - response)
+
+
 def train_batch_size(translation: Translation, words: list[str]) -> None:
     """Turn a count of responses into one of groups."""
-    responses = _integer(translation, words[0])
+    responses = integer(translation, words[0])
     group_size = 1
     if "rollout.group_size" in translation.known:
-        group_size = _integer(translation, translation["rollout.group_size"])
+        group_size = integer(translation, translation["rollout.group_size"])
     if responses < 1 or responses % max(group_size, 1):
         raise UserError(
             f"--train_batch_size {responses} counts responses and must hold whole groups: use a multiple of"
@@ -169,7 +178,7 @@ def max_epochs(translation: Translation, words: list[str]) -> None:
     """Passes over the data in supervised fine-tuning, over each rollout in reinforcement learning."""
     if "rollout.prompts" not in translation.known:
         translation["run.epochs"] = words[0]
-    elif _integer(translation, words[0]) == 1:
+    elif integer(translation, words[0]) == 1:
         translation.say("each rollout is learned from once, as always here")
     else:
         raise UserError(
@@ -188,6 +197,16 @@ def gamma(translation: Translation, words: list[str]) -> None:
 def freeze_prefix(translation: Translation, words: list[str]) -> None:
     """Freeze parameters by the names that they bear now."""
     translation["model.freeze"] = [_present_name(prefix) for prefix in words]
+
+
+def freeze_visual(translation: Translation, words: list[str]) -> None:
+    """Freeze the image tower, too."""
+    translation["model.freeze"] = [*dict.fromkeys([*translation["model.freeze"], "model.visual"])]
+
+
+def target_modules(translation: Translation, words: list[str]) -> None:
+    """Name the layers that get adapters."""
+    translation["model.lora_targets"] = [] if words == ["all-linear"] else words
 
 
 def processor_kwargs(translation: Translation, words: list[str]) -> None:
@@ -213,10 +232,3 @@ def _present_name(prefix: str) -> str:
     if prefix == "model" or (inside.startswith(".") and not inside.startswith((".visual", ".language_model"))):
         return f"model.language_model{inside}"
     return prefix
-
-
-def _integer(translation: Translation, value: Any) -> int:
-    try:
-        return int(value)
-    except ValueError as error:
-        raise UserError(f"--{translation.flag}: {value!r} is not a whole number") from error

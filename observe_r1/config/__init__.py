@@ -22,7 +22,7 @@ from observe_r1.config.sampling import (
     RolloutSettings,
     SamplerSettings,
 )
-from observe_r1.config.section import Section, setting_names, validate
+from observe_r1.config.section import Section, setting_names, validate, validate_each
 from observe_r1.config.verbs import DataCheckSettings, SFTSettings, TrainSettings
 
 __all__ = [
@@ -49,4 +49,5 @@ __all__ = [
     "TrainSettings",
     "setting_names",
     "validate",
+    "validate_each",
 ]

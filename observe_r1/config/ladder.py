@@ -4,8 +4,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
-from observe_r1.config.sampling import ProcessorSettings, QuestionSettings, SamplerSettings
-from observe_r1.config.section import NonEmptyText, PathText, Section
+from observe_r1.config.sampling import Device, ProcessorSettings, QuestionSettings, SamplerSettings
+from observe_r1.config.section import NamesText, PathText, Section
 
 PUBLISHED_SHARES = (0.015, 0.036, 0.050, 0.075, 0.136, 0.150, 0.150, 0.200, 0.192)
 """Share of each level, d = 0 to d = 1 by eighths, in the ladder of arXiv 2505.12432, read off its figure (± 0.001)."""
@@ -25,11 +25,13 @@ Shares = Annotated[
     tuple[Annotated[float, Field(ge=0)], ...] | None, BeforeValidator(_preset), AfterValidator(_not_all_zero)
 ]
 
+Source = Annotated[NamesText, Field(min_length=1)]
+
 
 class LadderDataSettings(QuestionSettings):
     """The questions that go in."""
 
-    sources: tuple[NonEmptyText, ...] = ()
+    sources: tuple[Source, ...] = ()
     """Files in message format (JSON, JSONL, Parquet), and public datasets as `name:PATH_OR_HUB_NAME` or
     `name:PATH_OR_HUB_NAME@SPLIT` (`ladder sources` lists the names)."""
     max_samples: int | None = Field(None, ge=1)
@@ -53,7 +55,7 @@ class ScreenSettings(Section):
     """Limit of an answer, in tokens."""
     seed: int = Field(0, ge=0)
     """Seeds the answers."""
-    benchmarks: tuple[NonEmptyText, ...] = ()
+    benchmarks: tuple[Source, ...] = ()
     """Benchmark items, as `data.sources`: questions that share a picture or a question with one are dropped. Of
     a public dataset with a training split `test` is read, unless `name:PATH_OR_HUB_NAME@SPLIT` says another."""
 
@@ -71,8 +73,8 @@ class LadderModelSettings(ProcessorSettings):
 
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Compute type."""
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    """Where the model runs; `auto` takes a GPU if there is one."""
+    device: Device = "auto"
+    """Where the model runs; `auto` takes a GPU if there is one. Of several GPUs CUDA_VISIBLE_DEVICES chooses one."""
 
 
 class LadderRolloutSettings(SamplerSettings):
@@ -104,7 +106,7 @@ class ArrangeSettings(Section):
     """Write the text that asks for the response format into every question; training then does not add it again."""
     format_prompt_place: Literal["system", "suffix"] = "system"
     """Where that text then stands."""
-    measured: str = "."
+    measured: NamesText = "."
     """Whose figures count: `.` is the first measurement, `refreshed-1` that of the first `ladder refresh`."""
 
 

