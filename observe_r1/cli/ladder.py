@@ -1,7 +1,7 @@
 """`observe-r1 ladder`: NeuraLadder, from raw visual questions to a dataset ordered from easy to hard."""
 
 from observe_r1.cli.heavy_imports import heavy_imports
-from observe_r1.cli.terminal import show
+from observe_r1.cli.terminal import show, starting
 from observe_r1.errors import UserError
 from observe_r1.registry import nearest
 
@@ -29,10 +29,11 @@ def run(argv: list[str]) -> int:
     from observe_r1.cli.ladder_settings import ladder_settings
 
     settings = ladder_settings(verb, words)
-    with heavy_imports():  # they wait until the settings are known to be good
-        from observe_r1.cli.ladder_run import run_verb
+    with starting(f"ladder {verb}") as view:
+        with heavy_imports():  # they wait until the settings are known to be good
+            from observe_r1.cli.ladder_run import run_verb
 
-    return run_verb(verb, settings)
+        return run_verb(verb, settings, view)
 
 
 def _sources(words: list[str]) -> int:

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from importlib import import_module
 
 from observe_r1 import __version__
-from observe_r1.cli.terminal import one_line, show
-from observe_r1.errors import UserError
+from observe_r1.cli.terminal import one_line, show, steady_streams
+from observe_r1.errors import UserError, is_disk_full
 from observe_r1.registry import nearest
 
 VERBS = {
@@ -27,15 +27,31 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     Every other exception is a bug of ours and keeps its traceback.
     """
-    arguments = list(sys.argv[1:] if argv is None else argv)
+    with steady_streams() as outlets:
+        code = _exit_code(list(sys.argv[1:] if argv is None else argv))
+        show("")  # what is still buffered
+        if "stdout" in outlets and (lost := outlets["stdout"].lost):
+            code = code or _complain(f"standard output is incomplete: {lost.strerror}")
+        return code
+
+
+def _exit_code(arguments: list[str]) -> int:
     try:
         return _dispatch(arguments)
     except UserError as error:
-        print(f"observe-r1: error: {one_line(str(error))}", file=sys.stderr)
-        return 2
+        return _complain(str(error))
+    except OSError as error:
+        if not is_disk_full(error):
+            raise
+        return _complain(f"cannot write {str(error.filename or 'a file')!r}: {error.strerror}")
     except KeyboardInterrupt:
         print("observe-r1: interrupted", file=sys.stderr)
         return 130
+
+
+def _complain(message: str) -> int:
+    print(f"observe-r1: error: {one_line(message)}", file=sys.stderr)
+    return 2
 
 
 def _dispatch(arguments: list[str]) -> int:

@@ -51,6 +51,7 @@ def measure(
     def encode(example: Example) -> Prompt:
         return encode_prompt(example, processor, data, stream_of(example))
 
+    watch.now("loading the model")
     engine, processor = load_engine(measuring_model(settings), settings)
     with closing(engine), Journal(folder, STAGE, [MEASURED, RESPONSES, DROPPED]) as journal, Scorer(grading) as scorer:
         round_ = Round(journal, engine, encode, scorer, sampling, rollout.batch, _write)
