@@ -36,7 +36,7 @@ def run_verb(verb: str, settings: LadderSettings, view: Progress) -> int:
         device = parts.device_line(choose_device(settings.model.device), settings.model.dtype)
         facts = {"model": settings.model.path, "device": device} | facts
     view.about(**facts)
-    view.stop.after("this batch; what was done until then stays")
+    view.stop.after("this batch, which stays")
     watch = Watch(view.stage, view.note, view.now, lambda: view.stop.requested)
     try:
         line = _refresh(settings, watch, view) if verb == "refresh" else _stages(verb, settings, watch, view)

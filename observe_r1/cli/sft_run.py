@@ -33,7 +33,7 @@ def fine_tune_model(settings: SFTSettings, view: Progress) -> int:
         vlm = load_model(settings.model)
         policy = Policy(vlm, settings.optimizer, ObjectiveSettings(), dtype=parts.compute_dtype(settings.model))
         view.about(**parts.facts(settings, vlm.device, len(examples)))
-        view.stop.after("this step; then everything is saved")
+        view.stop.after("this step, then saving")
 
         def encode(example: Example, draw: int) -> Prompt:
             return encode_prompt(example, vlm.processor, settings.data, draw)

@@ -47,7 +47,7 @@ def train_model(settings: TrainSettings, view: Progress) -> int:
         view.about(**parts.facts(settings, vlm.device, len(examples)))
         view.now("starting the sampler")
         engine = load("engine", rollout.engine).from_settings(vlm, rollout, settings.data, policy.scorer.dtype)
-        stop.after("this step, or at once in an evaluation; then everything is saved")
+        stop.after("this step, then saving")
 
         encode = checked_encode(vlm.processor, settings)
         stream = parts.prompt_stream(

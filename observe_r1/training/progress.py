@@ -48,8 +48,10 @@ _HEALTH = (
 )
 _BARS = "▁▂▃▄▅▆▇█"
 _TREND_WIDTH = 16
-_SECONDS_BETWEEN_LINES = 10.0
-"""In a log: a step or a stage is printed no sooner, and what is being done no later."""
+_SECONDS_BETWEEN_LINES = 5.0
+"""From one step's line in a log to the next one's, and from a stage's to its next."""
+_LONGEST_SILENCE = 10.0
+"""Seconds after which a log says what is being done."""
 _BEAT = 0.25
 """Seconds between two looks at what has changed."""
 
@@ -109,8 +111,8 @@ class Progress:
         self._activity: _Activity | None = None
         self._stopping = ""
         self._said_stopping = False
-        self._started = self._printed_at = monotonic()
-        self._printed_step = 0
+        self._started = self._ready = self._printed_at = monotonic()
+        self._printed_step, self._printed_step_at = 0, -math.inf
         self._begun = self._open = False
         self._closed = Event()
         self._thread = Thread(target=self._beat, daemon=True)
@@ -120,7 +122,8 @@ class Progress:
             self._live = Live(self, console=self.console, auto_refresh=False, redirect_stdout=here)
 
     def __enter__(self) -> Self:
-        self._started, self._open = monotonic(), True
+        self._started = self._ready = monotonic()
+        self._open = True
         self.stop.__enter__()
         if self._live:
             self._live.start(refresh=True)
@@ -137,7 +140,7 @@ class Progress:
 
     def about(self, **facts: str) -> None:
         """Say what the run is: its model, data, device and folder; in a log this is one line."""
-        self._facts, self._begun = facts, True
+        self._facts, self._begun, self._ready = facts, True, monotonic()
         if not self._live:
             self.note(f"{self.label}: " + "; ".join(f"{name} {fact}" for name, fact in facts.items()))
 
@@ -168,8 +171,8 @@ class Progress:
         for metric, values in self._history.items():
             if metric in metrics:
                 values.append(metrics[metric])
-        since = monotonic() - self._printed_at
-        if not self._live and (self._printed_step == 0 or since >= _SECONDS_BETWEEN_LINES or step == self.steps):
+        since = monotonic() - self._printed_step_at
+        if not self._live and (since >= _SECONDS_BETWEEN_LINES or step == self.steps):
             self._print_step()
 
     def note(self, text: str) -> None:
@@ -190,7 +193,7 @@ class Progress:
             outer.add_row(facts)
         if self._stages:
             outer.add_row(self._stage_bars())
-        else:
+        elif self._facts or self._metrics:
             outer.add_row(self._head())
         if self._metrics:
             body = Table.grid(padding=(0, 3, 0, 0))
@@ -248,11 +251,11 @@ class Progress:
                 self._say_what_is_new()
 
     def _say_what_is_new(self) -> None:
-        """Print into a log once that the run was asked to stop, and what is being done where it has long been silent."""
+        """Print into a log that the run was asked to stop, once, and what is being done where it was long silent."""
         if self._stopping and not self._said_stopping:
             self._said_stopping = True
             self.note(self._stopping)
-        if self._activity and monotonic() - self._printed_at >= _SECONDS_BETWEEN_LINES:
+        if self._activity and monotonic() - self._printed_at >= _LONGEST_SILENCE:
             where = f"{self.line}, " if self._stages else f"{self._step_text()}  " if self._step else ""
             self.note(f"{where}{self._activity}  {_clock(monotonic() - self._started)} elapsed")
 
@@ -265,6 +268,7 @@ class Progress:
         self._thread.join()
         self._activity = None
         if self._live:
+            self._stopping = ""  # it has been seen, and what came of it is said next
             self._live.transient = not self._stages and not self._metrics
             self._live.stop()
         else:
@@ -276,14 +280,14 @@ class Progress:
         shown = self._present((*_RESULTS, *_HEALTH))
         fields = [f"{each.label} {each.form.format(self._metrics[each.metric])}" for each in shown]
         self.note("  ".join([self._step_text(), *fields, self._times()]))
-        self._printed_step = self._step
+        self._printed_step, self._printed_step_at = self._step, monotonic()
 
     def _step_text(self) -> str:
         return f"step {self._step:,}" + (f"/{self.steps:,}" if self.steps else "")
 
     def _times(self) -> str:
         elapsed, done = monotonic() - self._started, self._metrics.get("progress", 0.0)
-        left = f", {_clock(elapsed * (1 - done) / done)} left" if done else ""
+        left = f", {_clock((monotonic() - self._ready) * (1 - done) / done)} left" if done else ""
         return f"{_clock(elapsed)} elapsed{left}"
 
 
