@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from importlib import import_module
 
 from observe_r1 import __version__
-from observe_r1.cli.terminal import one_line, show, steady_streams
+from observe_r1.cli.terminal import Outlet, one_line, show, steady_streams
 from observe_r1.errors import UserError, is_disk_full
 from observe_r1.registry import nearest
 
@@ -28,11 +28,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     Every other exception is a bug of ours and keeps its traceback.
     """
     with steady_streams() as outlets:
-        code = _exit_code(list(sys.argv[1:] if argv is None else argv))
-        show("")  # what is still buffered
-        if "stdout" in outlets and (lost := outlets["stdout"].lost):
-            code = code or _complain(f"standard output is incomplete: {lost.strerror}")
-        return code
+        try:
+            return _exit_code(list(sys.argv[1:] if argv is None else argv)) or _incomplete(outlets)
+        except SystemExit as ended:  # of `--help`
+            raise SystemExit(ended.code or _incomplete(outlets)) from None
+
+
+def _incomplete(outlets: dict[str, Outlet]) -> int:
+    """Return 2, and say why, where standard output could not take everything and somebody may still read it; else 0."""
+    show("")
+    lost = outlets["stdout"].lost if "stdout" in outlets else None
+    return _complain(f"standard output is incomplete: {lost.strerror}") if lost else 0
 
 
 def _exit_code(arguments: list[str]) -> int:
