@@ -70,7 +70,12 @@ class Checkpoints:
                 save_file(tensors, new / "leftovers.safetensors")
                 (new / "state.json").write_text(json.dumps({"format": FORMAT, "step": step, **state}), encoding="ascii")
         except (OSError, CheckpointException, SafetensorError) as error:
-            reason = "the disk may be full" if isinstance(error, CheckpointException) else str(error).splitlines()[0]
+            reason = str(error).splitlines()[0]
+            if isinstance(error, CheckpointException):
+                cause = next(iter(error.failures.values()))[0]
+                if isinstance(cause, KeyboardInterrupt):  # which torch wraps like any failure
+                    raise cause from None
+                reason = cause.strerror if isinstance(cause, OSError) and cause.strerror else "the disk may be full"
             raise UserError(f"cannot write checkpoint {str(path)!r}: {reason}") from error
         for old in self._newest_first()[self.keep :]:
             if step_of(old) != best:
