@@ -19,6 +19,8 @@ def explain_yaml(error: Exception) -> str:
     return f"{place}broken YAML: {reason}"
 
 
-def is_disk_full(error: Exception) -> bool:
-    """Whether writing failed for want of room: on the disk, in the user's share of it, or in a file."""
-    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+def full_disk(error: OSError) -> UserError | None:
+    """Return what the user must hear where writing failed for want of room: on the disk, in a quota, in a file."""
+    if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return None
+    return UserError(f"cannot write {str(error.filename or 'a file')!r}: {error.strerror}")

@@ -133,13 +133,14 @@ def test_ctrl_c_in_an_evaluation_leaves_it_to_the_resumed_run(world, unbroken, t
 
     run, calls = tmp_path / "run", []
 
-    def interrupt(self, done, questions):
-        calls.append(done)
+    def interrupt(self, what, *counts):
+        calls.extend([what] * (what == "evaluating"))
         if len(calls) == 2:  # the starting model's was the first
             signal.raise_signal(signal.SIGINT)
+            calls.append("interrupted")
 
     with monkeypatch.context() as patched:
-        patched.setattr(Progress, "evaluating", interrupt)
+        patched.setattr(Progress, "now", interrupt)
         assert main(command(world, run)) == 130
     assert "interrupted after step 2" in capsys.readouterr().out
     assert [("evaluation/accuracy" in row) for row in timeless(run)] == [True, False, False]

@@ -42,7 +42,7 @@ class CorrectInText:
 class Scripted:
     """An engine that gives the prompt drawn as number n as many right responses as `passes` says."""
 
-    version = 0
+    version = finished = 0
 
     def __init__(self, passes):
         self.passes = passes

@@ -81,14 +81,14 @@ class Demo:
         warm_start, ladder, learning = self._settings()
         self._claim_folder()
         watched("data", self._make_data)
-        interrupted = watched("warm start", lambda view: fine_tune_model(warm_start, view))
+        interrupted = watched("warm start", lambda view: fine_tune_model(warm_start, view).code)
         if interrupted:
             return interrupted
         interrupted = watched("ladder", lambda view: run_verb("build", ladder, view))
         if interrupted:
             return interrupted
         before = watched("evaluation before", lambda view: evaluate_held_out(self.output, "warm", self.threads, view))
-        interrupted = watched("reinforcement learning", lambda view: train_model(learning, view))
+        interrupted = watched("reinforcement learning", lambda view: train_model(learning, view).code)
         if interrupted:
             return interrupted
         after = watched("evaluation after", lambda view: evaluate_held_out(self.output, "rl", self.threads, view))

@@ -6,7 +6,7 @@ from importlib import import_module
 
 from observe_r1 import __version__
 from observe_r1.cli.terminal import Outlet, one_line, show, steady_streams
-from observe_r1.errors import UserError, is_disk_full
+from observe_r1.errors import UserError, full_disk
 from observe_r1.registry import nearest
 
 VERBS = {
@@ -47,9 +47,10 @@ def _exit_code(arguments: list[str]) -> int:
     except UserError as error:
         return _complain(str(error))
     except OSError as error:
-        if not is_disk_full(error):
+        full = full_disk(error)
+        if full is None:
             raise
-        return _complain(f"cannot write {str(error.filename or 'a file')!r}: {error.strerror}")
+        return _complain(str(full))
     except KeyboardInterrupt:
         print("observe-r1: interrupted", file=sys.stderr)
         return 130

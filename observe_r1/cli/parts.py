@@ -2,11 +2,12 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import NamedTuple
 
 import torch
 
 from observe_r1.config import DataSettings, ModelSettings, RunSettings, SFTSettings, TrainSettings
-from observe_r1.errors import UserError, is_disk_full
+from observe_r1.errors import UserError, full_disk
 from observe_r1.model.loading import VisionLanguageModel
 from observe_r1.model.saving import save_model
 from observe_r1.records import Example
@@ -14,6 +15,15 @@ from observe_r1.registry import load
 from observe_r1.training.prompts import AHEAD, Encode, PromptStream
 from observe_r1.training.record import Record
 from observe_r1.training.run_folder import RunFolder
+
+
+class Ended(NamedTuple):
+    """How a run ended."""
+
+    code: int
+    """The command's exit code: 0, or 130 where Ctrl-C ended it early."""
+    hints: str
+    """How to go on with its model; nothing where there is none."""
 
 
 def compute_dtype(settings: ModelSettings) -> torch.dtype:
@@ -77,20 +87,18 @@ def saving(
     try:
         yield
         record.save_checkpoint()
-    except (UserError, OSError) as error:
-        if not isinstance(error, UserError) and not is_disk_full(error):
-            raise
-        if record.step == 0:
+    except (UserError, OSError) as caught:
+        error = caught if isinstance(caught, UserError) else full_disk(caught)
+        if error is None or record.step == 0:
             raise
         view.now("saving the model")
+        model = f"its model is in {folder.model}"
         try:
             save_model(vlm, folder.model, data)
         except UserError:  # a full disk stops both; what stopped the run is what the user must hear
-            raise error from None
-        checkpoint = f"--run.resume goes on after step {record.saved}" if record.saved else "no checkpoint was due yet"
-        raise UserError(
-            f"{error} (stopped after step {record.step}, its model is in {folder.model}; {checkpoint})"
-        ) from error
+            model = "its model cannot be saved either"
+        checkpoint = f"--run.resume goes on after step {record.saved}" if record.saved else "there is no checkpoint yet"
+        raise UserError(f"{error} (stopped after step {record.step}; {model}; {checkpoint})") from caught
     how = "interrupted" if stop.requested else "stopped early" if record.out_of_patience else "done"
     if record.step:
         view.now("saving the model")

@@ -13,4 +13,6 @@ def run(argv: list[str]) -> int:
         with heavy_imports():  # they wait until the settings are known to be good
             from observe_r1.cli.sft_run import fine_tune_model
 
-        return fine_tune_model(settings, view)
+        ended = fine_tune_model(settings, view)
+    print(ended.hints)
+    return ended.code

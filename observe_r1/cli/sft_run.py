@@ -4,6 +4,7 @@ import math
 from contextlib import ExitStack
 
 from observe_r1.cli import parts
+from observe_r1.cli.afterwards import afterwards
 from observe_r1.config import ObjectiveSettings, SFTSettings
 from observe_r1.data import load_data
 from observe_r1.errors import UserError
@@ -17,8 +18,8 @@ from observe_r1.training.run_folder import RunFolder
 from observe_r1.training.sft import fine_tune
 
 
-def fine_tune_model(settings: SFTSettings, view: Progress) -> int:
-    """Fine-tune as `settings` say, writing the run folder. Returns 0, or 130 where Ctrl-C ended it early."""
+def fine_tune_model(settings: SFTSettings, view: Progress) -> parts.Ended:
+    """Fine-tune as `settings` say, writing the run folder."""
     run = settings.run
     if settings.data.order == "adaptive":
         raise UserError("data.order = 'adaptive': demonstrations have no pass rates; sft takes ladder or random")
@@ -47,7 +48,8 @@ def fine_tune_model(settings: SFTSettings, view: Progress) -> int:
             fine_tune(policy, stream, tokenizer, settings, steps, record.step_done, view, record.step)
     view.close()
     print(record.line)
-    return 130 if view.stop.requested else 0
+    hints = afterwards(settings, examples[0], vlm.device.type) if record.step else ""
+    return parts.Ended(130 if view.stop.requested else 0, hints)
 
 
 def run_length(settings: SFTSettings, examples: int) -> tuple[int | None, int]:

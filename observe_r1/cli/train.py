@@ -13,4 +13,6 @@ def run(argv: list[str]) -> int:
         with heavy_imports():  # they wait until the settings are known to be good
             from observe_r1.cli.train_run import train_model
 
-        return train_model(settings, view)
+        ended = train_model(settings, view)
+    print(ended.hints)
+    return ended.code

@@ -4,6 +4,7 @@ from contextlib import ExitStack
 from typing import Any
 
 from observe_r1.cli import parts
+from observe_r1.cli.afterwards import afterwards
 from observe_r1.cli.gold_answers import require_verifiable
 from observe_r1.config import TrainSettings
 from observe_r1.data import load_data
@@ -27,8 +28,8 @@ from observe_r1.training.sampler import GroupSampler
 from observe_r1.training.weight_sync import weight_sync
 
 
-def train_model(settings: TrainSettings, view: Progress) -> int:
-    """Train as `settings` say, writing the run folder. Returns 0, or 130 where Ctrl-C ended it early."""
+def train_model(settings: TrainSettings, view: Progress) -> parts.Ended:
+    """Train as `settings` say, writing the run folder."""
     run, stop, view.steps = settings.run, view.stop, settings.run.steps
     parts.prepare_process(run)
     with ExitStack() as stack:
@@ -76,7 +77,8 @@ def train_model(settings: TrainSettings, view: Progress) -> int:
             )
     view.close()
     print(record.line)
-    return 130 if stop.requested else 0
+    hints = afterwards(settings, examples[0], vlm.device.type) if record.step else ""
+    return parts.Ended(130 if stop.requested else 0, hints)
 
 
 def load_policy(settings: TrainSettings) -> tuple[Policy, GroupScorer | None]:
