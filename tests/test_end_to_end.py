@@ -135,7 +135,7 @@ def test_a_disk_that_is_full_ends_the_run_in_one_line(world, tmp_path, capsys, m
         monkeypatch.setattr("observe_r1.model.saving.replacing", full)
     assert run_train(world, tmp_path / "run", "--run.steps", "9") == 2
     what = f"its model is in {tmp_path / 'run' / 'model'}" if room_for_the_model else "its model cannot be saved either"
-    refuse(capsys, "somewhere': No space left on device (stopped after step 2; ", what, "; there is no checkpoint yet)")
+    refuse(capsys, "somewhere': No space left on device (stopped after step 2, ", what, "; there is no checkpoint yet)")
     assert (tmp_path / "run" / "model").exists() == room_for_the_model
 
 

@@ -135,6 +135,43 @@ def test_prompts_are_let_go_once_they_are_learned_from_or_set_aside():
     assert alive == [[], [3], [7]]
 
 
+def test_a_step_says_what_it_is_doing_and_how_far_it_is():
+    said = []
+
+    def now(what, total=0, done=int):
+        said.append((what, total, done))
+
+    class Slow(Scripted):
+        def generate(self, prompts, sampling, on_group=None):
+            self.finished += 3
+            what, total, done = said[-1]
+            assert (what, total, done()) == ("sampling", len(prompts) * G, 3)
+            return super().generate(prompts, sampling, on_group)
+
+    engine = Slow(lambda n: 1)
+    engine.finished = 500  # of the steps before
+    source = sampler(engine, stream())
+    source.now = now
+    train(
+        policy=SimpleNamespace(update=lambda batch: {"policy/tokens": 1.0}),
+        sampler=source,
+        batcher=SimpleNamespace(batches=lambda groups, progress: [groups[:2], groups[2:]], metrics={}),
+        sync=SharedWeights(engine),
+        length=RunLength(RunSettings(steps=1), 50),
+        on_rollouts=lambda step, rows: list(rows),
+        on_step=lambda step, metrics: None,
+        stopped=lambda: False,
+        now=now,
+    )
+    counted = [(what, done(), total) for what, total, done in said if what in ("scoring", "updating")]
+    assert counted == [*(("scoring", i, 4) for i in range(4)), ("updating", 0, 2), ("updating", 1, 2)]
+    assert {what for what, _, _ in said} >= {
+        "preparing prompts",
+        "preparing the update",
+        "handing over the new weights",
+    }
+
+
 def test_leftovers_over_the_maximum_age_are_thrown_away():
     engine = Scripted(lambda n: 2 if n in (3,) or n >= 4 else 0)
     source = sampler(engine, stream(), max_age=0)

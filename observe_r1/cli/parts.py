@@ -98,7 +98,7 @@ def saving(
         except UserError:  # a full disk stops both; what stopped the run is what the user must hear
             model = "its model cannot be saved either"
         checkpoint = f"--run.resume goes on after step {record.saved}" if record.saved else "there is no checkpoint yet"
-        raise UserError(f"{error} (stopped after step {record.step}; {model}; {checkpoint})") from caught
+        raise UserError(f"{error} (stopped after step {record.step}, {model}; {checkpoint})") from caught
     how = "interrupted" if stop.requested else "stopped early" if record.out_of_patience else "done"
     if record.step:
         view.now("saving the model")
