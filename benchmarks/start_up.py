@@ -24,6 +24,7 @@ from pathlib import Path
 from observe_r1.cli.heavy_imports import heavy_imports
 from observe_r1.cli.main import VERBS
 from observe_r1.cli.options import parse_settings
+from observe_r1.cli.terminal import starting
 from observe_r1.config import TrainSettings
 
 RECIPE = Path(__file__).parent.parent / "recipes" / "tiny" / "observe_r1.yaml"
@@ -50,6 +51,7 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 def sample_first_token(options: list[str]) -> None:
     """Train as the command line says, as the verb `train` does, and end the process after the first sampled tokens."""
     settings = parse_settings(TrainSettings, [str(RECIPE), *options], verb="train")
+    view = starting("train")
     with heavy_imports():
         from observe_r1.cli.train_run import train_model
         from observe_r1.rollout import embedded
@@ -60,7 +62,8 @@ def sample_first_token(options: list[str]) -> None:
         os._exit(0)
 
     embedded.next_tokens = first
-    train_model(settings)
+    with view:
+        train_model(settings, view)
     raise SystemExit("the run ended without a token")
 
 

@@ -35,6 +35,7 @@ from observe_r1.rewards import PendingScores, Scorer
 from observe_r1.rewards.worker import WorkerPool
 from observe_r1.rollout.embedded import EmbeddedEngine
 from observe_r1.training.batches import Batcher
+from observe_r1.training.progress import Progress
 from observe_r1.training.prompts import PromptStream
 from observe_r1.training.record import Record
 from observe_r1.training.run_folder import RunFolder
@@ -105,7 +106,8 @@ def trace_run(settings: TrainSettings) -> list[Span]:
         setattr(owner, attribute, traced(getattr(owner, attribute), name, spans))
     make = train_run.checked_encode
     train_run.checked_encode = lambda *args: traced(make(*args), "encoding", spans)
-    train_run.train_model(settings)
+    with Progress("train") as view:
+        train_run.train_model(settings, view)
     first = min(span.start for span in spans if span.name == "waiting for prompts")
     last = max(span.end for span in spans if span.name == "updating")
     return [Span(name, start - first, end - first) for name, start, end in spans if first <= start < last]
@@ -124,7 +126,8 @@ def prepare(folder: Path, model: Path | None, side: int) -> list[str]:
         demonstrations = write_demonstrations(folder / "sft", seed=0, count=4000)
         start = ["--model.path", str(make_tiny_model(folder / "tiny")), "--data.path", str(demonstrations)]
         options = [*start, "--run.output", str(folder / "warm"), "--run.steps", "300", "--run.threads", "1"]
-        fine_tune_model(parse_settings(SFTSettings, [str(RECIPES / "sft.yaml"), *options], verb="sft"))
+        with Progress("sft") as view:
+            fine_tune_model(parse_settings(SFTSettings, [str(RECIPES / "sft.yaml"), *options], verb="sft"), view)
         model = folder / "warm" / "model"
     paths = ["--model.path", str(model), "--data.path", str(questions), "--run.output", str(folder / "run")]
     return [*paths, "--model.max_pixels", str(SIDE**2)]

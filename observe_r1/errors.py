@@ -1,5 +1,7 @@
 """The one exception that means "the user can fix this"."""
 
+import errno
+
 
 class UserError(Exception):
     """Bad input: a file, row, setting or value that the user can correct.
@@ -15,3 +17,10 @@ def explain_yaml(error: Exception) -> str:
     reason = getattr(error, "problem", None) or str(error).splitlines()[0]
     place = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
     return f"{place}broken YAML: {reason}"
+
+
+def full_disk(error: OSError) -> UserError | None:
+    """Return what the user must hear where writing failed for want of room: on the disk, in a quota, in a file."""
+    if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return None
+    return UserError(f"cannot write {str(error.filename or 'a file')!r}: {error.strerror}")

@@ -35,6 +35,11 @@ def ensure_importable() -> None:
             sys.modules[name] = None  # type: ignore[assignment]  # importing it is then an ImportError
 
 
+def has_repaired() -> bool:
+    """Whether something could not load here, so that other programs need the repair, too."""
+    return _library is not None or any(sys.modules.get(name, ...) is None for name in _OPTIONAL)
+
+
 def _loads(package: str, pattern: str) -> bool:
     """Whether the compiled part of `package` loads; True where the package is missing, and says so itself."""
     spec = importlib.util.find_spec(package)

@@ -36,6 +36,15 @@ def test_logprobs_agree_with_transformers_under_temperature(family):
             torch.testing.assert_close(completion.logprobs, expected, atol=1e-4, rtol=0)
 
 
+def test_finished_responses_are_counted_while_others_are_sampled():
+    sampler, seen = engine(max_rows=6), []
+    for _ in range(2):
+        before = sampler.finished
+        sampler.generate(prompts(), Sampling(n=3, max_new_tokens=12, seed=1), lambda *_: seen.append(sampler.finished))
+        assert sampler.finished - before == 3 * len(prompts())
+    assert seen == sorted(seen) and len(set(seen)) > 2
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 def test_greedy_is_what_transformers_generates(family):
     sampler = engine(family, seed=5)

@@ -1,16 +1,27 @@
 """The command itself on the world's tiny model: warm start, training, what is written, and what is refused."""
 
+import ast
+import errno
 import json
 import math
 import shutil
 import signal
+from dataclasses import replace
 
 import pytest
 import torch
 import yaml
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
+from observe_r1.cli.afterwards import snippet
 from observe_r1.cli.main import main
+from observe_r1.config import DataSettings, ModelSettings, TrainSettings
+from observe_r1.data import FORMAT_PROMPTS, load_data
+from observe_r1.model.encoding import encode_prompt
+from observe_r1.model.loading import load_model
+from observe_r1.records import Example, Sampling
+from observe_r1.rollout.embedded import EmbeddedEngine
+from observe_r1.training.run_folder import RunFolder
 
 CPU = ["--run.threads", "1", "--model.device", "cpu"]
 
@@ -71,6 +82,61 @@ def test_training_writes_everything_and_the_model_loads(world, tmp_path, capsys)
     assert AutoProcessor.from_pretrained(output / "model").tokenizer.eos_token
     changed = [not torch.equal(a, b) for a, b in zip(trained.parameters(), before.parameters(), strict=True)]
     assert any(changed)
+
+
+@pytest.mark.parametrize("place", ["system", "suffix"])
+def test_the_snippet_that_is_printed_runs_and_asks_as_training_did(world, tmp_path, capsys, place):
+    place = ["--data.format_prompt_place", place]
+    assert run_train(world, tmp_path / "run", "--run.steps", "1", "--data.max_samples", "8", *place) == 0
+    printed = capsys.readouterr().out
+    code = printed.partition("load it, in Python:\n\n")[2]
+    assert FORMAT_PROMPTS["observe"] in code and "ladder build HELD_OUT.jsonl --model" in printed
+    exec(code, {})
+    said = capsys.readouterr().out.strip()
+
+    path = str(world / "train" / "train.jsonl")
+    data = DataSettings(path=path, format_prompt_place=place[1], max_samples=8)
+    vlm = load_model(ModelSettings(path=str(tmp_path / "run" / "model"), device="cpu"), frozen=True)
+    prompt = encode_prompt(load_data(data, 0)[0], vlm.processor, data)
+    ((expected,),) = EmbeddedEngine(vlm).generate([prompt], Sampling(temperature=0, max_new_tokens=40))
+    assert said == expected.text.strip() and said.startswith("<observe>")
+
+
+def test_a_snippet_is_harmless_whatever_a_question_holds(world):
+    question = "a \"quote\" 'and' \\ \x1b[2J {braces} \u2028 \ud800 end"
+    for images in (("/a/pic'ture\n.png", b"bytes"), ("https://host/x.png", "data:image/png;base64,AA"), ()):
+        content = [*[{"type": "image"} for _ in images], {"type": "text", "text": question}]
+        example = Example("x", ({"role": "user", "content": content},), images, "1")
+        settings = TrainSettings(model={"path": "m", "dtype": "bfloat16"}, data={"path": "d"})
+        code = snippet(settings, example, "cuda")
+        assert all(char.isprintable() or char == "\n" for char in code)
+        assert (
+            ast.literal_eval(code.partition("chat = ")[2].partition("\nimages")[0])[1]["content"][-1]["text"]
+            == question
+        )
+        assert "dtype='bfloat16').to('cuda')" in code and code.count("Image.open(") == len(images)
+    long = replace(example, messages=({"role": "user", "content": [{"type": "text", "text": "x" * 9999}]},))
+    assert "xxx" not in snippet(settings, long, "cpu") and "Your question?" in snippet(settings, long, "cpu")
+
+
+@pytest.mark.parametrize("room_for_the_model", [True, False])
+def test_a_disk_that_is_full_ends_the_run_in_one_line(world, tmp_path, capsys, monkeypatch, room_for_the_model):
+    """Whatever was being written, what was learned so far is saved if it can be."""
+
+    def full(*args, **kwargs):
+        raise OSError(errno.ENOSPC, "No space left on device", str(tmp_path / "somewhere"))
+
+    def later(self, step, rows):
+        return write(self, step, rows) if step < 3 else full()
+
+    write = RunFolder.write_rollouts
+    monkeypatch.setattr(RunFolder, "write_rollouts", later)
+    if not room_for_the_model:
+        monkeypatch.setattr("observe_r1.model.saving.replacing", full)
+    assert run_train(world, tmp_path / "run", "--run.steps", "9") == 2
+    what = f"its model is in {tmp_path / 'run' / 'model'}" if room_for_the_model else "its model cannot be saved either"
+    refuse(capsys, "somewhere': No space left on device (stopped after step 2, ", what, "; there is no checkpoint yet)")
+    assert (tmp_path / "run" / "model").exists() == room_for_the_model
 
 
 def timeless(metrics):

@@ -23,7 +23,7 @@ SAMPLED = Sampling(n=3, temperature=1.0, seed=7)
 class Counting:
     """An engine whose greedy response is the row's number, well-formed; its samples count up from the row's number."""
 
-    version = 0
+    version = finished = 0
 
     def __init__(self):
         self.calls = []

@@ -136,7 +136,7 @@ def test_only_accuracy_and_format_grade():
 
 
 class Silent:
-    version = 0
+    version = finished = 0
 
     def generate(self, prompts, sampling, on_group=None):
         from torch import ones
@@ -167,7 +167,7 @@ def test_questions_over_the_prompt_limit_are_counted_and_said_once(world, tmp_pa
             assert part.evaluate(step)["evaluation/accuracy"] == 0
             assert len(lines(folder.evaluations / f"step-{step:06d}.jsonl")) == 4
         left_out = "2 of 6 held-out questions are over data.max_prompt_tokens and left out of every evaluation"
-        assert console.file.getvalue().splitlines() == [left_out]
+        assert console.file.getvalue().splitlines() == ["train: evaluating", left_out]
         short = 6
         with pytest.raises(UserError, match=r"evaluation\.path = .*6 of 6 held-out questions are over"):
             part.evaluate(40)
@@ -189,7 +189,6 @@ def test_the_view_keeps_the_latest_figure_and_shows_how_far_an_evaluation_is(mon
         console.print(panel)
         return console.export_text()
 
-    panel.evaluating(1128, 2000)
-    assert "evaluating 1,128/2,000" in drawn()
+    panel.now("evaluating", 2000, lambda: 1128)
     panel.update(1, {"evaluation/accuracy": 0.5})
-    assert "evaluating" not in drawn() and "50.0%" in drawn()
+    assert "evaluating 1,128/2,000" in drawn() and "50.0%" in drawn()

@@ -24,6 +24,7 @@ from observe_r1.model.loading import load_processor
 from observe_r1.records import Completion
 from observe_r1.rewards.worker import WorkerPool
 from observe_r1.rollout.engine import RefusedPromptError
+from observe_r1.training import progress
 from observe_r1.training.interrupt import StopRequest
 from observe_r1.world.tiny_model import make_tiny_model
 
@@ -31,7 +32,7 @@ COUNT = 6
 
 
 class Engine:
-    version = 0
+    version = finished = 0
 
     def __init__(self, path, log, longest):
         self.path, self.log, self.longest = path, log, longest
@@ -304,7 +305,7 @@ def stop_after_the_first_batch(monkeypatch):
 
     write = measuring._write
     monkeypatch.setattr(measuring, "_write", lambda *args: batches.append(write(*args)))
-    monkeypatch.setattr(ladder_run, "StopRequest", Request)
+    monkeypatch.setattr(progress, "StopRequest", Request)
 
 
 def test_a_refresh_goes_on_with_the_ladder_that_it_began_with_alone(questions, log, monkeypatch, capsys):

@@ -11,7 +11,6 @@ import pytest
 import yaml
 
 from observe_r1.cli import ladder_run
-from observe_r1.cli.ladder_view import LadderView
 from observe_r1.cli.main import main
 from observe_r1.config import LadderSettings, ModelSettings
 from observe_r1.ladder import mix
@@ -23,6 +22,7 @@ from observe_r1.model.loading import load_model
 from observe_r1.records import Sampling
 from observe_r1.rewards import accuracy_reward, format_reward
 from observe_r1.rollout.embedded import EmbeddedEngine
+from observe_r1.training.progress import Progress
 
 QUESTIONS, N, BATCH = 22, 4, 6
 FILES = ("questions", "screening", "screened", "measured", "responses", "dropped", "unsolved", "ladder")
@@ -179,14 +179,14 @@ def test_what_is_measured_is_not_measured_again(world, tmp_path, whole, quiet, m
 
 
 def test_ctrl_c_ends_after_the_batch_and_says_how_to_go_on(world, tmp_path, whole, quiet, monkeypatch, capsys):
-    show = LadderView.progress
+    show = Progress.stage
 
     def interrupt(self, stage, done, total):
         show(self, stage, done, total)
         if stage == "measure" and done == BATCH:
             signal.raise_signal(signal.SIGINT)
 
-    monkeypatch.setattr(LadderView, "progress", interrupt)
+    monkeypatch.setattr(Progress, "stage", interrupt)
     assert main(words(world, tmp_path / "out")) == 130
     assert f"measure: {BATCH} of {QUESTIONS} questions; the same command goes on" in capsys.readouterr().out
     monkeypatch.undo()

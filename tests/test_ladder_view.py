@@ -5,13 +5,13 @@ from io import StringIO
 import pytest
 from rich.console import Console
 
-from observe_r1.cli.ladder_view import LadderView
 from observe_r1.cli.main import main
+from observe_r1.training.progress import Progress
 
 
 def shown(terminal, *events):
     out = StringIO()
-    with LadderView(Console(file=out, force_terminal=terminal, width=200)) as view:
+    with Progress("ladder build", console=Console(file=out, force_terminal=terminal, width=200)) as view:
         for name, *values in events:
             getattr(view, name)(*values)
     return out.getvalue(), view.line
@@ -20,7 +20,7 @@ def shown(terminal, *events):
 @pytest.mark.parametrize("terminal", [True, False])
 @pytest.mark.parametrize("model", ["runs/[v2]/model", "runs/[/v2]/model"])
 def test_a_model_s_name_is_no_markup(terminal, model):
-    text, line = shown(terminal, ("progress", f"screen with {model}", 3, 7))
+    text, line = shown(terminal, ("stage", f"screen with {model}", 3, 7))
     assert f"screen with {model}" in text and line == f"screen with {model}: 3 of 7 questions"
 
 
@@ -30,7 +30,7 @@ def test_notes_are_one_harmless_line():
 
 
 def test_a_log_gets_the_last_line_of_every_stage():
-    text, line = shown(False, *(("progress", "reading", count, None) for count in (64, 128)), ("progress", "x", 9, 9))
+    text, line = shown(False, *(("stage", "reading", count, None) for count in (64, 128)), ("stage", "x", 9, 9))
     assert text == "reading: 64 questions\nx: 9 of 9 questions\n" and line == "x: 9 of 9 questions"
 
 

@@ -1,14 +1,18 @@
 """The live view: what it draws on a terminal of a given width, and what it prints into a log."""
 
 import io
-from itertools import pairwise
+import re
+import signal
+from threading import Event
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 
+from observe_r1.errors import UserError
 from observe_r1.training import progress as module
+from observe_r1.training.interrupt import StopRequest
 from observe_r1.training.progress import Progress, sparkline
 
 METRICS = {
@@ -20,13 +24,15 @@ METRICS = {
     "response/length": 1041.2,
     "speed/sampling_tokens_per_s": 15210.4,
     "speed/scoring_tokens_per_s": 1240.0,
+    "policy/reference_kl": 0.01234,
+    "response/truncated": 0.125,
     "speed/updating_tokens_per_s": 8101.0,
     "time/step": 12.584,
     "policy/entropy": 3.0,
 }
 SHOWN = [
     "1.124", "62.5%", "100.0%", "75.0%", "1041 tokens",
-    "15,210 tokens/s", "1,240 tokens/s", "8,101 tokens/s", "12.58 s",
+    "15,210 tokens/s", "8,101 tokens/s", "12.58 s", "KL", "0.0123", "entropy", "3.000", "truncated", "12.5%",
 ]  # fmt: skip
 
 
@@ -59,15 +65,20 @@ def drawn(view, width):
 
 @pytest.mark.parametrize("width", [80, 120])
 def test_the_panel_shows_everything_within_the_width(width, clock):
-    view = Progress("train · runs/demo", 120, Console(file=io.StringIO(), force_terminal=True))
+    view = Progress("train", 120, Console(file=io.StringIO(), force_terminal=True))
     with view:
+        view.about(model="Qwen/Qwen2.5-VL-3B-Instruct", data="geo.jsonl (12,345 rows)", folder="runs/demo")
         for step in range(1, 31):
             view.update(step, METRICS)
         clock.now += 3 * 3600
+        view.now("sampling", 1024, lambda: 312)
+        clock.now += 7
         text = drawn(view, width)
     assert max(map(len, text.splitlines())) == width
-    assert "…" not in text
-    for part in ["train · runs/demo", "step 30/120", "25%", "3:00:00 elapsed, 9:00:00 left", *SHOWN]:
+    assert "…" not in text and "1,240" not in text
+    about = ["train", "Qwen/Qwen2.5-VL-3B-Instruct", "geo.jsonl (12,345 rows)", "runs/demo"]
+    now = ["step 30/120", "25%", "3:00:07 elapsed, 9:00:21 left", "sampling 312/1,024  0:07"]
+    for part in [*about, *now, *SHOWN]:
         assert part in text
 
 
@@ -80,52 +91,201 @@ def test_a_terminal_is_redrawn_and_notes_stand_above():
     assert "step 1/2" in output.getvalue()
 
 
+class Screen:
+    """What a terminal of 80 columns shows after `text`: enough of its codes to follow rich's."""
+
+    def __init__(self, text):
+        self.lines, self.row, self.hidden = [""], 0, False
+        for code, plain in re.findall("\x1b\\[([0-9;?]*[A-Za-z])|([^\x1b])", text):
+            if plain == "\n":
+                self.row += 1
+                self.lines += [""] * (self.row == len(self.lines))
+            elif plain.strip("\r"):
+                self.lines[self.row] += plain
+            elif code == "2K":
+                self.lines[self.row] = ""
+            elif code.endswith("A"):
+                self.row -= int(code[:-1])
+            elif code in ("?25l", "?25h"):
+                self.hidden = code == "?25l"
+
+    @property
+    def shown(self):
+        return [line for line in self.lines if line]
+
+
+@pytest.mark.parametrize("error", [UserError("no such model"), KeyboardInterrupt(), ValueError("ours")])
+@pytest.mark.parametrize("steps", [0, 1])
+def test_an_error_leaves_no_torn_panel(error, steps):
+    output = io.StringIO()
+    view = Progress("train", 2, Console(file=output, force_terminal=True, width=80))
+    with pytest.raises(type(error)), view:
+        view.about(model="m")
+        view.now("loading the model")
+        view.note("a line above")
+        for step in range(steps):
+            view.update(step + 1, METRICS)
+        view.now("sampling")
+        raise error
+    screen = Screen(output.getvalue())
+    assert not screen.hidden and "now" not in "".join(screen.shown)
+    above, *panel = screen.shown
+    assert above == "a line above"
+    assert not panel if steps == 0 else panel[0].startswith("╭") and panel[-1].startswith("╰")
+    assert len([line for line in panel if line.startswith("╭")]) == steps
+
+
 def test_before_the_first_step_no_time_left_is_claimed(clock):
     view = Progress("train", None, Console(file=io.StringIO(), force_terminal=True))
+    view.about(model="m")
     clock.now += 5
     text = drawn(view, 80)
     assert "0:05 elapsed" in text
     assert "left" not in text
 
 
+def test_loading_is_no_part_of_what_the_steps_are_reckoned_to_take(clock):
+    view = Progress("train", None, Console(file=io.StringIO(), force_terminal=True))
+    clock.now += 600
+    view.about(model="m")
+    clock.now += 60
+    view.update(1, {"progress": 0.5})
+    assert "11:00 elapsed, 1:00 left" in drawn(view, 80)
+
+
 def test_a_log_gets_one_whole_line_a_step(clock):
     console = log_console()
-    with Progress("train · runs/demo", 4, console) as view:
+    with Progress("train", 4, console) as view:
+        view.about(model="m", data="d (7 rows)")
         for step in range(1, 5):
             clock.now += 10
             view.update(step, METRICS | {"progress": step / 4})
     label, *lines = console.file.getvalue().splitlines()
-    assert label == "train · runs/demo"
+    assert label == "train: model m; data d (7 rows)"
     assert [line.split("  ")[0] for line in lines] == ["step 1/4", "step 2/4", "step 3/4", "step 4/4"]
     assert [line.split("  ")[-1] for line in lines[:2]] == ["0:10 elapsed, 0:30 left", "0:20 elapsed, 0:20 left"]
     for part in SHOWN:
         assert part in lines[0]
 
 
-def test_a_log_of_fast_steps_has_at_most_a_line_a_second_and_the_last(clock):
+def test_a_log_of_fast_steps_has_a_line_every_five_seconds_and_the_last(clock):
     console = log_console()
     with Progress("sft", None, console) as view:
-        for step in range(1, 36):
+        for step in range(1, 142):
             clock.now += 0.1
             view.update(step, {"sft/loss": 1 / step})
-    steps = [int(line.split()[1]) for line in console.file.getvalue().splitlines()[1:]]
-    assert steps[0] == 1 and steps[-1] == 35
-    assert all(later - earlier >= 10 for earlier, later in pairwise(steps[:-1]))
-    assert len(steps) <= 6
+    steps = [int(line.split()[1]) for line in console.file.getvalue().splitlines()]
+    assert steps == [1, 51, 101, 141]
+
+
+def test_the_first_sign_of_life_does_not_wait():
+    console = log_console()
+    Progress("train", console=console).now("loading torch and transformers")
+    assert console.file.getvalue() == "train: loading torch and transformers\n"
+
+
+def lines_of_a_log(clock, *doings):
+    """What a log holds after doings and seconds, looked at every quarter of a second."""
+    console = log_console()
+    view = Progress("train", 9, console)
+    view.about(model="m")
+    for doing in doings:
+        if isinstance(doing, int):
+            for _ in range(4 * doing):
+                clock.now += 0.25
+                view._say_what_is_new()
+        else:
+            doing(view)
+    return console.file.getvalue().splitlines()[1:]
+
+
+def test_a_log_is_never_silent_for_long_and_never_flooded(clock):
+    done = iter(range(100, 1024, 100))
+    sampling = lines_of_a_log(clock, lambda view: view.now("sampling", 1024, lambda: next(done)), 35)
+    assert sampling == [f"sampling {n}00/1,024  0:{n}0 elapsed" for n in (1, 2, 3)]
+    quick = [lambda view, what=what: view.now(what) for what in "ab"]
+    assert lines_of_a_log(clock, *(part for what in quick for part in (what, 1))) == []
+    known = lines_of_a_log(clock, lambda view: view.update(3, {}), lambda view: view.now("updating"), 11)
+    assert known == ["step 3/9  0:00 elapsed", "step 3/9  updating  0:10 elapsed"]
+
+
+def test_a_stage_says_how_far_it_is_within(clock):
+    shown = lines_of_a_log(
+        clock, lambda view: view.stage("measure", 64, 300), lambda view: view.now("sampling", 512, lambda: 9), 10
+    )
+    assert shown == ["measure: 64 of 300 questions", "measure: 64 of 300 questions, sampling 9/512  0:10 elapsed"]
+
+
+def test_a_terminal_shows_what_goes_on_without_being_told_anew(monkeypatch):
+    monkeypatch.setattr(module, "_BEAT", 0.001)
+    output, seen = io.StringIO(), Event()
+
+    def count():
+        seen.set() if "sampling 1/9" in output.getvalue() else None
+        return 1
+
+    with Progress("train", 2, Console(file=output, force_terminal=True, width=80)) as view:
+        view.now("sampling", 9, count)
+        assert seen.wait(60)
+
+
+# Ctrl-C
+
+
+@pytest.fixture
+def handled():
+    """Signals as a process has them that was not started to ignore any."""
+    signals = (signal.SIGTERM, signal.SIGHUP)
+    before = {each: signal.signal(each, signal.SIG_DFL) for each in signals}
+    yield
+    for each, handler in before.items():
+        signal.signal(each, handler)
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_a_request_to_stop_is_shown_at_once_with_what_comes_next(terminal, handled):
+    output = io.StringIO()
+    with Progress("train", 9, Console(file=output, force_terminal=terminal, width=80)) as view:
+        view.about(model="m")
+        view.stop.after("this step, then saving")
+        signal.raise_signal(signal.SIGTERM)
+        assert view.stop.requested
+        said = "stopping after this step, then saving; a second Ctrl-C stops at once"
+        shown = drawn(view, 80)
+        assert all(len(line) == 80 for line in shown.splitlines()) and said in shown
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGTERM)
+    assert terminal or output.getvalue().count(said) == 1
+
+
+@pytest.mark.parametrize("which", [signal.SIGTERM, signal.SIGHUP])
+def test_before_there_is_anything_to_save_a_signal_ends_at_once(which, handled):
+    with pytest.raises(KeyboardInterrupt), StopRequest(lambda text: None) as stop:
+        signal.raise_signal(which)
+    assert not stop.requested and signal.getsignal(which) is signal.SIG_DFL
+
+
+def test_a_signal_that_the_process_was_started_to_ignore_stays_ignored(handled):
+    """As under `nohup`, and in a script's background."""
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    with StopRequest(lambda text: None) as stop:
+        stop.after("this step")
+        signal.raise_signal(signal.SIGHUP)
+    assert not stop.requested and signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
 
 
 def test_what_a_step_does_not_have_is_left_out():
     console = log_console()
     with Progress("sft", None, console) as view:
         view.update(1, {"sft/loss": 0.5})
-    assert console.file.getvalue().splitlines()[1].startswith("step 1  loss 0.5000  0:00 elapsed")
+    assert console.file.getvalue().startswith("step 1  loss 0.5000  0:00 elapsed")
 
 
 def test_a_note_is_harmless():
     console = log_console()
     with Progress("train", None, console) as view:
         view.note("\x1b[2J[red]not markup[/red]\x07")
-    assert console.file.getvalue().splitlines()[1] == "�[2J[red]not markup[/red]�"
+    assert console.file.getvalue() == "�[2J[red]not markup[/red]�\n"
 
 
 @settings(deadline=None)

@@ -11,6 +11,7 @@ import torch
 from killing import MOMENTS, killed
 from safetensors.torch import load_file
 from tiny import random_group, random_model
+from torch.distributed.checkpoint import filesystem
 from torch.distributed.checkpoint.format_utils import dcp_to_torch_save
 
 from observe_r1.cli.main import main
@@ -137,13 +138,14 @@ def test_ctrl_c_in_an_evaluation_leaves_it_to_the_resumed_run(world, unbroken, t
 
     run, calls = tmp_path / "run", []
 
-    def interrupt(self, done, questions):
-        calls.append(done)
+    def interrupt(self, what, *counts):
+        calls.extend([what] * (what == "evaluating"))
         if len(calls) == 2:  # the starting model's was the first
             signal.raise_signal(signal.SIGINT)
+            calls.append("interrupted")
 
     with monkeypatch.context() as patched:
-        patched.setattr(Progress, "evaluating", interrupt)
+        patched.setattr(Progress, "now", interrupt)
         assert main(command(world, run)) == 130
     assert "interrupted after step 2" in capsys.readouterr().out
     assert [("evaluation/accuracy" in row) for row in timeless(run)] == [True, False, False]
@@ -205,6 +207,27 @@ def test_a_full_disk_is_one_line_and_loses_nothing(world, unbroken, tmp_path, mo
     error = capsys.readouterr().err.strip().splitlines()[-1]
     assert "cannot write checkpoint" in error and "No space left on device" in error and "--run.resume" in error
     assert names_in(run / "checkpoints") == ["step-000002"]
+    assert main(command(world, run, "--run.resume")) == 0
+    assert_same(run, unbroken)
+
+
+@pytest.mark.parametrize("module", ["torch.distributed.checkpoint.filesystem", "safetensors.torch"])
+def test_a_second_ctrl_c_while_a_checkpoint_is_written_stops_at_once(world, unbroken, tmp_path, monkeypatch, module):
+    """Also within torch's own writing, which wraps whatever is raised in it."""
+    run = tmp_path / "run"
+    owner, name = (filesystem, "_write_item") if "filesystem" in module else (checkpoints, "save_file")
+    write = getattr(owner, name)
+
+    def interrupt(*args, **kwargs):
+        if (run / "checkpoints" / "step-000002").exists():
+            for _ in range(2):
+                signal.raise_signal(signal.SIGTERM)
+        return write(*args, **kwargs)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(owner, name, interrupt)
+        assert main(command(world, run)) == 130
+    assert names_in(run / "checkpoints") == ["step-000002"] and not (run / "model").exists()
     assert main(command(world, run, "--run.resume")) == 0
     assert_same(run, unbroken)
 

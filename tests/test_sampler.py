@@ -42,7 +42,7 @@ class CorrectInText:
 class Scripted:
     """An engine that gives the prompt drawn as number n as many right responses as `passes` says."""
 
-    version = 0
+    version = finished = 0
 
     def __init__(self, passes):
         self.passes = passes
@@ -133,6 +133,43 @@ def test_prompts_are_let_go_once_they_are_learned_from_or_set_aside():
     # The second round keeps what the first found, the second step the first's leftover.
     assert engine.calls == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9, 10]]
     assert alive == [[], [3], [7]]
+
+
+def test_a_step_says_what_it_is_doing_and_how_far_it_is():
+    said = []
+
+    def now(what, total=0, done=int):
+        said.append((what, total, done))
+
+    class Slow(Scripted):
+        def generate(self, prompts, sampling, on_group=None):
+            self.finished += 3
+            what, total, done = said[-1]
+            assert (what, total, done()) == ("sampling", len(prompts) * G, 3)
+            return super().generate(prompts, sampling, on_group)
+
+    engine = Slow(lambda n: 1)
+    engine.finished = 500  # of the steps before
+    source = sampler(engine, stream())
+    source.now = now
+    train(
+        policy=SimpleNamespace(update=lambda batch: {"policy/tokens": 1.0}),
+        sampler=source,
+        batcher=SimpleNamespace(batches=lambda groups, progress: [groups[:2], groups[2:]], metrics={}),
+        sync=SharedWeights(engine),
+        length=RunLength(RunSettings(steps=1), 50),
+        on_rollouts=lambda step, rows: list(rows),
+        on_step=lambda step, metrics: None,
+        stopped=lambda: False,
+        now=now,
+    )
+    counted = [(what, done(), total) for what, total, done in said if what in ("scoring", "updating")]
+    assert counted == [*(("scoring", i, 4) for i in range(4)), ("updating", 0, 2), ("updating", 1, 2)]
+    assert {what for what, _, _ in said} >= {
+        "preparing prompts",
+        "preparing the update",
+        "handing over the new weights",
+    }
 
 
 def test_leftovers_over_the_maximum_age_are_thrown_away():

@@ -2,6 +2,7 @@
 
 import json
 import math
+import resource
 import sys
 from types import ModuleType, SimpleNamespace
 
@@ -77,6 +78,30 @@ def test_tensorboard_gets_every_scalar(folder):
     for name, value in METRICS.items():
         assert [(event.step, event.value) for event in events.Scalars(name)] == [(1, value), (2, 2 * value)]
     assert len(read_lines(folder)) == 2
+
+
+@pytest.mark.parametrize("tensorboard", [False, True])
+def test_a_full_disk_is_one_line_and_leaves_no_half_of_a_step(folder, tensorboard):
+    """Under a limit on the size of files, which fails as a full disk does: after a part of the step."""
+    sink = open_sinks(folder, RunSettings(tensorboard=tensorboard))[-1]
+    sink.write(1, METRICS)
+    (path,) = (folder / "tensorboard").iterdir() if tensorboard else [folder / "metrics.jsonl"]
+    before, limits = path.read_bytes(), resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) + 300, limits[1]))
+    try:
+        for step in (2, 3):
+            with pytest.raises(UserError, match=f"cannot write '{path}': File too large"):
+                sink.write(step, {f"metric {number}": 1.0 for number in range(100)})
+            assert path.read_bytes() == before
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    sink.write(4, METRICS)
+    sink.close()
+    if tensorboard:
+        events = EventAccumulator(str(folder / "tensorboard")).Reload()
+        assert [event.step for event in events.Scalars("reward/mean")] == [1, 4]
+    else:
+        assert [row["step"] for row in read_lines(folder)] == [1, 4]
 
 
 def test_wandb_gets_settings_and_metrics(folder, monkeypatch):

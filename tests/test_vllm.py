@@ -117,8 +117,9 @@ def test_a_seed_repeats_a_prompt_whatever_is_beside_it(engine, prompts):
 
 
 def test_groups_are_handed_over_as_they_end(engine, prompts):
-    seen = {}
+    seen, before = {}, engine.finished
     groups = engine.generate(prompts, Sampling(n=2, max_new_tokens=6), on_group=seen.__setitem__)
+    assert engine.finished - before == 2 * len(prompts)
     assert [seen[i] for i in range(len(prompts))] == groups
 
 

@@ -2,6 +2,7 @@
 
 from observe_r1.cli.heavy_imports import heavy_imports
 from observe_r1.cli.options import parse_settings
+from observe_r1.cli.terminal import starting
 from observe_r1.config import DataCheckSettings
 from observe_r1.errors import UserError
 
@@ -16,7 +17,7 @@ def run(argv: list[str]) -> int:
     if words and not words[0].startswith("-"):
         words = ["--data.path", *words]
     settings = parse_settings(DataCheckSettings, words, verb="data check")
-    with heavy_imports():  # they wait until the settings are known to be good
+    with starting("data check"), heavy_imports():  # they wait until the settings are known to be good
         from observe_r1.cli.data_check import check_data
 
     return check_data(settings)

@@ -7,7 +7,6 @@ from itertools import chain, islice
 from threading import Lock
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 from rich.text import Text
 
 from observe_r1.cli.data_survey import Survey
@@ -20,6 +19,7 @@ from observe_r1.data.mixture import file_names, mix_sequences
 from observe_r1.data.wrong_value import shorten
 from observe_r1.records import Example
 from observe_r1.threads import in_daemon_thread
+from observe_r1.training.progress import Progress
 
 _AT_ONCE = 32
 """Rows being checked: most of the time goes into waiting for images."""
@@ -36,14 +36,13 @@ def check_data(settings: DataCheckSettings) -> int:
     rows = mix_sequences(files, None, seed=0, limit=data.max_samples)
     check = RowCheck(data, require_verifiable, _token_counter(settings.model, data))
     out, survey = Console(), Survey()
-    # Beside lines on the same terminal the bar has to know of them; where they go to a file it may have its own.
-    with _progress(out if out.is_terminal else Console(stderr=True)) as progress:
-        bar = progress.add_task("checking", total=len(rows))
+    # Beside lines on the same terminal the view has to know of them; where they go to a file it may have its own.
+    with Progress("data check", console=out if out.is_terminal else Console(stderr=True)) as view:
+        view.now("checking rows", len(rows), lambda: survey.rows)
         for (examples, index), row in _checked(check, islice(_places(files), len(rows))):
             survey.add(row, examples.implied_id(index))
             if row.problems:
                 _say(out, all_problems(row))
-            progress.advance(bar)
     for place, first in survey.ids.pairs():
         survey.mark_bad(place)
         _say(out, _same_id(rows[place], rows[first]))
@@ -91,12 +90,6 @@ def _token_counter(model: ProcessorSettings, data: DataSettings) -> Callable[[Ex
                 return error.tokens
 
     return count
-
-
-def _progress(console: Console) -> Progress:
-    columns = ("checking", BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    # Redirected, standard output would end up on the bar's console.
-    return Progress(*columns, console=console, transient=True, redirect_stdout=False, disable=not console.is_terminal)
 
 
 def _same_id(row: Example, first: Example) -> str:

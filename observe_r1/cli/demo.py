@@ -6,17 +6,23 @@ The demonstrations of the warm start come from a teacher who slips (`observe_r1.
 learning mostly does here is to unlearn the slips: it chooses among things that the model already does sometimes.
 """
 
+from __future__ import annotations
+
 import argparse
 import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from observe_r1.cli.heavy_imports import heavy_imports
 from observe_r1.cli.needs import require_one_process
+from observe_r1.cli.terminal import starting
 from observe_r1.errors import UserError
+
+if TYPE_CHECKING:
+    from observe_r1.training.progress import Progress
 
 _MARK = ".observe-r1-demo"
 
@@ -59,27 +65,35 @@ class Demo:
 
     def run(self) -> int:
         """Do everything, in order."""
-        with heavy_imports():
+        with starting("demo"), heavy_imports():
             from observe_r1.cli.demo_evaluation import evaluate_held_out
             from observe_r1.cli.demo_report import report
             from observe_r1.cli.ladder_run import run_verb
             from observe_r1.cli.sft_run import fine_tune_model
             from observe_r1.cli.train_run import train_model
+            from observe_r1.training.progress import Progress
+
+        def watched(name: str, part: Callable[[Progress], T]) -> T:
+            with Progress(f"demo: {name}") as view:
+                started = time.perf_counter()
+                result = part(view)
+                self.seconds[name] = round(time.perf_counter() - started, 1)
+                return result
 
         warm_start, ladder, learning = self._settings()
         self._claim_folder()
-        self._timed("data", self._make_data)
-        interrupted = self._timed("warm start", lambda: fine_tune_model(warm_start, "warm start"))
+        watched("data", self._make_data)
+        interrupted = watched("warm start", lambda view: fine_tune_model(warm_start, view).code)
         if interrupted:
             return interrupted
-        interrupted = self._timed("ladder", lambda: run_verb("build", ladder))
+        interrupted = watched("ladder", lambda view: run_verb("build", ladder, view))
         if interrupted:
             return interrupted
-        before = self._timed("evaluation before", lambda: evaluate_held_out(self.output, "warm", self.threads))
-        interrupted = self._timed("reinforcement learning", lambda: train_model(learning, "reinforcement learning"))
+        before = watched("evaluation before", lambda view: evaluate_held_out(self.output, "warm", self.threads, view))
+        interrupted = watched("reinforcement learning", lambda view: train_model(learning, view).code)
         if interrupted:
             return interrupted
-        after = self._timed("evaluation after", lambda: evaluate_held_out(self.output, "rl", self.threads))
+        after = watched("evaluation after", lambda view: evaluate_held_out(self.output, "rl", self.threads, view))
         report(self.output, before, after, self.seconds)
         return 0
 
@@ -119,21 +133,15 @@ class Demo:
         self.output.mkdir(parents=True, exist_ok=True)
         (self.output / _MARK).touch()
 
-    def _make_data(self) -> None:
+    def _make_data(self, view: Progress) -> None:
         from observe_r1.world.dataset import write_demonstrations, write_questions
         from observe_r1.world.tiny_model import make_tiny_model
 
-        print(
-            f"making {self.demonstrations} demonstrations, {self.questions} questions, "
-            f"{self.held_out} held-out questions and a tiny model"
+        view.now(
+            f"making {self.demonstrations:,} demonstrations, {self.questions:,} questions, "
+            f"{self.held_out:,} held-out questions and a tiny model"
         )
         write_demonstrations(self.output / "sft", seed=self.seed, count=self.demonstrations)
         write_questions(self.output / "train", "train", seed=self.seed, count=self.questions)
         write_questions(self.output / "held_out", "held_out", seed=self.seed, count=self.held_out)
         make_tiny_model(self.output / "tiny", seed=self.seed)
-
-    def _timed(self, name: str, part: Callable[[], T]) -> T:
-        started = time.perf_counter()
-        result = part()
-        self.seconds[name] = round(time.perf_counter() - started, 1)
-        return result

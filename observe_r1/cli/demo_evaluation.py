@@ -4,8 +4,6 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from rich.progress import Progress
-
 from observe_r1.config import DataSettings, ModelSettings, RewardSettings
 from observe_r1.data import load_data
 from observe_r1.evaluation.accuracy import Graded, evaluate
@@ -14,6 +12,7 @@ from observe_r1.model.loading import load_model
 from observe_r1.records import Example, Prompt, Sampling
 from observe_r1.rewards import Scorer
 from observe_r1.rollout.embedded import EmbeddedEngine
+from observe_r1.training.progress import Progress
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +23,7 @@ class HeldOut:
     objects: list[int]
 
 
-def evaluate_held_out(demo: Path, run: str, threads: int) -> HeldOut:
+def evaluate_held_out(demo: Path, run: str, threads: int, view: Progress) -> HeldOut:
     """Grade one greedy response to each held-out question of the demo in `demo`, by the model of its run `run`."""
     import torch
 
@@ -32,17 +31,18 @@ def evaluate_held_out(demo: Path, run: str, threads: int) -> HeldOut:
     path = demo / "held_out" / "held_out.jsonl"
     data = DataSettings(path=str(path))
     examples = load_data(data, seed=0)
+    view.now("loading the model")
     vlm = load_model(ModelSettings(path=str(demo / run / "model"), device="cpu"))
+    engine = EmbeddedEngine(vlm)
     graded: list[Graded] = []
-    with Scorer(RewardSettings()) as scorer, Progress(transient=True) as view:
-        task = view.add_task("evaluating", total=len(examples))
+    view.now("evaluating", len(examples), lambda: engine.finished)
+    with Scorer(RewardSettings()) as scorer:
 
         def encode(example: Example, row: int) -> Prompt:
             return encode_prompt(example, vlm.processor, data, row)
 
         greedy = Sampling(temperature=0, max_new_tokens=64)
-        for part in evaluate(EmbeddedEngine(vlm), encode, examples, scorer, greedy):
+        for part in evaluate(engine, encode, examples, scorer, greedy):
             graded += part
-            view.update(task, completed=len(graded))
     rows = path.read_text(encoding="utf-8").splitlines()
     return HeldOut(graded, [json.loads(row)["level"] for row in rows])

@@ -2,7 +2,7 @@
 
 from observe_r1.cli.heavy_imports import heavy_imports
 from observe_r1.cli.needs import check_needs
-from observe_r1.cli.terminal import show
+from observe_r1.cli.terminal import show, starting
 from observe_r1.errors import UserError
 from observe_r1.registry import nearest
 
@@ -31,10 +31,11 @@ def run(argv: list[str]) -> int:
 
     settings = ladder_settings(verb, words)
     check_needs(settings)
-    with heavy_imports():  # they wait until the settings are known to be good
-        from observe_r1.cli.ladder_run import run_verb
+    with starting(f"ladder {verb}") as view:
+        with heavy_imports():  # they wait until the settings are known to be good
+            from observe_r1.cli.ladder_run import run_verb
 
-    return run_verb(verb, settings)
+        return run_verb(verb, settings, view)
 
 
 def _sources(words: list[str]) -> int:

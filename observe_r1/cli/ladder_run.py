@@ -5,8 +5,8 @@ from pathlib import Path
 import torch
 from rich.console import Console
 
+from observe_r1.cli import parts
 from observe_r1.cli.ladder_tables import levels_table, moves_table
-from observe_r1.cli.ladder_view import LadderView
 from observe_r1.config import LadderSettings
 from observe_r1.errors import UserError
 from observe_r1.ladder import arranging, building, measuring, simple
@@ -14,38 +14,46 @@ from observe_r1.ladder.folder import locked, opened
 from observe_r1.ladder.refreshing import MOVES, moves, refresh
 from observe_r1.ladder.rows import read_rows
 from observe_r1.ladder.stage import DROPPED, Watch
+from observe_r1.model.loading import choose_device
 from observe_r1.report.build_folder import open_build
 from observe_r1.report.ladder_page import write_ladder_report
 from observe_r1.report.ladder_summary import summarize
 from observe_r1.report.review_page import write_review
-from observe_r1.training.interrupt import StopRequest
+from observe_r1.training.progress import Progress
 
 _WIDEST = 9
 """Levels of the largest table that is printed: with 8 responses a question."""
 
 
-def run_verb(verb: str, settings: LadderSettings) -> int:
+def run_verb(verb: str, settings: LadderSettings, view: Progress) -> int:
     """Run a verb on the folder `run.output`. Returns 0, or 130 where Ctrl-C ended it early."""
     if settings.run.threads is not None:
         torch.set_num_threads(settings.run.threads)
     if verb == "review":
-        return _review(Path(settings.run.output))
-    with LadderView() as view, StopRequest() as stop:
-        watch = Watch(view.progress, view.note, lambda: stop.requested)
-        try:
-            line = _refresh(settings, watch) if verb == "refresh" else _stages(verb, settings, watch)
-        except KeyboardInterrupt:
-            line = None
+        return _review(Path(settings.run.output), view)
+    facts = {"folder": settings.run.output}
+    if settings.model.path:
+        device = parts.device_line(choose_device(settings.model.device), settings.model.dtype)
+        facts = {"model": settings.model.path, "device": device} | facts
+    view.about(**facts)
+    view.stop.after("this batch, which stays")
+    watch = Watch(view.stage, view.note, view.now, lambda: view.stop.requested)
+    try:
+        line = _refresh(settings, watch, view) if verb == "refresh" else _stages(verb, settings, watch, view)
+    except KeyboardInterrupt:
+        line = None
+    view.close()
     same = "the same command without --anew" if settings.run.anew else "the same command"
     print(line or f"interrupted: {view.line}; {same} goes on")
     return 0 if line else 130
 
 
-def _stages(verb: str, settings: LadderSettings, watch: Watch) -> str | None:
+def _stages(verb: str, settings: LadderSettings, watch: Watch, view: Progress) -> str | None:
     """Run one stage of a build, or all; return what was written, None where it was stopped."""
     building.check_settings(settings, verb)
     with opened(settings, verb) as folder:
         if verb == "arrange":
+            view.now("arranging")
             arranging.arrange(folder, settings, watch)
         elif not {"build": building.build, "screen": building.screen, "measure": building.measure}[verb](
             folder, settings, watch
@@ -53,7 +61,9 @@ def _stages(verb: str, settings: LadderSettings, watch: Watch) -> str | None:
             return None
     if verb in ("build", "arrange"):
         with locked(folder):
+            view.now("drawing the report")
             write_ladder_report(folder)
+            view.close()
             Console().print(levels_table(summarize(open_build(folder))))
         return _built(folder)
     if verb == "screen":
@@ -94,19 +104,22 @@ def _questions(path: Path) -> str:
     return f"{count:,} question" + "s" * (count != 1)
 
 
-def _review(folder: Path) -> int:
+def _review(folder: Path, view: Progress) -> int:
     if not (folder / arranging.UNSOLVED).is_file():
         raise UserError(f"{folder}: nothing to review yet: run `observe-r1 ladder arrange {folder}` first")
     with locked(folder):
+        view.now("drawing the page")
         page, decisions = write_review(folder)
+    view.close()
     print(f"look at {page}, decide in {decisions}, then run `observe-r1 ladder arrange {folder}`")
     return 0
 
 
-def _refresh(settings: LadderSettings, watch: Watch) -> str | None:
+def _refresh(settings: LadderSettings, watch: Watch, view: Progress) -> str | None:
     folder = Path(settings.run.output)
     with locked(folder):
         refreshed = refresh(folder, settings, watch)
+        view.close()
         return _moved(folder, refreshed) if refreshed else None
 
 

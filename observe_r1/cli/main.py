@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from importlib import import_module
 
 from observe_r1 import __version__
-from observe_r1.cli.terminal import one_line, show
-from observe_r1.errors import UserError
+from observe_r1.cli.terminal import Outlet, one_line, show, steady_streams
+from observe_r1.errors import UserError, full_disk
 from observe_r1.registry import nearest
 
 VERBS = {
@@ -27,15 +27,38 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     Every other exception is a bug of ours and keeps its traceback.
     """
-    arguments = list(sys.argv[1:] if argv is None else argv)
+    with steady_streams() as outlets:
+        try:
+            return _exit_code(list(sys.argv[1:] if argv is None else argv)) or _incomplete(outlets)
+        except SystemExit as ended:  # of `--help`
+            raise SystemExit(ended.code or _incomplete(outlets)) from None
+
+
+def _incomplete(outlets: dict[str, Outlet]) -> int:
+    """Return 2, and say why, where standard output could not take everything and somebody may still read it; else 0."""
+    show("")
+    lost = outlets["stdout"].lost if "stdout" in outlets else None
+    return _complain(f"standard output is incomplete: {lost.strerror}") if lost else 0
+
+
+def _exit_code(arguments: list[str]) -> int:
     try:
         return _dispatch(arguments)
     except UserError as error:
-        print(f"observe-r1: error: {one_line(str(error))}", file=sys.stderr)
-        return 2
+        return _complain(str(error))
+    except OSError as error:
+        full = full_disk(error)
+        if full is None:
+            raise
+        return _complain(str(full))
     except KeyboardInterrupt:
         print("observe-r1: interrupted", file=sys.stderr)
         return 130
+
+
+def _complain(message: str) -> int:
+    print(f"observe-r1: error: {one_line(message)}", file=sys.stderr)
+    return 2
 
 
 def _dispatch(arguments: list[str]) -> int:

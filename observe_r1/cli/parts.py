@@ -2,19 +2,28 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import NamedTuple
 
 import torch
 
-from observe_r1.config import DataSettings, ModelSettings, RunSettings
-from observe_r1.errors import UserError
+from observe_r1.config import DataSettings, ModelSettings, RunSettings, SFTSettings, TrainSettings
+from observe_r1.errors import UserError, full_disk
 from observe_r1.model.loading import VisionLanguageModel
 from observe_r1.model.saving import save_model
 from observe_r1.records import Example
 from observe_r1.registry import load
-from observe_r1.training.interrupt import StopRequest
 from observe_r1.training.prompts import AHEAD, Encode, PromptStream
 from observe_r1.training.record import Record
 from observe_r1.training.run_folder import RunFolder
+
+
+class Ended(NamedTuple):
+    """How a run ended."""
+
+    code: int
+    """The command's exit code: 0, or 130 where Ctrl-C ended it early."""
+    hints: str
+    """How to go on with its model; nothing where there is none."""
 
 
 def compute_dtype(settings: ModelSettings) -> torch.dtype:
@@ -27,6 +36,25 @@ def prepare_process(settings: RunSettings) -> None:
     if settings.threads is not None:
         torch.set_num_threads(settings.threads)
     torch.manual_seed(settings.seed)
+
+
+def device_line(device: torch.device, dtype: str) -> str:
+    """Return where a model computes and in what, in words: `1 of 8 GPUs` where more are there than are used."""
+    if device.type != "cuda":
+        return f"{device}, {dtype}"
+    count = torch.cuda.device_count()
+    share = f", 1 of {count} GPUs" if count > 1 else ""
+    return f"{torch.cuda.get_device_name(device)} ({device}{share}), {dtype}"
+
+
+def facts(settings: TrainSettings | SFTSettings, device: torch.device, rows: int) -> dict[str, str]:
+    """Return what the view shows of a run: its model, data, device and folder."""
+    return {
+        "model": settings.model.path,
+        "data": f"{settings.data.path} ({rows:,} rows)",
+        "device": device_line(device, settings.model.dtype),
+        "folder": settings.run.output,
+    }
 
 
 def prompt_stream(
@@ -49,29 +77,31 @@ def saving(
     folder: RunFolder,
     data: DataSettings,
     stream: PromptStream,
-    stop: StopRequest,
     record: Record,
 ) -> Iterator[None]:
     """Run the block, then save a checkpoint and the model, and leave the run's last line in `record.line`.
 
-    An error that the user can correct ends the run, but the model is saved as it was learned so far.
+    An error that the user can correct ends the run, a full disk too, but the model is saved as it was learned so far.
     """
+    view, stop = record.view, record.view.stop
     try:
         yield
         record.save_checkpoint()
-    except UserError as error:
-        if record.step == 0:
+    except (UserError, OSError) as caught:
+        error = caught if isinstance(caught, UserError) else full_disk(caught)
+        if error is None or record.step == 0:
             raise
+        view.now("saving the model")
+        model = f"its model is in {folder.model}"
         try:
             save_model(vlm, folder.model, data)
         except UserError:  # a full disk stops both; what stopped the run is what the user must hear
-            raise error from None
-        checkpoint = f"--run.resume goes on after step {record.saved}" if record.saved else "no checkpoint was due yet"
-        raise UserError(
-            f"{error} (stopped after step {record.step}, its model is in {folder.model}; {checkpoint})"
-        ) from error
+            model = "its model cannot be saved either"
+        checkpoint = f"--run.resume goes on after step {record.saved}" if record.saved else "there is no checkpoint yet"
+        raise UserError(f"{error} (stopped after step {record.step}, {model}; {checkpoint})") from caught
     how = "interrupted" if stop.requested else "stopped early" if record.out_of_patience else "done"
     if record.step:
+        view.now("saving the model")
         save_model(vlm, folder.model, data)
         record.line = f"{how} after step {record.step}: model in {folder.model}, metrics in {folder.metrics}"
         if stop.requested:

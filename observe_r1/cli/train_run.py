@@ -4,6 +4,7 @@ from contextlib import ExitStack
 from typing import Any
 
 from observe_r1.cli import parts
+from observe_r1.cli.afterwards import afterwards
 from observe_r1.cli.gold_answers import require_verifiable
 from observe_r1.config import TrainSettings
 from observe_r1.data import load_data
@@ -18,7 +19,6 @@ from observe_r1.threads import in_daemon_thread
 from observe_r1.training.batch_sizes import check_batch_sizes
 from observe_r1.training.batches import Batcher
 from observe_r1.training.held_out import HeldOut, evaluation_rewards, load_held_out
-from observe_r1.training.interrupt import StopRequest
 from observe_r1.training.loop import RunLength, train
 from observe_r1.training.progress import Progress
 from observe_r1.training.prompts import Encode
@@ -28,12 +28,13 @@ from observe_r1.training.sampler import GroupSampler
 from observe_r1.training.weight_sync import weight_sync
 
 
-def train_model(settings: TrainSettings, label: str = "train") -> int:
-    """Train as `settings` say, writing the run folder. Returns 0, or 130 where Ctrl-C ended it early."""
-    run = settings.run
+def train_model(settings: TrainSettings, view: Progress) -> parts.Ended:
+    """Train as `settings` say, writing the run folder."""
+    run, stop, view.steps = settings.run, view.stop, settings.run.steps
     parts.prepare_process(run)
     with ExitStack() as stack:
         folder = stack.enter_context(RunFolder(run.output, settings, run.resume))
+        view.now("reading the data")
         # First, because a reward of the user's own is checked here, before anything is loaded for it.
         scorer = stack.enter_context(Scorer(settings.rewards))
         examples = load_data(settings.data, run.seed)
@@ -41,24 +42,26 @@ def train_model(settings: TrainSettings, label: str = "train") -> int:
         questions = load_held_out(settings)
         length = RunLength(run, len(examples))
         check_batch_sizes(settings, len(examples), length.prompts)
+        view.now("loading the model")
         policy, reference = load_policy(settings)
         vlm, rollout = policy.scorer.vlm, settings.rollout
+        view.about(**parts.facts(settings, vlm.device, len(examples)))
+        view.now("starting the sampler")
         engine = load("engine", rollout.engine).from_settings(vlm, rollout, settings.data, policy.scorer.dtype)
-        view = stack.enter_context(Progress(label, run.steps))
-        stop = stack.enter_context(StopRequest())
+        stop.after("this step, then saving")
 
         encode = checked_encode(vlm.processor, settings)
         stream = parts.prompt_stream(
             examples, encode, settings.data, run.seed, length.prompts, view.note, rollout.prompts
         )
         stack.callback(stream.close)
-        sampler = GroupSampler(engine, stream, scorer, rollout, settings.objective, run.seed)
+        sampler = GroupSampler(engine, stream, scorer, rollout, settings.objective, run.seed, view.now)
         held_out = None
         if questions is not None:
             grader = stack.enter_context(Scorer(evaluation_rewards(settings.rewards)))
             held_out = HeldOut(settings, questions, engine, encode, grader, folder, view, lambda: stop.requested)
         record = stack.enter_context(Record(folder, run, settings.data, policy, sampler, encode, view, held_out))
-        with parts.saving(vlm, folder, settings.data, stream, stop, record):
+        with parts.saving(vlm, folder, settings.data, stream, record):
 
             def on_step(step: int, metrics: dict[str, float]) -> None:
                 record.step_done(step, metrics, last=length.reached(step, sampler))
@@ -69,9 +72,13 @@ def train_model(settings: TrainSettings, label: str = "train") -> int:
             batcher, sync = Batcher(settings, policy.scorer, reference), weight_sync(engine, vlm)
             sync.publish(record.step)
             record.begin()
-            train(policy, sampler, batcher, sync, length, folder.write_rollouts, on_step, stopped, record.step)
+            train(
+                policy, sampler, batcher, sync, length, folder.write_rollouts, on_step, stopped, record.step, view.now
+            )
+    view.close()
     print(record.line)
-    return 130 if stop.requested else 0
+    hints = afterwards(settings, examples[0], vlm.device.type) if record.step else ""
+    return parts.Ended(130 if stop.requested else 0, hints)
 
 
 def load_policy(settings: TrainSettings) -> tuple[Policy, GroupScorer | None]:

@@ -101,7 +101,10 @@ class Round:
         self, askable: list[tuple[Example, Prompt]], stage: str, watch: Watch, skip_bad: bool
     ) -> list[tuple[GradedResponse, ...]]:
         """Return the graded responses to the questions, of which those that the engine refuses are taken out."""
+        before = self.engine.finished
         while True:
+            responses = len(askable) * self.sampling.n
+            watch.now("sampling", responses, lambda: self.engine.finished - before)
             try:
                 return grade(self.engine, askable, self.scorer, self.sampling)
             except RefusedPromptError as error:

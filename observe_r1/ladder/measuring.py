@@ -52,6 +52,7 @@ def measure(
     def encode(example: Example) -> Prompt:
         return encode_prompt(example, processor, data, stream_of(example))
 
+    watch.now("loading the model")
     engine, processor = load_engine(measuring_model(settings), settings)
     files = [MEASURED, RESPONSES, DROPPED]
     # A refresh reads other files, and knows them by itself.

@@ -42,6 +42,7 @@ def sift(folder: Path, settings: LadderSettings, watch: Watch) -> bool:
     data = settings.data
     if not data.sources:
         raise UserError("setting 'data.sources' is missing: name the files or datasets to build the ladder from")
+    watch.now("reading the benchmarks" if settings.screen.benchmarks else "reading the questions")
     duplicates, contamination = Duplicates(), _benchmarks(settings, watch)
     count = 0
     with Journal(folder, STAGE, [QUESTIONS, DROPPED]) as journal:

@@ -73,6 +73,7 @@ def _ask(folder: Path, number: int, model: str, settings: LadderSettings, watch:
         gone = _simple(folder, settings, before=model).keys() | _unasked(folder, number - 1)
         rows = [row for row in range(len(questions)) if questions.rows[row]["id"] not in gone]
         rollout = settings.rollout.model_copy(update={"max_new_tokens": screen.max_new_tokens})
+        watch.now(f"loading {model}")
         engine, processor = load_engine(model, settings.model_copy(update={"rollout": rollout}))
         stack.callback(engine.close)  # the next model needs the memory
         bare = settings.data.model_copy(update={"format_prompt": "none"})

@@ -22,6 +22,9 @@ class Watch:
     """Called with the stage, rows worked through, and rows in all where they are known."""
     note: Callable[[str], None] = _nothing
     """Called with a line worth reading."""
+    now: Callable[..., None] = _nothing
+    """Called with what is being done within a stage and, where that is counted, how much of it there is, and a function
+    that returns how much is done."""
     stopped: Callable[[], bool] = lambda: False
     """Asked after every batch; where it says yes the stage ends early, and goes on when it is called again."""
 

@@ -40,7 +40,7 @@ class EmbeddedEngine:
         self.vlm = vlm
         self.max_rows = max_rows
         self.dtype = dtype
-        self.version = 0
+        self.version = self.finished = 0
 
     @classmethod
     def from_settings(
@@ -73,6 +73,7 @@ class _Batch:
     def __init__(
         self, engine: EmbeddedEngine, prompts: Sequence[Prompt], sampling: Sampling, on_group: OnGroup | None
     ) -> None:
+        self.engine = engine
         self.vlm = engine.vlm
         self.max_rows = engine.max_rows
         self.version = engine.version
@@ -172,6 +173,7 @@ class _Batch:
             version=self.version,
             finish="stop" if row.finish == "stop" else "length",
         )
+        self.engine.finished += 1
         if self.on_group is not None and len(group) == self.sampling.n:
             self.on_group(row.prompt, [group[number] for number in range(self.sampling.n)])
 

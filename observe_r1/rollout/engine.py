@@ -24,6 +24,8 @@ class Engine(Protocol):
 
     version: int
     """Of the weights it samples with; every completion bears it."""
+    finished: int
+    """Responses that have ended since it was made; it grows while `generate` runs, for another thread to show."""
 
     def generate(
         self, prompts: Sequence[Prompt], sampling: Sampling, on_group: OnGroup | None = None

@@ -55,7 +55,7 @@ class VLLMEngine:
         self, vlm: VisionLanguageModel, arguments: Mapping[str, Any], *, max_model_len: int, dtype: torch.dtype
     ) -> None:
         self.vlm = vlm
-        self.version = 0
+        self.version = self.finished = 0
         arguments = _defaults(vlm, max_model_len, dtype) | dict(arguments)
         if not torch.cuda.is_available() and arguments.setdefault("enable_sleep_mode", False):
             _log.warning("rollout.vllm: enable_sleep_mode is ignored: there is no GPU whose memory it could give back")
@@ -110,8 +110,11 @@ class VLLMEngine:
         try:
             for index, name in enumerate(names):
                 self._add(index, name, prompts[index], sampling)
+            ended = self.finished + len(prompts) * sampling.n
             while self._engine.has_unfinished_requests():
-                for output in self._engine.step():
+                outputs = self._engine.step()
+                self.finished = ended - self._engine.get_num_unfinished_requests()  # each response is a request there
+                for output in outputs:
                     if output.finished:
                         index = names.index(output.request_id)
                         done[output.request_id] = self._completions(output, prompts[index])

@@ -83,7 +83,9 @@ class HeldOut:
 
         Errors: `UserError` where no question is within the prompt limit.
         """
-        started = time.perf_counter()
+        started, before = time.perf_counter(), self.engine.finished
+        responses = len(self.questions) * (1 + self.settings.samples)
+        self.view.now("evaluating", responses, lambda: self.engine.finished - before)
         graded: list[Graded] = []
         parts = evaluate(self.engine, self.encode, self.questions, self.scorer, *self._samplings)
         while not self.stopped():
@@ -91,7 +93,6 @@ class HeldOut:
             if part is None:
                 break
             graded += part
-            self.view.evaluating(len(graded), len(self.questions))
         else:
             return None
         self._say_left_out(len(self.questions) - len(graded))

@@ -8,6 +8,7 @@ from observe_r1.config import ObjectiveSettings, RunSettings
 from observe_r1.errors import UserError
 from observe_r1.records import Group, TrainingBatch
 from observe_r1.training.batches import Batcher
+from observe_r1.training.progress import Now, counted, unseen
 from observe_r1.training.sampler import GroupSampler
 from observe_r1.training.signal import signal_of
 from observe_r1.training.weight_sync import WeightSync
@@ -31,6 +32,7 @@ def train(
     on_step: Callable[[int, dict[str, float]], None],
     stopped: Callable[[], bool],
     step: int = 0,
+    now: Now = unseen,
 ) -> None:
     """Run to the end, or until `stopped` says yes, from `step` steps that are done already and published.
 
@@ -49,10 +51,13 @@ def train(
             raise
         sync.rest()
         progress = before, length.progress(step, sampler)
+        now("preparing the update")
         updating = time.perf_counter()
-        updates = [policy.update(batch) for batch in batcher.batches(groups, progress)]
-        del groups  # a rollout's pixels can take gigabytes, and the next one is about to be sampled
+        batches = batcher.batches(groups, progress)
+        updates = [policy.update(batch) for batch in counted(now, "updating", batches)]
+        del groups, batches  # a rollout's pixels can take gigabytes, and the next one is about to be sampled
         updating = time.perf_counter() - updating
+        now("handing over the new weights")
         sync.publish(step)
         on_rollouts(step, rollout_rows(sampler.sampled, sampler.objective))
         metrics = sampler.metrics | batcher.metrics | update_metrics(updates, updating)

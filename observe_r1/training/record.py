@@ -106,6 +106,7 @@ class Record:
     def save_checkpoint(self) -> None:
         """Write a checkpoint of the last step, unless there is one."""
         if not self._saved and self.step > 0:
+            self.view.now("saving a checkpoint")
             state = {"owed": self._owed, "best": self.best.state_dict(), "questions": self._questions}
             self._state.save(self.step, state, self.best.step)
             self._saved, self.saved = True, self.step
@@ -129,5 +130,6 @@ class Record:
     def _save_best(self, held_out: HeldOut) -> None:
         """Export the model as it is, the best so far, unless it has been; the starting model is there already."""
         if self.step > 0 and self._folder.best_step() != self.step:
+            self.view.now("saving the best model")
             save_model(self._policy.scorer.vlm, self._folder.best, self._data)
             self._folder.write_best(self.step, held_out.best_by, self.best.accuracy)

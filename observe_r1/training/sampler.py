@@ -13,6 +13,7 @@ from observe_r1.records import Completion, Group
 from observe_r1.rewards import PendingScores, Scorer
 from observe_r1.rollout.engine import Engine
 from observe_r1.rollout.sampling import sampling_of
+from observe_r1.training.progress import Now, counted, unseen
 from observe_r1.training.prompts import Drawn, PromptStream
 from observe_r1.training.signal import signal_of
 
@@ -33,11 +34,13 @@ class GroupSampler:
         rollout: RolloutSettings,
         objective: ObjectiveSettings,
         seed: int,
+        now: Now = unseen,
     ) -> None:
         self.engine = engine
         self.stream = stream
         self.scorer = scorer
         self.settings = rollout
+        self.now = now
         self.objective = objective
         self.sampling = sampling_of(rollout, n=rollout.group_size, seed=seed)
         self.leftovers: list[Group] = []
@@ -97,6 +100,7 @@ class GroupSampler:
         return min(expected, self.settings.prompts)
 
     def _sample(self, count: int, clock: "RolloutClock") -> list[Group]:
+        self.now("preparing prompts")
         drawn = self.stream.take(count)
         pending: dict[int, PendingScores] = {}
 
@@ -106,12 +110,15 @@ class GroupSampler:
             pending[index] = self.scorer.submit([c.text for c in completions], example, prompt.text)
             clock.scoring += time.perf_counter() - begun
 
+        before = self.engine.finished
+        self.now("sampling", len(drawn) * self.sampling.n, lambda: self.engine.finished - before)
         started, scoring = time.perf_counter(), clock.scoring
         completions = self.engine.generate([each.prompt for each in drawn], self.sampling, on_group=score)
         clock.sampling += time.perf_counter() - started - (clock.scoring - scoring)
         clock.tokens += sum(len(c.ids) for group in completions for c in group)
         started = time.perf_counter()
-        groups = [_scored(drawn[i], group, pending[i], clock) for i, group in enumerate(completions)]
+        scored = counted(self.now, "scoring", list(enumerate(completions)))
+        groups = [_scored(drawn[i], group, pending[i], clock) for i, group in scored]
         clock.scoring += time.perf_counter() - started
         for each, group in zip(drawn, groups, strict=True):
             self.stream.order.record(each.row, float(group.correct.float().mean()))

@@ -15,7 +15,7 @@ from observe_r1.objective import token_mean
 from observe_r1.policy.policy import Policy
 from observe_r1.policy.schedule import learning_rate
 from observe_r1.records import Completion, Example, Group, Prompt, TrainingBatch
-from observe_r1.training.interrupt import StopRequest
+from observe_r1.training.progress import Progress
 from observe_r1.training.prompts import PromptStream
 
 
@@ -52,16 +52,18 @@ def fine_tune(
     settings: SFTSettings,
     steps: int,
     on_step: Callable[[int, dict[str, float]], None],
-    stop: StopRequest,
+    view: Progress,
     step: int = 0,
 ) -> None:
-    """Go from `step` to `steps` optimizer steps of `optimizer.minibatch` rows each, or until `stop` is requested."""
-    while step < steps and not stop.requested:
+    """Go from `step` to `steps` optimizer steps of `optimizer.minibatch` rows each, or until asked to stop."""
+    while step < steps and not view.stop.requested:
+        view.now("preparing prompts")
         drawn = stream.take(settings.optimizer.minibatch)
         if not drawn:
             break
         groups = [demonstration(each.example, each.prompt, tokenizer) for each in drawn]
         step += 1
+        view.now("updating")
         metrics = policy.update(sft_batch(groups, learning_rate(settings.optimizer, step / steps)))
         shown = {name: metrics[name] for name in ("policy/entropy", "policy/grad_norm", "policy/lr", "policy/tokens")}
         on_step(step, {"progress": step / steps, "sft/loss": -metrics["policy/logprob"]} | shown)

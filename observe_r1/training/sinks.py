@@ -1,8 +1,12 @@
 """Where metrics go: `metrics.jsonl` always, TensorBoard and Weights & Biases where asked."""
 
 import os
+import socket
+import time
+from contextlib import suppress
+from io import BytesIO
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import yaml
 
@@ -38,16 +42,11 @@ class JsonLines:
     """One JSON object a step, on disk before the next step begins; NaN and infinities are null."""
 
     def __init__(self, path: Path) -> None:
-        self._file = path.open("a", encoding="ascii")
+        self._file = _Pieces(path)
 
     def write(self, step: int, metrics: dict[str, float]) -> None:
         """Append one line."""
-        try:
-            self._file.write(json_line({"step": step, **metrics}))
-            self._file.flush()
-            os.fsync(self._file.fileno())
-        except OSError as error:
-            raise UserError(f"cannot write {self._file.name!r}: {error.strerror}") from error
+        self._file.append(json_line({"step": step, **metrics}).encode())
 
     def close(self) -> None:
         """Close the file."""
@@ -55,22 +54,56 @@ class JsonLines:
 
 
 class TensorBoard:
-    """TensorBoard events, one scalar a metric."""
+    """TensorBoard events, one scalar a metric.
+
+    Written here and at once: TensorBoard's own writer does it in a thread, which a full disk ends with a traceback.
+    """
 
     def __init__(self, folder: Path) -> None:
-        from torch.utils.tensorboard import SummaryWriter
+        from tensorboard.compat.proto import event_pb2, summary_pb2
 
-        self._writer = SummaryWriter(str(folder))
+        self._event, self._summary = event_pb2.Event, summary_pb2.Summary
+        folder.mkdir(exist_ok=True)
+        self._file = _Pieces(folder / f"events.out.tfevents.{time.time_ns()}.{socket.gethostname()}.{os.getpid()}")
+        self._append(file_version="brain.Event:2")
 
     def write(self, step: int, metrics: dict[str, float]) -> None:
         """Add one scalar a metric."""
-        for name, value in metrics.items():
-            self._writer.add_scalar(name, value, step)
-        self._writer.flush()
+        scalars = [self._summary.Value(tag=name, simple_value=value) for name, value in metrics.items()]
+        self._append(step=step, summary=self._summary(value=scalars))
 
     def close(self) -> None:
         """Close the event file."""
-        self._writer.close()
+        self._file.close()
+
+    def _append(self, **event: Any) -> None:
+        from tensorboard.summary.writer.record_writer import RecordWriter
+
+        record = BytesIO()
+        RecordWriter(record).write(self._event(wall_time=time.time(), **event).SerializeToString())
+        self._file.append(record.getvalue())
+
+
+class _Pieces:
+    """A file that grows by whole pieces. Errors: `UserError` where one cannot be written; none of it is left behind."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = path.open("ab", buffering=0)
+
+    def append(self, piece: bytes) -> None:
+        size = os.fstat(self._file.fileno()).st_size
+        try:
+            rest = memoryview(piece)
+            while rest:
+                rest = rest[self._file.write(rest) :]
+            os.fsync(self._file.fileno())
+        except OSError as error:
+            with suppress(OSError):
+                self._file.truncate(size)
+            raise UserError(f"cannot write {self._file.name!r}: {error.strerror}") from error
+
+    def close(self) -> None:
+        self._file.close()
 
 
 class WeightsAndBiases:
