@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from observe_r1.config import LadderSettings, ModelSettings, RewardSettings
+from observe_r1.data.alike import Alike
 from observe_r1.errors import UserError
 from observe_r1.evaluation.accuracy import GradedResponse, grade
 from observe_r1.ladder.journal import Journal
@@ -80,25 +81,26 @@ class Round:
         Questions over the prompt limit are dropped; with `skip_bad` broken ones and those that the engine refuses, too.
         Errors: `UserError` for one of the latter without `skip_bad`.
         """
-        total, label = len(examples), label or stage
+        total, label, skipped = len(examples), label or stage, Alike(watch.note)
         watch.progress(label, self.journal.done, total)
         if total == 0:
             self.journal.commit(0, complete=True)
         for done, questions in self._encoded(examples):
             for example, error in questions:
                 if isinstance(error, UserError):
-                    self._drop(example, error, stage, watch, skip_bad)
+                    self._drop(example, error, stage, skipped, skip_bad)
             askable = [(example, prompt) for example, prompt in questions if isinstance(prompt, Prompt)]
-            graded = self._grade(askable, stage, watch, skip_bad)
+            graded = self._grade(askable, stage, skipped, skip_bad)
             self.write(self.journal, [(example, given) for (example, _), given in zip(askable, graded, strict=True)])
             self.journal.commit(done, complete=done == total)
             watch.progress(label, done, total)
-            if done < total and watch.stopped():
-                return False
+            if done == total or watch.stopped():
+                skipped.close()
+                return done == total
         return True
 
     def _grade(
-        self, askable: list[tuple[Example, Prompt]], stage: str, watch: Watch, skip_bad: bool
+        self, askable: list[tuple[Example, Prompt]], stage: str, skipped: Alike, skip_bad: bool
     ) -> list[tuple[GradedResponse, ...]]:
         """Return the graded responses to the questions, of which those that the engine refuses are taken out."""
         while True:
@@ -106,13 +108,13 @@ class Round:
                 return grade(self.engine, askable, self.scorer, self.sampling)
             except RefusedPromptError as error:
                 example, _ = askable.pop(error.index)
-                self._drop(example, UserError(f"{example.origin}: {error}"), stage, watch, skip_bad)
+                self._drop(example, UserError(f"{example.origin}: {error}"), stage, skipped, skip_bad)
 
-    def _drop(self, example: Example, error: UserError, stage: str, watch: Watch, skip_bad: bool) -> None:
+    def _drop(self, example: Example, error: UserError, stage: str, skipped: Alike, skip_bad: bool) -> None:
         too_long = isinstance(error, PromptTooLongError)
         if not too_long and not skip_bad:
             raise UserError(f"{error} (--skip-bad leaves such rows out)") from error
-        watch.note(f"skipped: {error}")
+        skipped.add(str(error), start="skipped: ")
         reason = "prompt too long" if too_long else "broken row"
         self.journal.append(DROPPED, [dropped(example.id, example.source, stage, reason, str(error))])
 

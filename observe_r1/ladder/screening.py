@@ -8,6 +8,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 from observe_r1.config import LadderSettings
+from observe_r1.data.alike import Alike
 from observe_r1.data.images import open_image
 from observe_r1.errors import UserError
 from observe_r1.ladder.answers import checked_answer, in_capitals
@@ -42,14 +43,15 @@ def sift(folder: Path, settings: LadderSettings, watch: Watch) -> bool:
     data = settings.data
     if not data.sources:
         raise UserError("setting 'data.sources' is missing: name the files or datasets to build the ladder from")
-    duplicates, contamination = Duplicates(), _benchmarks(settings, watch)
+    skipped = Alike(watch.note)
+    duplicates, contamination = Duplicates(), _benchmarks(settings, skipped)
     count = 0
     with Journal(folder, STAGE, [QUESTIONS, DROPPED]) as journal:
         for count, row in enumerate(_examined(read_sources(data.sources, data), data.image_cache), start=1):
             if isinstance(row, BadRow):
                 if not data.skip_bad:
                     raise UserError(f"{row.error} (--skip-bad leaves such rows out)") from row.error
-                watch.note(f"skipped: {row.error}")
+                skipped.add(str(row.error), start="skipped: ")
                 journal.append(DROPPED, [dropped(row.id, row.source, STAGE, "broken row", str(row.error))])
             else:
                 example, print_ = row
@@ -64,6 +66,7 @@ def sift(folder: Path, settings: LadderSettings, watch: Watch) -> bool:
                 if watch.stopped():
                     return False
         journal.commit(count, complete=True)
+    skipped.close()
     watch.progress("reading", count, count)
     return True
 
@@ -91,7 +94,7 @@ def _place(source: str | bytes, example: Example, folder: Path, cache: str) -> s
     return str(source)
 
 
-def _benchmarks(settings: LadderSettings, watch: Watch) -> Contamination:
+def _benchmarks(settings: LadderSettings, skipped: Alike) -> Contamination:
     whole = settings.data.model_copy(update={"max_samples": None})
     rows = _examined(read_sources(settings.screen.benchmarks, whole, benchmark=True), settings.data.image_cache)
 
@@ -102,7 +105,7 @@ def _benchmarks(settings: LadderSettings, watch: Watch) -> Contamination:
             elif not settings.data.skip_bad:
                 raise UserError(f"screen.benchmarks: {row.error} (--skip-bad leaves such rows out)") from row.error
             else:
-                watch.note(f"skipped: screen.benchmarks: {row.error}")
+                skipped.add(str(row.error), start="skipped: screen.benchmarks: ")
 
     return Contamination(fingerprints())
 
