@@ -358,3 +358,15 @@ def test_whatever_was_on_the_disk_when_it_died_the_build_ends_the_same(questions
         assert build(questions, "--screen.models=second") == 0
         assert contents(out) == whole, moment
         assert len(log) <= asked + 2 + 1, moment  # a batch again, and one time more closed
+
+
+def test_a_question_that_a_newer_measurement_solves_comes_in_whatever_the_review_said(questions, log, capsys):
+    """The review is written, and left as it is; a better model then solves what the one before did not."""
+    out = questions.parent / "out"
+    assert build(questions) == 0
+    assert main(["ladder", "review", str(out)]) == 0
+    assert {row["id"] for row in read(out / "ladder.jsonl")} == {"q0", "q2", "q4"}
+    assert main(["ladder", "refresh", str(out), "--model=second"]) == 0
+    assert main(["ladder", "arrange", str(out), "--arrange.measured=refreshed-1"]) == 0
+    assert {row["id"] for row in read(out / "ladder.jsonl")} == {"q1", "q3", "q5"}
+    assert not [row for row in read(out / "dropped.jsonl") if row["stage"] == "review"]

@@ -89,8 +89,9 @@ class LadderRolloutSettings(SamplerSettings):
 class ArrangeSettings(Section):
     """How measured questions become a ladder."""
 
-    min_complexity: float = Field(40, ge=0)
-    """Questions whose responses are shorter than this, in mean tokens, are dropped."""
+    min_complexity: float | None = Field(None, ge=0)
+    """Questions whose responses are shorter than this, in mean tokens, are dropped. Without it that is a fifth of the
+    median question's, and at most 40: short answers are not dropped for being short. 0 drops none."""
     size: int | None = Field(None, ge=1)
     """Questions in the ladder; without it as many as there are, or as `shares` allow."""
     shares: Shares = None

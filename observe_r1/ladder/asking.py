@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Any
@@ -81,7 +82,13 @@ class Round:
         Questions over the prompt limit are dropped; with `skip_bad` broken ones and those that the engine refuses, too.
         Errors: `UserError` for one of the latter without `skip_bad`.
         """
-        total, label, skipped = len(examples), label or stage, Alike(watch.note)
+        with closing(Alike(watch.note)) as skipped:
+            return self._run(examples, stage, watch, skipped, skip_bad=skip_bad, label=label or stage)
+
+    def _run(
+        self, examples: Sequence[Example], stage: str, watch: Watch, skipped: Alike, *, skip_bad: bool, label: str
+    ) -> bool:
+        total = len(examples)
         watch.progress(label, self.journal.done, total)
         if total == 0:
             self.journal.commit(0, complete=True)
@@ -94,9 +101,8 @@ class Round:
             self.write(self.journal, [(example, given) for (example, _), given in zip(askable, graded, strict=True)])
             self.journal.commit(done, complete=done == total)
             watch.progress(label, done, total)
-            if done == total or watch.stopped():
-                skipped.close()
-                return done == total
+            if done < total and watch.stopped():
+                return False
         return True
 
     def _grade(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack, closing
 from pathlib import Path
 
 from observe_r1.config import LadderSettings
@@ -43,10 +44,11 @@ def sift(folder: Path, settings: LadderSettings, watch: Watch) -> bool:
     data = settings.data
     if not data.sources:
         raise UserError("setting 'data.sources' is missing: name the files or datasets to build the ladder from")
-    skipped = Alike(watch.note)
-    duplicates, contamination = Duplicates(), _benchmarks(settings, skipped)
     count = 0
-    with Journal(folder, STAGE, [QUESTIONS, DROPPED]) as journal:
+    with ExitStack() as stack:
+        skipped = stack.enter_context(closing(Alike(watch.note)))
+        duplicates, contamination = Duplicates(), _benchmarks(settings, skipped)
+        journal = stack.enter_context(Journal(folder, STAGE, [QUESTIONS, DROPPED]))
         for count, row in enumerate(_examined(read_sources(data.sources, data), data.image_cache), start=1):
             if isinstance(row, BadRow):
                 if not data.skip_bad:
@@ -66,7 +68,6 @@ def sift(folder: Path, settings: LadderSettings, watch: Watch) -> bool:
                 if watch.stopped():
                     return False
         journal.commit(count, complete=True)
-    skipped.close()
     watch.progress("reading", count, count)
     return True
 
