@@ -190,7 +190,7 @@ def test_no_decision_drops_what_a_newer_measurement_solves(built, action):
     unsolved = [row["id"] for row in read(built / "measured.jsonl") if row["correct"] == 0]
     newly, still = unsolved[:6], unsolved[6:]
     if action:
-        review(built, **{name: (action, "1") for name in unsolved})
+        review(built, **dict.fromkeys(unsolved, (action, "1")))
     before = {row["id"] for row in run(built)}
     assert before.isdisjoint(unsolved) or action == "keep"
     measure_again(built, "refreshed-1", dict.fromkeys(newly, 2))

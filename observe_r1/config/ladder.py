@@ -34,6 +34,9 @@ class LadderDataSettings(QuestionSettings):
     `name:PATH_OR_HUB_NAME@SPLIT` (`ladder sources` lists the names)."""
     max_samples: int | None = Field(None, ge=1)
     """Use only the first so many rows of each source."""
+    format_prompt: Literal["auto", "observe", "think", "steps", "none"] = "auto"  # type: ignore[assignment]
+    """The text that asks for a response format: `auto` takes the one that the model's folder says it was trained with,
+    and for any other model `steps`, which asks for plain step-by-step reasoning."""
     skip_bad: bool = False
     """Leave broken rows out, named and counted; without it the first one ends the build."""
 

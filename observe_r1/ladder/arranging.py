@@ -37,8 +37,8 @@ REVIEWED = "review"
 LOW_COMPLEXITY = "low complexity"
 NOT_DRAWN = "not drawn for size or shares"
 MOST_MIN_COMPLEXITY, OF_THE_MEDIAN = 40, 0.2
-"""`arrange.min_complexity` where it is not given, in tokens: so much, and no more than this share of the median question's.
-In the figure of arXiv 2505.12432, whose mean is 210, responses of 2 and 23 tokens go and 56 stay."""
+"""`arrange.min_complexity` where it is not given, in tokens: so much, but no more than this share of the median
+question's. In the figure of arXiv 2505.12432, whose mean is 210, responses of 2 and 23 tokens go and 56 stay."""
 
 _FIGURES = ("difficulty", "complexity", "complexity_correct", "well_formed")
 

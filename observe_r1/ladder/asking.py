@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import blake2b
 from typing import Any
 
@@ -31,6 +31,13 @@ Graded = list[tuple[Example, Sequence[GradedResponse]]]
 def stream_of(example: Example) -> int:
     """Return the random stream of an item: with seed and response number all that its responses depend on."""
     return int.from_bytes(blake2b(example.id.encode(errors="surrogatepass"), digest_size=7).digest(), "big")
+
+
+def with_request(example: Example, text: str) -> Example:
+    """Return `example` with a request after its question."""
+    *before, last = example.messages
+    request = {"type": "text", "text": f"\n{text}"}
+    return replace(example, messages=(*before, {**last, "content": [*last["content"], request]}))
 
 
 def measuring_model(settings: LadderSettings) -> str:

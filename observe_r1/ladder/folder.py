@@ -31,7 +31,7 @@ _ANY_TIME = (
 _ASKING = ("data.format_prompt", "data.max_prompt_tokens", "model.", "rollout.")
 _WRITTEN = {
     screening.STAGE: (screening.QUESTIONS, DROPPED, simple.SCREENING, simple.SCREENED, "refreshed-*"),
-    measuring.STAGE: (measuring.MEASURED, measuring.RESPONSES),
+    measuring.STAGE: (measuring.MEASURED, measuring.RESPONSES, measuring.ASKED),
     arranging.STAGE: (
         *(arranging.UNSOLVED, arranging.LADDER),
         *("README.md", "ladder.html", "figures", "review.html", "review-*.html"),
