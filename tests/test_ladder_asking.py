@@ -303,7 +303,6 @@ def test_what_was_dropped_is_a_table_and_a_build_that_lost_over_half_says_so_fir
     assert build(questions, "--screen.models=second") == 0
     said = capsys.readouterr().out
     assert "less than half" not in said and "a higher screen.threshold" in " ".join(said.split())
-    assert build(questions, "--arrange.min_complexity=60") == 2
     shutil.rmtree(questions.parent / "out")
     prose = [
         {
