@@ -4,7 +4,8 @@ Each point is a process of its own that takes optimizer steps on one group: the 
 image tower trained, G responses of 175 tokens to a prompt with one image. *Activations* are what the process holds at
 its most beyond weights, gradients and optimizer states (16 bytes a parameter).
 
-    python benchmarks/scaling.py            writes results/scaling.json and docs/scaling.png
+    python benchmarks/scaling.py            writes results/scaling.json, docs/scaling.png and docs/scaling_dark.png
+    python benchmarks/scaling.py --redraw   draws the pictures from what was measured
 """
 
 import argparse
@@ -18,14 +19,14 @@ import time
 from pathlib import Path
 from typing import Any
 
-import matplotlib
 import torch
+from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from racing.models import SMALL, VOCABULARY, make_model
 from racing.our_side import given_batch
 from racing.set_up import our_side, questions
 
-matplotlib.use("Agg")
-from matplotlib import pyplot as plt
+from observe_r1.report.theme import Theme, on_both_papers
 
 HERE = Path(__file__).parent
 VOCABULARIES = (486, 8192, 32768, 65536, VOCABULARY)
@@ -36,6 +37,14 @@ SWEEPS: tuple[tuple[str, dict[str, int], tuple[int, ...]], ...] = (
     ("vocabulary", {"group": 8, "side": 28}, VOCABULARIES),
 )
 """What varies, what stays the same, and the values of the former. `side` is that of the image, in patches."""
+COLUMNS = {
+    "group": ("responses a prompt", "responses a prompt"),
+    "side": ("prompt length", "prompt length (tokens, image included)"),
+    "vocabulary": ("vocabulary", "vocabulary (tokens)"),
+}
+"""What each column of the picture varies, and the name of its axis."""
+ROWS = (("seconds", "Time", "seconds an update"), ("activations_mib", "Memory", "activations (MiB)"))
+"""What each row of the picture shows, and the name of its axis."""
 RESPONSE = 175
 MIB = 2**20
 
@@ -87,30 +96,39 @@ def sweep(arguments: argparse.Namespace) -> list[dict[str, Any]]:
     return sweeps
 
 
-def draw(sweeps: list[dict[str, Any]], picture: Path) -> None:
-    """Draw seconds above and activations below, each against what was varied."""
-    labels = {"group": "responses a prompt", "side": "prompt tokens", "vocabulary": "vocabulary"}
-    figure, rows = plt.subplots(2, 3, figsize=(10.5, 5.6), layout="constrained")
-    for column, name in enumerate(labels):
-        of_kind = [each["points"] for each in sweeps if each["varies"] == name]
-        for points, colour in zip(of_kind, ("#2563a8", "#c2571a"), strict=False):
-            across = [point["prompt" if name == "side" else name] for point in points]
-            same = points[0]
-            fixed = {"group": f"{same['group']} responses", "side": f"prompt of {same['prompt']} tokens"}
-            fixed["vocabulary"] = f"vocabulary {same['vocabulary']:,}"
-            label = ", ".join(fixed[other] for other in fixed if other != name)
-            for axes, field in zip(rows[:, column], ("seconds", "activations_mib"), strict=True):
-                axes.plot(across, [point[field] for point in points], "o-", color=colour, ms=4, label=label)
-        for axes in rows[:, column]:
-            axes.grid(alpha=0.25)
-            axes.spines[["top", "right"]].set_visible(False)
-            axes.set_ylim(bottom=0)
-        rows[0, column].legend(frameon=False, fontsize=8)
-        rows[1, column].set_xlabel(labels[name])
-    rows[1, 2].xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
-    rows[0, 0].set_ylabel("seconds an update")
-    rows[1, 0].set_ylabel("activations, MiB")
-    figure.savefig(picture, dpi=120)
+def draw(result: dict[str, Any], picture: Path) -> None:
+    """Draw seconds above and activations below, each against what was varied; a PNG on light paper and one on dark."""
+    for path, theme in on_both_papers(picture):
+        figure = Figure(figsize=(11.5, 7.4), layout=ConstrainedLayoutEngine(w_pad=0.14, h_pad=0.14))
+        for column, (name, (title, label)) in zip(figure.subplots(2, 3).T, COLUMNS.items(), strict=True):
+            for axes, (field, what, unit) in zip(column, ROWS, strict=True):
+                _panel(
+                    axes, [each["points"] for each in result["sweeps"] if each["varies"] == name], name, field, theme
+                )
+                axes.set_title(f"{what} by {title}", pad=34)
+                axes.set(xlabel=label, ylabel=unit)
+        place = f"{result['threads']} threads of a CPU, float32, {result['response_tokens']} tokens a response"
+        figure.suptitle(f"What one update of one group takes ({place})", x=0.012, ha="left")
+        figure.savefig(path, dpi=120, metadata={"Software": None})
+
+
+def _panel(axes: Any, sweeps: list[list[dict[str, Any]]], name: str, field: str, theme: Theme) -> None:
+    for points, color, marker in zip(sweeps, (theme.first, theme.second), "os", strict=False):
+        across = [point["prompt" if name == "side" else name] for point in points]
+        same = points[0]
+        fixed = {"group": f"{same['group']} responses", "side": f"prompt of {same['prompt']:,} tokens"}
+        fixed["vocabulary"] = f"vocabulary of {same['vocabulary']:,}"
+        label = (", " if len(sweeps) > 1 else ",\n").join(fixed[other] for other in fixed if other != name)
+        look = {"marker": marker, "color": color, "label": label, "clip_on": False, "zorder": 3}
+        axes.plot(across, [point[field] for point in points], **look)
+    axes.grid(visible=True, axis="both")
+    axes.set_ylim(bottom=0)
+    axes.set_xlim(left=0)
+    axes.yaxis.set_major_formatter("{x:,.10g}")
+    axes.xaxis.set_major_formatter("{x:,.10g}")
+    if name == "vocabulary":
+        axes.set_xticks([0, 50_000, 100_000, 150_000])
+    axes.legend(loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0.2, borderpad=0, labelspacing=0.2, fontsize=8.5)
 
 
 def main() -> None:
@@ -121,7 +139,11 @@ def main() -> None:
     parser.add_argument("--point", type=json.loads, help=argparse.SUPPRESS)
     parser.add_argument("--output", type=Path, default=HERE / "results" / "scaling.json")
     parser.add_argument("--picture", type=Path, default=HERE.parent / "docs" / "scaling.png")
+    parser.add_argument("--redraw", action="store_true", help="draw what was measured, and measure nothing")
     arguments = parser.parse_args()
+    if arguments.redraw:
+        draw(json.loads(arguments.output.read_text()), arguments.picture)
+        return
     torch.set_num_threads(arguments.threads)
     if arguments.point:
         print(json.dumps(measure(**arguments.point)))
@@ -136,7 +158,7 @@ def main() -> None:
     }
     arguments.output.parent.mkdir(exist_ok=True)
     arguments.output.write_text(json.dumps(result, indent=2) + "\n")
-    draw(result["sweeps"], arguments.picture)
+    draw(result, arguments.picture)
     print(f"wrote {arguments.output} and {arguments.picture}")
 
 

@@ -9,6 +9,7 @@ answer; the first may wait for the process that reads formulas to start. `scorin
 `scoring at once`, part of `sampling`, is telling what can be told without and handing over the rest.
 
     python benchmarks/step_trace.py [--model FOLDER] [--steps 4] [--rollout.prompts 32 …any setting of train]
+    python benchmarks/step_trace.py --redraw            draws the pictures from what was measured
 """
 
 import argparse
@@ -19,11 +20,13 @@ import tempfile
 import time
 from collections.abc import Callable
 from functools import wraps
+from itertools import accumulate
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import matplotlib
 import torch
+from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from PIL import Image
 
 from observe_r1.cli import train_run
@@ -31,6 +34,7 @@ from observe_r1.cli.options import parse_settings
 from observe_r1.cli.sft_run import fine_tune_model
 from observe_r1.config import SFTSettings, TrainSettings
 from observe_r1.policy.policy import Policy
+from observe_r1.report.theme import on_both_papers
 from observe_r1.rewards import PendingScores, Scorer
 from observe_r1.rewards.worker import WorkerPool
 from observe_r1.rollout.embedded import EmbeddedEngine
@@ -41,9 +45,6 @@ from observe_r1.training.record import Record
 from observe_r1.training.run_folder import RunFolder
 from observe_r1.world.dataset import write_demonstrations, write_questions
 from observe_r1.world.tiny_model import make_tiny_model
-
-matplotlib.use("Agg")
-from matplotlib import pyplot as plt
 
 ROOT = Path(__file__).parent.parent
 SIDE = 84
@@ -71,7 +72,7 @@ COLOURS = {  # Okabe and Ito's, told apart by the colour-blind
     "updating": "#e69f00",
     "writing": "#999999",
     "waiting for prompts": "#d55e00",
-    "waiting for scores": "#000000",
+    "waiting for scores": "",  # the ink of the paper
     "encoding": "#009e73",
     "scoring": "#cc79a7",
 }
@@ -162,32 +163,44 @@ def figures(spans: list[Span]) -> dict[str, float]:
 
 
 def draw(spans: list[Span], steps: list[tuple[float, float]], picture: Path) -> None:
-    """Draw the lanes against time into a PNG."""
-    figure, axes = plt.subplots(figsize=(12, 3.4), layout="constrained")
-    for place, names in enumerate(LANES.values()):
-        for name in names:
-            bars = [(span.start, span.end - span.start) for span in spans if span.name == name]
-            axes.broken_barh(bars, (place - 0.36, 0.72), facecolor=COLOURS[name], edgecolor="none", label=name)
-    for number, (start, end) in enumerate(steps, 1):
-        axes.axvline(end, color="0.4", lw=0.8, ls=":", zorder=0)
-        axes.text((start + end) / 2, -0.5, f"step {number}", ha="center", va="bottom", color="0.25")
-    axes.set_yticks(range(len(LANES)), list(LANES))
-    axes.set(xlabel="seconds since the run asked for its first prompt", xlim=(0, steps[-1][1]), ylim=(2.55, -0.75))
-    axes.spines[["top", "right", "left"]].set_visible(False)
-    axes.tick_params(left=False)
-    figure.legend(loc="outside upper center", ncols=len(COLOURS), frameon=False, fontsize=9, handlelength=1.2)
-    figure.savefig(picture, dpi=130)
+    """Draw the lanes against time; a PNG on light paper and one on dark."""
+    for path, theme in on_both_papers(picture):
+        figure = Figure(figsize=(12, 4.1), layout=ConstrainedLayoutEngine(w_pad=0.14, h_pad=0.1))
+        axes = figure.subplots()
+        for place, names in enumerate(LANES.values()):
+            for name in names:
+                bars = [(span.start, span.end - span.start) for span in spans if span.name == name]
+                look = {"facecolor": COLOURS[name] or theme.ink, "edgecolor": "none", "label": name}
+                axes.broken_barh(bars, (place - 0.36, 0.72), **look)
+        for number, (start, end) in enumerate(steps, 1):
+            axes.axvline(end, color=theme.muted, lw=0.8, ls=":", zorder=0)
+            axes.text((start + end) / 2, -0.5, f"step {number}", ha="center", va="bottom")
+        axes.set_yticks(range(len(LANES)), list(LANES))
+        axes.set(xlabel="seconds since the run asked for its first prompt", ylabel="who works")
+        axes.set(xlim=(0, steps[-1][1]), ylim=(2.55, -0.75))
+        axes.grid(visible=False)
+        axes.set_title(f"What goes on at the same time in {len(steps)} steps of training", pad=34)
+        above = {"loc": "lower left", "bbox_to_anchor": (0, 1), "borderpad": 0, "handlelength": 1.2}
+        axes.legend(ncols=len(COLOURS), columnspacing=1.4, **above)
+        figure.savefig(path, dpi=130, metadata={"Software": None})
 
 
 def main() -> None:
-    """Print the figures, write them to `benchmarks/results/step_trace.json`, and draw `docs/step_trace.png`."""
+    """Print the figures, write them to `benchmarks/results/step_trace.json`, and draw `docs/step_trace….png`."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", type=Path, help="a tiny model after its warm start; one is made (a minute)")
     parser.add_argument("--side", type=int, default=1024, help="of the square picture files, in pixels")
     parser.add_argument("--steps", type=int, default=4)
     parser.add_argument("--picture", type=Path, default=ROOT / "docs" / "step_trace.png")
     parser.add_argument("--output", type=Path, default=ROOT / "benchmarks" / "results" / "step_trace.json")
+    parser.add_argument("--redraw", action="store_true", help="draw what was measured, and measure nothing")
     arguments, settings = parser.parse_known_args()
+    if arguments.redraw:
+        measured = json.loads(arguments.output.read_text())
+        ends = list(accumulate(measured["step_seconds"]))
+        steps = list(zip([0.0, *ends], ends, strict=False))
+        draw([Span(*span) for span in measured["spans"]], steps, arguments.picture)
+        return
     with tempfile.TemporaryDirectory() as folder:
         options = prepare(Path(folder), arguments.model, arguments.side)
         options += ["--run.steps", str(arguments.steps), "--run.threads", "1", *settings]
@@ -207,6 +220,7 @@ def main() -> None:
         "step_seconds": [round(end - start, 3) for start, end in steps],
         "torch": torch.__version__,
         "machine": f"{platform.machine()}, {os.cpu_count()} cores",
+        "spans": [(name, round(start, 4), round(end, 4)) for name, start, end in spans if name in COLOURS],
     }
     arguments.output.write_text(json.dumps(result, indent=2) + "\n")
 

@@ -89,8 +89,26 @@ def test_loss_weights_normalise_over_the_whole_batch(aggregation, expected):
     for batch in batches(settings(aggregation=aggregation)):
         lengths = [n for g in batch.groups for n in g.lengths]
         weights = torch.cat(batch.loss_weights)
-        by_hand = [expected(lengths, n) for n in lengths for _ in range(n)]
+        filled = len(batch.groups) / 2  # the last minibatch has one group
+        by_hand = [filled * expected(lengths, n) for n in lengths for _ in range(n)]
         torch.testing.assert_close(weights, torch.tensor(by_hand))
+
+
+@pytest.mark.parametrize("minibatch", [1, 2, 3, 4, 5, 8])
+@pytest.mark.parametrize("count", [1, 2, 3, 4, 5])
+def test_a_group_weighs_the_same_in_a_step_of_any_size(count, minibatch):
+    config = settings(minibatch=minibatch, aggregation="sequence", kl_coef=0.5, kl_in="loss")
+    made = batches(config, groups()[:count], reference=Fixed(-0.3))
+    assert [len(b.groups) for b in made] == [minibatch] * (count // minibatch) + [count % minibatch] * (
+        count % minibatch > 0
+    )
+    for batch in made:
+        for group, weights, kl in zip(batch.groups, batch.loss_weights, batch.kl_weights, strict=True):
+            by_hand = torch.tensor([1 / (3 * minibatch * n) for n in group.lengths for _ in range(n)])
+            torch.testing.assert_close(weights, by_hand)
+            torch.testing.assert_close(kl, 0.5 * by_hand)
+    for batch in batches(settings(minibatch=minibatch, aggregation="token"), groups()[:count]):
+        assert float(torch.cat(batch.loss_weights).sum()) == pytest.approx(len(batch.groups) / minibatch)
 
 
 def test_truncated_responses_can_be_left_out():
@@ -114,7 +132,7 @@ def test_kl_in_the_reward_is_the_sum_of_k1_still_to_come():
 def test_kl_in_the_loss_is_a_mean_per_sequence():
     for batch in batches(settings(kl_coef=0.5, kl_in="loss"), reference=Fixed(-0.3)):
         lengths = [n for g in batch.groups for n in g.lengths]
-        by_hand = [0.5 / (len(lengths) * n) for n in lengths for _ in range(n)]
+        by_hand = [0.5 * len(batch.groups) / 2 / (len(lengths) * n) for n in lengths for _ in range(n)]
         torch.testing.assert_close(torch.cat(batch.kl_weights), torch.tensor(by_hand))
         assert batch.reference_logprobs is not None
 

@@ -1,4 +1,4 @@
-"""`observe-r1 data check`: all that is wrong with a dataset in one line a row, the rest in figures."""
+"""`observe-r1 data check`: all that is wrong with a dataset, many alike in one line, the rest in figures."""
 
 import json
 import signal
@@ -67,7 +67,7 @@ def test_a_good_dataset_in_figures(folder, capsys):
     )
 
 
-def test_every_bad_row_is_one_line_with_all_its_problems(folder, capsys):
+def test_every_problem_of_few_rows_is_a_line_of_its_own(folder, capsys):
     (folder / "empty.png").touch()
     (folder / "page.png").write_text("<!DOCTYPE html><html></html>")
     path = write(
@@ -88,10 +88,11 @@ def test_every_bad_row_is_one_line_with_all_its_problems(folder, capsys):
     cannot = "cannot be verified: correct it or drop the row; a letter, number, formula or short phrase can"
     rule = "every <image> mark needs an image, every image a mark"
     image = f"{path} row 3: image '{folder}"
-    assert code == 2 and lines[:8] == [
+    assert code == 2 and lines[:10] == [
         f"{path} row 1: no column 'message': the row has question, answer; set data.input_key",
-        f"{image}/empty.png' is empty (0 bytes); image '{folder}/page.png' is an HTML page (a download that failed?); "
-        f"the gold answer '{PROSE}' {cannot}",
+        f"{image}/empty.png' is empty (0 bytes)",
+        f"{image}/page.png' is an HTML page (a download that failed?)",
+        f"{path} row 3: the gold answer '{PROSE}' {cannot}",
         f"{path} row 4: the gold answer '\\\\frac{{1}}{{' {cannot}",
         f"{path} row 5, 'problem': {rule}: 1 and 0 in this row",
         f"{path}: line 6, column 2: broken JSON: trailing comma before '}}': {rest}",
@@ -99,8 +100,22 @@ def test_every_bad_row_is_one_line_with_all_its_problems(folder, capsys):
         f"{path} row 10: no column 'answer': the row has problem, solution; set data.label_key",
         f"{path} row 7, 'id': '7' is the id of {path} row 2 already: give every row its own",
     ]
-    assert lines[8:10] == ["rows       10", "answers    3 number, 2 absent, 1 unverifiable, 1 formula"]
-    assert lines[-1] == "bad: 8 of 10 rows, each named above"
+    assert lines[10:12] == ["rows       10", "answers    3 number, 2 absent, 1 unverifiable, 1 formula"]
+    assert lines[-1] == "bad: 8 of 10 rows, for what is named above"
+
+
+def test_many_rows_with_the_same_problems_are_one_line_a_problem(folder, capsys):
+    rows = [row(number, answer=None, images=[f"{number}.png"]) for number in range(1, 1001)]
+    path = write(folder / "a.jsonl", *rows, row(1001, id="x"), *(row(number, id="x") for number in range(5)))
+    code, lines = check(capsys, path)
+    first = f"(first: {path} row 1, 2, 3)"
+    assert code == 2 and lines[:3] == [
+        f"1,000 rows: image '…': no such file {first}",
+        f"1,000 rows: 'answer': the gold answer needs text or a finite number, got None {first}",
+        f"5 rows: 'id': 'x' is the id of {path} row 1001 already: give every row its own "
+        f"(first: {path} row 1002, 1003, 1004)",
+    ]
+    assert lines[3] == "rows       1,006" and lines[-1] == "bad: 1,005 of 1,006 rows, for what is named above"
 
 
 def test_rows_of_any_characters_are_one_line_each(folder, capsys):
@@ -128,7 +143,7 @@ def test_demonstrations_need_no_gold_answer(folder, capsys):
     turns = [{"role": "user", "content": "What?"}, {"role": "assistant", "content": "That."}]
     code, lines = check(capsys, write(folder / "a.jsonl", {"message": turns}, {"message": turns[:1]}))
     assert code == 2 and lines[0].startswith(f"{folder / 'a.jsonl'} row 2: no column 'answer'")
-    assert lines[-1] == "bad: 1 of 2 rows, each named above"
+    assert lines[-1] == "bad: 1 of 2 rows, for what is named above"
 
 
 def test_several_files_and_the_first_rows_only(folder, capsys):
@@ -136,7 +151,7 @@ def test_several_files_and_the_first_rows_only(folder, capsys):
     Image.new("RGB", (4, 4)).save(folder / "sub" / "a.png")
     first, second = write(folder / "a.jsonl", row(1), row(2)), write(folder / "sub" / "a.jsonl", row(3), row(4), "{")
     code, lines = check(capsys, f"{first},{second}")
-    assert (code, lines[-1]) == (2, "bad: 1 of 5 rows, each named above")
+    assert (code, lines[-1]) == (2, "bad: 1 of 5 rows, for what is named above")
     code, lines = check(capsys, f"{first},{second}", "--data.max_samples", 4)
     assert (code, lines[-1]) == (0, "good: all 4 rows")
 

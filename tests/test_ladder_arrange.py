@@ -10,12 +10,12 @@ from PIL import Image
 
 from observe_r1.cli import ladder_run
 from observe_r1.cli.main import main
-from observe_r1.config import LadderSettings
+from observe_r1.config import ArrangeSettings, LadderSettings
 from observe_r1.config.recorded import dump_settings
 from observe_r1.data import load_examples, open_image
 from observe_r1.errors import UserError
 from observe_r1.ladder import mix
-from observe_r1.ladder.arranging import arrange
+from observe_r1.ladder.arranging import Item, arrange, min_complexity
 from observe_r1.ladder.journal import Journal
 from observe_r1.ladder.stage import Watch
 from observe_r1.report.build_folder import open_build
@@ -170,6 +170,81 @@ def test_review_keeps_corrects_and_drops(built):
     assert refused not in ladder and solved not in ladder
     assert {row["id"] for row in read(built / "unsolved.jsonl")} == {refused, *rest}
     assert {"id": solved, "stage": "review"}.items() <= read(built / "dropped.jsonl")[1].items()
+
+
+def measure_again(folder, name, correct):
+    """Add a measurement of everything in which the questions of `correct` have so many right responses."""
+    refreshed = folder / name
+    refreshed.mkdir()
+    rows = read(folder / "measured.jsonl")
+    for row in rows:
+        right = correct.get(row["id"], row["correct"])
+        row.update(correct=right, difficulty=1 - right / TRIES, complexity_correct=9.0 if right else None)
+    with Journal(refreshed, "measure", ["measured.jsonl", "responses.jsonl", "dropped.jsonl"]) as journal:
+        journal.append("measured.jsonl", rows)
+        journal.commit(60, complete=True)
+
+
+@pytest.mark.parametrize("action", ["undecided", "drop", "keep", None])
+def test_no_decision_drops_what_a_newer_measurement_solves(built, action):
+    unsolved = [row["id"] for row in read(built / "measured.jsonl") if row["correct"] == 0]
+    newly, still = unsolved[:6], unsolved[6:]
+    if action:
+        review(built, **dict.fromkeys(unsolved, (action, "1")))
+    before = {row["id"] for row in run(built)}
+    assert before.isdisjoint(unsolved) or action == "keep"
+    measure_again(built, "refreshed-1", dict.fromkeys(newly, 2))
+    notes = []
+    ladder = {row["id"]: row["difficulty"] for row in run(built, notes, measured="refreshed-1")}
+    assert {name: ladder.get(name) for name in newly} == dict.fromkeys(newly, 0.5) and before <= set(ladder)
+    assert {row["id"] for row in read(built / "unsolved.jsonl")} == (set() if action == "keep" else set(still))
+    assert [row["id"] for row in read(built / "dropped.jsonl")] == ["early"]
+    told = "6 questions that review.yaml drops were unsolved and are solved in refreshed-1: they stand in the ladder"
+    assert [note.split(" (")[0] for note in notes] == [told] * (action == "drop")
+
+
+def test_what_every_measurement_solves_can_be_dropped_by_hand(built):
+    solved = next(row["id"] for row in read(built / "measured.jsonl") if row["correct"])
+    measure_again(built, "refreshed-1", {solved: 4})
+    review(built, **{solved: ("drop", "1")})
+    assert solved not in {row["id"] for row in run(built, measured="refreshed-1")}
+    measure_again(built, "refreshed-2", {solved: 0})
+    assert solved in {row["id"] for row in run(built, measured="refreshed-1")}
+
+
+def test_what_is_kept_or_corrected_by_hand_is_not_dropped_as_too_short(built):
+    kept, corrected, other, *_ = [row["id"] for row in read(built / "measured.jsonl") if row["correct"] == 0]
+    review(built, **{kept: ("keep", "1"), corrected: ("correct", "2"), other: ("undecided", "1")})
+    assert {row["id"] for row in run(built, min_complexity=1000)} == {kept, corrected}
+
+
+@pytest.mark.parametrize(
+    ("lengths", "shortest"),
+    [
+        ([2, 23, 56, 150, 180, 200, 210, 230, 240, 250, 300], 40),  # the paper's figure: 2 and 23 go, 56 stays
+        ([1, 4, 5, 5, 6, 6, 7, 8], 1.1),  # bare answers
+        ([60, 70, 80], 14),
+        ([1000, 2000, 3000], 40),
+    ],
+)
+def test_the_shortest_responses_go_by_what_is_short_among_all(lengths, shortest):
+    items = [Item(0, {"complexity": length}) for length in lengths]
+    assert min_complexity(items, ArrangeSettings()) == pytest.approx(shortest)
+    assert min_complexity(items, ArrangeSettings(min_complexity=7)) == 7
+
+
+def test_a_ladder_of_short_answers_keeps_them_by_default(built):
+    rows = read(built / "measured.jsonl")
+    for number, row in enumerate(rows):
+        row["complexity"] = 1 if number < 2 else 8 + number % 5
+    write(built / "measured.jsonl", rows)
+    notes = []
+    ladder = run(built, notes, min_complexity=None)
+    low = [row for row in read(built / "dropped.jsonl") if row["reason"] == "low complexity"]
+    assert [row["id"] for row in low] == ["q0", "q1"] and low[0]["detail"] == "1 tokens a response, under 2"
+    assert len(ladder) + len(read(built / "unsolved.jsonl")) == 58
+    told = "responses of 2 questions are under 2 tokens (arrange.min_complexity, from the lengths of all): dropped"
+    assert notes == [told]
 
 
 @pytest.mark.parametrize(

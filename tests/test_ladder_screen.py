@@ -290,4 +290,8 @@ def test_ctrl_c_ends_a_reading_of_broken_rows_too(tmp_path):
     seen = []
     watch = Watch(note=seen.append, stopped=lambda: True)
     assert not sift(tmp_path, LadderSettings.model_validate(values), watch)
-    assert len(seen) == 64 and not (tmp_path / "progress.json").exists()
+    assert (
+        len(seen) == 5
+        and seen[4].startswith("skipped: 64 rows: no column 'message'")
+        and not (tmp_path / "progress.json").exists()
+    )

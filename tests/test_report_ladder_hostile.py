@@ -83,7 +83,7 @@ def test_the_review_file_says_the_same(hostile):
     folder, text = hostile
     write_review(folder)
     assert yaml.safe_load((folder / "review.yaml").read_text()) == [
-        {"id": text, "answer": text, "action": "drop", "note": ""}
+        {"id": text, "answer": text, "action": "undecided", "note": ""}
     ]
     write_review(folder)
     assert len(yaml.safe_load((folder / "review.yaml").read_text())) == 1

@@ -37,7 +37,7 @@ def test_every_question_is_shown_once_those_that_responses_agree_on_first(built)
     page = Page(built / "review.html")
     order = ["id-1", "id-3", "id-2", "id-0", "id-4"]
     assert re.findall(r"id-\d", page.text) == order
-    assert entries(built) == [{"id": id, "answer": id[-1], "action": "drop", "note": ""} for id in order]
+    assert entries(built) == [{"id": id, "answer": id[-1], "action": "undecided", "note": ""} for id in order]
     assert page.count("article") == page.count("img") == 5
     assert page.count("details") == 4
 
@@ -45,8 +45,8 @@ def test_every_question_is_shown_once_those_that_responses_agree_on_first(built)
 def test_final_answers_are_grouped_and_counted_and_responses_shown_in_full(built):
     write_review(built)
     text = Page(built / "review.html").text
-    assert "responses 3 × 7 decision drop" in text
-    assert "responses 2 × 7 1 × 9 decision drop" in text
+    assert "responses 3 × 7 decision undecided" in text
+    assert "responses 2 × 7 1 × 9 decision undecided" in text
     assert "<think>So it is 8.</think><answer>8</answer>" in text
     assert "none kept" in text
 
@@ -103,7 +103,7 @@ def test_decisions_are_kept_also_of_questions_no_longer_unsolved(built):
     assert list(by_id)[-1] == "gone"
     assert by_id["gone"] == {"answer": "5", "action": "keep", "note": ""}
     assert by_id["id-2"] == {"answer": "yes", "action": "correct", "note": "1:30"}
-    assert by_id["id-0"]["action"] == "drop"
+    assert by_id["id-0"]["action"] == "undecided"
     assert "decision correct yes 1:30" in Page(built / "review.html").text
     assert "\n# 6. (no longer unsolved)\n- id: gone\n" in (built / "review.yaml").read_text()
     first = (built / "review.yaml").read_bytes()
@@ -128,7 +128,7 @@ def test_nothing_to_review_is_said(tmp_path, unsolved):
         ("- {id: a, answer: [1], action: keep}", "entry 1: needs text"),
         ("- {id: a, answer: 1}", "entry 1: no 'action'"),
         ("- {id: a, answer: 1, action: drop, notes: x}", "entry 1: unknown key 'notes'"),
-        ("- {id: a, answer: 1, action: fix}", "entry 1, 'action': 'fix': needs one of keep, drop, correct"),
+        ("- {id: a, answer: 1, action: fix}", "entry 1, 'action': 'fix': needs one of undecided, keep, drop, correct"),
         ("- {id: a, answer: ' ', action: correct}", "entry 1, 'answer': empty"),
         ("- {id: a, answer: 1, action: drop}\n- {id: a, answer: 2, action: drop}", "id 'a' stands there twice"),
     ],

@@ -1,5 +1,6 @@
 """The sampler's promise: the next N informative groups, in order, each bearing the weights' version."""
 
+import random
 import weakref
 from dataclasses import dataclass
 from types import SimpleNamespace
@@ -7,11 +8,12 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from observe_r1.config import DataSettings, ObjectiveSettings, RolloutSettings, RunSettings
+from observe_r1.config import DataSettings, ObjectiveSettings, RolloutSettings, RunSettings, TrainSettings
 from observe_r1.data.order import ladder
 from observe_r1.errors import UserError
 from observe_r1.model.encoding import PromptTooLongError
 from observe_r1.records import Completion, Example, Prompt
+from observe_r1.training.batches import Batcher
 from observe_r1.training.loop import RunLength, train
 from observe_r1.training.prompts import PromptStream
 from observe_r1.training.sampler import GroupSampler
@@ -185,9 +187,86 @@ def test_a_bound_on_rounds_ends_in_an_error_that_says_what_to_change():
         sampler(Scripted(lambda n: G), stream(count=1000)).next_groups()
 
 
+def test_a_step_that_cannot_be_filled_is_smaller_and_said_so():
+    """Whatever the share of questions that teach: the groups of the rounds, and an error only where there are none."""
+    for seed in range(200):
+        rng, notes = random.Random(seed), []
+        teaches = [rng.random() < rng.choice([0, 0.05, 0.3]) for _ in range(100)]
+        source = sampler(
+            Scripted(lambda n, teaches=teaches: 2 * teaches[n]), stream(100, note=notes.append), max_rounds=2
+        )
+        try:
+            groups = source.next_groups()
+        except UserError:
+            assert not any(teaches[n] for n in drawn(source.sampled)) and not notes
+            continue
+        found = [n for n in drawn(source.sampled) if teaches[n]]
+        assert drawn(groups) == found[:4] and groups and drawn(source.leftovers) == found[4:]
+        missing = 4 - len(groups)
+        assert source.metrics["rollout/groups_missing"] == missing
+        warning = (
+            f"step 1: 2 rounds of sampling found only {len(groups)} of 4 informative groups, so the step is smaller"
+        )
+        assert [note.split(";")[0] for note in notes] == [warning] * (missing > 0)
+        assert missing == 0 or source.metrics["rollout/rounds"] == 2
+
+
+def test_a_run_goes_on_over_small_steps_and_resumes_from_any_of_them():
+    def passes(n):
+        return 2 if n % 7 == 3 else G
+
+    def made(notes):
+        engine = Scripted(passes)
+        return sampler(engine, stream(1000, note=notes.append), max_rounds=2), engine
+
+    def run(source, engine, length, step=0):
+        config = TrainSettings(
+            model={"path": "m"},
+            data={"path": "d"},
+            objective={"bonus_min_length": 0},
+            optimizer={"minibatch": 2, "lr": 1.0, "warmup": 0, "schedule": "linear", "min_lr_ratio": 0},
+        )
+        seen = []
+
+        def update(batch):
+            weights = sum(float(w.sum()) for w in batch.loss_weights)
+            seen.append((drawn(batch.groups), round(weights, 6), batch.learning_rate))
+            return {"policy/tokens": 1.0}
+
+        engine.version = step
+        train(
+            policy=SimpleNamespace(update=update),
+            sampler=source,
+            batcher=Batcher(config, None, None),
+            sync=SharedWeights(engine),
+            length=RunLength(RunSettings(steps=length), 1000),
+            on_rollouts=lambda step, rows: list(rows),
+            on_step=lambda step, metrics: None,
+            stopped=lambda: False,
+            step=step,
+        )
+        return seen
+
+    notes = []
+    whole = run(*made(notes), 6)
+    sizes = [len(groups) for groups, _, _ in whole]
+    assert set(sizes) == {1, 2} and len(notes) == 3  # later ones are counted
+    assert all(weight == size / 2 for size, (_, weight, _) in zip(sizes, whole, strict=True))
+    rates = [rate for *_, rate in whole]
+    assert rates == sorted(rates, reverse=True) and rates[-1] == 0
+    for stop in range(1, 6):
+        source, engine = made([])
+        first = run(source, engine, stop)
+        resumed, engine = made([])
+        resumed.load_state_dict(source.state_dict())
+        rest = run(resumed, engine, 6, stop)
+        assert [update[0] for update in first + rest] == [update[0] for update in whole]
+        assert rest == whole[len(first) :]
+
+
 def test_what_an_unfinished_step_sampled_is_written_before_the_error():
     written, updated = [], []
-    source = sampler(Scripted(lambda n: G if n else 2), stream(count=1000), max_rounds=2)
+    source = sampler(Scripted(lambda n: G), stream(count=1000), max_rounds=2)
     with pytest.raises(UserError, match="2 rounds of sampling"):
         train(
             policy=None,

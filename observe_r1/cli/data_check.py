@@ -1,4 +1,4 @@
-"""Every row of a dataset checked: bad ones listed, the rest in figures."""
+"""Every row of a dataset checked: what is wrong with bad ones, many alike counted, and the rest in figures."""
 
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -13,6 +13,7 @@ from observe_r1.cli.data_survey import Survey
 from observe_r1.cli.gold_answers import require_verifiable
 from observe_r1.cli.terminal import one_line
 from observe_r1.config import DataCheckSettings, DataSettings, ModelSettings, ProcessorSettings
+from observe_r1.data.alike import Alike
 from observe_r1.data.checking import CheckedRow, RowCheck
 from observe_r1.data.examples import Examples, open_examples
 from observe_r1.data.mixture import file_names, mix_sequences
@@ -35,26 +36,23 @@ def check_data(settings: DataCheckSettings) -> int:
     files = list(chain.from_iterable(parts))
     rows = mix_sequences(files, None, seed=0, limit=data.max_samples)
     check = RowCheck(data, require_verifiable, _token_counter(settings.model, data))
-    out, survey = Console(), Survey()
+    out, survey, problems = Console(), Survey(), Alike()
     # Beside lines on the same terminal the view has to know of them; where they go to a file it may have its own.
-    with Progress("data check", console=out if out.is_terminal else Console(stderr=True)) as view:
-        view.now("checking rows", len(rows), lambda: survey.rows)
-        for (examples, index), row in _checked(check, islice(_places(files), len(rows))):
-            survey.add(row, examples.implied_id(index))
-            if row.problems:
-                _say(out, all_problems(row))
-    for place, first in survey.ids.pairs():
-        survey.mark_bad(place)
-        _say(out, _same_id(rows[place], rows[first]))
+    try:
+        with Progress("data check", console=out if out.is_terminal else Console(stderr=True)) as view:
+            view.now("checking rows", len(rows), lambda: survey.rows)
+            for (examples, index), row in _checked(check, islice(_places(files), len(rows))):
+                survey.add(row, examples.implied_id(index))
+                for problem in row.problems:
+                    problems.add(problem)
+        for place, first in survey.ids.pairs():
+            survey.mark_bad(place)
+            problems.add(_same_id(rows[place], rows[first]))
+    finally:  # Ctrl-C as well: what was found is not lost
+        for line in problems.lines():
+            _say(out, line)
     _summarise(out, survey, data.max_prompt_tokens)
     return 2 if survey.bad else 0
-
-
-def all_problems(row: CheckedRow) -> str:
-    """Return all problems of a row as one line that names the row once."""
-    first, *others = row.problems
-    origin = row.example.origin if row.example else ""
-    return "; ".join([first, *(other.removeprefix(origin).lstrip(":, ") for other in others)])
 
 
 def _places(files: Sequence[Examples]) -> Iterator[Place]:
@@ -100,7 +98,7 @@ def _summarise(out: Console, survey: Survey, max_prompt_tokens: int) -> None:
     for name, figures in survey.lines(max_prompt_tokens):
         _say(out, f"{name:<10} {figures}")
     if survey.bad:
-        _say(out, f"bad: {survey.bad:,} of {survey.rows:,} rows, each named above")
+        _say(out, f"bad: {survey.bad:,} of {survey.rows:,} rows, for what is named above")
     else:
         _say(out, f"good: all {survey.rows:,} rows")
 

@@ -4,9 +4,12 @@ from pathlib import Path
 
 import torch
 from rich.console import Console
+from rich.table import Table
+from rich.text import Text
 
 from observe_r1.cli import parts
-from observe_r1.cli.ladder_tables import levels_table, moves_table
+from observe_r1.cli.ladder_tables import Dropped, dropped_table, levels_table, mostly_lost, moves_table
+from observe_r1.cli.terminal import one_line
 from observe_r1.config import LadderSettings
 from observe_r1.errors import UserError
 from observe_r1.ladder import arranging, building, measuring, simple
@@ -17,7 +20,7 @@ from observe_r1.ladder.stage import DROPPED, Watch
 from observe_r1.model.loading import choose_device
 from observe_r1.report.build_folder import open_build
 from observe_r1.report.ladder_page import write_ladder_report
-from observe_r1.report.ladder_summary import summarize
+from observe_r1.report.ladder_summary import count_dropped, summarize
 from observe_r1.report.review_page import write_review
 from observe_r1.training.progress import Progress
 
@@ -64,9 +67,12 @@ def _stages(verb: str, settings: LadderSettings, watch: Watch, view: Progress) -
             view.now("drawing the report")
             write_ladder_report(folder)
             view.close()
-            Console().print(levels_table(summarize(open_build(folder))))
+            summary = summarize(open_build(folder))
+        _show(mostly_lost(summary.count, summary.dropped, summary.unsolved), summary.dropped, levels_table(summary))
         return _built(folder)
     if verb == "screen":
+        left, lost = len(read_rows(folder / simple.SCREENED)), count_dropped(folder)
+        _show(mostly_lost(left, lost), lost)
         model = "" if settings.model.path else " --model MODEL"
         return (
             f"{_questions(folder / simple.SCREENED)} in {folder / simple.SCREENED}; {_dropped(folder)}; "
@@ -76,6 +82,15 @@ def _stages(verb: str, settings: LadderSettings, watch: Watch, view: Progress) -
         f"{_questions(folder / measuring.MEASURED)} measured in {folder / measuring.MEASURED}, their "
         f"responses in {measuring.RESPONSES}; {_timeouts(folder)}`observe-r1 ladder arrange {folder}` makes the ladder"
     )
+
+
+def _show(warning: str, dropped: Dropped, *tables: Table) -> None:
+    """Print the warning first, if there is one, then the tables, of which that of dropped rows comes last."""
+    console = Console()
+    if warning:
+        console.print(Text(one_line(warning)), soft_wrap=True)
+    for table in (*tables, *([dropped_table(dropped)] if dropped else [])):
+        console.print(table)
 
 
 def _built(folder: Path) -> str:

@@ -4,10 +4,17 @@ from collections import Counter
 
 from rich.bar import Bar
 from rich.table import Table
+from rich.text import Text
 
+from observe_r1.ladder.arranging import NOT_DRAWN
+from observe_r1.report.ladder_page import most_frequent
 from observe_r1.report.ladder_summary import LadderSummary
 
+Dropped = tuple[tuple[str, str, int], ...]
+"""Stage, reason and number of rows, see `count_dropped`."""
+
 _BAR_WIDTH = 30
+_MOST_REASONS = 12
 
 
 def levels_table(summary: LadderSummary) -> Table:
@@ -37,3 +44,28 @@ def moves_table(moved: Counter[tuple[float, float]]) -> Table:
     for level in sorted({old for old, _ in moved}):
         table.add_row(f"{level:g}", *(str(moved[level, new] or "·") for new in after))
     return table
+
+
+def dropped_table(dropped: Dropped) -> Table:
+    """Draw how many rows each stage dropped, why, and what would keep them."""
+    table = Table(title="dropped on the way", title_justify="left")
+    for name in ("stage", "reason"):
+        table.add_column(name)
+    table.add_column("questions", justify="right")
+    table.add_column("what would keep them")
+    for stage, reason, count, kept_by in most_frequent(dropped, _MOST_REASONS):
+        table.add_row(*map(Text, (stage, reason, f"{count:,}", kept_by)))
+    return table
+
+
+def mostly_lost(kept: int, dropped: Dropped, unsolved: int = 0) -> str:
+    """Return a line that says so where over half of the rows did not come through; those not drawn did."""
+    kept += sum(count for _, reason, count in dropped if reason == NOT_DRAWN)
+    lost = [(count, reason) for _, reason, count in dropped if reason != NOT_DRAWN]
+    gone = sum(count for count, _ in lost)
+    whole = kept + gone + unsolved
+    if 2 * kept >= whole:
+        return ""
+    aside = f", {unsolved:,} set aside unsolved" if unsolved else ""
+    most = f" (most for: {max(lost)[1]}, {max(lost)[0]:,})" if lost else ""
+    return f"less than half came through, {kept:,} of {whole:,} questions: {gone:,} dropped{most}{aside}"

@@ -36,6 +36,9 @@ class LadderDataSettings(QuestionSettings):
     `name:PATH_OR_HUB_NAME@SPLIT` (`ladder sources` lists the names)."""
     max_samples: int | None = Field(None, ge=1)
     """Use only the first so many rows of each source."""
+    format_prompt: Literal["auto", "observe", "think", "steps", "none"] = "auto"  # type: ignore[assignment]
+    """The text that asks for a response format: `auto` takes the one that the model's folder says it was trained with,
+    and for any other model `steps`, which asks for plain step-by-step reasoning."""
     skip_bad: bool = False
     """Leave broken rows out, named and counted; without it the first one ends the build."""
 
@@ -91,8 +94,9 @@ class LadderRolloutSettings(SamplerSettings):
 class ArrangeSettings(Section):
     """How measured questions become a ladder."""
 
-    min_complexity: float = Field(40, ge=0)
-    """Questions whose responses are shorter than this, in mean tokens, are dropped."""
+    min_complexity: float | None = Field(None, ge=0)
+    """Questions whose responses are shorter than this, in mean tokens, are dropped. Without it that is a fifth of the
+    median question's, and at most 40: short answers are not dropped for being short. 0 drops none."""
     size: int | None = Field(None, ge=1)
     """Questions in the ladder; without it as many as there are, or as `shares` allow."""
     shares: Shares = None

@@ -155,7 +155,8 @@ class RolloutSettings(SamplerSettings):
     dynamic_sampling: bool = False
     """Set aside groups that teach nothing (all advantages zero) and sample more until the rollout is full."""
     max_rounds: int = Field(16, ge=1)
-    """With dynamic sampling, rounds of sampling a step before the run ends with an error."""
+    """With dynamic sampling, rounds of sampling a step. After that it takes the groups that were found, fewer than
+    `prompts`, with a warning; where none was found the run ends with an error."""
     max_age: int = Field(1, ge=0)
     """Leftover groups older than this many weight versions are thrown away."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,7 @@ from observe_r1.ladder import measuring
 from observe_r1.ladder.journal import Journal, is_complete, start_over
 from observe_r1.ladder.mix import mix
 from observe_r1.ladder.quotas import quotas
-from observe_r1.ladder.review import REVIEW, Decision, checked_decisions
+from observe_r1.ladder.review import REVIEW, UNDECIDED, Decision, checked_decisions
 from observe_r1.ladder.rows import embedded, keep_image, read_questions, read_rows, write_message
 from observe_r1.ladder.simple import SCREENED
 from observe_r1.ladder.stage import DROPPED, Watch, dropped
@@ -30,6 +31,14 @@ LADDER = "ladder.jsonl"
 """The ladder, easy to hard: message format, with what was measured and the slot."""
 UNSOLVED = "unsolved.jsonl"
 """Questions that no response answered, set aside until they are reviewed."""
+
+REVIEWED = "review"
+"""The stage that drops by hand."""
+LOW_COMPLEXITY = "low complexity"
+NOT_DRAWN = "not drawn for size or shares"
+MOST_MIN_COMPLEXITY, OF_THE_MEDIAN = 40, 0.2
+"""`arrange.min_complexity` where it is not given, in tokens: so much, but no more than this share of the median
+question's. In the figure of arXiv 2505.12432, whose mean is 210, responses of 2 and 23 tokens go and 56 stay."""
 
 _FIGURES = ("difficulty", "complexity", "complexity_correct", "well_formed")
 
@@ -66,7 +75,10 @@ def arrange(folder: Path, settings: LadderSettings, watch: Watch) -> None:
     unmeasured = [] if arranging.measured == "." else sorted(set(places.values()) - {item.row for item in items})
     decisions = checked_decisions(folder / REVIEW, questions, places)
     items = _corrected(folder, arranging, items, decisions)
-    levels, unsolved, out = sort_out(items, decisions, arranging.min_complexity)
+    decisions = _without_outdated(folder, arranging, items, decisions, watch)
+    shortest = min_complexity(items, arranging)
+    levels, unsolved, out = sort_out(items, decisions, shortest)
+    low = sum(reason == LOW_COMPLEXITY for _, _, reason in out)
     drawn, left = _draw(levels, arranging, watch) if any(levels) else (levels, [])
     aside = "".join(json_line(_row(item, questions, folder, settings)) for item in unsolved)
     if not any(drawn):
@@ -74,18 +86,22 @@ def arrange(folder: Path, settings: LadderSettings, watch: Watch) -> None:
             write_atomic(folder / UNSOLVED, aside)
         raise UserError(
             f"{folder}: no question is left for the ladder ({len(items)} measured, {len(unsolved)} of them unsolved, "
-            "which wait for review): lower arrange.min_complexity, change arrange.shares, or build from more questions"
+            f"which wait for review, {low} with responses under {shortest:g} tokens): "
+            "lower arrange.min_complexity, change arrange.shares, or build from more questions"
         )
-    gone = [(row, STAGE, f"not measured in {arranging.measured}") for row in unmeasured]
-    gone += [(item.row, stage, reason) for item, stage, reason in out]
-    gone += [(item.row, STAGE, "not drawn for size or shares") for item in left]
+    if low:
+        how = "" if arranging.min_complexity is not None else ", from the lengths of all"
+        watch.note(f"responses of {low} questions are under {shortest:g} tokens (arrange.min_complexity{how}): dropped")
+    gone = [(row, STAGE, f"not measured in {arranging.measured}", "") for row in unmeasured]
+    gone += [(item.row, stage, reason, _detail(item, reason, shortest)) for item, stage, reason in out]
+    gone += [(item.row, STAGE, NOT_DRAWN, "") for item in left]
     slots = mix(drawn, arranging.seed, key=lambda item: item.figures["complexity"])
     numbered = ((slot, item) for slot, mixed in enumerate(slots) for item in mixed)
     ladder = "".join(json_line(_row(item, questions, folder, settings) | {"slot": slot}) for slot, item in numbered)
     start_over(folder, [STAGE])
     with Journal(folder, STAGE, [DROPPED]) as journal:
-        rows = ((questions.rows[row], stage, reason) for row, stage, reason in gone)
-        journal.append(DROPPED, (dropped(row["id"], row["source"], stage, reason) for row, stage, reason in rows))
+        rows = ((questions.rows[row], why) for row, *why in gone)
+        journal.append(DROPPED, (dropped(row["id"], row["source"], *why) for row, why in rows))
         write_atomic(folder / UNSOLVED, aside)
         write_atomic(folder / LADDER, ladder)
         journal.commit(len(questions), complete=True)
@@ -100,16 +116,50 @@ def sort_out(
     unsolved, out = [], []
     for item in items:
         decision = decisions.get(item.figures["id"])
-        refused = decision is not None and decision.action == "drop"
-        if item.figures["complexity"] < min_complexity:
-            out.append((item, STAGE, "low complexity"))
-        elif item.figures["correct"] == 0 and (decision is None or refused):
+        action = decision.action if decision else UNDECIDED
+        wanted = action in ("keep", "correct")
+        if item.figures["complexity"] < min_complexity and not wanted:
+            out.append((item, STAGE, LOW_COMPLEXITY))
+        elif item.figures["correct"] == 0 and not wanted:
             unsolved.append(item)
-        elif refused:
-            out.append((item, "review", "dropped by hand"))
+        elif action == "drop":
+            out.append((item, REVIEWED, "dropped by hand"))
         else:
             levels[item.level].append(item)
     return levels, unsolved, out
+
+
+def min_complexity(items: Sequence[Item], settings: ArrangeSettings) -> float:
+    """Return the length of responses, in mean tokens, from which on a question is no longer too short."""
+    if settings.min_complexity is not None or not items:
+        return settings.min_complexity or 0.0
+    return min(MOST_MIN_COMPLEXITY, OF_THE_MEDIAN * median(item.figures["complexity"] for item in items))
+
+
+def _detail(item: Item, reason: str, shortest: float) -> str:
+    return f"{item.figures['complexity']:g} tokens a response, under {shortest:g}" if reason == LOW_COMPLEXITY else ""
+
+
+def _without_outdated(
+    folder: Path, settings: ArrangeSettings, items: Sequence[Item], decisions: dict[str, Decision], watch: Watch
+) -> dict[str, Decision]:
+    """Return `decisions` without those that drop a question which was unsolved in another measurement, not in this one.
+
+    They were made about a question that no response had solved: now one has.
+    """
+    solved = {item.figures["id"] for item in items if item.figures["correct"] > 0}
+    drops = {row_id for row_id, decision in decisions.items() if decision.action == "drop"} & solved
+    places = [folder, *sorted(folder.glob("refreshed-*"))] if drops else []
+    outdated: set[str] = set()
+    for place in places:
+        if is_complete(place, measuring.STAGE):
+            rows = read_rows(place / measuring.MEASURED, measuring.FIGURES)
+            outdated |= {row["id"] for row in rows if row["id"] in drops and row["correct"] == 0}
+    if outdated:
+        ids = ", ".join(sorted(outdated)[:3]) + (", …" if len(outdated) > 3 else "")
+        which = f"{len(outdated)} questions that {REVIEW} drops were unsolved and are solved in {settings.measured}"
+        watch.note(f"{which}: they stand in the ladder ({ids})")
+    return {row_id: decision for row_id, decision in decisions.items() if row_id not in outdated}
 
 
 def _measured(folder: Path, settings: ArrangeSettings, places: Mapping[str, int]) -> list[Item]:

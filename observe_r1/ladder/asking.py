@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from contextlib import closing
+from dataclasses import dataclass, replace
 from hashlib import blake2b
 from typing import Any
 
 import torch
 
 from observe_r1.config import LadderSettings, ModelSettings, RewardSettings
+from observe_r1.data.alike import Alike
 from observe_r1.errors import UserError
 from observe_r1.evaluation.accuracy import GradedResponse, grade
 from observe_r1.ladder.journal import Journal
@@ -29,6 +31,13 @@ Graded = list[tuple[Example, Sequence[GradedResponse]]]
 def stream_of(example: Example) -> int:
     """Return the random stream of an item: with seed and response number all that its responses depend on."""
     return int.from_bytes(blake2b(example.id.encode(errors="surrogatepass"), digest_size=7).digest(), "big")
+
+
+def with_request(example: Example, text: str) -> Example:
+    """Return `example` with a request after its question."""
+    *before, last = example.messages
+    request = {"type": "text", "text": f"\n{text}"}
+    return replace(example, messages=(*before, {**last, "content": [*last["content"], request]}))
 
 
 def measuring_model(settings: LadderSettings) -> str:
@@ -80,16 +89,22 @@ class Round:
         Questions over the prompt limit are dropped; with `skip_bad` broken ones and those that the engine refuses, too.
         Errors: `UserError` for one of the latter without `skip_bad`.
         """
-        total, label = len(examples), label or stage
+        with closing(Alike(watch.note)) as skipped:
+            return self._run(examples, stage, watch, skipped, skip_bad=skip_bad, label=label or stage)
+
+    def _run(
+        self, examples: Sequence[Example], stage: str, watch: Watch, skipped: Alike, *, skip_bad: bool, label: str
+    ) -> bool:
+        total = len(examples)
         watch.progress(label, self.journal.done, total)
         if total == 0:
             self.journal.commit(0, complete=True)
         for done, questions in self._encoded(examples):
             for example, error in questions:
                 if isinstance(error, UserError):
-                    self._drop(example, error, stage, watch, skip_bad)
+                    self._drop(example, error, stage, skipped, skip_bad)
             askable = [(example, prompt) for example, prompt in questions if isinstance(prompt, Prompt)]
-            graded = self._grade(askable, stage, watch, skip_bad)
+            graded = self._grade(askable, stage, watch, skipped, skip_bad)
             self.write(self.journal, [(example, given) for (example, _), given in zip(askable, graded, strict=True)])
             self.journal.commit(done, complete=done == total)
             watch.progress(label, done, total)
@@ -98,7 +113,7 @@ class Round:
         return True
 
     def _grade(
-        self, askable: list[tuple[Example, Prompt]], stage: str, watch: Watch, skip_bad: bool
+        self, askable: list[tuple[Example, Prompt]], stage: str, watch: Watch, skipped: Alike, skip_bad: bool
     ) -> list[tuple[GradedResponse, ...]]:
         """Return the graded responses to the questions, of which those that the engine refuses are taken out."""
         before = self.engine.finished
@@ -109,13 +124,13 @@ class Round:
                 return grade(self.engine, askable, self.scorer, self.sampling)
             except RefusedPromptError as error:
                 example, _ = askable.pop(error.index)
-                self._drop(example, UserError(f"{example.origin}: {error}"), stage, watch, skip_bad)
+                self._drop(example, UserError(f"{example.origin}: {error}"), stage, skipped, skip_bad)
 
-    def _drop(self, example: Example, error: UserError, stage: str, watch: Watch, skip_bad: bool) -> None:
+    def _drop(self, example: Example, error: UserError, stage: str, skipped: Alike, skip_bad: bool) -> None:
         too_long = isinstance(error, PromptTooLongError)
         if not too_long and not skip_bad:
             raise UserError(f"{error} (--skip-bad leaves such rows out)") from error
-        watch.note(f"skipped: {error}")
+        skipped.add(str(error), start="skipped: ")
         reason = "prompt too long" if too_long else "broken row"
         self.journal.append(DROPPED, [dropped(example.id, example.source, stage, reason, str(error))])
 

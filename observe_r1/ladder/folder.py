@@ -29,13 +29,13 @@ _ANY_TIME = (
 )
 """What changes no response: a build that ran out of memory goes on with less."""
 _ASKING = ("data.format_prompt", "data.max_prompt_tokens", "model.", "rollout.")
-_REFRESHED = (RECORDED, PROGRESS, measuring.MEASURED, measuring.RESPONSES, DROPPED, "moves.json")
+_REFRESHED = (RECORDED, PROGRESS, measuring.MEASURED, measuring.RESPONSES, measuring.ASKED, DROPPED, "moves.json")
 _WRITTEN = {
     screening.STAGE: (
         *(screening.QUESTIONS, DROPPED, simple.SCREENING, simple.SCREENED),
         *(f"refreshed-<n>/{name}" for name in _REFRESHED),
     ),
-    measuring.STAGE: (measuring.MEASURED, measuring.RESPONSES),
+    measuring.STAGE: (measuring.MEASURED, measuring.RESPONSES, measuring.ASKED),
     arranging.STAGE: (
         *(arranging.UNSOLVED, arranging.LADDER),
         *("README.md", "ladder.html", "review.html", "review-<n>.html"),

@@ -17,8 +17,10 @@ from observe_r1.registry import nearest
 
 REVIEW = "review.yaml"
 
-ACTIONS = ("keep", "drop", "correct")
-"""`keep`: the gold answer is right; `drop`: leave the question out; `correct`: `answer` is the right one."""
+UNDECIDED = "undecided"
+ACTIONS = (UNDECIDED, "keep", "drop", "correct")
+"""`undecided`: stays aside until a measurement solves it; `keep`: the gold answer is right; `drop`: leave the question
+out, unless a newer measurement solves it; `correct`: `answer` is the right one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +30,7 @@ class Decision:
     id: str
     answer: str
     """The gold answer; with the action `correct`, the new one."""
-    action: str = "drop"
+    action: str = UNDECIDED
     """One of `ACTIONS`."""
     note: str = ""
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack, closing
 from pathlib import Path
 
 from observe_r1.config import LadderSettings, QuestionSettings
+from observe_r1.data.alike import Alike
 from observe_r1.data.images import opened_image
 from observe_r1.errors import UserError
 from observe_r1.ladder.answers import checked_answer, in_capitals
@@ -42,15 +44,17 @@ def sift(folder: Path, settings: LadderSettings, watch: Watch) -> bool:
     data = settings.data
     if not data.sources:
         raise UserError("setting 'data.sources' is missing: name the files or datasets to build the ladder from")
-    watch.now("reading the benchmarks" if settings.screen.benchmarks else "reading the questions")
-    duplicates, contamination = Duplicates(), _benchmarks(settings, watch)
     count = 0
-    with Journal(folder, STAGE, [QUESTIONS, DROPPED]) as journal:
+    with ExitStack() as stack:
+        skipped = stack.enter_context(closing(Alike(watch.note)))
+        watch.now("reading the benchmarks" if settings.screen.benchmarks else "reading the questions")
+        duplicates, contamination = Duplicates(), _benchmarks(settings, skipped)
+        journal = stack.enter_context(Journal(folder, STAGE, [QUESTIONS, DROPPED]))
         for count, row in enumerate(_examined(read_sources(data.sources, data), data), start=1):
             if isinstance(row, BadRow):
                 if not data.skip_bad:
                     raise UserError(f"{row.error} (--skip-bad leaves such rows out)") from row.error
-                watch.note(f"skipped: {row.error}")
+                skipped.add(str(row.error), start="skipped: ")
                 journal.append(DROPPED, [dropped(row.id, row.source, STAGE, "broken row", str(row.error))])
             else:
                 example, print_ = row
@@ -92,7 +96,7 @@ def _place(source: str | bytes, example: Example, folder: Path, settings: Questi
     return str(source)
 
 
-def _benchmarks(settings: LadderSettings, watch: Watch) -> Contamination:
+def _benchmarks(settings: LadderSettings, skipped: Alike) -> Contamination:
     whole = settings.data.model_copy(update={"max_samples": None})
     rows = _examined(read_sources(settings.screen.benchmarks, whole, benchmark=True), settings.data)
 
@@ -103,7 +107,7 @@ def _benchmarks(settings: LadderSettings, watch: Watch) -> Contamination:
             elif not settings.data.skip_bad:
                 raise UserError(f"screen.benchmarks: {row.error} (--skip-bad leaves such rows out)") from row.error
             else:
-                watch.note(f"skipped: screen.benchmarks: {row.error}")
+                skipped.add(str(row.error), start="skipped: screen.benchmarks: ")
 
     return Contamination(fingerprints())
 

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from observe_r1.config import LadderSettings
 from observe_r1.data.lazy import LazySequence
-from observe_r1.ladder.asking import Graded, Round, load_engine, rewards, stream_of
+from observe_r1.ladder.asking import Graded, Round, load_engine, rewards, stream_of, with_request
 from observe_r1.ladder.journal import Journal, is_complete
 from observe_r1.ladder.rows import read_questions, read_rows
 from observe_r1.ladder.screening import QUESTIONS
@@ -79,7 +78,7 @@ def _ask(folder: Path, number: int, model: str, settings: LadderSettings, watch:
         bare = settings.data.model_copy(update={"format_prompt": "none"})
 
         def encode(example: Example) -> Prompt:
-            return encode_prompt(direct(example), processor, bare, stream_of(example))
+            return encode_prompt(with_request(example, DIRECT_PROMPT), processor, bare, stream_of(example))
 
         def write(journal: Journal, graded: Graded) -> None:
             journal.append(SCREENING, (_row(example.id, model, given) for example, given in graded))
@@ -88,13 +87,6 @@ def _ask(folder: Path, number: int, model: str, settings: LadderSettings, watch:
         round_ = Round(journal, engine, encode, scorer, sampling, rollout.batch, write)
         label = f"screen with {model}"
         return round_.run(Chosen(questions, rows), stage, watch, skip_bad=settings.data.skip_bad, label=label)
-
-
-def direct(example: Example) -> Example:
-    """Return `example` with the request for the bare answer after its question."""
-    *before, last = example.messages
-    request = {"type": "text", "text": f"\n{DIRECT_PROMPT}"}
-    return replace(example, messages=(*before, {**last, "content": [*last["content"], request]}))
 
 
 def _row(row_id: str, model: str, given: Sequence[Any]) -> dict[str, Any]:

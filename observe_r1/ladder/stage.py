@@ -33,3 +33,24 @@ def dropped(row_id: str, source: str, stage: str, reason: str, detail: str = "")
     """Return a row of `dropped.jsonl`."""
     row = {"id": row_id, "source": source, "stage": stage, "reason": reason}
     return row | {"detail": detail} if detail else row
+
+
+_MENDED = "mending them: `observe-r1 data check` or `detail` says how"
+_KEPT_BY = {
+    "broken row": _MENDED,
+    "prompt too long": "a higher data.max_prompt_tokens",
+    "simple": "a higher screen.threshold, or fewer screen.models",
+    "low complexity": "a lower arrange.min_complexity",
+    "not drawn for size or shares": "other arrange.size or arrange.shares",
+    "answer": "a gold answer that can be verified",
+    "duplicate": "nothing: each question stands once",
+    "benchmark": "fewer screen.benchmarks",
+    "arrange": "arrange.measured: another measurement",
+    "review": "another action in review.yaml",
+}
+"""By reason, or where a stage has many by stage."""
+
+
+def kept_by(stage: str, reason: str) -> str:
+    """Return in words what would have kept the rows that `stage` dropped for `reason`; empty where that is unknown."""
+    return _KEPT_BY.get(reason) or _KEPT_BY.get(stage, "")

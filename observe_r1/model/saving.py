@@ -4,6 +4,8 @@ import json
 from pathlib import Path
 
 import torch
+from huggingface_hub import hf_hub_download
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, HTTPError
 from safetensors import SafetensorError
 from transformers import PreTrainedModel
 from transformers.utils import logging as transformers_logging
@@ -47,6 +49,27 @@ def save_model(vlm: VisionLanguageModel, folder: Path, data: DataSettings) -> No
                 save_adapters(vlm.model, vlm.masters, new / ADAPTER)
     except (OSError, SafetensorError) as error:
         raise UserError(f"cannot write the model to {str(folder)!r}: {str(error).splitlines()[0]}") from error
+
+
+def trained_format(path: str) -> tuple[str, str]:
+    """Return the format prompt that the model at `path` was trained with, and its place; `none` where it has no record.
+
+    Of a model on the Hugging Face Hub that is what its `RECORD` there says, or none where that cannot be had.
+    """
+    file: Path | str = Path(path) / RECORD
+    try:
+        if not Path(path).is_dir() and path.count("/") == 1:
+            file = hf_hub_download(path, RECORD)
+        record = json.loads(Path(file).read_text(encoding="utf-8"))
+    except (OSError, HfHubHTTPError, HFValidationError, HTTPError):
+        return "none", "system"
+    except ValueError as error:
+        raise UserError(f"{file}: not as training wrote it: {error}: put it back, or remove it") from error
+    known = record if isinstance(record, dict) else {}
+    name, place = (known.get(key) for key in ("format_prompt", "format_prompt_place"))
+    if name not in (*FORMAT_PROMPTS, "none") or place not in ("system", "suffix"):
+        raise UserError(f"{file}: asks for the format {name!r} in the place {place!r}: put it back, or remove it")
+    return name, place
 
 
 def _plain_model(model: PreTrainedModel) -> PreTrainedModel:

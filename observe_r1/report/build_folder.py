@@ -11,6 +11,7 @@ import yaml
 from observe_r1.config import LadderSettings, QuestionSettings, validate
 from observe_r1.data.json_rows import JsonRows
 from observe_r1.errors import UserError
+from observe_r1.ladder.measuring import in_words, read_asked
 
 _FOLDERS = re.compile(r"""(^|[\s:'"])/(?:[^/\n]+/)+""")
 
@@ -28,6 +29,8 @@ class BuildFolder:
     """How its pictures are opened."""
     format_prompt: str
     """As `arrange.format_prompt`: the prompt that stands in every question already, or `none`."""
+    asked: str
+    """What the model was asked for in that measurement, in words; empty where it is not known."""
     model: str
     """As `model.path` of that measurement, shortened alike; empty where it is not known."""
 
@@ -44,12 +47,14 @@ def open_build(folder: Path) -> BuildFolder:
     """
     text, settings = _settings(folder)
     measured = folder / settings.arrange.measured
+    asked = read_asked(measured)
     return BuildFolder(
         path=folder,
         settings=_shortened(text),
         measured=measured,
         data=settings.data,
         format_prompt=settings.arrange.format_prompt,
+        asked=in_words(asked.format_prompt) if asked else "",
         model=_shortened(_settings(measured)[1].model.path or ""),
     )
 

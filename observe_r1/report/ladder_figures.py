@@ -2,37 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable
 from io import BytesIO
 from typing import Any
 
-import matplotlib
 import numpy as np
-from matplotlib import colormaps, style
+from matplotlib import colormaps
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.legend_handler import HandlerTuple
 from matplotlib.patheffects import withStroke
 
 from observe_r1.report.ladder_summary import LadderSummary
-
-
-@dataclass(frozen=True, slots=True)
-class _Theme:
-    paper: str
-    ink: str
-    faint: str
-    all_responses: str
-    correct_responses: str
-    levels: tuple[float, float]
-    """Where in the colour map the easiest and the hardest level lie."""
-
-
-# Viridis and the two hues of the lines (Okabe and Ito's) are told apart with any colour vision.
-_LIGHT = _Theme("#ffffff", "#1f2328", "#d5dae0", "#0072b2", "#d55e00", (0.92, 0.05))
-_DARK = _Theme("#161b22", "#e6edf3", "#3d444d", "#56b4e9", "#e69f00", (0.95, 0.2))
+from observe_r1.report.theme import DARK, LIGHT, Theme, styled
 
 _INCHES, _DPI = (5.6, 3.8), 180
 _MOST_TICKS = 9
@@ -45,8 +27,8 @@ _LABELLED_SHARE = 0.045
 def draw_figure(name: str, summary: LadderSummary, *, dark: bool = False) -> bytes:
     """Return one of `FIGURES` as a PNG, the same bytes for the same ladder and matplotlib."""
     draw, _ = FIGURES[name]
-    theme = _DARK if dark else _LIGHT
-    with _styled(theme):
+    theme = DARK if dark else LIGHT
+    with styled(theme):
         figure = Figure(figsize=_INCHES, layout=ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.12))
         draw(figure.subplots(), summary, theme)
         buffer = BytesIO()
@@ -54,7 +36,7 @@ def draw_figure(name: str, summary: LadderSummary, *, dark: bool = False) -> byt
     return buffer.getvalue()
 
 
-def _draw_share(axes: Any, summary: LadderSummary, theme: _Theme) -> None:
+def _draw_share(axes: Any, summary: LadderSummary, theme: Theme) -> None:
     places = range(len(summary.levels))
     shares = [level.count / summary.count for level in summary.levels]
     measured = [level.measured / summary.measured if summary.measured else 0 for level in summary.levels]
@@ -80,11 +62,11 @@ def _draw_share(axes: Any, summary: LadderSummary, theme: _Theme) -> None:
     axes.set_ylim(0, 1.1 * highest)
 
 
-def _draw_complexity(axes: Any, summary: LadderSummary, theme: _Theme) -> None:
+def _draw_complexity(axes: Any, summary: LadderSummary, theme: Theme) -> None:
     of_all = [level.complexity for level in summary.levels]
     of_correct = [level.complexity_correct for level in summary.levels]
-    all_look = {"color": theme.all_responses, "marker": "o"}
-    correct_look = {"color": theme.correct_responses, "marker": "s", "ls": "--", "ms": 9, "mfc": "none", "mew": 1.6}
+    all_look = {"color": theme.first, "marker": "o"}
+    correct_look = {"color": theme.second, "marker": "s", "ls": "--", "ms": 9, "mfc": "none", "mew": 1.6}
     legend = {}
     for label, values, look in (
         ("all responses", of_all, all_look),
@@ -99,7 +81,7 @@ def _draw_complexity(axes: Any, summary: LadderSummary, theme: _Theme) -> None:
     axes.margins(y=0.1)
 
 
-def _draw_slots(axes: Any, summary: LadderSummary, theme: _Theme) -> None:
+def _draw_slots(axes: Any, summary: LadderSummary, theme: Theme) -> None:
     totals = [sum(slot) for slot in summary.slots]
     base = [0.0] * len(totals)
     colors, names = _level_colors(summary, theme), _level_names(summary)
@@ -117,6 +99,7 @@ def _draw_slots(axes: Any, summary: LadderSummary, theme: _Theme) -> None:
     axes.tick_params("x", labelsize=8.5)
     axes.set_title("Mix of each slot (percent)")
     axes.set_xlabel("slot in the order of training, and its number of questions")
+    axes.set_ylabel("share of the slot's questions")
     axes.set_ylim(0, 1)
     axes.yaxis.set_major_formatter(_percent)
     axes.grid(visible=False)
@@ -128,7 +111,7 @@ def _draw_slots(axes: Any, summary: LadderSummary, theme: _Theme) -> None:
     axes.legend(handles[::-step], labels[::-step], **outside)
 
 
-Draw = Callable[[Any, LadderSummary, _Theme], None]
+Draw = Callable[[Any, LadderSummary, Theme], None]
 
 FIGURES: dict[str, tuple[Draw, str]] = {
     "share": (_draw_share, "Share of the questions at each difficulty, in the ladder and among all that were measured"),
@@ -138,37 +121,7 @@ FIGURES: dict[str, tuple[Draw, str]] = {
 """What draws each figure, and what it shows."""
 
 
-@contextmanager
-def _styled(theme: _Theme) -> Iterator[None]:
-    """Draw in our style, whatever the user's own settings of matplotlib are."""
-    colors = {
-        **dict.fromkeys(("figure.facecolor", "axes.facecolor"), theme.paper),
-        **dict.fromkeys(("text.color", "axes.labelcolor", "xtick.labelcolor", "ytick.labelcolor"), theme.ink),
-        **dict.fromkeys(("axes.edgecolor", "grid.color", "xtick.color", "ytick.color"), theme.faint),
-    }
-    shapes = {
-        "font.size": 10,
-        "axes.titlesize": 12,
-        "axes.titleweight": "bold",
-        "axes.titlelocation": "left",
-        "axes.titlepad": 12,
-        "axes.axisbelow": True,
-        "axes.grid": True,
-        "axes.grid.axis": "y",
-        "axes.spines.top": False,
-        "axes.spines.right": False,
-        "axes.spines.left": False,
-        "ytick.major.size": 0,
-        "legend.frameon": False,
-        "legend.fontsize": 9,
-        "lines.linewidth": 2,
-        "lines.markersize": 6,
-    }
-    with style.context("default"), matplotlib.rc_context(colors | shapes):
-        yield
-
-
-def _level_colors(summary: LadderSummary, theme: _Theme) -> list[tuple[float, ...]]:
+def _level_colors(summary: LadderSummary, theme: Theme) -> list[tuple[float, ...]]:
     easy, hard = theme.levels
     last = max(len(summary.levels) - 1, 1)
     return [colormaps["viridis"](easy + (hard - easy) * i / last) for i in range(len(summary.levels))]

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from observe_r1.data import load_examples
 from observe_r1.files import write_atomic
+from observe_r1.ladder.stage import kept_by
 from observe_r1.report.build_folder import BuildFolder, open_build
 from observe_r1.report.ladder_card import ladder_card, source_rows
 from observe_r1.report.ladder_figures import FIGURES, draw_figure
@@ -50,17 +51,18 @@ def _page(build: BuildFolder, summary: LadderSummary, figures: list[bytes]) -> s
             {"caption": caption, "light": _uri(light), "dark": _uri(draw_figure(name, summary, dark=True))}
             for (name, (_, caption)), light in zip(FIGURES.items(), figures, strict=True)
         ],
-        dropped=_most_frequent(summary.dropped),
+        dropped=most_frequent(summary.dropped, MOST_REASONS),
         examples=_examples(build, summary),
     )
 
 
-def _most_frequent(dropped: tuple[tuple[str, str, int], ...]) -> list[tuple[str, str, int]]:
-    """Return the lines of the table, those beyond `MOST_REASONS` added up in a last one."""
-    kept = sorted(sorted(range(len(dropped)), key=lambda i: -dropped[i][2])[:MOST_REASONS])
-    lines = [dropped[i] for i in kept]
+def most_frequent(dropped: tuple[tuple[str, str, int], ...], most: int) -> list[tuple[str, str, int, str]]:
+    """Return at most `most` lines of the table, each with what would keep its rows; the rest adds up in a last one."""
+    kept = sorted(sorted(range(len(dropped)), key=lambda i: -dropped[i][2])[:most])
+    lines = [(*dropped[i], kept_by(*dropped[i][:2])) for i in kept]
     if left := len(dropped) - len(lines):
-        lines.append(("", f"{left:,} more reasons", sum(row[2] for row in dropped) - sum(row[2] for row in lines)))
+        rest = sum(row[2] for row in dropped) - sum(row[2] for row in lines)
+        lines.append(("", f"{left:,} more reasons", rest, ""))
     return lines
 
 

@@ -14,6 +14,7 @@ import numpy as np
 
 from observe_r1.data.json_rows import JsonRows
 from observe_r1.errors import UserError
+from observe_r1.ladder.stage import DROPPED
 from observe_r1.report.build_folder import BuildFolder, read_rows
 
 _COLUMNS = {
@@ -65,13 +66,15 @@ class LadderSummary:
     complexity: float
     """Mean over all questions of the ladder, in tokens."""
     dropped: tuple[tuple[str, str, int], ...]
-    """Stage, reason and number of rows dropped for it; stages in the order of the build, frequent reasons first."""
+    """As `count_dropped`."""
     unsolved: int
     """Questions set aside for review because no response was correct."""
     absolute_images: bool
     """Whether rows name images by paths that hold on this machine only."""
     model: str
     """Which model measured; empty where the folder does not say."""
+    asked: str
+    """What it was asked for, in words; empty where the folder does not say."""
     tries: int | None
     """Responses to each question; None where the folder does not say, or where they differ."""
     format_prompt: str
@@ -126,10 +129,11 @@ def summarize(build: BuildFolder) -> LadderSummary:
         slots=tuple(tuple(row) for row in mix.tolist()),
         sources=_by_source([row[5] for row in table], level, len(difficulties)),
         complexity=float(complexity.mean()),
-        dropped=_dropped(build.path / "dropped.jsonl"),
+        dropped=count_dropped(build.path),
         unsolved=len(read_rows(build.path / "unsolved.jsonl")),
         absolute_images=any(row[6] for row in table),
         model=build.model,
+        asked=build.asked,
         tries=tries.pop() if len(tries) == 1 else None,
         format_prompt=build.format_prompt,
         settings=build.settings,
@@ -177,8 +181,9 @@ def _by_source(sources: Sequence[str], level: np.ndarray, levels: int) -> dict[s
     return {source: tuple(pairs[source, i] for i in range(levels)) for source in ranked}
 
 
-def _dropped(path: Path) -> tuple[tuple[str, str, int], ...]:
-    counts = Counter((str(row["stage"]), str(row["reason"])) for row in read_rows(path))
+def count_dropped(folder: Path) -> tuple[tuple[str, str, int], ...]:
+    """Return stage, reason and number of rows dropped for it; stages as in the build, frequent reasons first."""
+    counts = Counter((str(row["stage"]), str(row["reason"])) for row in read_rows(folder / DROPPED))
     stages = list(dict.fromkeys(stage for stage, _ in counts))
     ranked = sorted(counts.items(), key=lambda item: (stages.index(item[0][0]), -item[1]))
     return tuple((stage, reason, count) for (stage, reason), count in ranked)

@@ -14,9 +14,10 @@ _HEADER = """\
 # Questions that no response of the measuring model solved: too hard, or wrong. review.html shows them under the same
 # numbers. Decide about each by its action:
 #
-#   drop      leave it out of the ladder (as every question that you do not change)
-#   keep      the gold answer is right: put it into the ladder at the highest difficulty
-#   correct   the gold answer is wrong: put it into the ladder with the right one, which you write under answer
+#   undecided  as long as you say nothing: it stays aside, and comes into the ladder when a newer measurement solves it
+#   keep       the gold answer is right: put it into the ladder at the highest difficulty
+#   correct    the gold answer is wrong: put it into the ladder with the right one, which you write under answer
+#   drop       leave it out of the ladder; it comes in all the same when a newer measurement solves it
 #
 # note is yours. Then run `observe-r1 ladder arrange` on this folder. Decisions stay when this file is written again.
 """

@@ -23,7 +23,7 @@ def check_batch_sizes(settings: TrainSettings, rows: int, prompts: int | None) -
     if rollout % minibatch:
         raise UserError(
             f"rollout.prompts = {rollout}: not a multiple of optimizer.minibatch = {minibatch}, so each rollout's last "
-            f"optimizer step would weigh its {rollout % minibatch} groups more than the others: "
+            f"optimizer step would have only {rollout % minibatch} groups of them: "
             f"take {rollout - rollout % minibatch} or {rollout + minibatch - rollout % minibatch}"
         )
     if prompts is not None and prompts < rollout:

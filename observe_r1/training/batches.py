@@ -1,7 +1,8 @@
 """A rollout's groups as training batches, one for each optimizer step.
 
 rollout   128 groups × 8 responses                     `rollout.prompts` × `rollout.group_size`
-batch       8 groups ×  8 responses, 16 of them        `optimizer.minibatch` groups each
+batch       8 groups ×  8 responses, 16 of them        `optimizer.minibatch` groups each; a smaller rollout's last one
+                                                       may have fewer, and its loss counts that much less
 pack      as many groups as fit `optimizer.tokens_per_pack` tokens; gradients of a batch's packs add up
 """
 
@@ -101,7 +102,11 @@ class Batcher:
         ]
 
     def _token_weights(self, groups: Sequence[Group]) -> tuple[list[Tensor], list[Tensor]]:
-        """Return each token's share in the batch's loss and in its KL term, (T,) a group."""
+        """Return each token's share in the batch's loss and in its KL term, (T,) a group.
+
+        Where the groups are fewer than `optimizer.minibatch` their shares add up to less than 1: a group moves the
+        weights no more than one of a whole batch does.
+        """
         objective = self.settings.objective
         lengths = torch.tensor([n for group in groups for n in group.lengths])
         keep = kept_responses(groups, objective)
@@ -109,8 +114,9 @@ class Batcher:
         shares = aggregate(lengths, self.settings.rollout.max_new_tokens, keep)
         kl_shares = objective.kl_coef * sequence_mean(lengths, self.settings.rollout.max_new_tokens, keep)
         sizes = [sum(group.lengths) for group in groups]
+        filled = len(groups) / self.settings.optimizer.minibatch
         weights, kl_weights = (
-            list(share.float().repeat_interleave(lengths).split(sizes)) for share in (shares, kl_shares)
+            list((filled * share).float().repeat_interleave(lengths).split(sizes)) for share in (shares, kl_shares)
         )
         return weights, kl_weights
 

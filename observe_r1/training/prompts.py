@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from typing import Any, NamedTuple
 
+from observe_r1.data.alike import Alike
 from observe_r1.data.order import Order
 from observe_r1.data.same_rows import check_rows, row_digests
 from observe_r1.errors import UserError
@@ -34,7 +35,7 @@ class PromptStream:
         examples: the dataset.
         order: of its rows; advanced one row a draw, `ahead` draws before they are handed out.
         encode: `(example, draw number) → Prompt`.
-        note: called with one line for each dropped prompt.
+        note: called with a line for the first dropped prompts, later ones are counted (`Alike`).
         limit: prompts to draw in all; None for no end.
         ahead: prompts encoded before they are asked for; fewer than one `take` takes keep it waiting.
     """
@@ -51,7 +52,8 @@ class PromptStream:
         self.examples = examples
         self.order = order
         self.encode = encode
-        self.note = note
+        self.notes = Alike(note)
+        """What a run says of its prompts, the sampler's warnings included."""
         self.limit = limit
         self.ahead = ahead
         self.drawn = 0
@@ -82,7 +84,7 @@ class PromptStream:
             except PromptTooLongError as error:
                 self.dropped += 1
                 barren += 1
-                self.note(f"dropped: {error}")
+                self.notes.add(str(error), start="dropped: ")
                 if barren >= len(self.examples) or (self.exhausted and self.dropped == self.drawn):
                     raise UserError("every prompt is over data.max_prompt_tokens: raise it") from error
         return taken
@@ -105,7 +107,8 @@ class PromptStream:
             self._submit(row)
 
     def close(self) -> None:
-        """Stop encoding."""
+        """Stop encoding, and say what was counted."""
+        self.notes.close()
         self._drop_ahead()
         self._thread.shutdown()
 

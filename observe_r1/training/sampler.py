@@ -57,7 +57,8 @@ class GroupSampler:
     def next_groups(self) -> list[Group]:
         """Return the next `rollout.prompts` groups; fewer, perhaps none, when the prompts run out.
 
-        Errors: `UserError` where `max_rounds` rounds did not find enough informative groups.
+        There are fewer, and a warning, where `max_rounds` rounds did not find so many informative ones.
+        Errors: `UserError` where they found none.
         """
         wanted = self.settings.prompts
         age = self.engine.version - self.settings.max_age
@@ -67,11 +68,8 @@ class GroupSampler:
         rounds = 0
         while len(pool) < wanted and not self.stream.exhausted:
             if rounds == self.settings.max_rounds:
-                raise UserError(
-                    f"{rounds} rounds of sampling found only {len(pool)} of {wanted} informative groups: the questions "
-                    "are too easy or too hard for the model; raise rollout.max_rounds, lower rollout.prompts, "
-                    "change the data, or turn rollout.dynamic_sampling off"
-                )
+                self._fall_short(len(pool))
+                break
             rounds += 1
             pool += self._note(self._sample(self._draws(wanted - len(pool)), clock))
         chosen, self.leftovers = pool[:wanted], pool[wanted:]
@@ -91,6 +89,18 @@ class GroupSampler:
         self.stream.load_state_dict(state["stream"])
         self.leftovers = state["leftovers"]
         self.informative_share = state["informative_share"]
+
+    def _fall_short(self, found: int) -> None:
+        """Warn that this step has fewer groups than it should. Errors: `UserError` where it has none."""
+        rounds, wanted = self.settings.max_rounds, self.settings.prompts
+        reason = f"{rounds} rounds of sampling found only {found} of {wanted} informative groups"
+        if not found:
+            raise UserError(
+                f"{reason}: the questions are too easy or too hard for the model; raise rollout.max_rounds, change the "
+                "data, or turn rollout.dynamic_sampling off"
+            )
+        way = "rollout.max_rounds or other data would fill it"
+        self.stream.notes.add(f"step {self.engine.version + 1}: {reason}, so the step is smaller; {way}")
 
     def _draws(self, missing: int) -> int:
         """Prompts to draw for `missing` groups, at most one rollout's worth."""
@@ -138,6 +148,7 @@ class GroupSampler:
         responses = [c for group in self.sampled for c in group.completions]
         metrics = {
             "rollout/rounds": float(rounds),
+            "rollout/groups_missing": float(self.settings.prompts - len(chosen)),
             "rollout/leftovers": float(len(self.leftovers)),
             "rollout/dropped_prompts": float(self.stream.dropped),
             "rollout/prompts_drawn": float(self.stream.drawn),
