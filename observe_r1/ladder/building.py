@@ -27,11 +27,11 @@ def check_settings(settings: LadderSettings, verb: str) -> None:
     progress = {} if settings.run.anew else read_progress(Path(settings.run.output))
     ended = {stage for stage, state in progress.items() if state["complete"]}
     if verb in ("build", "measure") and measuring.STAGE not in ended:
-        check_model_path(measuring_model(settings))
+        check_model_path(measuring_model(settings), trust_code=settings.model.trust_remote_code)
     if verb in ("build", "screen") and simple.STAGE not in ended:
         for number, model in enumerate(settings.screen.models, start=1):
             if simple.stage_of(number) not in ended:
-                check_model_path(model, "screen.models")
+                check_model_path(model, "screen.models", trust_code=settings.model.trust_remote_code)
 
 
 def build(folder: Path, settings: LadderSettings, watch: Watch) -> bool:
