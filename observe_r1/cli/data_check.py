@@ -78,7 +78,7 @@ def _token_counter(model: ProcessorSettings, data: DataSettings) -> Callable[[Ex
     if model.path is None:
         return None
     from observe_r1.model.encoding import encode_prompt
-    from observe_r1.model.loading import load_processor
+    from observe_r1.model.processor import load_processor
 
     processor = load_processor(ModelSettings(**model.model_dump()))
     unlimited = data.model_copy(update={"max_prompt_tokens": sys.maxsize})

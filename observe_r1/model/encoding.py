@@ -1,6 +1,5 @@
 """From an `Example` to a `Prompt`: chat template, tokenizer and image preprocessing."""
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -10,8 +9,8 @@ from observe_r1.config import QuestionSettings
 from observe_r1.data.format_prompts import apply_format_prompt, asked_format
 from observe_r1.data.images import open_image
 from observe_r1.errors import UserError
-from observe_r1.model.checkpoint import brief
-from observe_r1.records import Example, Message, Prompt
+from observe_r1.model.processor import render
+from observe_r1.records import Example, Prompt
 
 
 class PromptTooLongError(UserError):
@@ -24,7 +23,7 @@ def encode_prompt(example: Example, processor: Any, settings: QuestionSettings, 
     The same as one call of the processor, which does more than is needed here and tokenizes the text a second time.
 
     Errors: `PromptTooLongError`; `UserError` for an image that cannot be opened or that the processor refuses, and for
-    a question that asks for another format already.
+    a question that asks for another format already, or that the model's chat template cannot write.
     """
     asked = asked_format(example.messages)
     if asked != "none" and settings.format_prompt not in (asked, "none"):
@@ -33,7 +32,7 @@ def encode_prompt(example: Example, processor: Any, settings: QuestionSettings, 
             f"{settings.format_prompt!r}: give {asked!r}, or 'none'"
         )
     messages = apply_format_prompt(example.messages, settings.format_prompt, settings.format_prompt_place)
-    text = _render(messages, processor, example.origin)
+    text = render(messages, processor, example.origin)
     images = tuple(open_image(source, example.origin, settings.image_cache) for source in example.images)
     unexpanded = torch.tensor(processor.tokenizer(text)["input_ids"])
     ids, pixels, grid = unexpanded, None, None
@@ -59,47 +58,6 @@ def encode_prompt(example: Example, processor: Any, settings: QuestionSettings, 
         text=text,
         stream=stream,
     )
-
-
-def check_template(processor: Any, place: str) -> None:
-    """Raise `UserError`, beginning with `place`, where the chat template is missing, broken or for text alone."""
-    if not processor.chat_template:
-        raise UserError(
-            f"{place}: no chat template: copy chat_template.jinja (or chat_template.json) from the instruction-tuned "
-            "model that this one is from; a base model has none"
-        )
-    question = [{"type": "image"}, {"type": "text", "text": "What is shown?"}]
-    text = _render([{"role": "user", "content": question}], processor, place)
-    if not isinstance(processor.image_token_id, int):
-        raise UserError(f"{place}: the tokenizer has no image token ({processor.image_token!r}): it is another model's")
-    places = processor.tokenizer(text)["input_ids"].count(processor.image_token_id)
-    if places != 1:
-        raise UserError(
-            f"{place}: the chat template leaves {places} places for one image: it is another model's, or for text alone"
-        )
-
-
-def _render(messages: Sequence[Message], processor: Any, place: str) -> str:
-    """Return `messages` as the chat template writes them. Errors: `UserError` where it fails, or leaves text out."""
-    try:
-        text = processor.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=True)
-    except Exception as error:  # the template is a program that ships with the model
-        raise UserError(
-            f"{place}: the model's chat template fails: {brief(error)}: correct it{_for_system(messages)}"
-        ) from error
-    for message in messages:
-        for part in message["content"]:
-            if message["role"] != "assistant" and part["type"] == "text" and part["text"].strip() not in text:
-                raise UserError(
-                    f"{place}: the model's chat template leaves out text of the {message['role']} turn: correct it"
-                    f"{_for_system(messages)}"
-                )
-    return str(text)
-
-
-def _for_system(messages: Sequence[Message]) -> str:
-    has_system = any(message["role"] == "system" for message in messages)
-    return ", or, where it takes no system turn, give --data.format_prompt_place suffix" if has_system else ""
 
 
 def _expand(unexpanded: Tensor, processor: Any, grid: Tensor, example: Example) -> Tensor:

@@ -40,7 +40,7 @@ def check_processor(processor: Any, config: PreTrainedConfig, place: str) -> Non
     images, patches = processor.image_processor, config.vision_config
     for what, made, taken in (
         ("image token", processor.image_token_id, config.image_token_id),
-        ("video token", processor.video_token_id, config.video_token_id),
+        ("video token", getattr(processor, "video_token_id", None), config.video_token_id),
         ("patch size", images.patch_size, patches.patch_size),
         ("temporal patch size", images.temporal_patch_size, patches.temporal_patch_size),
         ("merge size", images.merge_size, patches.spatial_merge_size),

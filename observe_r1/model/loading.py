@@ -1,27 +1,27 @@
 """From a checkpoint folder or Hub name to a model and processor that the rest of the package can use."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from PIL import Image
 from safetensors import SafetensorError
 from torch import Tensor
-from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor, PreTrainedConfig, PreTrainedModel
+from transformers import AutoConfig, AutoModelForImageTextToText, PreTrainedConfig, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
 from observe_r1.config import ModelSettings
 from observe_r1.errors import UserError
 from observe_r1.model.adapters import add_adapters
 from observe_r1.model.checkpoint import brief, check_finite, stored_weights
-from observe_r1.model.encoding import check_template
 from observe_r1.model.families import check_processor, prepare_attention
 from observe_r1.model.feature_cache import FeatureCache
 from observe_r1.model.hub import checkpoint_folder
+from observe_r1.model.processor import quietly, read_processor
 from observe_r1.model.quantization import keep_trainable, quantization
+
+_TIED = ("lm_head.weight", "embed_tokens.weight")
 
 
 @dataclass(frozen=True)
@@ -59,10 +59,10 @@ def load_model(settings: ModelSettings, *, frozen: bool = False, weights: bool =
     """
     place, device = f"model.path = {settings.path!r}", choose_device(settings.device)
     transformers_logging.disable_progress_bar()
-    with _quietly():
+    with quietly():
         folder = checkpoint_folder(settings.path, trust_code=settings.trust_remote_code, weights=True)
         config = _read_config(folder, place, settings.trust_remote_code)
-        processor = _read_processor(folder, place, settings)
+        processor = read_processor(folder, place, settings)
         check_processor(processor, config, place)
         quantized = quantization(settings, device) if weights else {}
         model = _empty_model(config, folder, place, settings.trust_remote_code)
@@ -114,6 +114,13 @@ def _empty_model(config: PreTrainedConfig, folder: Path, place: str, trust_code:
         raise UserError(f"{place}: config.json describes no model that can be built: {brief(error)}") from error
     if faults := _faults(report):
         raise UserError(f"{place}: config.json and the weights do not fit: {'; '.join(faults)}")
+    if config.tie_word_embeddings and model.lm_head.weight is not model.get_input_embeddings().weight:
+        pair = [tensor for _, name, tensor in stored_weights(folder, place) if name.endswith(_TIED)]
+        if not torch.equal(*pair):
+            raise UserError(
+                f"{place}: config.json says that lm_head and the embeddings are one weight, but two that differ are "
+                "stored: set tie_word_embeddings to false in it"
+            )
     model.config.name_or_path = str(folder)
     return model
 
@@ -139,15 +146,9 @@ def _first_of(names: list[str]) -> str:
 
 def _filled_model(folder: Path, place: str, how: dict[str, Any]) -> PreTrainedModel:
     try:
-        model = AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.float32, use_safetensors=True, **how)
+        return AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.float32, use_safetensors=True, **how)
     except (OSError, ValueError, SafetensorError) as error:
         raise UserError(f"{place}: {brief(error)}") from error
-    if model.config.tie_word_embeddings and model.lm_head.weight is not model.get_input_embeddings().weight:
-        raise UserError(
-            f"{place}: config.json says that lm_head and the embeddings are one weight, but two that differ are "
-            "stored: set tie_word_embeddings to false in it"
-        )
-    return model
 
 
 def wrap(model: PreTrainedModel, processor: Any, features: FeatureCache) -> VisionLanguageModel:
@@ -184,55 +185,6 @@ def _stop_ids(model: PreTrainedModel, processor: Any) -> tuple[int, ...]:
             "generation_config.json"
         )
     return tuple(sorted(ids))
-
-
-def load_processor(settings: ModelSettings) -> Any:
-    """Load the processor (tokenizer, chat template, image preprocessing) with the pixel bounds of `settings`.
-
-    Errors: `UserError` where one of them is missing, damaged or of no use for images.
-    """
-    folder = checkpoint_folder(settings.path, trust_code=settings.trust_remote_code, weights=False)
-    with _quietly():
-        return _read_processor(folder, f"model.path = {settings.path!r}", settings)
-
-
-def _read_processor(folder: Path, place: str, settings: ModelSettings) -> Any:
-    try:
-        processor = AutoProcessor.from_pretrained(
-            folder,
-            size={
-                "shortest_edge": settings.min_pixels,
-                "longest_edge": settings.max_pixels,
-            },  # both in pixels
-            trust_remote_code=settings.trust_remote_code,
-        )
-    except Exception as error:  # whatever values of the wrong kind make transformers raise
-        raise UserError(f"{place}: its processor or tokenizer cannot be read: {brief(error)}") from error
-    if not hasattr(processor, "image_processor"):
-        raise UserError(f"{place}: its processor takes no images")
-    check_template(processor, place)
-    _check_images(processor, place)
-    return processor
-
-
-def _check_images(processor: Any, place: str) -> None:
-    try:
-        made = processor.image_processor(images=[Image.new("RGB", (64, 64), "red")], return_tensors="pt")
-    except Exception as error:  # whatever values of the wrong kind make transformers raise
-        raise UserError(f"{place}: its image processor's settings are not valid: {brief(error)}") from error
-    if not made["pixel_values"].isfinite().all():
-        raise UserError(f"{place}: its image processor makes NaN or infinite pixels: correct its image_mean, image_std")
-
-
-@contextmanager
-def _quietly() -> Iterator[None]:
-    """Leave out transformers' warnings: what they are about is checked here, and ends in an error."""
-    before = transformers_logging.get_verbosity()
-    transformers_logging.set_verbosity_error()
-    try:
-        yield
-    finally:
-        transformers_logging.set_verbosity(before)
 
 
 def choose_device(name: str) -> torch.device:
