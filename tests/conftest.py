@@ -92,3 +92,11 @@ def world(tmp_path_factory):
     options = ["--run.steps", "40", "--optimizer.lr", "3e-3", "--run.threads", "1", "--model.device", "cpu"]
     assert main(["sft", *paths, *options]) == 0
     return folder
+
+
+@pytest.fixture(scope="session")
+def sound_model(tmp_path_factory):
+    """The folder of a tiny model with two layers; not to be changed."""
+    from observe_r1.world.tiny_model import Sizes, make_tiny_model
+
+    return make_tiny_model(tmp_path_factory.mktemp("models") / "sound", sizes=Sizes(width=64, layers=2), scale=1.5)

@@ -6,7 +6,7 @@ from transformers.models.qwen2_vl.image_processing_qwen2_vl import smart_resize
 
 from observe_r1.config import DataSettings, ModelSettings
 from observe_r1.model.encoding import encode_prompt
-from observe_r1.model.loading import load_processor
+from observe_r1.model.processor import load_processor
 from observe_r1.records import Example
 from observe_r1.world.tiny_model import make_tiny_model
 

@@ -21,7 +21,7 @@ from observe_r1.config import ModelSettings
 from observe_r1.data.format_prompts import FORMAT_PROMPTS
 from observe_r1.errors import UserError
 from observe_r1.ladder import building, measuring, simple
-from observe_r1.model.loading import load_processor
+from observe_r1.model.processor import load_processor
 from observe_r1.model.saving import RECORD
 from observe_r1.records import Completion
 from observe_r1.report.build_folder import open_build
@@ -69,7 +69,7 @@ def log(monkeypatch, processor):
     """What models were asked, as `(path, prompt)`; the path `missing` names none."""
     asked = []
 
-    def check(path, setting="model.path"):
+    def check(path, setting="model.path", *, trust_code=False):
         if path == "missing":
             raise UserError(f"{setting} = 'missing': no such folder")
 

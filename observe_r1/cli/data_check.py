@@ -75,7 +75,7 @@ def _token_counter(model: ProcessorSettings, data: DataSettings) -> Callable[[Ex
     if model.path is None:
         return None
     from observe_r1.model.encoding import PromptTooLongError, encode_prompt
-    from observe_r1.model.loading import load_processor
+    from observe_r1.model.processor import load_processor
 
     processor = load_processor(ModelSettings(**model.model_dump()))
     one_at_a_time = Lock()  # fast tokenizers may not be shared between threads

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from observe_r1.config import LadderSettings
+from observe_r1.config import LadderSettings, ModelSettings
 from observe_r1.errors import UserError
 from observe_r1.ladder import measuring, screening, simple
 from observe_r1.ladder.arranging import arrange
@@ -14,6 +14,7 @@ from observe_r1.ladder.quotas import check_shares
 from observe_r1.ladder.rows import read_questions
 from observe_r1.ladder.stage import Watch
 from observe_r1.model.hub import check_model_path
+from observe_r1.model.loading import load_model
 
 
 def check_settings(settings: LadderSettings, verb: str) -> None:
@@ -27,11 +28,17 @@ def check_settings(settings: LadderSettings, verb: str) -> None:
     progress = {} if settings.run.anew else read_progress(Path(settings.run.output))
     ended = {stage for stage, state in progress.items() if state["complete"]}
     if verb in ("build", "measure") and measuring.STAGE not in ended:
-        check_model_path(measuring_model(settings))
+        _check_model(measuring_model(settings), "model.path", settings)
     if verb in ("build", "screen") and simple.STAGE not in ended:
         for number, model in enumerate(settings.screen.models, start=1):
             if simple.stage_of(number) not in ended:
-                check_model_path(model, "screen.models")
+                _check_model(model, "screen.models", settings)
+
+
+def _check_model(path: str, setting: str, settings: LadderSettings) -> None:
+    check_model_path(path, setting, trust_code=settings.model.trust_remote_code)
+    if Path(path).is_dir():  # what is on the Hub is fetched when it is its turn
+        load_model(ModelSettings(**(settings.model.model_dump() | {"path": path})), frozen=True, weights=False)
 
 
 def build(folder: Path, settings: LadderSettings, watch: Watch) -> bool:

@@ -15,6 +15,7 @@ from observe_r1.data.format_prompts import apply_format_prompt, asked_format
 from observe_r1.data.image_sources import LIMITS
 from observe_r1.data.images import opened_image
 from observe_r1.errors import UserError
+from observe_r1.model.processor import render
 from observe_r1.records import Example, Message, Prompt
 
 
@@ -33,7 +34,7 @@ def encode_prompt(example: Example, processor: Any, settings: QuestionSettings, 
     The same as one call of the processor, which does more than is needed here and tokenizes the text a second time.
 
     Errors: `PromptTooLongError`; `UserError` for an image that cannot be opened or that the processor refuses, and for
-    a question that asks for another format already.
+    a question that asks for another format already, or that the model's chat template cannot write.
     """
     asked = asked_format(example.messages)
     if asked != "none" and settings.format_prompt not in (asked, "none"):
@@ -43,7 +44,7 @@ def encode_prompt(example: Example, processor: Any, settings: QuestionSettings, 
         )
     messages = apply_format_prompt(example.messages, settings.format_prompt, settings.format_prompt_place)
     _check_length(messages, processor, settings, example)
-    text = processor.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=True)
+    text = render(messages, processor, example.origin)
     images = _images(example, processor, settings)
     unexpanded = torch.tensor(processor.tokenizer(text)["input_ids"])
     ids, pixels, grid = unexpanded, None, None

@@ -6,6 +6,7 @@ the sequence token by token, and a sliding window counts its tokens: there a gro
 """
 
 import logging
+from typing import Any
 
 from transformers import PreTrainedConfig, PreTrainedModel
 
@@ -22,13 +23,33 @@ SUPPORTED = (*SHARED_PREFIX, *ONE_SEQUENCE)
 _log = logging.getLogger(__name__)
 
 
-def check_family(config: PreTrainedConfig, path: str) -> None:
-    """Raise `UserError` where `config`, read from `path`, is of an architecture that is not supported."""
-    if config.model_type not in SUPPORTED:
+def check_family(model_type: Any, place: str) -> None:
+    """Raise `UserError`, beginning with `place`, for the `model_type` of an architecture that is not supported."""
+    if model_type not in SUPPORTED:
+        raise UserError(f"{place}: architecture {model_type!r:.80} is not supported; supported: {', '.join(SUPPORTED)}")
+
+
+def check_processor(processor: Any, config: PreTrainedConfig, place: str) -> None:
+    """Raise `UserError` where `processor` makes other tokens or patches than the model of `config` takes."""
+    highest, rows = max(processor.tokenizer.get_vocab().values()), config.text_config.vocab_size
+    if highest >= rows:
         raise UserError(
-            f"model.path = {path!r}: architecture {config.model_type!r} is not supported;"
-            f" supported: {', '.join(SUPPORTED)}"
+            f"{place}: the tokenizer gives ids up to {highest:,}, the model has embeddings for {rows:,} tokens: "
+            "tokenizer.json is another model's, or the embeddings were not resized with it"
         )
+    images, patches = processor.image_processor, config.vision_config
+    for what, made, taken in (
+        ("image token", processor.image_token_id, config.image_token_id),
+        ("video token", getattr(processor, "video_token_id", None), config.video_token_id),
+        ("patch size", images.patch_size, patches.patch_size),
+        ("temporal patch size", images.temporal_patch_size, patches.temporal_patch_size),
+        ("merge size", images.merge_size, patches.spatial_merge_size),
+    ):
+        if made != taken:
+            raise UserError(
+                f"{place}: the {what} is {made} in the processor's files and {taken} in config.json: they are of "
+                "different models"
+            )
 
 
 def prepare_attention(model: PreTrainedModel) -> None:

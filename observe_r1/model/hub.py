@@ -1,31 +1,66 @@
-"""Whether a model's name is a folder here or a name on the Hugging Face Hub, told at once."""
+"""A model's name, a folder here or a name on the Hugging Face Hub, becomes the folder that holds the checkpoint."""
 
 from pathlib import Path
 
-from huggingface_hub import HfApi, try_to_load_from_cache
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError, HTTPError
+from huggingface_hub import HfApi, snapshot_download, try_to_load_from_cache
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, HTTPError, LocalEntryNotFoundError
 
 from observe_r1.errors import UserError
+from observe_r1.model.checkpoint import check_files, stored_weights
 
 _PATIENCE = 10.0
 """Seconds in which the Hub has to answer."""
+_PROCESSOR = ["*.json", "*.jinja", "*.txt", "*.model"]
+_CODE, _WEIGHTS = ["*.py"], ["*.safetensors"]
 
 
-def check_model_path(path: str, setting: str = "model.path") -> None:
+def check_model_path(path: str, setting: str = "model.path", *, trust_code: bool = False) -> None:
     """Raise `UserError`, naming `setting`, where `path` is neither a model's folder nor a Hub name that can be had.
+
+    A folder's files are checked, all but the weights' values; nothing is fetched.
+    """
+    place = f"{setting} = {path!r}"
+    if _is_folder(path, place):
+        check_files(Path(path), place, trust_code=trust_code)
+        for _ in stored_weights(Path(path), place):
+            pass
+
+
+def checkpoint_folder(path: str, *, trust_code: bool, weights: bool) -> Path:
+    """Return the folder that holds the checkpoint `path`, its files checked; what the Hub has is fetched.
+
+    Without `weights` those need not be there. Errors: `UserError` as `check_model_path`.
+    """
+    place = f"model.path = {path!r}"
+    folder = Path(path)
+    if not _is_folder(path, place):
+        wanted = _PROCESSOR + _CODE * trust_code + _WEIGHTS * weights
+        try:
+            folder = Path(snapshot_download(path, allow_patterns=wanted, ignore_patterns="*/*", etag_timeout=_PATIENCE))
+        except (HfHubHTTPError, HTTPError, LocalEntryNotFoundError) as error:
+            reason = str(error).strip().splitlines()[0]
+            raise UserError(f"{place}: cannot be fetched from the Hugging Face Hub: {reason}") from error
+    check_files(folder, place, trust_code=trust_code)
+    return folder
+
+
+def _is_folder(path: str, place: str) -> bool:
+    """Whether `path` is a folder; else it is a name that the Hub, asked once, or its cache has.
 
     Left to itself, transformers asks an unreachable Hub again and again, for one file after the other.
     """
-    folder, place = Path(path), f"{setting} = {path!r}"
+    folder = Path(path)
     if folder.is_dir():
         if (folder / "config.yaml").is_file() and (folder / "model").is_dir():
             raise UserError(f"{place}: is a run folder; its model is in {str(folder / 'model')!r}")
-        return
+        return True
+    if folder.exists():
+        raise UserError(f"{place}: is a file; give the folder that holds the model, {str(folder.parent)!r}?")
     first = path.partition("/")[0]
     if path.count("/") != 1 or not first.strip(".~") or Path(first).exists():
         raise UserError(f"{place}: no such folder")
     if isinstance(try_to_load_from_cache(path, "config.json"), str):
-        return
+        return False
     try:
         HfApi().repo_info(path, timeout=_PATIENCE)
     except (HfHubHTTPError, HFValidationError) as error:
@@ -33,3 +68,4 @@ def check_model_path(path: str, setting: str = "model.path") -> None:
         raise UserError(f"{place}: no such folder, and not to be had from the Hugging Face Hub: {reason}") from error
     except HTTPError as error:
         raise UserError(f"{place}: no such folder, and the Hugging Face Hub cannot be reached: {error}") from error
+    return False

@@ -2,21 +2,26 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError
 from torch import Tensor
-from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor, PreTrainedModel
+from transformers import AutoConfig, AutoModelForImageTextToText, PreTrainedConfig, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
 from observe_r1.config import ModelSettings
 from observe_r1.errors import UserError
 from observe_r1.model.adapters import add_adapters
-from observe_r1.model.families import check_family, prepare_attention
+from observe_r1.model.checkpoint import brief, check_finite, stored_weights
+from observe_r1.model.families import check_processor, prepare_attention
 from observe_r1.model.feature_cache import FeatureCache
-from observe_r1.model.hub import check_model_path
+from observe_r1.model.hub import checkpoint_folder
+from observe_r1.model.processor import quietly, read_processor
 from observe_r1.model.quantization import keep_trainable, quantization
+
+_TIED = ("lm_head.weight", "embed_tokens.weight")
 
 
 @dataclass(frozen=True)
@@ -46,25 +51,24 @@ def load_model(settings: ModelSettings, *, frozen: bool = False, weights: bool =
 
     Weights that are trained are float32 (master weights; compute may run in bfloat16), the others `settings.dtype`.
     With `frozen` none is trained, there are no adapters and no image features are kept: a reference model, which sees
-    each image once a rollout. Without `weights` none is read, and the model takes no memory: for an engine that has its
-    own.
+    each image once a rollout. Without `weights` none is kept, and the model takes no memory: for an engine that has its
+    own. They are checked all the same.
 
-    Errors: `UserError` for a path that holds no model, an unsupported architecture, a missing processor, and for
-    frozen parts, adapters or a quantization that cannot be had.
+    Errors: `UserError` for a path that holds no model, an unsupported architecture, files that are missing, damaged or
+    do not fit each other, and for frozen parts, adapters or a quantization that cannot be had.
     """
-    processor = load_processor(settings)
+    place, device = f"model.path = {settings.path!r}", choose_device(settings.device)
     transformers_logging.disable_progress_bar()
-    device = choose_device(settings.device)
-    if not weights:
-        device = torch.device("meta")
-    common: dict[str, Any] = {"trust_remote_code": settings.trust_remote_code}
-    try:
-        config = AutoConfig.from_pretrained(settings.path, **common)
-        check_family(config, settings.path)
-        common |= quantization(settings, device) if weights else {"device_map": device}
-        model = AutoModelForImageTextToText.from_pretrained(settings.path, dtype=torch.float32, **common)
-    except (OSError, ValueError, SafetensorError) as error:
-        raise UserError(f"model.path = {settings.path!r}: {_first_line(error)}") from error
+    with quietly():
+        folder = checkpoint_folder(settings.path, trust_code=settings.trust_remote_code, weights=True)
+        config = _read_config(folder, place, settings.trust_remote_code)
+        processor = read_processor(folder, place, settings)
+        check_processor(processor, config, place)
+        quantized = quantization(settings, device) if weights else {}
+        model = _empty_model(config, folder, place, settings.trust_remote_code)
+        check_finite(folder, place)
+        if weights:
+            model = _filled_model(folder, place, {"trust_remote_code": settings.trust_remote_code} | quantized)
     keep_trainable(model)
     if frozen:
         model.requires_grad_(False)
@@ -73,47 +77,114 @@ def load_model(settings: ModelSettings, *, frozen: bool = False, weights: bool =
         if settings.lora_rank:
             add_adapters(model, settings)
     _hold_frozen_in(model, getattr(torch, settings.dtype))
-    if settings.quantize == "none":  # a quantized model is where it must be
+    if weights and settings.quantize == "none":  # a quantized model is where it must be
         model.to(device)
     if settings.gradient_checkpointing:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     return wrap(model, processor, FeatureCache(0.0 if frozen else settings.feature_cache))
 
 
+def _read_config(folder: Path, place: str, trust_code: bool) -> PreTrainedConfig:
+    try:
+        return AutoConfig.from_pretrained(folder, trust_remote_code=trust_code)
+    except Exception as error:  # whatever values of the wrong kind make transformers raise
+        raise UserError(f"{place}: config.json describes no model: {brief(error)}") from error
+
+
+def _empty_model(config: PreTrainedConfig, folder: Path, place: str, trust_code: bool) -> PreTrainedModel:
+    """Return the model that `config` describes, without weights, which takes no memory.
+
+    Errors: `UserError` where the weights in `folder` are not its own, by transformers' report of a load without data:
+    a real one would draw all that is missing at random, in whatever size `config` says.
+    """
+    stored = {name: torch.empty_like(tensor, device="meta") for _, name, tensor in stored_weights(folder, place)}
+    try:
+        with torch.device("meta"):
+            kind = type(AutoModelForImageTextToText.from_config(config, trust_remote_code=trust_code))
+        model, report = kind.from_pretrained(
+            None,
+            config=config,
+            state_dict=stored,
+            dtype=torch.float32,
+            device_map="meta",
+            ignore_mismatched_sizes=True,
+            output_loading_info=True,
+        )
+    except Exception as error:  # whatever values of the wrong kind make transformers raise
+        raise UserError(f"{place}: config.json describes no model that can be built: {brief(error)}") from error
+    if faults := _faults(report):
+        raise UserError(f"{place}: config.json and the weights do not fit: {'; '.join(faults)}")
+    if config.tie_word_embeddings and model.lm_head.weight is not model.get_input_embeddings().weight:
+        pair = [tensor for _, name, tensor in stored_weights(folder, place) if name.endswith(_TIED)]
+        if not torch.equal(*pair):
+            raise UserError(
+                f"{place}: config.json says that lm_head and the embeddings are one weight, but two that differ are "
+                "stored: set tie_word_embeddings to false in it"
+            )
+    model.config.name_or_path = str(folder)
+    return model
+
+
+def _faults(report: dict[str, Any]) -> list[str]:
+    """Say what is wrong in transformers' report of a load."""
+    faults = []
+    if missing := sorted(report["missing_keys"]):
+        fix = ", or set tie_word_embeddings to true in config.json" if missing == ["lm_head.weight"] else ""
+        faults.append(f"missing, and so random: {_first_of(missing)} (fetch the weights again{fix})")
+    if surplus := sorted(report["unexpected_keys"]):
+        faults.append(f"without a place in the model: {_first_of(surplus)} (correct config.json, or take them out)")
+    if shaped := sorted(report["mismatched_keys"]):
+        _, stored, described = shaped[0]
+        shapes = f"{tuple(stored)} stored, {tuple(described)} by config.json"
+        faults.append(f"of another shape: {_first_of([name for name, *_ in shaped])} ({shapes})")
+    return faults
+
+
+def _first_of(names: list[str]) -> str:
+    return repr(names[0]) + (f" and {len(names) - 1:,} more" if names[1:] else "")
+
+
+def _filled_model(folder: Path, place: str, how: dict[str, Any]) -> PreTrainedModel:
+    try:
+        return AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.float32, use_safetensors=True, **how)
+    except (OSError, ValueError, SafetensorError) as error:
+        raise UserError(f"{place}: {brief(error)}") from error
+
+
 def wrap(model: PreTrainedModel, processor: Any, features: FeatureCache) -> VisionLanguageModel:
-    """Let `model` share prefixes where it can and collect what sampling must know of it."""
+    """Let `model` share prefixes where it can and collect what sampling must know of it.
+
+    Errors: `UserError` where no token ends a response.
+    """
     prepare_attention(model)
     model.train()  # dropout is zero in every supported model; gradient checkpointing asks for training mode
     forbidden = {model.config.image_token_id, model.config.video_token_id}
-    stops = model.generation_config.eos_token_id if model.generation_config else None
-    stops = [] if stops is None else [stops] if isinstance(stops, int) else list(stops)
-    stops.append(processor.tokenizer.eos_token_id)
     return VisionLanguageModel(
         model=model,
         processor=processor,
         forbidden=tuple(sorted(token for token in forbidden if token is not None)),
-        stop_ids=tuple(sorted({token for token in stops if token is not None})),
+        stop_ids=_stop_ids(model, processor),
         features=features,
     )
 
 
-def load_processor(settings: ModelSettings) -> Any:
-    """Load the processor (tokenizer, chat template, image preprocessing) with the pixel bounds of `settings`."""
-    check_model_path(settings.path)
-    try:
-        processor = AutoProcessor.from_pretrained(
-            settings.path,
-            size={
-                "shortest_edge": settings.min_pixels,
-                "longest_edge": settings.max_pixels,
-            },  # both in pixels
-            trust_remote_code=settings.trust_remote_code,
+def _stop_ids(model: PreTrainedModel, processor: Any) -> tuple[int, ...]:
+    place, size = f"model.path = {model.config.name_or_path!r}", model.config.text_config.vocab_size
+    stops = model.generation_config.eos_token_id if model.generation_config else None
+    stops = [] if stops is None else stops if isinstance(stops, list) else [stops]
+    for token in stops:
+        if not isinstance(token, int) or isinstance(token, bool) or not 0 <= token < size:
+            raise UserError(
+                f"{place}: generation_config.json: eos_token_id = {token!r:.40}: it should be the id of a token, 0 to "
+                f"{size - 1:,}"
+            )
+    ids = {*stops, processor.tokenizer.eos_token_id} - {None}
+    if not ids:
+        raise UserError(
+            f"{place}: no token ends a response: give an eos_token in tokenizer_config.json or an eos_token_id in "
+            "generation_config.json"
         )
-    except (OSError, ValueError) as error:
-        raise UserError(f"model.path = {settings.path!r}: no processor: {_first_line(error)}") from error
-    if not hasattr(processor, "image_processor"):
-        raise UserError(f"model.path = {settings.path!r}: its processor takes no images")
-    return processor
+    return tuple(sorted(ids))
 
 
 def choose_device(name: str) -> torch.device:
@@ -141,7 +212,3 @@ def _hold_frozen_in(model: PreTrainedModel, dtype: torch.dtype) -> None:
     for parameter in model.parameters():
         if not parameter.requires_grad and parameter.is_floating_point():
             parameter.data = parameter.data.to(dtype)
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

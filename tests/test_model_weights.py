@@ -1,0 +1,146 @@
+"""Weights that are not those of the model that `config.json` describes, and sound ones under all their names."""
+
+import json
+import re
+import shutil
+
+import pytest
+import torch
+from model_folders import (
+    INDEX,
+    UP,
+    WEIGHTS,
+    change,
+    change_text,
+    change_weights,
+    fill,
+    load,
+    put,
+    refusal,
+    shards,
+    without,
+)
+from safetensors.torch import load_file, save_file
+from transformers import AutoModelForImageTextToText
+
+from observe_r1.model.hub import check_model_path
+
+
+@pytest.fixture
+def folder(sound_model, tmp_path):
+    return shutil.copytree(sound_model, tmp_path / "model")
+
+
+def old_names(folder):
+    """As the checkpoints that Qwen2-VL and Qwen2.5-VL were published with."""
+    change_weights(
+        folder,
+        lambda weights: {
+            name.replace("model.visual.", "visual.").replace("model.language_model.", "model."): weight
+            for name, weight in weights.items()
+        },
+    )
+
+
+def new_names(folder):
+    """As the model itself names them."""
+    names = {name: weight for name, weight in load(folder).model.state_dict().items() if name != "lm_head.weight"}
+    save_file(names, folder / WEIGHTS, metadata={"format": "pt"})
+
+
+def head(folder, tied=True):
+    def change(weights):
+        weights["lm_head.weight"] = weights["model.embed_tokens.weight"].clone()
+        if not tied:
+            del weights["model.embed_tokens.weight"]
+
+    change_weights(folder, change)
+
+
+def older_files(folder):
+    """The image processor's settings in a file of their own, the chat template in another."""
+    images = json.loads((folder / "processor_config.json").read_text())["image_processor"]
+    (folder / "processor_config.json").unlink()
+    (folder / "preprocessor_config.json").write_text(json.dumps(images | {"processor_class": "Qwen2_5_VLProcessor"}))
+    template = (folder / "chat_template.jinja").read_text()
+    (folder / "chat_template.jinja").unlink()
+    (folder / "chat_template.json").write_text(json.dumps({"chat_template": template}))
+
+
+SOUND = {
+    "as it is": lambda folder: None,
+    "shards": shards,
+    "bfloat16": lambda folder: change_weights(folder, lambda w: {name: v.bfloat16() for name, v in w.items()}),
+    "old names": old_names,
+    "new names": new_names,
+    "head as well": head,
+    "head alone": lambda folder: head(folder, tied=False),
+    "older files": older_files,
+    "no generation_config.json": lambda folder: (folder / "generation_config.json").unlink(),
+    "an index of the one file": lambda folder: (folder / INDEX).write_text(
+        json.dumps({"metadata": {}, "weight_map": dict.fromkeys(load_file(folder / WEIGHTS), WEIGHTS)})
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", SOUND)
+def test_sound_folders_load_every_weight(kind, sound_model, folder):
+    SOUND[kind](folder)
+    check_model_path(str(folder))
+    expected = AutoModelForImageTextToText.from_pretrained(sound_model, dtype=torch.float32).state_dict()
+    loaded = load(folder).model.state_dict()
+    assert loaded.keys() == expected.keys()
+    for name, weight in expected.items():
+        torch.testing.assert_close(loaded[name], weight, rtol=2**-8 if kind == "bfloat16" else 0, atol=0)
+
+
+UNFIT = {
+    "a weight is missing": (without(UP), r"missing, and so random: 'model\.language_model\.layers\.1\.mlp\.up_proj"),
+    "a layer is missing": (
+        lambda folder: change_weights(folder, lambda w: {k: v for k, v in w.items() if ".layers.1." not in k}),
+        r"missing, and so random: 'model\.language_model\.layers\.1\..* and 11 more \(fetch the weights again\)",
+    ),
+    "a head that is not tied is missing": (
+        lambda folder: change(folder / "config.json", tie_word_embeddings=False),
+        r"missing, and so random: 'lm_head\.weight' \(.* set tie_word_embeddings to true",
+    ),
+    "embeddings and head are missing": (
+        without("embed_tokens.weight"),
+        r"missing, and so random: 'lm_head\.weight' and 1 more",
+    ),
+    "a surplus weight": (
+        put("value_head.weight", torch.zeros(3)),
+        r"without a place in the model: 'value_head\.weight'",
+    ),
+    "fewer layers than weights": (
+        lambda folder: change_text(folder, num_hidden_layers=1, layer_types=None),
+        r"without a place in the model: 'model\.language_model\.layers\.1\..* and 11 more \(correct config\.json",
+    ),
+    "another shape": (
+        put(UP, torch.zeros(5, 5)),
+        r"of another shape: '.*up_proj\.weight' \(\(5, 5\) stored, \(256, 64\)",
+    ),
+    "text_config is null, so that of the largest model": (
+        lambda folder: change(folder / "config.json", text_config=None),
+        r"missing, and so random: .*; of another shape: ",
+    ),
+    "two that should be one": (
+        lambda folder: (head(folder), fill("lm_head.weight", 7.0)(folder)),
+        "lm_head and the embeddings are one weight, but two that differ are stored: set tie_word_embeddings to false",
+    ),
+    "NaN": (fill(UP, float("nan")), rf"{WEIGHTS}: 1 of 16,384 values of '{UP}' are NaN or infinite"),
+    "infinite": (fill(UP, float("-inf")), rf"{WEIGHTS}: 1 of 16,384 values of '{UP}' are NaN or infinite"),
+    "NaN in bfloat16": (
+        lambda folder: (fill(UP, float("nan"))(folder), SOUND["bfloat16"](folder)),
+        "values of .* are NaN or infinite",
+    ),
+}
+
+
+@pytest.mark.parametrize("weights", [True, False], ids=["with weights", "for an engine with its own"])
+@pytest.mark.parametrize("kind", UNFIT)
+def test_weights_that_are_not_the_model_s(kind, weights, folder):
+    damage, reason = UNFIT[kind]
+    damage(folder)
+    message = refusal(lambda path: load(path, weights=weights), folder)
+    assert re.search(reason, message), message
