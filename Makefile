@@ -1,33 +1,45 @@
-# Two cores are enough; every process sets its own thread count, see observe_r1/cli.
-PYTHON ?= python3
-BIN := .venv/bin
+# `make demo` and `make test` need no GPU. PYTHON=python3.12 chooses the Python; scripts/install.sh says what is installed.
+# The tests take vLLM's CPU build: where there is an NVIDIA GPU, they have an environment of their own.
+TESTS := .venv$(shell nvidia-smi -L >/dev/null 2>&1 && echo -tests)
+BIN := $(TESTS)/bin
 
-.PHONY: demo test lint docs clean
+.PHONY: demo test check lint fast docs resolve constraints clean environment test-environment
 
-demo: .venv/.ready
-	$(BIN)/observe-r1 demo
+demo: environment
+	.venv/bin/observe-r1 demo
 
-test: .venv/.ready-to-test
+test: test-environment
 	$(BIN)/python -m pytest
 
-lint: .venv/.ready-to-test
+# What to run before each commit: the linters beside the tests that take no more than a moment.
+check: test-environment
+	$(MAKE) --no-print-directory --jobs 2 --output-sync lint fast
+
+lint: test-environment
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
 	$(BIN)/mypy
 
-# Exact versions come from constraints.txt: a looser request for torch would fetch the newest CUDA build.
-.venv/.ready: pyproject.toml constraints.txt
-	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable .
-	touch $@
+fast: test-environment
+	$(BIN)/python -m pytest -m 'not slow'
 
-.venv/.ready-to-test: .venv/.ready
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[test]'
-	touch $@
+docs: environment
+	.venv/bin/python -m observe_r1.cli.flag_guide > docs/coming-from-openrlhf.md
 
-docs: .venv/.ready
-	$(BIN)/python -m observe_r1.cli.flag_guide > docs/coming-from-openrlhf.md
+# Every documented way to install, on each Python; installs nothing.
+resolve: test-environment
+	$(BIN)/python scripts/resolve.py
+
+# Keeps the versions that still fit; empty constraints.txt first to take the newest.
+constraints:
+	$(BIN)/python scripts/resolve.py --write
+
+environment:
+	scripts/install.sh .venv
+
+test-environment:
+	scripts/install.sh $(TESTS) test
 
 clean:
-	rm -rf .venv runs
+	rm -rf .venv .venv-tests runs

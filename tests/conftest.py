@@ -21,6 +21,37 @@ from observe_r1.torch_compat import ensure_importable
 ensure_importable()
 torch.set_num_threads(1)
 
+SLOW = {
+    "test_demo",
+    "test_end_to_end",
+    "test_flex_attention",
+    "test_held_out",
+    "test_image_attention",
+    "test_ladder_asking",
+    "test_ladder_build",
+    "test_ladder_vllm",
+    "test_loading",
+    "test_memory",
+    "test_original_commands",
+    "test_report_ladder",
+    "test_report_ladder_figures",
+    "test_report_ladder_hostile",
+    "test_resume",
+    "test_rewards_hostile",
+    "test_rewards_worker",
+    "test_start_up",
+    "test_vllm",
+}
+"""Files whose tests train, build ladders, compile, draw or start processes. So does every test that asks for `world`."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what `make check` leaves out."""
+    for item in items:
+        if item.path.stem in SLOW or "world" in item.fixturenames:
+            item.add_marker("slow")
+
+
 # What pytest ignores (`nohup make test &`), the commands that it runs would ignore, too; not what it has a handler for.
 for ignored, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, lambda number, frame: None)):
     if signal.getsignal(ignored) is signal.SIG_IGN:
