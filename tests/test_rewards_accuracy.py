@@ -1,6 +1,6 @@
 """Accuracy: numbers, words and formulas, against math-verify itself where it can read them, and hostile text."""
 
-import math_verify
+import math_verify  # noqa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st

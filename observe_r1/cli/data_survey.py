@@ -7,7 +7,7 @@ import numpy as np
 
 from observe_r1.data.checking import CheckedRow, Repeats
 from observe_r1.records import Example
-from observe_r1.rewards.gold import read_gold
+from observe_r1.rewards.reading import read
 
 
 class Survey:
@@ -75,8 +75,8 @@ class Survey:
 
 
 def _answer_kind(answer: str) -> str:
-    kind = read_gold(answer).kind
-    return kind if kind != "none" else "unverifiable" if answer else "absent"
+    readings = read(answer)
+    return type(readings[0]).__name__.lower() if readings else "unverifiable" if answer else "absent"
 
 
 def _characters(example: Example) -> int:

@@ -17,7 +17,7 @@ from observe_r1.report.build_folder import open_build, read_rows
 from observe_r1.report.pages import render
 from observe_r1.report.question import question, question_text
 from observe_r1.report.review_file import write_decisions
-from observe_r1.rewards.answer import final_answer, literal
+from observe_r1.rewards.answer import final_answer, plain
 
 PAGE_SIZE = 100
 """Questions a page, which is some megabytes with their pictures and responses."""
@@ -41,7 +41,7 @@ class _Responses:
         """Count a response that stands in this row."""
         self.rows.append(row)
         answer = final_answer(text)
-        self.spellings.setdefault(form := literal(answer), answer)
+        self.spellings.setdefault(form := plain(answer).casefold(), answer)
         self.answers[form] += 1
 
     def agreement(self) -> float:

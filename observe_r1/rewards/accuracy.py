@@ -1,96 +1,42 @@
 """The accuracy reward: is the final answer the gold answer?
 
-Letters, words and plain numbers are compared here, at once. Formulas go to math-verify in a worker process:
-model output such as `9**9**9**9` can keep it busy for ever.
+Both are read by the same parser into typed values, whole or not at all, and compared by type. Nothing is evaluated beyond
+stated bounds, so no process and no time limit guards it.
 """
 
-from collections.abc import Callable
-from fractions import Fraction
+from unicodedata import category
 
-from observe_r1.rewards.answer import final_answer, literal, undress
-from observe_r1.rewards.choice import chosen_letters
-from observe_r1.rewards.gold import Gold, is_words, plain_number, read_gold
-from observe_r1.rewards.worker import WorkerDied, ask_shared_worker
-
-TIMEOUT = 5.0
-"""Seconds that `accuracy_reward` and `verifiable` wait for one answer."""
-
-_CLEARLY_APART = Fraction(1, 100_000)
+from observe_r1.rewards.answer import MAX_CHARS, final_answer
+from observe_r1.rewards.judging import matches
 
 
 def accuracy_reward(response: str, answer: str) -> float:
     """Return 1.0 if the final answer of `response` is `answer`, else 0.0. Never raises, never hangs.
 
-    The final answer is the text between the last complete pair of answer tags, or lacking one, the response;
-    its last 2,000 characters are read. LaTeX counts with or without dollar signs, a letter in every usual
-    dress. A gold answer that cannot be verified scores 0 for anything. What is no string, or takes over 5
-    seconds, scores 0.
+    The final answer is the text between the last complete pair of answer tags; lacking one, what follows the thought.
+    What counts as the same is in docs/rewards.md. A gold answer that cannot be verified scores 0 for anything, as does
+    what is no string.
 
-    Source: Observe-R1 (arXiv 2505.12432), accuracy reward; https://github.com/huggingface/Math-Verify.
+    Source: Observe-R1 (arXiv 2505.12432), accuracy reward.
     """
-    if not isinstance(response, str) or not isinstance(answer, str):
+    if not isinstance(response, str) or not isinstance(answer, str) or not is_whole(answer):
         return 0.0
-    decided = quick(response, answer)
-    return float(_ask(_equal, response, answer) if decided is None else decided)
-
-
-def verifiable(answer: str) -> bool:
-    """Return whether a gold answer can be verified: a letter, number, formula or phrase of up to 8 words.
-
-    Against any other gold answer every response scores 0, so that its row is of no use.
-    """
-    if not isinstance(answer, str):
-        return False
-    kind = read_gold(answer).kind
-    return _ask(_verifies, answer) if kind == "formula" else kind != "none"
+    return float(matches(final_answer(response), final_answer(answer)))
 
 
 def accuracy(response: str, answer: str, template: str) -> float:
-    """`accuracy_reward` with every reward function's signature, and no time limit: for worker processes."""
-    decided = quick(response, answer)
-    return float(_equal(response, answer) if decided is None else decided)
+    """`accuracy_reward` with the signature that every reward function has."""
+    return accuracy_reward(response, answer)
 
 
-def quick(response: str, answer: str) -> bool | None:
-    """Whether the final answer is right, where that can be told at once; None where it takes math-verify."""
-    return _compare(final_answer(response), read_gold(answer))
+def verifiable(answer: str) -> bool:
+    """Return whether a gold answer can be verified: one without control characters that is its own right answer.
+
+    Against any other gold answer every response scores 0, so that its row is of no use.
+    """
+    return isinstance(answer, str) and accuracy_reward(f"<answer>{answer}</answer>", answer) == 1.0
 
 
-def _compare(text: str, gold: Gold) -> bool | None:
-    if gold.kind == "choice":
-        letters = chosen_letters(text)
-        return letters == {gold.letter} if letters or not gold.text else _compare(text, read_gold(gold.text))
-    if gold.kind == "phrase":
-        return literal(text) == literal(gold.text)
-    if gold.kind == "number":
-        return _compare_number(text, gold)
-    return None if gold.kind == "formula" else False
-
-
-def _compare_number(text: str, gold: Gold) -> bool | None:
-    value, wanted = plain_number(literal(text)), plain_number(literal(gold.text))
-    if value is None or wanted is None:
-        return False if is_words(undress(text)) else None
-    if value == wanted:
-        return True
-    # In between, the rounding of math-verify decides.
-    return False if abs(value - wanted) > _CLEARLY_APART else None
-
-
-def _equal(response: str, answer: str) -> bool:
-    from observe_r1.rewards.equivalence import equal
-
-    return equal(final_answer(response), read_gold(answer).text)
-
-
-def _verifies(answer: str) -> bool:
-    from observe_r1.rewards.equivalence import verifies
-
-    return verifies(read_gold(answer).text)
-
-
-def _ask(function: Callable[..., bool], *args: str) -> bool:
-    try:
-        return ask_shared_worker(function, *args, timeout=TIMEOUT)
-    except (TimeoutError, WorkerDied):
-        return False
+def is_whole(answer: str) -> bool:
+    """Whether a gold answer has neither control characters, which eaten backslashes leave (`\\frac`), nor over 2,000 characters."""
+    return len(answer) <= MAX_CHARS and not any(category(c) in ("Cc", "Cs") and c not in "\n\t" for c in answer)

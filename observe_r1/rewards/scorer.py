@@ -25,7 +25,7 @@ CORRECTNESS = "accuracy"
 """The reward that says what is correct: always computed, in the total only where the settings name it."""
 
 _QUICK: dict[str, Callable[[str, str, str], float | None]] = {
-    "accuracy": lambda response, answer, template: accuracy.quick(response, answer),
+    "accuracy": accuracy.accuracy,
     "format": format.format,
 }
 """Rewards that can often be told in bounded time without a worker; None for "ask a worker"."""
