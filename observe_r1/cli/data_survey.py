@@ -7,7 +7,8 @@ import numpy as np
 
 from observe_r1.data.checking import CheckedRow, Repeats
 from observe_r1.records import Example
-from observe_r1.rewards.reading import read
+from observe_r1.rewards.judge.reading import read
+from observe_r1.rewards.judge.values import kind
 
 
 class Survey:
@@ -76,7 +77,7 @@ class Survey:
 
 def _answer_kind(answer: str) -> str:
     readings = read(answer)
-    return type(readings[0]).__name__.lower() if readings else "unverifiable" if answer else "absent"
+    return kind(readings[0]) if readings else "unverifiable" if answer else "absent"
 
 
 def _characters(example: Example) -> int:

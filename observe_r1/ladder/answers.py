@@ -9,8 +9,8 @@ from observe_r1.ladder.several import has_several
 from observe_r1.ladder.sources.options import Options, options_at
 from observe_r1.records import Example
 from observe_r1.rewards import verifiable
-from observe_r1.rewards.judging import matches
-from observe_r1.rewards.reading import MAX_PHRASE_WORDS, Choice, Quantity, read
+from observe_r1.rewards.judge.comparing import matches
+from observe_r1.rewards.judge.reading import MAX_PHRASE_WORDS, Choice, Quantity, read
 
 PROOF = "asks for a proof"
 SEVERAL = "several answers"
@@ -33,6 +33,7 @@ _NO_OPTION = re.compile(
 """Parts of a question ("(1) Find x."), references ("by (1) and (2)") and statements ("(1) AB = CD … how many are true")
 are labelled in the same way."""
 _LABELLED = re.compile(r"\(?([A-Za-z1-9])(?:\)|[.:、](?!\d))\s*(.+)")
+_BRACKETED = re.compile(r"\(([1-9])\)")
 _NUMBERED = re.compile(r"\(?([1-9])\)?\.?")
 
 
@@ -98,6 +99,8 @@ def _chosen(answer: str, options: Options) -> tuple[str, str | None] | None:
     chosen = next((each.letters for each in read(answer) if isinstance(each, Choice)), frozenset())
     if len(chosen) == 1 and chosen <= {*letters}:
         return min(chosen), None
+    if (number := _BRACKETED.fullmatch(answer)) and number[1] in by_label:
+        return by_label[number[1]][0], None
     same = {letter for letter, option in zip(letters, options.texts, strict=True) if _same(option, answer)}
     if (number := _NUMBERED.fullmatch(answer)) and number[1] in by_label:
         same.add(by_label[number[1]][0])

@@ -6,9 +6,11 @@ thousands, a range by inequalities ("x > 1 and x < 3"), a quantity in two units 
 
 import re
 
-from observe_r1.rewards.answer import plain
+from observe_r1.rewards.judge.notation import plain
 
-_FORMULA_WORDS = frozenset("and or pi inf infty infinity alpha beta gamma theta sin cos tan cot sec csc log ln exp sqrt".split())
+_FORMULA_WORDS = frozenset(
+    "and or pi inf infty infinity alpha beta gamma theta sin cos tan cot sec csc log ln exp sqrt".split()
+)
 _SECOND_PART = re.compile(r"(?:^|\s)(?:\(1\).*\(2\)|\(a\).*\(b\)|\(i\).*\(ii\)|1[.)]\s.*\s2[.)]\s)", re.DOTALL)
 _LETTERS = re.compile(r"[A-J](?: ?(?:,|/|&|and|or|,? and)? ?(?<![A-J])[A-J])+")
 _MATH_MODE = re.compile(r"\\[()\[\]]|\\[,!;:> ]|\$|\\(?:left|right)(?![A-Za-z])")

@@ -17,7 +17,8 @@ from observe_r1.report.build_folder import open_build, read_rows
 from observe_r1.report.pages import render
 from observe_r1.report.question import question, question_text
 from observe_r1.report.review_file import write_decisions
-from observe_r1.rewards.answer import final_answer, plain
+from observe_r1.rewards.judge.answer import final_answer
+from observe_r1.rewards.judge.notation import plain
 
 PAGE_SIZE = 100
 """Questions a page, which is some megabytes with their pictures and responses."""

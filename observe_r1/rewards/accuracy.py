@@ -1,13 +1,13 @@
 """The accuracy reward: is the final answer the gold answer?
 
-Both are read by the same parser into typed values, whole or not at all, and compared by type. Nothing is evaluated beyond
-stated bounds, so no process and no time limit guards it.
+Both are read by the same parser into typed values, whole or not at all, and compared by type. Nothing is evaluated
+beyond stated bounds, so it needs no process of its own and no time limit.
 """
 
 from unicodedata import category
 
-from observe_r1.rewards.answer import MAX_CHARS, final_answer
-from observe_r1.rewards.judging import matches
+from observe_r1.rewards.judge.answer import MAX_CHARS, final_answer
+from observe_r1.rewards.judge.comparing import matches
 
 
 def accuracy_reward(response: str, answer: str) -> float:
@@ -38,5 +38,5 @@ def verifiable(answer: str) -> bool:
 
 
 def is_whole(answer: str) -> bool:
-    """Whether a gold answer has neither control characters, which eaten backslashes leave (`\\frac`), nor over 2,000 characters."""
+    """Return whether a gold answer has at most 2,000 characters and none that an eaten backslash leaves (`\\frac`)."""
     return len(answer) <= MAX_CHARS and not any(category(c) in ("Cc", "Cs") and c not in "\n\t" for c in answer)

@@ -13,7 +13,7 @@ from observe_r1 import registry
 from observe_r1.errors import UserError
 from observe_r1.records import Example
 from observe_r1.rewards import accuracy, format
-from observe_r1.rewards.answer import final_answer
+from observe_r1.rewards.judge.answer import final_answer
 from observe_r1.rewards.own import OwnReward, own_rewards, part_names
 from observe_r1.rewards.worker import WorkerDied, WorkerPool
 from observe_r1.threads import in_daemon_thread

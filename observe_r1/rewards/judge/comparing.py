@@ -3,12 +3,26 @@
 from collections.abc import Sequence
 from fractions import Fraction
 
-from observe_r1.rewards import expressions
-from observe_r1.rewards.expressions import Node, constant, near, scaled
-from observe_r1.rewards.reading import (
-    Brackets, Choice, Clock, Equation, Interval, Matrix, Named, Quantity, Ratio, Reading, Region, Several, Span, as_region, read,
+from observe_r1.rewards.judge.evaluating import Value, close, constant, near, proportional, same, scaled
+from observe_r1.rewards.judge.formulas import Node
+from observe_r1.rewards.judge.reading import read
+from observe_r1.rewards.judge.statements import as_region
+from observe_r1.rewards.judge.units import in_base_units
+from observe_r1.rewards.judge.values import (
+    Brackets,
+    Choice,
+    Clock,
+    Equation,
+    Interval,
+    Matrix,
+    Named,
+    Quantity,
+    Ratio,
+    Reading,
+    Region,
+    Several,
+    Span,
 )  # fmt: skip
-from observe_r1.rewards.units import in_base_units
 
 _ROUNDED_DIGITS = 3
 """A gold decimal with fewer significant digits is exact."""
@@ -43,7 +57,7 @@ def _same(gold: Reading, answer: Reading) -> bool:
         return _same_quantity(gold.low, answer.low) and _same_quantity(gold.high, answer.high)
     if isinstance(gold, Equation) and isinstance(answer, Equation):
         difference = [Node("-", (each.left, each.right)) for each in (gold, answer)]
-        return expressions.proportional(*difference)
+        return proportional(*difference)
     if isinstance(gold, Matrix) and isinstance(answer, Matrix):
         return _same_matrix(gold, answer)
     return gold == answer
@@ -91,7 +105,7 @@ def _same_region(gold: Region | None, answer: Region | None) -> bool:
 
 def _same_interval(gold: Interval, answer: Interval) -> bool:
     ends = gold.has_low == answer.has_low and gold.has_high == answer.has_high
-    return ends and expressions.same(gold.low, answer.low) and expressions.same(gold.high, answer.high)
+    return ends and same(gold.low, answer.low) and same(gold.high, answer.high)
 
 
 def _same_collection(gold: Several | Brackets, answer: Several | Brackets) -> bool:
@@ -99,10 +113,12 @@ def _same_collection(gold: Several | Brackets, answer: Several | Brackets) -> bo
     if ordered[0] != ordered[1] or len(gold.items) != len(answer.items):
         return False
     names = [[item.name if isinstance(item, Named) else "" for item in each.items] for each in (gold, answer)]
-    one_sided = len(set(names[0])) > 1 and not any(names[1]) or len(set(names[1])) > 1 and not any(names[0])
+    one_sided = (len(set(names[0])) > 1 and not any(names[1])) or (len(set(names[1])) > 1 and not any(names[0]))
     if ordered[0] or one_sided:
-        brackets = isinstance(gold, Several) or isinstance(answer, Several) or (
-            gold.opening == answer.opening and gold.closing == answer.closing
+        brackets = (
+            isinstance(gold, Several)
+            or isinstance(answer, Several)
+            or (gold.opening == answer.opening and gold.closing == answer.closing)
         )
         return brackets and all(_same(a, b) for a, b in zip(gold.items, answer.items, strict=True))
     rest = list(answer.items)
@@ -117,7 +133,7 @@ def _same_collection(gold: Several | Brackets, answer: Several | Brackets) -> bo
 def _same_matrix(gold: Matrix, answer: Matrix) -> bool:
     cells = [[cell for row in each.rows for cell in row] for each in (gold, answer)]
     alike = gold.kind == answer.kind and [*map(len, gold.rows)] == [*map(len, answer.rows)]
-    return alike and all(expressions.same(a, b) for a, b in zip(*cells, strict=True))
+    return alike and all(same(a, b) for a, b in zip(*cells, strict=True))
 
 
 def _same_quantity(gold: Quantity, answer: Quantity) -> bool:
@@ -148,14 +164,14 @@ def _same_converted(gold: Quantity, answer: Quantity) -> bool:
     if dimension != dimension_2 or wanted is None or given is None:
         return False
     wanted, given = scaled(wanted, factor, offset), scaled(given, factor_2, offset_2)
-    return expressions.close(wanted, given) or _rounds(wanted, gold.step and gold.step * factor, gold.digits, given)
+    return close(wanted, given) or _rounds(wanted, gold.step and gold.step * factor, gold.digits, given)
 
 
 def _same_value(gold: Quantity, answer: Quantity) -> bool:
     wanted, given = constant(gold.formula), constant(answer.formula)
     if wanted is None or given is None:
-        return expressions.same(gold.formula, answer.formula)
-    if expressions.close(wanted, given):
+        return same(gold.formula, answer.formula)
+    if close(wanted, given):
         return True
     if gold.step and answer.step:
         return answer.step < gold.step and _rounds(wanted, gold.step, gold.digits, given)
@@ -166,6 +182,6 @@ def _same_value(gold: Quantity, answer: Quantity) -> bool:
     return False
 
 
-def _rounds(gold: expressions.Value, step: Fraction | None, digits: int, answer: expressions.Value) -> bool:
+def _rounds(gold: Value, step: Fraction | None, digits: int, answer: Value) -> bool:
     """Whether an answer, rounded to the gold's own digits, is the gold."""
     return step is not None and digits >= _ROUNDED_DIGITS and near(gold, answer, step / 2)

@@ -9,15 +9,23 @@ from fractions import Fraction
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-from observe_r1.rewards.expressions import Token
+from observe_r1.rewards.judge.formulas import Token
 
 _METRIC = {
-    "m": "k c d m µ n", "g": "k m µ", "s": "m µ n", "A": "m µ", "V": "k m", "N": "k", "J": "k M", "W": "k M m", "Pa": "k M h",
+    "m": "k c d m µ n", "g": "k m µ", "s": "m µ n", "A": "m µ", "V": "k m", "N": "k", "J": "k M", "W": "k M m",
+    "Pa": "k M h",
     "Hz": "k M G", "L": "m", "l": "m", "eV": "k M", "mol": "m", "F": "µ n p", "cal": "k", "Wh": "k", "t": "",
 }  # fmt: skip
-_PREFIXES = {"k": "kilo", "c": "centi", "d": "deci", "m": "milli", "µ": "micro", "n": "nano", "p": "pico", "M": "mega"} | {
-    "G": "giga", "h": "hecto"
-}
+_PREFIXES = {
+    "k": "kilo",
+    "c": "centi",
+    "d": "deci",
+    "m": "milli",
+    "µ": "micro",
+    "n": "nano",
+    "p": "pico",
+    "M": "mega",
+} | {"G": "giga", "h": "hecto"}
 _BASES = {
     "m": "meter", "g": "gram", "s": "second", "A": "ampere", "V": "volt", "N": "newton", "J": "joule", "W": "watt",
     "Pa": "pascal", "Hz": "hertz", "L": "liter", "l": "liter", "eV": "electron_volt", "mol": "mole", "F": "farad",
@@ -36,8 +44,9 @@ _OTHER = {
     "rad": "radian", "rads": "radian", "°C": "degC", "°F": "degF", "℃": "degC", "℉": "degF", "kph": "kph",
     "mph": "mph", "tonne": "metric_ton", "tonnes": "metric_ton", "metre": "meter", "metres": "meter",
     "litre": "liter", "litres": "liter", "Å": "angstrom", "ha": "hectare", "amp": "ampere", "amps": "ampere",
-    "厘米": "centimeter", "分米": "decimeter", "毫米": "millimeter", "千米": "kilometer", "公里": "kilometer", "米": "meter",
-    "千克": "kilogram", "公斤": "kilogram", "克": "gram", "吨": "metric_ton", "秒": "second", "分钟": "minute", "分": "minute",
+    "厘米": "centimeter", "分米": "decimeter", "毫米": "millimeter", "千米": "kilometer", "公里": "kilometer",
+    "米": "meter", "千克": "kilogram", "公斤": "kilogram", "克": "gram", "吨": "metric_ton", "秒": "second",
+    "分钟": "minute", "分": "minute",
     "小时": "hour", "时": "hour", "天": "day", "年": "year", "升": "liter", "毫升": "milliliter", "度": "degree",
     "牛": "newton", "牛顿": "newton", "伏": "volt", "安": "ampere", "欧": "ohm", "欧姆": "ohm", "焦": "joule",
     "焦耳": "joule", "瓦": "watt", "帕": "pascal",
@@ -47,7 +56,9 @@ _POWERS = {"square": 2, "sq": 2, "平方": 2, "cubic": 3, "cu": 3, "立方": 3}
 
 def _names() -> dict[str, str]:
     names = {word: word for word in _WORDS} | {f"{word}s": word for word in _WORDS}
-    names |= {prefix + word: prefix + word for prefix in ("kilo", "centi", "milli") for word in ("meter", "gram", "liter")}
+    names |= {
+        prefix + word: prefix + word for prefix in ("kilo", "centi", "milli") for word in ("meter", "gram", "liter")
+    }
     names |= {f"{name}s": name for name in list(names) if name.startswith(("kilo", "centi", "milli"))}
     names |= {f"{prefix}metre{s}": f"{prefix}meter" for prefix in ("kilo", "centi", "milli") for s in ("", "s")}
     for symbol, prefixes in _METRIC.items():
