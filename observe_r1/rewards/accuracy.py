@@ -4,10 +4,16 @@ Both are read by the same parser into typed values, whole or not at all, and com
 beyond stated bounds, so it needs no process of its own and no time limit.
 """
 
+import re
 from unicodedata import category
 
 from observe_r1.rewards.judge.answer import MAX_CHARS, final_answer
 from observe_r1.rewards.judge.comparing import matches
+from observe_r1.rewards.judge.reading import read
+from observe_r1.rewards.judge.values import described
+
+_EATEN = re.compile("[\a\b\f\v\r]|\t(?=imes|heta|ext|an\\b|riangle|frac)|\n(?=eq|abla|u\\b)")
+"""What JSON makes of `\\frac`, `\\beta`, `\\times`, `\\neq` that are written with one backslash."""
 
 
 def accuracy_reward(response: str, answer: str) -> float:
@@ -19,7 +25,7 @@ def accuracy_reward(response: str, answer: str) -> float:
 
     Source: Observe-R1 (arXiv 2505.12432), accuracy reward.
     """
-    if not isinstance(response, str) or not isinstance(answer, str) or not is_whole(answer):
+    if not isinstance(response, str) or not isinstance(answer, str) or gold_fault(answer):
         return 0.0
     return float(matches(final_answer(response), final_answer(answer)))
 
@@ -30,13 +36,24 @@ def accuracy(response: str, answer: str, template: str) -> float:
 
 
 def verifiable(answer: str) -> bool:
-    """Return whether a gold answer can be verified: one without control characters that is its own right answer.
+    """Return whether a gold answer can be verified: its own text counts as right for it.
 
     Against any other gold answer every response scores 0, so that its row is of no use.
     """
     return isinstance(answer, str) and accuracy_reward(f"<answer>{answer}</answer>", answer) == 1.0
 
 
-def is_whole(answer: str) -> bool:
-    """Return whether a gold answer has at most 2,000 characters and none that an eaten backslash leaves (`\\frac`)."""
-    return len(answer) <= MAX_CHARS and not any(category(c) in ("Cc", "Cs") and c not in "\n\t" for c in answer)
+def gold_fault(answer: str) -> str | None:
+    """Return what is wrong with the text of a gold answer: its length, or characters that nobody writes."""
+    if len(answer) > MAX_CHARS:
+        return f"it has {len(answer):,} characters, over the {MAX_CHARS:,} that are read"
+    if eaten := _EATEN.search(answer):
+        return f"it holds {eaten[0]!r}, which is left of a command of LaTeX: in JSON write two backslashes, as in \\\\frac"
+    odd = next((c for c in answer if category(c) in ("Cc", "Cs") and c not in "\n\t"), None)
+    return f"it holds the control character U+{ord(odd):04X}: remove it" if odd else None
+
+
+def read_as(response: str) -> str:
+    """Return in words how the final answer of a response is read; "unread" where it is not."""
+    readings = read(final_answer(response))
+    return described(readings[0]) if readings else "unread"

@@ -22,7 +22,8 @@ from observe_r1.rewards.judge.values import (
     Region,
     Several,
     Span,
-)  # fmt: skip
+    described,
+)
 
 _ROUNDED_DIGITS = 3
 """A gold decimal with fewer significant digits is exact."""
@@ -34,6 +35,18 @@ def matches(answer: str, gold: str) -> bool:
     """Return whether a final answer is the gold answer."""
     readings = read(answer)
     return any(_same(wanted, given) for wanted in read(gold) for given in readings)
+
+
+def verdict(answer: str, gold: str) -> str:
+    """Return in a sentence whether a final answer is the gold answer, and why."""
+    wanted, given = read(gold), read(answer)
+    if not wanted:
+        return "wrong: the gold answer cannot be read as a whole, so nothing counts for it"
+    if not given:
+        return "wrong: the answer cannot be read as a whole"
+    if matches(answer, gold):
+        return "right: both are the same"
+    return f"wrong: {described(given[0])} is not {described(wanted[0])}"
 
 
 def _same(gold: Reading, answer: Reading) -> bool:

@@ -62,6 +62,7 @@ _BOUNDS = (
 )
 _COMMAND = re.compile(r"\\[A-Za-z]+")
 _HAS_CONTENT = re.compile(r"\w")
+_HAS_DIGIT = re.compile(r"\d")
 _HAS_LETTER = re.compile(r"[^\W\d_]")
 _WORDS = re.compile(r"(?=.*\w)[\w\s'\".,:;/+%&()°¤@#=-]+")
 _ARTICLE = re.compile(r"(?:a|an|the) (?=\S)")
@@ -80,14 +81,14 @@ def read(text: str) -> tuple[Reading, ...]:
         return (measured(tokenize(text)),)
     if len(text) == 1 and text in ascii_letters:
         return tuple(_typed(text))
-    readings: list[Reading] = []
+    typed: list[Reading] = []
+    phrases: list[Reading] = []
     for core, taken_apart in cores(plain(text)):
         if not taken_apart and (phrase := _phrase(core)):
-            readings.append(phrase)
+            phrases.append(phrase)
         if core and (typed := _typed(core)):
-            readings += typed
             break  # what would be taken off now is part of this reading
-    return tuple(dict.fromkeys(readings))
+    return tuple(dict.fromkeys(typed + phrases))
 
 
 def _typed(text: str) -> list[Reading]:
@@ -113,7 +114,7 @@ def _phrase(text: str) -> Phrase | None:
         return Phrase(text.replace(" ", "")) if whole and _HAS_CONTENT.search(_COMMAND.sub(" ", text)) else None
     if not _WORDS.fullmatch(text) or len(text.split()) > MAX_PHRASE_WORDS or _is_formula(text):
         return None
-    bare = text.casefold()
+    bare = text if _HAS_DIGIT.search(text) else text.casefold()  # 12 N is not 12 n
     return Phrase(_ARTICLE.sub("", bare, count=1) if _ARTICLE.match(bare) else bare)
 
 

@@ -26,7 +26,7 @@ _RELATIONS = {"=": "=", "==": "=", "<": "<", ">": ">", "\\le": "<=", "\\ge": ">=
     "\\ne": "!=", "!=": "!=", "\\approx": "~", "\\in": "in",
 }  # fmt: skip
 _MIRRORED = {"<": ">", ">": "<", "<=": ">=", ">=": "<="}
-_OPENING, _CLOSING = frozenset({"(", "[", "{", "\\{"}), frozenset({")", "]", "}", "\\}"})
+_OPENING, _CLOSING = frozenset({"(", "[", "{", "\\{", "\\begin"}), frozenset({")", "]", "}", "\\}", "\\end"})
 _INFINITY = Node("constant", ("∞",))
 _MINUS_INFINITY = Node("neg", (_INFINITY,))
 _SCALES = {"thousand": 3, "million": 6, "billion": 9, "trillion": 12, "万": 4, "亿": 8}
