@@ -128,7 +128,9 @@ def _worth_a_half(text):
         return False
 
 
-TEXTS = st.text(st.sampled_from("0123456789+-*/^=<>(){}[],.:; \\$%°πx√½ABabcdeimnorst"), max_size=20) | st.text(max_size=12)
+TEXTS = st.text(st.sampled_from("0123456789+-*/^=<>(){}[],.:; \\$%°πx√½ABabcdeimnorst"), max_size=20) | st.text(
+    max_size=12
+)
 
 
 @given(TEXTS)

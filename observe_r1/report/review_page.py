@@ -17,8 +17,8 @@ from observe_r1.report.build_folder import open_build, read_rows
 from observe_r1.report.pages import render
 from observe_r1.report.question import question, question_text
 from observe_r1.report.review_file import write_decisions
+from observe_r1.rewards.accuracy import read_as
 from observe_r1.rewards.judge.answer import final_answer
-from observe_r1.rewards.judge.notation import plain
 
 PAGE_SIZE = 100
 """Questions a page, which is some megabytes with their pictures and responses."""
@@ -34,15 +34,14 @@ class _Responses:
 
     rows: list[int] = field(default_factory=list)
     answers: Counter[str] = field(default_factory=Counter)
-    """By the form in which answers are compared literally."""
+    """By what the accuracy reward reads them as."""
     spellings: dict[str, str] = field(default_factory=dict)
     """How a response wrote each of them."""
 
     def add(self, row: int, text: str) -> None:
         """Count a response that stands in this row."""
         self.rows.append(row)
-        answer = final_answer(text)
-        self.spellings.setdefault(form := plain(answer).casefold(), answer)
+        self.spellings.setdefault(form := read_as(text), final_answer(text))
         self.answers[form] += 1
 
     def agreement(self) -> float:
@@ -109,7 +108,7 @@ def _item(
         "card": question(example, image_cache),
         "decision": decision,
         "answers": [
-            {"text": responses.spellings[form], "count": count, "share": count / total}
+            {"text": responses.spellings[form], "read_as": form, "count": count, "share": count / total}
             for form, count in responses.answers.most_common(MOST_ANSWERS)
         ],
         "responses": [log[row] for row in responses.rows[:MOST_RESPONSES]],

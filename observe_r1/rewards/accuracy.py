@@ -48,12 +48,15 @@ def gold_fault(answer: str) -> str | None:
     if len(answer) > MAX_CHARS:
         return f"it has {len(answer):,} characters, over the {MAX_CHARS:,} that are read"
     if eaten := _EATEN.search(answer):
-        return f"it holds {eaten[0]!r}, which is left of a command of LaTeX: in JSON write two backslashes, as in \\\\frac"
+        return (
+            f"it holds {eaten[0]!r}, which is left of a command of LaTeX: in JSON write two backslashes, as in \\\\frac"
+        )
     odd = next((c for c in answer if category(c) in ("Cc", "Cs") and c not in "\n\t"), None)
     return f"it holds the control character U+{ord(odd):04X}: remove it" if odd else None
 
 
 def read_as(response: str) -> str:
-    """Return in words how the final answer of a response is read; "unread" where it is not."""
-    readings = read(final_answer(response))
-    return described(readings[0]) if readings else "unread"
+    """Return in words how the final answer of a response is read; where it is not, the answer itself."""
+    answer = final_answer(response)
+    readings = read(answer)
+    return described(readings[0]) if readings else f"unread {answer!r}"
