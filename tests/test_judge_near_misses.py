@@ -91,9 +91,10 @@ HEDGES = [
     "not {}", "{} or {other}", "{other} or {}", "{} or not", "at least {}", "at most {}", "less than {}", "maybe {}",
     "anything but {}", "between {} and {other}", "from {} to {other}", "{}?{other}", "{} {other}", "{}, {other}",
     "either {} or {other}", "{} and {other}", "[{}, {other}]", "{} < {other}", "x \\ne {}", "x > {}", "±{}", "{}!{}",
-    "It could be {}.", "It is not {}.", "I doubt the answer is {}.", "The wrong answer is {}.", "{}; {other}", "{}/{other}",
+    "It could be {}.", "It is not {}.", "I doubt the answer is {}.", "The wrong answer is {}.", "{}; {other}",
     "If not {other}, then {}", "{} = {other}", "{other} = {}", "{} ≈ {other}", "{other}{}", "{}{other}", "{}^{other}",
     "the answer is {} or {other}", "the answer is {}. No, {other}.", "\\boxed{{{}}} \\boxed{{{other}}}", "{}~{other}",
+    "{}/{other}",
 ]  # fmt: skip
 
 
@@ -123,7 +124,7 @@ def test_noise_around_a_right_answer_is_wrong():
 def _worth_a_half(text):
     """Whether a text is, by Python's own parser, an expression of the value ½."""
     try:
-        return abs(eval(text.replace("^", "**").replace("\\cdot", "*").replace("|", ""), {}, {})) == 0.5  # noqa: S307
+        return abs(eval(text.replace("^", "**").replace("\\cdot", "*").replace("|", ""), {}, {})) == 0.5
     except (SyntaxError, TypeError, NameError, ZeroDivisionError, OverflowError):
         return False
 

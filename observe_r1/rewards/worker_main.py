@@ -25,9 +25,8 @@ def main() -> None:
     # What is printed here must not mix with the program's output, and stderr can write any text.
     os.dup2(2, 1)
     sys.stdout = sys.stderr
-    if sys.argv[2:] != ["user-code"]:
-        if sys.platform == "linux":
-            resource.setrlimit(resource.RLIMIT_DATA, (_MEMORY, _MEMORY))
+    if sys.argv[2:] != ["user-code"] and sys.platform == "linux":
+        resource.setrlimit(resource.RLIMIT_DATA, (_MEMORY, _MEMORY))
 
     connection = Connection(int(sys.argv[1]))
     with suppress(EOFError, ConnectionError):

@@ -41,7 +41,7 @@ _TAIL = _pattern(r"\s+is\s+(?:the\s+)?(?:final\s+)?(?:correct|right|answer)(?:\s
 _REASON = _pattern(
     r"(?:,\s*|\s+)(?:since|because|as|given that|which|so that)\b|,\s*(?:not|因为)(?![A-Za-z])",
 )
-_FAREWELL = _pattern(r"(?<=[.!])\s*(?:i hope (?:it|this|that) is correct|thank you|hope this helps)[.!]?$")
+_FAREWELL = _pattern(r"(?<=[.!])\s*(?:(?:i )?hope (?:it|this|that) (?:is correct|helps)|thank you)[.!]?$")
 _BULLET = re.compile(r"(?:[#✅✓☑•]+\s*|\*\s+)+")
 _SENTENCE_END = re.compile(r"[.!?;]\s|\n")
 _VERB = _pattern(

@@ -82,7 +82,7 @@ def parse(tokens: list[Token]) -> Node:
     """
     parser = _Parser(tokens)
     tree = parser.sum()
-    if parser.at < len(tokens):
+    if parser.at < len(parser.tokens):  # which the parser splits further
         raise Unreadable(f"{parser.peek()!r} is left over")
     return tree
 
@@ -140,8 +140,10 @@ class _Parser:
         return Node("neg", (tree,)) if signs % 2 else tree
 
     def starts_factor(self) -> bool:
-        """Whether what follows is multiplied without a sign, as in `2x` and `3(x + 1)`; a number never is."""
+        """Whether what follows is multiplied without a sign, as in `2x` and `3(x + 1)`; a number only after a factorial is."""
         text, kind = self.peek(), self.kind()
+        if kind == "number":
+            return self.tokens[self.at - 1].text == "!"  # 2!4!
         if kind == "word":
             return True
         if kind == "command":
@@ -335,7 +337,7 @@ class _Parser:
     def argument(self) -> Node:
         """What a function is applied to: a bracket, or factors up to the next sign or function, as in `\\sin 2x`."""
         if self.peek() in _CLOSING or self.peek() == "|":
-            return self.power()
+            return self.deeper()
         tree = self.signed()
         while self.starts_factor() and self.peek() not in ("(", "{") and self.peek().lstrip("\\") not in _FUNCTIONS:
             tree = _beside(tree, self.power())

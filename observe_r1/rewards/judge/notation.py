@@ -12,7 +12,7 @@ _COMMANDS = {
     "omega": "ω", "Delta": "Δ", "Sigma": "Σ",
 }  # fmt: skip
 _ASCII = {
-    "-": "−–—‐‑﹣", ":": "∶", "*": "∗", "°": "º˚", "¥": "￥", "µ": "μ", "Ω": "Ω", '"': "“”″", "'": "‘’′",
+    "-": "−–—‐‑﹣", "°C": "℃", "°F": "℉", ":": "∶", "*": "∗", "°": "º˚", "¥": "￥", "µ": "μ", "Ω": "Ω", '"': "“”″", "'": "‘’′",
     ",": "，、", ";": "；", ".": "。", "": "\u200b\u200c\u200d\u2060\ufeff\u00ad",
 }  # fmt: skip
 _FRACTIONS = {
@@ -48,6 +48,7 @@ _ALIASES = {
     "%": "%", "$": "¤", "&": "&",
 }  # fmt: skip
 _ALIAS = re.compile(rf"\\({'|'.join(map(re.escape, _ALIASES))})(?![A-Za-z])")
+_OVER = re.compile(r"\{([^{}]*)\\over(?![A-Za-z])([^{}]*)\}")
 _DEGREE = re.compile(r"\{ ?(\^ ?\\circ|\^ ?\{\\circ\}|°) ?\}")
 _MARKDOWN = re.compile(r"(?<![\w*])(\*\*\*|\*\*|\*|__)(?=[^\s*])(.+?)(?<=[^\s*])\1(?![\w*])")
 _SIMPLE = re.compile(r"[A-Za-z0-9.,:;/ -]*")
@@ -73,6 +74,7 @@ def plain(text: str) -> str:
         if bare == text:
             break
         text = bare
+    text = _OVER.sub(r"\\frac{\1}{\2}", text)
     text = _ALIAS.sub(lambda found: _ALIASES[found[1]], _SIZE.sub("", text))
     text = _PAIRED.sub(lambda found: f" {next((part for part in found.groups() if part is not None), '')} ", text)
     text = _DEGREE.sub(r"\1", text.replace("$", "¤").replace("{,}", ",").replace("{:}", ":"))

@@ -43,6 +43,7 @@ _DATE = (
     re.compile(rf"(\d{{1,2}})(?:st|nd|rd|th)?(?: of)? ({_MONTH})(?:,? (\d{{4}}))?", re.IGNORECASE),
     re.compile(rf"({_MONTH}),? (\d{{4}})", re.IGNORECASE),
 )
+_DECADE = re.compile(r"(?:the )?\d{1,3}0s")
 _RATIO = re.compile(r"\d+(?:\.\d+)?(?: ?: ?\d+(?:\.\d+)?)+")
 _SPAN = re.compile(
     r"(?:from |between )?([+-]?\d[\d.,]*)(?: ?(%))?(?: ?- ?| ?~ ?| to | and |至|到)([+-]?\d[\d.,]*)"
@@ -168,6 +169,8 @@ def _clock(text: str) -> Clock | None:
 
 
 def _date(text: str) -> Date | None:
+    if _DECADE.fullmatch(text):
+        return Date((text,))
     if found := _DATE[0].fullmatch(text):
         return Date((str(int(found[1])), str(int(found[3])), str(int(found[4]))))
     for pattern, (month, *rest) in zip(_DATE[1:], ((1, 2, 3), (2, 1, 3), (1, 2)), strict=True):
@@ -190,6 +193,8 @@ def _span(text: str) -> Span | None:
         high = measured(tokenize(_numerals(found[3] + found[4])))
     except Unreadable:
         return None
+    if found[4] and not (low.unit or low.noun or low.percent):
+        return None  # 2 - 3i
     return Span(low, high)
 
 

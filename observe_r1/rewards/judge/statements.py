@@ -251,7 +251,19 @@ def _value(tokens: list[Token]) -> list[Reading]:
         ]
     if texts[0] in _OPENING and texts[-1] in _CLOSING and len(_split(tokens, ())[0]) == 1 and _encloses(texts):
         return _bracketed(tokens)
-    return [measured(tokens)]
+    return [_whole(tokens)]
+
+
+def _whole(tokens: list[Token]) -> Quantity:
+    """A quantity in one unit, or in several one after the other, as 1 h 30 min."""
+    starts = [at for at in range(1, len(tokens)) if tokens[at].kind == "number" and tokens[at - 1].kind == "word"]
+    if not starts or tokens[0].kind != "number":
+        return measured(tokens)
+    parts = [tokens[a:b] for a, b in pairwise([0, *starts, len(tokens)])]
+    total = _compound([measured(part) for part in parts])
+    if total is None:
+        raise Unreadable("numbers beside one another")
+    return total
 
 
 def _encloses(texts: list[str]) -> bool:
