@@ -1,4 +1,4 @@
-"""Labelled answers, each right or wrong for its gold: gathered from what users report, and thought up against this judge."""
+"""Labelled answers, right or wrong for their gold: gathered from what users report, and thought up against this judge."""
 
 import json
 from pathlib import Path

@@ -140,7 +140,10 @@ class _Parser:
         return Node("neg", (tree,)) if signs % 2 else tree
 
     def starts_factor(self) -> bool:
-        """Whether what follows is multiplied without a sign, as in `2x` and `3(x + 1)`; a number only after a factorial is."""
+        """Whether what follows is multiplied without a sign, as in `2x` and `3(x + 1)`.
+
+        A number is so only after a factorial.
+        """
         text, kind = self.peek(), self.kind()
         if kind == "number":
             return self.tokens[self.at - 1].text == "!"  # 2!4!
