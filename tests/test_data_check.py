@@ -100,7 +100,7 @@ def test_every_problem_of_few_rows_is_a_line_of_its_own(folder, capsys):
         f"{path} row 10: no column 'answer': the row has problem, solution; set data.label_key",
         f"{path} row 7, 'id': '7' is the id of {path} row 2 already: give every row its own",
     ]
-    assert lines[10:12] == ["rows       10", "answers    3 number, 2 absent, 1 unverifiable, 1 formula"]
+    assert lines[10:12] == ["rows       10", "answers    3 number, 2 unverifiable, 2 absent"]
     assert lines[-1] == "bad: 8 of 10 rows, for what is named above"
 
 

@@ -75,6 +75,7 @@ def test_training_writes_everything_and_the_model_loads(world, tmp_path, capsys)
     rollouts = lines(output / "rollouts" / "step-000001.jsonl")
     assert len(rollouts) == 4 * 4
     assert {"id", "text", "reward", "correct", "advantage", "weight", "parts", "version"} <= set(rollouts[0])
+    assert all((row["read_as"] is None) is row["correct"] for row in rollouts)
     assert yaml.safe_load((output / "config.yaml").read_text())["run"]["steps"] == 3
 
     trained = AutoModelForImageTextToText.from_pretrained(output / "model")

@@ -70,7 +70,7 @@ def test_answers_are_shown_as_a_response_wrote_them(tmp_path):
     build(tmp_path, unsolved=[row(0, correct=0)], responses=said)
     write_review(tmp_path)
     text = Page(tmp_path / "review.html").text
-    assert "2 × C" in text and "The answer is \\Delta" in text
+    assert "3 × C" in text and "The answer is \\Delta" in text
 
 
 def test_many_responses_are_counted_and_some_of_them_shown(tmp_path):

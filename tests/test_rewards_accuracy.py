@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from observe_r1 import registry
-from observe_r1.rewards import accuracy, accuracy_reward, verifiable
+from observe_r1.rewards import accuracy_reward, verifiable
 
 EQUAL = [
     ("3/4", "0.75"),
@@ -20,9 +20,9 @@ EQUAL = [
     ("\\frac{1}{2}", "½"),
     ("12 cm", "12"),
     ("12 cm", "12\\text{ cm}"),
-    ("12 cm", "12 square meters"),
+    ("12 cm", "120 mm"),
     ("25 cm^2", "25"),
-    ("25 cm²", "25 m^2"),
+    ("25 cm²", "2500 mm^2"),
     ("5 m/s", "5"),
     ("1,000", "1000"),
     ("1,000", "1{,}000"),
@@ -36,6 +36,7 @@ EQUAL = [
     ("2\\sqrt{3}", "2 sqrt(3)"),
     ("-5", "−5"),
     ("12", "12.0"),
+    ("12", "twelve"),
     ("12", "+12."),
     ("007", "7"),
     (".5", "0.50"),
@@ -72,7 +73,8 @@ UNEQUAL = [
     ("1/3", "0.33"),
     ("12", "13"),
     ("12", "112"),
-    ("12", "twelve"),
+    ("12 cm", "12 square meters"),
+    ("25 cm²", "25 m^2"),
     ("3, 5", "5"),
     ("5", "2 3"),
     ("9", "9**9**9"),
@@ -115,6 +117,8 @@ def test_formulas_compare_as_math_verify_compares_them():
     parsed = {formula: math_verify.parse(f"${formula}$") for formula in FORMULAS}
     for gold in FORMULAS:
         for text in FORMULAS:
+            if {gold, text} == {"(1,2)", "\\{1, 2\\}"}:
+                continue  # it takes a point for a set
             expected = math_verify.verify(parsed[gold], parsed[text])
             assert score(text, gold) == expected, (gold, text)
 
@@ -123,16 +127,14 @@ decimals = st.decimals(-9999, 9999, allow_nan=False, places=2) | st.integers(-99
 
 
 @given(decimals, decimals)
-def test_plain_numbers_are_decided_at_once_and_as_their_values(first, second):
-    decided = accuracy.quick(f"<answer>{first}</answer>", str(second))
-    assert decided is (first == second)
+def test_plain_numbers_are_compared_by_their_values(first, second):
+    assert score(str(first), str(second)) == float(first == second)
 
 
 @pytest.mark.parametrize("gold", ["12", "-7", "0.5", "1,000"])
 @pytest.mark.parametrize("text", ["12", "-7.0", "0.50", "1000", "1,000.0", "+12", "seven", "12.000001", ".5"])
-def test_what_is_decided_at_once_math_verify_decides_alike(gold, text):
-    decided = accuracy.quick(f"<answer>{text}</answer>", gold)
-    assert decided in (None, math_verify.verify(math_verify.parse(f"${gold}$"), math_verify.parse(f"${text}$")))
+def test_math_verify_compares_plain_numbers_alike(gold, text):
+    assert score(text, gold) == math_verify.verify(math_verify.parse(f"${gold}$"), math_verify.parse(f"${text}$"))
 
 
 @pytest.mark.parametrize(
@@ -217,9 +219,7 @@ def test_the_registered_function_needs_no_pool():
     assert reward("<answer>B</answer>", "A", "observe") == 0.0
 
 
-@pytest.mark.parametrize("text", ["9^{9^{9^9}}", "10000000000!", "2^{10^{20}}"])
-def test_numbers_that_never_end_score_zero(text, monkeypatch):
-    monkeypatch.setattr(accuracy, "TIMEOUT", 0.5)
+@pytest.mark.parametrize("text", ["9^{9^{9^9}}", "10000000000!", "2^{10^{20}}", "0.1^{10^{20}}"])
+def test_numbers_that_never_end_score_zero(text):
     assert score(text, "\\frac{1}{2}") == 0.0
-    monkeypatch.undo()
-    assert score("0.5", "\\frac{1}{2}") == 1.0
+    assert not verifiable(text)

@@ -1,19 +1,24 @@
-"""`observe-r1 data check`: goes over a whole dataset before a run does."""
+"""`observe-r1 data`: a dataset checked before a run does, and single answers judged."""
+
+from argparse import ArgumentParser
 
 from observe_r1.cli.heavy_imports import heavy_imports
 from observe_r1.cli.options import parse_settings
-from observe_r1.cli.terminal import starting
+from observe_r1.cli.terminal import one_line, starting
 from observe_r1.config import DataCheckSettings
+from observe_r1.data.wrong_value import shorten
 from observe_r1.errors import UserError
 
 
 def run(argv: list[str]) -> int:
-    """Parse the settings and check. Returns 0 where all rows are good, else 2."""
+    """Run `data check` or `data judge`. Returns 0 where all rows are good, or the answer right, else 2 or 1."""
     command, words = (argv[0], argv[1:]) if argv else ("--help", [])
     if command in ("-h", "--help"):
         command, words = "check", [command]
+    if command == "judge":
+        return _judge(words)
     if command != "check":
-        raise UserError(f"unknown command 'data {command}': known: data check")
+        raise UserError(f"unknown command 'data {command}': known: data check, data judge")
     if words and not words[0].startswith("-"):
         words = ["--data.path", *words]
     settings = parse_settings(DataCheckSettings, words, verb="data check")
@@ -21,3 +26,31 @@ def run(argv: list[str]) -> int:
         from observe_r1.cli.data_check import check_data
 
     return check_data(settings)
+
+
+def _judge(words: list[str]) -> int:
+    """Print how a gold answer and an answer are read, and whether they are the same."""
+    parser = ArgumentParser(
+        "observe-r1 data judge",
+        description="Shows how the accuracy reward reads a gold answer and an answer, and whether they are the same. "
+        "Exit code 0 where the answer is right, 1 where it is wrong.",
+        epilog="Example: observe-r1 data judge --gold '\\frac{1}{2}' --answer 'The answer is 0.5.'",
+    )
+    parser.add_argument("--gold", required=True, help="the gold answer, as it stands in a dataset")
+    parser.add_argument("--answer", required=True, help="a final answer, or a response with one; --answer=-5 for -5")
+    asked = parser.parse_args(words)
+    with heavy_imports():
+        from observe_r1.rewards.accuracy import gold_fault
+        from observe_r1.rewards.judge.answer import final_answer
+        from observe_r1.rewards.judge.comparing import matches, verdict
+        from observe_r1.rewards.judge.reading import read
+        from observe_r1.rewards.judge.values import described
+
+    if fault := gold_fault(asked.gold):
+        raise UserError(f"--gold {shorten(asked.gold)}: {fault}")
+    gold, answer = final_answer(asked.gold), final_answer(asked.answer)
+    for name, text in (("gold", gold), ("answer", answer)):
+        readings = "; or ".join(map(described, read(text))) or "no answer as a whole"
+        print(f"{name:<7} {one_line(text)}\n   read {one_line(readings)}")
+    print(verdict(answer, gold))
+    return 0 if matches(answer, gold) else 1

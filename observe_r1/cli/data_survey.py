@@ -7,7 +7,8 @@ import numpy as np
 
 from observe_r1.data.checking import CheckedRow, Repeats
 from observe_r1.records import Example
-from observe_r1.rewards.gold import read_gold
+from observe_r1.rewards.judge.reading import read
+from observe_r1.rewards.judge.values import kind
 
 
 class Survey:
@@ -75,8 +76,8 @@ class Survey:
 
 
 def _answer_kind(answer: str) -> str:
-    kind = read_gold(answer).kind
-    return kind if kind != "none" else "unverifiable" if answer else "absent"
+    readings = read(answer)
+    return kind(readings[0]) if readings else "unverifiable" if answer else "absent"
 
 
 def _characters(example: Example) -> int:

@@ -9,9 +9,8 @@ from observe_r1.ladder.several import has_several
 from observe_r1.ladder.sources.options import Options, options_at
 from observe_r1.records import Example
 from observe_r1.rewards import verifiable
-from observe_r1.rewards.accuracy import quick
-from observe_r1.rewards.answer import literal
-from observe_r1.rewards.gold import MAX_PHRASE_WORDS, read_gold
+from observe_r1.rewards.judge.comparing import matches
+from observe_r1.rewards.judge.reading import MAX_PHRASE_WORDS, Choice, Quantity, read
 
 PROOF = "asks for a proof"
 SEVERAL = "several answers"
@@ -34,6 +33,7 @@ _NO_OPTION = re.compile(
 """Parts of a question ("(1) Find x."), references ("by (1) and (2)") and statements ("(1) AB = CD … how many are true")
 are labelled in the same way."""
 _LABELLED = re.compile(r"\(?([A-Za-z1-9])(?:\)|[.:、](?!\d))\s*(.+)")
+_BRACKETED = re.compile(r"\(([1-9])\)")
 _NUMBERED = re.compile(r"\(?([1-9])\)?\.?")
 
 
@@ -43,15 +43,13 @@ def checked_answer(example: Example) -> tuple[str, str | None]:
     In multiple choice, an answer that is the text of just one of the options becomes that option's letter.
     """
     question, answer = question_text(example), example.answer.strip()
-    gold = read_gold(answer)
+    readings = read(answer)
     options = find_options(question)
     if options and (choice := _chosen(answer, options)):
         return choice
-    if gold.kind not in ("choice", "number") and _ASKS_FOR_PROOF.search(question):
+    if not any(isinstance(each, Choice | Quantity) for each in readings) and _ASKS_FOR_PROOF.search(question):
         return answer, PROOF
-    if gold.kind == "none":
-        return answer, FREE_TEXT
-    if gold.kind != "choice" and has_several(answer):
+    if has_several(answer):
         return answer, SEVERAL
     if verifiable(answer):
         return answer, None
@@ -98,9 +96,11 @@ def _chosen(answer: str, options: Options) -> tuple[str, str | None] | None:
     letter, text = by_label.get(label[1], ("", "")) if label else ("", "")
     if label and _same(text, label[2]):
         return letter, None
-    gold = read_gold(answer)
-    if gold.kind == "choice" and gold.letter in letters:
-        return gold.letter, None
+    chosen = next((each.letters for each in read(answer) if isinstance(each, Choice)), frozenset())
+    if len(chosen) == 1 and chosen <= {*letters}:
+        return min(chosen), None
+    if (number := _BRACKETED.fullmatch(answer)) and number[1] in by_label:
+        return by_label[number[1]][0], None
     same = {letter for letter, option in zip(letters, options.texts, strict=True) if _same(option, answer)}
     if (number := _NUMBERED.fullmatch(answer)) and number[1] in by_label:
         same.add(by_label[number[1]][0])
@@ -108,10 +108,10 @@ def _chosen(answer: str, options: Options) -> tuple[str, str | None] | None:
         return (same.pop(), None) if len(same) == 1 else (answer, SEVERAL_OPTIONS)
     if options.labels != ascii_uppercase:
         return None
-    if gold.kind == "choice":
+    if len(chosen) == 1:
         return answer, NO_SUCH_OPTION
     return (answer, SEVERAL) if answer == "".join(sorted(set(answer) & set(letters))) else None
 
 
 def _same(option: str, answer: str) -> bool:
-    return bool(option) and (literal(option) == literal(answer) or quick(option, answer) is True)
+    return bool(option) and (option.casefold() == answer.casefold() or matches(option, answer))

@@ -6,9 +6,11 @@ thousands, a range by inequalities ("x > 1 and x < 3"), a quantity in two units 
 
 import re
 
-from observe_r1.rewards.answer import undress
-from observe_r1.rewards.gold import FORMULA_WORDS
+from observe_r1.rewards.judge.notation import plain
 
+_FORMULA_WORDS = frozenset(
+    "and or pi inf infty infinity alpha beta gamma theta sin cos tan cot sec csc log ln exp sqrt".split()
+)
 _SECOND_PART = re.compile(r"(?:^|\s)(?:\(1\).*\(2\)|\(a\).*\(b\)|\(i\).*\(ii\)|1[.)]\s.*\s2[.)]\s)", re.DOTALL)
 _LETTERS = re.compile(r"[A-J](?: ?(?:,|/|&|and|or|,? and)? ?(?<![A-J])[A-J])+")
 _MATH_MODE = re.compile(r"\\[()\[\]]|\\[,!;:> ]|\$|\\(?:left|right)(?![A-Za-z])")
@@ -26,7 +28,7 @@ _WORD = re.compile(r"(?<!\\)\b[A-Za-z]{3,}")
 
 def has_several(answer: str) -> bool:
     """Return whether a gold answer that is no letter of an option is several answers."""
-    bare = undress(answer)
+    bare = plain(answer)
     if _LETTERS.fullmatch(bare) or re.search("[;；]", bare) or _SECOND_PART.search(bare):
         return True
     return "\\begin" not in answer and ("\n" in answer.strip() or _lists_values(answer))
@@ -47,5 +49,5 @@ def _is_value(part: str) -> bool:
         return True
     if _RANGE.search(part):
         return False
-    words = {word.casefold() for word in _WORD.findall(part)} - FORMULA_WORDS
+    words = {word.casefold() for word in _WORD.findall(part)} - _FORMULA_WORDS
     return bool(_STATED.search(part) or (_SIGN.search(part) and not words))

@@ -19,7 +19,8 @@ from observe_r1.report.build_folder import open_build, read_rows
 from observe_r1.report.pages import render
 from observe_r1.report.question import question, question_text
 from observe_r1.report.review_file import write_decisions
-from observe_r1.rewards.answer import final_answer, literal
+from observe_r1.rewards.accuracy import read_as
+from observe_r1.rewards.judge.answer import final_answer
 
 PAGE_SIZE = 100
 """Questions a page, which is some megabytes with their pictures and responses."""
@@ -35,15 +36,14 @@ class _Responses:
 
     rows: list[int] = field(default_factory=list)
     answers: Counter[str] = field(default_factory=Counter)
-    """By the form in which answers are compared literally."""
+    """By what the accuracy reward reads them as."""
     spellings: dict[str, str] = field(default_factory=dict)
     """How a response wrote each of them."""
 
     def add(self, row: int, text: str) -> None:
         """Count a response that stands in this row."""
         self.rows.append(row)
-        answer = final_answer(text)
-        self.spellings.setdefault(form := literal(answer), answer)
+        self.spellings.setdefault(form := read_as(text), final_answer(text))
         self.answers[form] += 1
 
     def agreement(self) -> float:
@@ -111,7 +111,7 @@ def _item(
         "card": question(example, data),
         "decision": decision,
         "answers": [
-            {"text": responses.spellings[form], "count": count, "share": count / total}
+            {"text": responses.spellings[form], "read_as": form, "count": count, "share": count / total}
             for form, count in responses.answers.most_common(MOST_ANSWERS)
         ],
         "responses": [log[row] for row in responses.rows[:MOST_RESPONSES]],

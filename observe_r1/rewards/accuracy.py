@@ -1,98 +1,62 @@
 """The accuracy reward: is the final answer the gold answer?
 
-Letters, words and plain numbers are compared here, at once. Formulas go to math-verify in a worker process:
-model output such as `9**9**9**9` can keep it busy for ever.
+Both are read by the same parser into typed values, whole or not at all, and compared by type. Nothing is evaluated
+beyond stated bounds, so it needs no process of its own and no time limit.
 """
 
-from collections.abc import Callable
-from fractions import Fraction
+import re
+from unicodedata import category
 
-from observe_r1.rewards.answer import final_answer, literal, undress
-from observe_r1.rewards.choice import chosen_letters
-from observe_r1.rewards.gold import Gold, is_words, plain_number, read_gold
-from observe_r1.rewards.worker import OverLimit, ask_shared_worker
+from observe_r1.rewards.judge.answer import MAX_CHARS, final_answer
+from observe_r1.rewards.judge.comparing import matches
+from observe_r1.rewards.judge.reading import read
+from observe_r1.rewards.judge.values import described
 
-TIMEOUT = 5.0
-"""Seconds that `accuracy_reward` and `verifiable` wait for one answer."""
-
-_CLEARLY_APART = Fraction(1, 100_000)
+_EATEN = re.compile("[\a\b\f\v\r]|\t(?=imes|heta|ext|an\\b|riangle|frac)|\n(?=eq|abla|u\\b)")
+"""What JSON makes of `\\frac`, `\\beta`, `\\times`, `\\neq` that are written with one backslash."""
 
 
 def accuracy_reward(response: str, answer: str) -> float:
     """Return 1.0 if the final answer of `response` is `answer`, else 0.0. Never hangs, and no text makes it raise.
 
-    The final answer is the text between the last complete pair of answer tags, or lacking one, the response;
-    its last 2,000 characters are read. LaTeX counts with or without dollar signs, a letter in every usual
-    dress. A gold answer that cannot be verified scores 0 for anything. What is no string, or takes over 5
-    seconds or 2 GiB, scores 0.
+    The final answer is the text between the last complete pair of answer tags; lacking one, what follows the thought.
+    What counts as the same is in docs/rewards.md. A gold answer that cannot be verified scores 0 for anything, as does
+    what is no string.
 
-    Raises: UserError where the process that compares is killed from outside, three times in a row: that is no score.
-
-    Source: Observe-R1 (arXiv 2505.12432), accuracy reward; https://github.com/huggingface/Math-Verify.
+    Source: Observe-R1 (arXiv 2505.12432), accuracy reward.
     """
-    if not isinstance(response, str) or not isinstance(answer, str):
+    if not isinstance(response, str) or not isinstance(answer, str) or gold_fault(answer):
         return 0.0
-    decided = quick(response, answer)
-    return float(_ask(_equal, response, answer) if decided is None else decided)
-
-
-def verifiable(answer: str) -> bool:
-    """Return whether a gold answer can be verified: a letter, number, formula or phrase of up to 8 words.
-
-    Against any other gold answer every response scores 0, so that its row is of no use.
-    """
-    if not isinstance(answer, str):
-        return False
-    kind = read_gold(answer).kind
-    return _ask(_verifies, answer) if kind == "formula" else kind != "none"
+    return float(matches(final_answer(response), final_answer(answer)))
 
 
 def accuracy(response: str, answer: str, template: str) -> float:
-    """`accuracy_reward` with every reward function's signature, and no time limit: for worker processes."""
-    decided = quick(response, answer)
-    return float(_equal(response, answer) if decided is None else decided)
+    """`accuracy_reward` with the signature that every reward function has."""
+    return accuracy_reward(response, answer)
 
 
-def quick(response: str, answer: str) -> bool | None:
-    """Whether the final answer is right, where that can be told at once; None where it takes math-verify."""
-    return _compare(final_answer(response), read_gold(answer))
+def verifiable(answer: str) -> bool:
+    """Return whether a gold answer can be verified: its own text counts as right for it.
+
+    Against any other gold answer every response scores 0, so that its row is of no use.
+    """
+    return isinstance(answer, str) and accuracy_reward(f"<answer>{answer}</answer>", answer) == 1.0
 
 
-def _compare(text: str, gold: Gold) -> bool | None:
-    if gold.kind == "choice":
-        letters = chosen_letters(text)
-        return letters == {gold.letter} if letters or not gold.text else _compare(text, read_gold(gold.text))
-    if gold.kind == "phrase":
-        return literal(text) == literal(gold.text)
-    if gold.kind == "number":
-        return _compare_number(text, gold)
-    return None if gold.kind == "formula" else False
+def gold_fault(answer: str) -> str | None:
+    """Return what is wrong with the text of a gold answer: its length, or characters that nobody writes."""
+    if len(answer) > MAX_CHARS:
+        return f"it has {len(answer):,} characters, over the {MAX_CHARS:,} that are read"
+    if eaten := _EATEN.search(answer):
+        return (
+            f"it holds {eaten[0]!r}, which is left of a command of LaTeX: in JSON write two backslashes, as in \\\\frac"
+        )
+    odd = next((c for c in answer if category(c) in ("Cc", "Cs") and c not in "\n\t"), None)
+    return f"it holds the control character U+{ord(odd):04X}: remove it" if odd else None
 
 
-def _compare_number(text: str, gold: Gold) -> bool | None:
-    value, wanted = plain_number(literal(text)), plain_number(literal(gold.text))
-    if value is None or wanted is None:
-        return False if is_words(undress(text)) else None
-    if value == wanted:
-        return True
-    # In between, the rounding of math-verify decides.
-    return False if abs(value - wanted) > _CLEARLY_APART else None
-
-
-def _equal(response: str, answer: str) -> bool:
-    from observe_r1.rewards.equivalence import equal
-
-    return equal(final_answer(response), read_gold(answer).text)
-
-
-def _verifies(answer: str) -> bool:
-    from observe_r1.rewards.equivalence import verifies
-
-    return verifies(read_gold(answer).text)
-
-
-def _ask(function: Callable[..., bool], *args: str) -> bool:
-    try:
-        return ask_shared_worker(function, *args, timeout=TIMEOUT)
-    except (TimeoutError, OverLimit):
-        return False
+def read_as(response: str) -> str:
+    """Return in words how the final answer of a response is read; where it is not, the answer itself."""
+    answer = final_answer(response)
+    readings = read(answer)
+    return described(readings[0]) if readings else f"unread {answer!r}"

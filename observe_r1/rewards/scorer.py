@@ -13,9 +13,7 @@ from observe_r1 import registry
 from observe_r1.errors import UserError
 from observe_r1.records import Example
 from observe_r1.rewards import accuracy, format
-from observe_r1.rewards.answer import final_answer
 from observe_r1.rewards.own import own_rewards, part_names
-from observe_r1.rewards.worker import OverLimit, WorkerPool
 from observe_r1.threads import in_daemon_thread
 
 if TYPE_CHECKING:
@@ -25,7 +23,7 @@ CORRECTNESS = "accuracy"
 """The reward that says what is correct: always computed, in the total only where the settings name it."""
 
 _QUICK: dict[str, Callable[[str, str, str], float | None]] = {
-    "accuracy": lambda response, answer, template: accuracy.quick(response, answer),
+    "accuracy": accuracy.accuracy,
     "format": format.format,
 }
 """Rewards that can often be told in bounded time without a worker; None for "ask a worker"."""

@@ -25,14 +25,8 @@ def main() -> None:
     # What is printed here must not mix with the program's output, and stderr can write any text.
     os.dup2(2, 1)
     sys.stdout = sys.stderr
-    if sys.argv[2:] != ["user-code"]:
-        if sys.platform == "linux":
-            resource.setrlimit(resource.RLIMIT_DATA, (_MEMORY, _MEMORY))
-
-        # The import and the first parse are slow: done before a time limit counts.
-        from observe_r1.rewards.equivalence import verifies
-
-        verifies("\\frac{1}{2}")
+    if sys.argv[2:] != ["user-code"] and sys.platform == "linux":
+        resource.setrlimit(resource.RLIMIT_DATA, (_MEMORY, _MEMORY))
 
     os.set_inheritable(int(sys.argv[1]), False)  # what a reward file starts would keep the connection open
     connection = Connection(int(sys.argv[1]))

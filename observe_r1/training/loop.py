@@ -7,6 +7,7 @@ from typing import Any, Protocol
 from observe_r1.config import ObjectiveSettings, RunSettings
 from observe_r1.errors import UserError
 from observe_r1.records import Group, TrainingBatch
+from observe_r1.rewards.accuracy import read_as
 from observe_r1.training.batches import Batcher
 from observe_r1.training.progress import Now, counted, unseen
 from observe_r1.training.sampler import GroupSampler
@@ -120,6 +121,7 @@ def rollout_rows(groups: Sequence[Group], objective: ObjectiveSettings) -> Itera
                 "finish": completion.finish,
                 "version": completion.version,
                 "correct": bool(group.correct[number]),
+                "read_as": None if group.correct[number] else read_as(completion.text),
                 "reward": float(group.rewards[number]),
                 "parts": {name: float(values[number]) for name, values in group.parts.items()},
                 "bonus": float(signal.bonus[index, number]),

@@ -1,0 +1,113 @@
+"""The final answer in a response: between which tags it stands, and what of it is answer and not sentence.
+
+Every pattern takes one step a character, and the text is cut to `MAX_CHARS`: no time limit is needed.
+"""
+
+import re
+from collections.abc import Iterator
+
+MAX_CHARS = 2000
+"""Of a final answer only this many characters, the last ones, are read."""
+
+_OPEN, _CLOSE, _THOUGHT = "<answer>", "</answer>", "</think>"
+
+
+def _pattern(*parts: str) -> re.Pattern[str]:
+    return re.compile("".join(parts), re.IGNORECASE)
+
+
+_IS = r"(?:is|are|was|should be|would be|must be|equals)(?![A-Za-z])"
+_CUE = _pattern(
+    r"(?:(?:^|(?<=[\s.,;:!?#*-]))(?:(?:final|correct|right|my|the|best|our)\s+)*ans(?:wer|\.)(?:\s+(?:choice|option))?",
+    rf"(?:(?<=\.)|\s*(?:{_IS}\s*:?|[:=]))",
+    r"|(?:最终|正确|标准)?答案(?:选项)?(?:应?该?[是为选]|等于)?\s*:?|故?应?选(?:择|项)?\s*:?)\s*",
+)
+_LEAD = _pattern(
+    r"(?:(?:so|therefore|thus|hence|then|finally|okay|ok|consequently|in conclusion|∴|\\therefore)(?![A-Za-z])\s*,?",
+    r"|因此|所以|综上|故|即|,|:|=(?![=>]))\s*",
+)
+_PRONOUN = _pattern(
+    r"(?:i (?:think|believe)(?: that)?(?= )|(?:it|this|that)'s(?= ))\s*",
+    rf"|(?:it|this|that|(?:the )?(?:result|value|solution))\s*(?:{_IS}|[:=])\s*",
+    r"|等于|[是为](?=.)",
+)
+_CHOOSE = _pattern(
+    r"(?:i (?:would )?)?(?:choose|select|pick|option|choice)\s*:?\s*(?=[(\[]?[A-Za-z][)\]]?(?![A-Za-z]))|选项\s*"
+)
+_ABOUT = _pattern(
+    r"(?:(?:about|approximately|approx\.?|roughly|exactly)(?![A-Za-z])|\\approx(?![A-Za-z])|约)\s*",
+)
+_TAIL = _pattern(r"\s+is\s+(?:the\s+)?(?:final\s+)?(?:correct|right|answer)(?:\s+(?:answer|option|choice|one))?$")
+_REASON = _pattern(
+    r"(?:,\s*|\s+)(?:since|because|as|given that|which|so that)\b|,\s*(?:not|因为)(?![A-Za-z])",
+)
+_FAREWELL = _pattern(r"(?<=[.!])\s*(?:(?:i )?hope (?:it|this|that) (?:is correct|helps)|thank you)[.!]?$")
+_BULLET = re.compile(r"(?:[#✅✓☑•]+\s*|\*\s+)+")
+_SENTENCE_END = re.compile(r"[.!?;]\s|\n")
+_VERB = _pattern(
+    r"(?:\b(?:is|are|was|were|equals?|be|shows?|reads?|has|have|had|measures?|count|counted|find|found|get|got|gives?",
+    r"|becomes?|there are|comes to|contains?|costs?|weighs?|needs?|takes?)\b(?:\s+(?:equal to|exactly))?",
+    r"|[是为有共](?!\d*[是为有共])|等于|:(?= ))\s*",
+)
+_STATES = re.compile(r"[\d?!;]|\.\s|\\(?:frac|sqrt)")
+_REFUSES = _pattern(
+    r"\b(?:not|never|no|neither|nor|none|cannot|except|but|maybe|might|may|could|either|perhaps|possibly|if|unless",
+    r"|whether|or|wrong|incorrect|false|impossible|other|besides|least|most|than|without|between|anything|doubt)\b",
+    r"|n't\b|不|非|错|或",
+)
+
+
+def final_answer(response: str) -> str:
+    """Return the text between the last complete pair of answer tags; lacking one, what follows the thought.
+
+    Longer texts are cut to their last `MAX_CHARS` characters.
+    """
+    close = response.rfind(_CLOSE)
+    opening = response.rfind(_OPEN, 0, close) if close >= 0 else -1
+    if opening < 0:
+        untagged = response[-MAX_CHARS:].rpartition(_THOUGHT)[2]
+        return untagged.replace(_OPEN, " ").replace(_CLOSE, " ").strip()
+    start = opening + len(_OPEN)
+    end = response.index(_CLOSE, start)
+    return response[max(start, end - MAX_CHARS) : end].strip()
+
+
+def cores(text: str) -> Iterator[tuple[str, bool]]:
+    """Yield what a plain text answers, from the whole of it inwards, and whether a sentence was taken apart for it.
+
+    Taken off are "therefore", "the answer is", "I choose", "it is", "… is correct", a reason after the answer, and at
+    last a subject and its verb, where the subject states no number, doubt, negation or alternative.
+    """
+    text = _trimmed(_FAREWELL.sub("", text))
+    *_, cue = [None, *_CUE.finditer(text)]
+    if cue and text[cue.end() :].strip() and not _REFUSES.search(_SENTENCE_END.split(text[: cue.start()])[-1]):
+        text = _trimmed(text[cue.end() :])
+    yield text, False
+    bare = _without_lead(text)
+    yield bare, False
+    if (reason := _REASON.search(bare)) and reason.start():
+        bare = _without_lead(bare[: reason.start()])
+        yield bare, False
+    *_, verb = [None, *_VERB.finditer(bare)]
+    if verb and not _REFUSES.search(bare[: verb.start()]) and not _STATES.search(bare[: verb.start()]):
+        yield _without_lead(bare[verb.end() :]), True
+
+
+def _without_lead(text: str) -> str:
+    text = _trimmed(text)
+    while True:
+        shorter = _trimmed(_TAIL.sub("", text))
+        for pattern in (_LEAD, _PRONOUN, _CHOOSE, _ABOUT):
+            found = pattern.match(shorter)
+            if found and found.end() < len(shorter):
+                shorter = _trimmed(shorter[found.end() :])
+        if shorter == text:
+            return text
+        text = shorter
+
+
+def _trimmed(text: str) -> str:
+    text = _BULLET.sub("", text.strip()).rstrip(" .,;:")
+    if len(text) > 2 and text[0] in "\"'" and text[-1] == text[0] and text.count(text[0]) == 2:
+        return _trimmed(text[1:-1])
+    return text

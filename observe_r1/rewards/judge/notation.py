@@ -1,0 +1,98 @@
+"""One notation for all answers: Unicode signs, LaTeX, Markdown and HTML become ASCII and a few commands."""
+
+import html
+import re
+
+_SUPERSCRIPTS = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻ⁿ", "0123456789+-n")
+_SUBSCRIPTS = str.maketrans("₀₁₂₃₄₅₆₇₈₉", "0123456789")
+_COMMANDS = {
+    "le": "≤≦⩽", "ge": "≥≧⩾", "ne": "≠", "approx": "≈≅≃", "pm": "±", "in": "∈", "cup": "∪", "emptyset": "∅⌀",
+    "angle": "∠", "triangle": "△", "odot": "⊙", "sqrt": "√", "pi": "π", "infty": "∞", "alpha": "α", "beta": "β",
+    "gamma": "γ", "delta": "δ", "epsilon": "ε", "theta": "θ", "lambda": "λ", "rho": "ρ", "sigma": "σ", "phi": "φ",
+    "omega": "ω", "Delta": "Δ", "Sigma": "Σ",
+}  # fmt: skip
+_ASCII = {
+    "-": "−–—‐‑﹣", "°C": "℃", "°F": "℉", ":": "∶", "*": "∗", "°": "º˚", "¥": "￥", "µ": "μ", "Ω": "Ω", '"': "“”″",
+    "'": "‘’′", ",": "，、", ";": "；", ".": "。", "": "\u200b\u200c\u200d\u2060\ufeff\u00ad",
+}  # fmt: skip
+_FRACTIONS = {
+    "½": "12", "⅓": "13", "⅔": "23", "¼": "14", "¾": "34", "⅕": "15", "⅖": "25", "⅗": "35", "⅘": "45", "⅙": "16",
+    "⅛": "18", "⅜": "38", "⅝": "58", "⅞": "78",
+}  # fmt: skip
+_SIGNS = (
+    {code: chr(code - 0xFEE0) for code in range(0xFF01, 0xFF5F)}  # full width
+    | {ord(sign): rf"\{name} " for name, signs in _COMMANDS.items() for sign in signs}
+    | {ord(sign): name for name, signs in _ASCII.items() for sign in signs}
+    | {
+        ord(sign): rf"\frac{{{over}}}{{{under}}}"
+        for sign, (over, under) in ((sign, [*digits]) for sign, digits in _FRACTIONS.items())
+    }
+)
+_HTML_TAG = re.compile(r"</?(?:b|i|em|strong|u|p|span|div|code|mark|center|br|font)(?: [^<>]{0,80})?/?>", re.IGNORECASE)
+_SUP_TAG = re.compile(r"<sup>([^<>]{1,20})</sup>", re.IGNORECASE)
+_DOUBLED = re.compile(r"\\\\(?=[A-Za-z])")
+_TEXT = re.compile(
+    r"\\(?:text(?:normal|bf|it|rm|sf|tt)?|math(?:rm|bf|it|sf|bb)|mbox|emph|underline|bm|boldsymbol|operatorname|hbox)"
+    r"\*? ?\{((?:[^{}]|\{[^{}]*\})*)\}"
+)
+_SIZE = re.compile(r"\\(?:left|right|[bB]igg?[lr]?|displaystyle|limits|rm|bf)(?![A-Za-z])\.?|\\!")
+_SPACE = re.compile(r"(?<!\\)\\[,;: ]|\\q?quad(?![A-Za-z])|(?<!\d)~|~(?!\d)|\s")
+_PAIRED = re.compile(
+    r"\$\$([^$]+)\$\$|(?<!\\)\$([^$\\]*(?:\\[^$][^$\\]*)*)(?<!\\)\$|\\\((.*?)\\\)|\\\[(.*?)\\\]", re.DOTALL
+)
+_ALIASES = {
+    "dfrac": r"\frac", "tfrac": r"\frac", "cfrac": r"\frac", "leq": r"\le ", "leqslant": r"\le ", "geq": r"\ge ",
+    "geqslant": r"\ge ", "neq": r"\ne ", "lt": "<", "gt": ">", "colon": ":", "lbrace": r"\{", "rbrace": r"\}",
+    "varnothing": r"\emptyset ", "land": " and ", "lor": " or ", "mid": "|", "vert": "|", "lvert": "|", "rvert": "|",
+    "degree": "°", "cdotp": r"\cdot ", "simeq": r"\approx ", "cong": r"\approx ", "sim": r"\approx ",
+    "%": "%", "$": "¤", "&": "&",
+}  # fmt: skip
+_ALIAS = re.compile(rf"\\({'|'.join(map(re.escape, _ALIASES))})(?![A-Za-z])")
+_OVER = re.compile(r"\{([^{}]*)\\over(?![A-Za-z])([^{}]*)\}")
+_DEGREE = re.compile(r"\{ ?(\^ ?\\circ|\^ ?\{\\circ\}|°) ?\}")
+_MARKDOWN = re.compile(r"(?<![\w*])(\*\*\*|\*\*|\*|__)(?=[^\s*])(.+?)(?<=[^\s*])\1(?![\w*])")
+_SIMPLE = re.compile(r"[A-Za-z0-9.,:;/ -]*")
+
+
+def plain(text: str) -> str:
+    """Return a final answer in one notation: ASCII signs or LaTeX commands, without dollars, boxes, fonts and markup.
+
+    A dollar sign that is money becomes `¤`. The last box, where there is one, is the answer, with the unit after it.
+    """
+    if _SIMPLE.fullmatch(text):
+        return " ".join(text.split())
+    text = html.unescape(_SUP_TAG.sub(r"^{\1}", text.replace("`", "")))
+    text = _HTML_TAG.sub(" ", text)
+    text = re.sub("[⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻ⁿ]+", lambda found: f"^{{{found[0].translate(_SUPERSCRIPTS)}}}", text)
+    text = re.sub("[₀₁₂₃₄₅₆₇₈₉]+", lambda found: f"_{{{found[0].translate(_SUBSCRIPTS)}}}", text)
+    text = "".join(str(int(c)) if c.isdecimal() and not c.isascii() else c for c in text.translate(_SIGNS))
+    if "\\begin" not in text:
+        text = _DOUBLED.sub(r"\\", text)
+    text = _unboxed(text)
+    for _ in range(8):
+        bare = _TEXT.sub(r" \1 ", text)
+        if bare == text:
+            break
+        text = bare
+    text = _OVER.sub(r"\\frac{\1}{\2}", text)
+    text = _ALIAS.sub(lambda found: _ALIASES[found[1]], _SIZE.sub("", text))
+    text = _PAIRED.sub(lambda found: f" {next((part for part in found.groups() if part is not None), '')} ", text)
+    text = _DEGREE.sub(r"\1", text.replace("$", "¤").replace("{,}", ",").replace("{:}", ":"))
+    text = _MARKDOWN.sub(r"\2", _SPACE.sub(" ", text))
+    return " ".join(text.split())
+
+
+def _unboxed(text: str) -> str:
+    """`text`, or where it has boxes the content of the last one and what stands right after it."""
+    for command in (r"\boxed", r"\fbox"):
+        at = text.rfind(command)
+        opening = text.find("{", at, at + len(command) + 2) if at >= 0 else -1
+        if opening < 0:
+            continue
+        depth = 0
+        for end in range(opening, len(text)):
+            depth += {"{": 1, "}": -1}.get(text[end], 0)
+            if depth == 0:
+                unit = re.match(r"\s*\$?\s*(?:percent|pct|%|\\%)", text[end + 1 :])
+                return text[opening + 1 : end] + (" %" if unit else "")
+    return text

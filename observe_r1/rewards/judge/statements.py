@@ -1,0 +1,408 @@
+"""Tokens to values: lists, equations, inequalities, brackets, matrices, and formulas with what follows them."""
+
+import re
+from fractions import Fraction
+from itertools import pairwise
+from typing import Any
+
+from observe_r1.rewards.judge.evaluating import constant, inexact, near
+from observe_r1.rewards.judge.formulas import Node, Token, Unreadable, has_angle, parse, variables
+from observe_r1.rewards.judge.units import DEGREE, in_base_units, unit_of
+from observe_r1.rewards.judge.values import (
+    Brackets,
+    Equation,
+    Interval,
+    Matrix,
+    Named,
+    Phrase,
+    Quantity,
+    Reading,
+    Region,
+    Several,
+)  # fmt: skip
+
+_SEPARATORS = frozenset({",", ";", "or", "and", "和", "或", "&"})
+_RELATIONS = {"=": "=", "==": "=", "<": "<", ">": ">", "\\le": "<=", "\\ge": ">=", "<=": "<=", ">=": ">="} | {
+    "\\ne": "!=", "!=": "!=", "\\approx": "~", "\\in": "in",
+}  # fmt: skip
+_MIRRORED = {"<": ">", ">": "<", "<=": ">=", ">=": "<="}
+_OPENING, _CLOSING = frozenset({"(", "[", "{", "\\{", "\\begin"}), frozenset({")", "]", "}", "\\}", "\\end"})
+_INFINITY = Node("constant", ("∞",))
+_MINUS_INFINITY = Node("neg", (_INFINITY,))
+_SCALES = {"thousand": 3, "million": 6, "billion": 9, "trillion": 12, "万": 4, "亿": 8}
+_MONEY_SCALES = {"k": 3, "m": 6, "mn": 6, "b": 9, "bn": 9}
+_MONEY = {
+    "¤": "$", "€": "€", "£": "£", "¥": "¥", "dollar": "$", "dollars": "$", "usd": "$", "euro": "€", "euros": "€",
+    "pounds": "£", "元": "¥", "yuan": "¥", "美元": "$",
+}  # fmt: skip
+_PERCENT = frozenset({"%", "\\%", "percent", "pct", "per cent"})
+_NUMBER_WORDS = {
+    word: number
+    for number, word in enumerate("zero one two three four five six seven eight nine ten eleven twelve".split())
+}
+_NO_NOUN = re.compile(
+    r"(?:or|and|more|less|fewer|least|most|than|to|not|but|plus|minus|times|over|under|up|dozen|hundred|half|halves|thirds?"
+    r"|quarters?|percent|per|is|are|was|if|in|so|since|because|pi|sqrt|maybe|other|another|wrong|each|squared|cubed"
+    r"|am|pm|st|nd|rd|th|right|left|of|out|by|with|without|except|no|a|the|i)",
+    re.IGNORECASE,
+)
+_DECIMAL = re.compile(r"[+-]?(\d*)\.(\d+)(?:[eE]([+-]?\d+)|(?:\*|×|·|\\times|\\cdot)10(?:\^|\*\*)\{?([+-]?\d+)\}?)?")
+
+
+def _split(tokens: list[Token], at: Any) -> tuple[list[list[Token]], list[str]]:
+    """The parts of `tokens` between the tokens outside of brackets whose text is in `at`, and these tokens."""
+    parts: list[list[Token]] = [[]]
+    between, depth = [], 0
+    for token in tokens:
+        if token.text in _OPENING:
+            depth += 1
+        elif token.text in _CLOSING:
+            depth -= 1
+        if depth == 0 and token.text in at:
+            parts.append([])
+            between.append(token.text)
+        else:
+            parts[-1].append(token)
+    return parts, between
+
+
+def statement(tokens: list[Token]) -> list[Reading]:
+    """Return the readings of a text's tokens, of which there is at least one.
+
+    Raises:
+        Unreadable: not all of them can be read.
+    """
+    parts, _ = _split(tokens, _SEPARATORS)
+    filled = [part for part in parts if part]
+    if len(parts) == 1:
+        return _relation(tokens)
+    if len(filled) < 2 or (not parts[0] or not parts[-1]):
+        raise Unreadable("an empty place in a list")
+    items = [_relation(part)[0] for part in filled]
+    regions = [item for item in items if isinstance(item, Region)]
+    if len(regions) == len(items):
+        joined_by_and = any(token.text == "and" for token in tokens)
+        return [_intersection(regions) if joined_by_and else _union(regions)]
+    if isinstance(items[0], Named) and items[0].name and not any(isinstance(item, Named) for item in items[1:]):
+        items[0] = items[0].value  # n = 2, 3, 4
+    readings: list[Reading] = [Several(tuple(items))]
+    if (total := _compound(items)) is not None:
+        readings.append(total)
+    return readings
+
+
+def _compound(items: list[Any]) -> Quantity | None:
+    """The sum of quantities in ever smaller units of one kind, as 2 hours and 30 minutes."""
+    if not all(isinstance(item, Quantity) and item.unit and item.unit.factors for item in items):
+        return None
+    bases = [in_base_units(item.unit) for item in items]
+    values = [value for item in items if isinstance(value := constant(item.formula), Fraction)]
+    if len({base[2] for base in bases}) > 1 or len(values) < len(items):
+        return None
+    if not all(a[0] > b[0] for a, b in pairwise(bases)):
+        return None
+    total = sum(value * base[0] for value, base in zip(values, bases, strict=True)) / bases[-1][0]
+    return Quantity(Node("number", (Fraction(total),)), items[-1].unit)
+
+
+def _relation(tokens: list[Token]) -> list[Reading]:
+    parts, signs = _split(tokens, _RELATIONS)
+    relations = {_RELATIONS[sign] for sign in signs}
+    if not signs:
+        return _value(tokens)
+    if relations == {"in"} and len(parts) == 2 and _name(parts[0]) is not None:
+        return statement(parts[1])
+    if relations <= {"=", "~"}:
+        return _equality(parts)
+    if relations == {"!="} and len(parts) == 2 and (not parts[0] or _name(parts[0]) is not None):
+        bound = parse(parts[1])
+        below = Interval(_MINUS_INFINITY, bound, False, False)
+        return [Region((below, Interval(bound, _INFINITY, False, False)), _name(parts[0]) or "")]
+    return [_region(parts, [_RELATIONS[sign] for sign in signs])]
+
+
+def _region(parts: list[list[Token]], relations: list[str]) -> Region:
+    if not set(relations) <= _MIRRORED.keys() or len(relations) > 2:
+        raise Unreadable("no inequality")
+    if len(relations) == 2:
+        low, middle, high = parts
+        if relations[0][0] != relations[1][0] or (name := _name(middle)) is None:
+            raise Unreadable("no double inequality")
+        if relations[0][0] == ">":
+            low, high, relations = high, low, relations[::-1]
+        ends = (relations[0].endswith("="), relations[1].endswith("="))
+        return Region((Interval(parse(low), parse(high), *ends),), name)
+    left, right = parts
+    (relation,) = relations
+    name = "" if not left else _name(left)
+    if name is None:
+        left, right, relation = right, left, _MIRRORED[relation]
+        name = _name(left)
+        if name is None:
+            raise Unreadable("no inequality of a variable")
+    bound = measured(right).formula
+    closed = relation.endswith("=")
+    if relation[0] == "<":
+        return Region((Interval(_MINUS_INFINITY, bound, False, closed),), name)
+    return Region((Interval(bound, _INFINITY, closed, False),), name)
+
+
+def _union(regions: list[Region]) -> Region:
+    if len({region.name for region in regions}) > 1:
+        raise Unreadable("several variables")
+    intervals = [interval for region in regions for interval in region.intervals]
+    bounds = [constant(interval.low) for interval in intervals]
+    if all(isinstance(bound, Fraction) or (bound is not None and not bound.imag) for bound in bounds):
+        order = sorted(range(len(intervals)), key=lambda index: inexact(bounds[index]))
+        intervals = [intervals[index] for index in order]
+    return Region(tuple(intervals), regions[0].name)
+
+
+def _intersection(regions: list[Region]) -> Region:
+    """Of two half lines that meet: x > 1 and x < 3."""
+    if len(regions) != 2 or any(len(region.intervals) > 1 for region in regions) or regions[0].name != regions[1].name:
+        raise Unreadable("no simple range")
+    one, other = (region.intervals[0] for region in regions)
+    if one.low == _MINUS_INFINITY:
+        one, other = other, one
+    if one.high != _INFINITY or other.low != _MINUS_INFINITY:
+        raise Unreadable("no simple range")
+    return Region((Interval(one.low, other.high, one.has_low, other.has_high),), regions[0].name)
+
+
+def _name(tokens: list[Token]) -> str | None:
+    """The symbol that tokens name: "" where they name something by more than a symbol, None where they name nothing."""
+    texts = [token.text for token in tokens]
+    if not texts:
+        return None
+    try:
+        tree = parse(tokens)
+    except Unreadable:
+        words = all(
+            token.kind == "word" or token.text in ("\\angle", "\\triangle", "_", "{", "}", "m", "的")
+            for token in tokens
+        )
+        return "" if words else None
+    if tree.op == "variable":
+        name = tree.args[0]
+        return name if len(name) == 1 or name.startswith("\\") else ""
+    if len(texts) > 3 and texts[1] == "(" and texts[-1] == ")" and all(len(t) == 1 for t in texts):
+        return "" if tokens[0].kind == "word" else None  # f(x)
+    return "" if len(tokens) == 1 and tokens[0].kind == "word" and len(texts[0]) > 1 else None
+
+
+def _equality(parts: list[list[Token]]) -> list[Reading]:
+    name = _name(parts[0])
+    rest = parts[1:] if name is not None and len(parts) > 1 else parts
+    if not all(rest):
+        raise Unreadable("nothing on one side")
+    if len(rest) == 1:
+        readings: list[Reading] = [
+            Named(name or "", value) for value in _value(rest[0]) if not isinstance(value, Phrase)
+        ]
+        try:
+            left, right = parse(parts[0]), parse(rest[0])
+        except Unreadable:
+            return readings
+        if variables(right):
+            readings.append(Equation(left, right))
+        return readings
+    members = [_value(part)[0] for part in rest]
+    formulas = [each for each in members if isinstance(each, Quantity)]
+    constants = [each for each in formulas if constant(each.formula) is not None]
+    if len(constants) == len(members):
+        if not all(_agree(first, second) for first, second in pairwise(constants)):
+            raise Unreadable("the sides are not equal")
+        return [Named(name or "", member) for member in members]
+    if name is None and len(rest) == len(formulas) == 2:
+        return [Equation(formulas[0].formula, formulas[1].formula)]
+    if constants and members[-1] is constants[-1]:
+        return [Named(name or "", members[-1])]
+    if name is not None and len(formulas) == len(members):
+        return [Named(name, members[-1])]
+    raise Unreadable("no single value")
+
+
+def _agree(left: Quantity, right: Quantity) -> bool:
+    """Whether two sides of an equation have one value, or one is the other rounded."""
+    values = constant(left.formula), constant(right.formula)
+    if left.percent != right.percent or None in values:
+        return left.percent != right.percent
+    step = max(left.step or Fraction(0), right.step or Fraction(0))
+    tolerance = step / 2 if max(left.digits, right.digits) > 1 else Fraction(0)
+    return near(*values, tolerance + Fraction(1, 10**40))
+
+
+def _value(tokens: list[Token]) -> list[Reading]:
+    if not tokens:
+        raise Unreadable("nothing")
+    texts = [token.text for token in tokens]
+    if texts[0] == "\\begin":
+        return [_matrix(tokens)]
+    if texts == ["\\emptyset"] or texts in (["\\{", "\\}"], ["{", "}"]):
+        return [Brackets("{", (), "}")]
+    if len(parts := _split(tokens, ("\\cup",))[0]) > 1:
+        return [_union([_as_region(_value(part)[0]) for part in parts])]
+    if texts.count("\\pm") == 1:
+        at = texts.index("\\pm")
+        both = [[*tokens[:at], Token("sign", sign, False), *tokens[at + 1 :]] for sign in ("+", "-")]
+        return [
+            Several(tuple(measured(each[1:] if at == 0 and index == 0 else each) for index, each in enumerate(both)))
+        ]
+    if texts[0] in _OPENING and texts[-1] in _CLOSING and len(_split(tokens, ())[0]) == 1 and _encloses(texts):
+        return _bracketed(tokens)
+    return [_whole(tokens)]
+
+
+def _whole(tokens: list[Token]) -> Quantity:
+    """A quantity in one unit, or in several one after the other, as 1 h 30 min."""
+    starts = [at for at in range(1, len(tokens)) if tokens[at].kind == "number" and tokens[at - 1].kind == "word"]
+    if not starts or tokens[0].kind != "number":
+        return measured(tokens)
+    parts = [tokens[a:b] for a, b in pairwise([0, *starts, len(tokens)])]
+    total = _compound([measured(part) for part in parts])
+    if total is None:
+        raise Unreadable("numbers beside one another")
+    return total
+
+
+def _encloses(texts: list[str]) -> bool:
+    depth = 0
+    for index, text in enumerate(texts):
+        depth += (text in _OPENING) - (text in _CLOSING)
+        if depth == 0:
+            return index == len(texts) - 1
+    return False
+
+
+def _bracketed(tokens: list[Token]) -> list[Reading]:
+    opening, inner, closing = tokens[0].text, tokens[1:-1], tokens[-1].text
+    parts, _ = _split(inner, (",", ";"))
+    if len(parts) == 1:
+        described, _ = _split(inner, ("|", ":"))
+        if opening in ("{", "\\{") and len(described) == 2 and _name(described[0]) is not None:
+            return statement(described[1])
+        if opening != "\\{":
+            return statement(inner)
+    opening, closing = opening.lstrip("\\"), closing.lstrip("\\")
+    return [Brackets(opening, tuple(_relation(part)[0] for part in parts), closing)]
+
+
+def _as_region(reading: Reading) -> Region:
+    if isinstance(reading, Region):
+        return reading
+    if (
+        isinstance(reading, Brackets)
+        and len(reading.items) == 2
+        and reading.opening in "(["
+        and reading.closing in ")]"
+    ):
+        low, high = reading.items
+        if isinstance(low, Quantity) and isinstance(high, Quantity):
+            interval = Interval(low.formula, high.formula, reading.opening == "[", reading.closing == "]")
+            return Region((interval,))
+    raise Unreadable("no interval")
+
+
+def as_region(reading: Reading) -> Region | None:
+    """Return a reading as a region where it can be one: brackets with two bounds can."""
+    try:
+        return _as_region(reading)
+    except Unreadable:
+        return None
+
+
+def _matrix(tokens: list[Token]) -> Matrix:
+    texts = [token.text for token in tokens]
+    if texts[1] != "{" or texts[-1] != "}" or texts[-4] != "\\end" or texts[2] != texts[-2]:
+        raise Unreadable("no matrix")
+    kind = texts[2]
+    if kind not in ("pmatrix", "bmatrix", "matrix", "vmatrix"):
+        raise Unreadable("no matrix")
+    rows, _ = _split(tokens[4:-4], ("\\\\",))
+    cells = tuple(tuple(parse(cell) for cell in _split(row, ("&",))[0]) for row in rows if row)
+    if len({len(row) for row in cells}) != 1:
+        raise Unreadable("no matrix")
+    return Matrix("v" if kind == "vmatrix" else "", cells)
+
+
+def measured(tokens: list[Token]) -> Quantity:
+    """Return a formula with the unit, money, scale or noun that follows it.
+
+    Raises:
+        Unreadable: not all of the tokens can be read.
+    """
+    tokens, money = _without_money(tokens)
+    if not tokens:
+        raise Unreadable("nothing")
+    if tokens[0].text.casefold() in _NUMBER_WORDS:
+        tokens = [Token("number", str(_NUMBER_WORDS[tokens[0].text.casefold()]), False), *tokens[1:]]
+    percent = tokens[-1].text.casefold() in _PERCENT
+    if percent:
+        tokens = tokens[:-1]
+    tokens, scale = _without_scale(tokens, money)
+    if scale or percent or money:
+        quantity = _number(tokens, noun=money)
+        if scale:
+            quantity = Quantity(Node("*", (quantity.formula, Node("number", (scale,)))), noun=money)
+        return Quantity(quantity.formula, None, money, percent, quantity.step, quantity.digits)
+    for at in range(1, len(tokens)):
+        token = tokens[at]
+        starts = token.kind == "word" or token.text in ("\\Omega", "°", "^", "µ", "Å", "Ω")
+        if starts and (unit := unit_of(tokens[at:])):
+            try:
+                quantity = _number(tokens[:at])
+            except Unreadable:
+                continue
+            if not variables(quantity.formula) and not (unit == DEGREE and has_angle(quantity.formula)):
+                return Quantity(quantity.formula, unit, step=quantity.step, digits=quantity.digits)
+    if noun := _noun(tokens):
+        return _number(tokens[:noun], noun=tokens[-1].text.casefold())
+    return _number(tokens)
+
+
+def _number(tokens: list[Token], noun: str = "") -> Quantity:
+    formula = parse(tokens)
+    decimal = _DECIMAL.fullmatch("".join(token.text for token in tokens))
+    if not decimal:
+        return Quantity(formula, noun=noun)
+    exponent = int(decimal[3] or decimal[4] or 0)
+    if abs(exponent) > 10_000:
+        raise Unreadable("too large")
+    digits = len((decimal[1] + decimal[2]).lstrip("0"))
+    return Quantity(formula, noun=noun, step=Fraction(10) ** (exponent - len(decimal[2])), digits=digits)
+
+
+def _without_money(tokens: list[Token]) -> tuple[list[Token], str]:
+    for at in (0, -1):
+        if tokens and (money := _MONEY.get(tokens[at].text.casefold())):
+            return (tokens[1:] if at == 0 else tokens[:-1]), money
+        if len(tokens) > 1 and tokens[0].text == "-" and (money := _MONEY.get(tokens[1].text)):
+            return [tokens[0], *tokens[2:]], money
+    return tokens, ""
+
+
+def _without_scale(tokens: list[Token], money: str) -> tuple[list[Token], Fraction | None]:
+    last = tokens[-1].text.casefold() if len(tokens) > 1 else ""
+    scales = _SCALES | (_MONEY_SCALES if money else {})
+    if last in scales:
+        return tokens[:-1], Fraction(10) ** scales[last]
+    return (tokens[:-1], Fraction(12)) if last == "dozen" else (tokens, None)
+
+
+def _noun(tokens: list[Token]) -> int:
+    """Where the words begin that say what is counted, as in 5 red circles; 0 where there are none."""
+    at = len(tokens)
+    while at and tokens[at - 1].kind == "word":
+        at -= 1
+    words = [token.text for token in tokens[at:]]
+    if (
+        not at
+        or not 1 <= len(words) <= 4
+        or tokens[at - 1].kind != "number"
+        or (not tokens[at].spaced and words[0].isascii())
+    ):
+        return 0
+    if any(_NO_NOUN.fullmatch(word) or (word.isascii() and len(word) < 3) for word in words):
+        return 0
+    return at if all(word.isascii() or len(word) <= 4 for word in words) else 0

@@ -1,0 +1,175 @@
+"""Units: which words, symbols and products of them are units, and what one unit is in another.
+
+The names are listed here, because a registry of units knows one for nearly every letter (`a` is a year, `y` a yocto);
+what they are worth comes from pint.
+"""
+
+import re
+from fractions import Fraction
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+from observe_r1.rewards.judge.formulas import Token
+
+_METRIC = {
+    "m": "k c d m µ n", "g": "k m µ", "s": "m µ n", "A": "m µ", "V": "k m", "N": "k", "J": "k M", "W": "k M m",
+    "Pa": "k M h",
+    "Hz": "k M G", "L": "m", "l": "m", "eV": "k M", "mol": "m", "F": "µ n p", "cal": "k", "Wh": "k", "t": "",
+}  # fmt: skip
+_PREFIXES = {
+    "k": "kilo",
+    "c": "centi",
+    "d": "deci",
+    "m": "milli",
+    "µ": "micro",
+    "n": "nano",
+    "p": "pico",
+    "M": "mega",
+} | {"G": "giga", "h": "hecto"}
+_BASES = {
+    "m": "meter", "g": "gram", "s": "second", "A": "ampere", "V": "volt", "N": "newton", "J": "joule", "W": "watt",
+    "Pa": "pascal", "Hz": "hertz", "L": "liter", "l": "liter", "eV": "electron_volt", "mol": "mole", "F": "farad",
+    "cal": "calorie", "Wh": "watt_hour", "t": "metric_ton",
+}  # fmt: skip
+_WORDS = (
+    "meter metre gram second minute hour day week month year ampere volt newton joule kelvin liter litre watt coulomb "
+    "farad tesla pascal hertz mole ohm inch foot yard mile pound ounce acre gallon ton tonne calorie bar atm psi mph "
+    "degree radian knot angstrom"
+).split()
+_OTHER = {
+    "K": "kelvin", "C": "coulomb", "T": "tesla", "h": "hour", "min": "minute", "hr": "hour", "hrs": "hour",
+    "sec": "second", "secs": "second", "mins": "minute", "d": "day", "yr": "year", "yrs": "year", "ft": "foot",
+    "feet": "foot", "in": "inch", "inches": "inch", "mi": "mile", "yd": "yard", "lb": "pound", "lbs": "pound",
+    "oz": "ounce", "Ω": "ohm", "kΩ": "kiloohm", "ohms": "ohm", "°": "degree", "deg": "degree", "degs": "degree",
+    "rad": "radian", "rads": "radian", "°C": "degC", "°F": "degF", "℃": "degC", "℉": "degF", "kph": "kph",
+    "mph": "mph", "tonne": "metric_ton", "tonnes": "metric_ton", "metre": "meter", "metres": "meter",
+    "litre": "liter", "litres": "liter", "Å": "angstrom", "ha": "hectare", "amp": "ampere", "amps": "ampere",
+    "厘米": "centimeter", "分米": "decimeter", "毫米": "millimeter", "千米": "kilometer", "公里": "kilometer",
+    "米": "meter", "千克": "kilogram", "公斤": "kilogram", "克": "gram", "吨": "metric_ton", "秒": "second",
+    "分钟": "minute", "分": "minute",
+    "小时": "hour", "时": "hour", "天": "day", "年": "year", "升": "liter", "毫升": "milliliter", "度": "degree",
+    "牛": "newton", "牛顿": "newton", "伏": "volt", "安": "ampere", "欧": "ohm", "欧姆": "ohm", "焦": "joule",
+    "焦耳": "joule", "瓦": "watt", "帕": "pascal",
+}  # fmt: skip
+_POWERS = {"square": 2, "sq": 2, "平方": 2, "cubic": 3, "cu": 3, "立方": 3}
+
+
+def _names() -> dict[str, str]:
+    names = {word: word for word in _WORDS} | {f"{word}s": word for word in _WORDS}
+    names |= {
+        prefix + word: prefix + word for prefix in ("kilo", "centi", "milli") for word in ("meter", "gram", "liter")
+    }
+    names |= {f"{name}s": name for name in list(names) if name.startswith(("kilo", "centi", "milli"))}
+    names |= {f"{prefix}metre{s}": f"{prefix}meter" for prefix in ("kilo", "centi", "milli") for s in ("", "s")}
+    for symbol, prefixes in _METRIC.items():
+        names[symbol] = _BASES[symbol]
+        names |= {prefix + symbol: _PREFIXES[prefix] + _BASES[symbol] for prefix in prefixes.split()}
+    return names | _OTHER
+
+
+_NAMES = _names()
+
+
+class Unit(NamedTuple):
+    """A product of units as (pint's name, power) pairs; empty for "units", which may be any."""
+
+    factors: tuple[tuple[str, int], ...]
+
+
+ANY = Unit(())
+DEGREE = Unit((("degree", 1),))
+
+
+def unit_of(tokens: list[Token]) -> Unit | None:
+    """Return the unit that all of `tokens` name, as `m / s ^ 2`, `square meters` or `N · m`; None if they name none."""
+    factors: dict[str, int] = {}
+    at, sign = 0, 1
+    while at < len(tokens):
+        power, at = _leading_power(tokens, at)
+        name, at = _name(tokens, at, bool(power))
+        if name is None:
+            return None
+        if not power:
+            power, at = _trailing_power(tokens, at)
+        if name:
+            factors[name] = factors.get(name, 0) + sign * power
+        if at == len(tokens):
+            return Unit(tuple(sorted(factors.items())))
+        if tokens[at].text in ("/", "per"):
+            sign, at = -1, at + 1
+        elif tokens[at].text in ("·", "*", "\\cdot", "\\times", "⋅"):
+            at += 1
+    return None
+
+
+def _leading_power(tokens: list[Token], at: int) -> tuple[int, int]:
+    power = _POWERS.get(tokens[at].text.casefold(), 0)
+    if power:
+        at += 1
+        if at < len(tokens) and tokens[at].text == ".":
+            at += 1
+    return power, at
+
+
+def _name(tokens: list[Token], at: int, powered: bool) -> tuple[str | None, int]:
+    if at == len(tokens):
+        return None, at
+    text = tokens[at].text
+    if text in ("unit", "units", "单位"):
+        return "", at + 1
+    if text in ("^", "°", "\\degree") and (found := _degrees(tokens, at)):
+        return found
+    if text == "\\Omega":
+        return "ohm", at + 1
+    if text.startswith("平方") or text.startswith("立方"):
+        name = _NAMES.get(text[2:])
+        return (None, at) if name is None or powered else (f"{name}**{_POWERS[text[:2]]}", at + 1)
+    name = _NAMES.get(text) or (_NAMES.get(text.casefold()) if len(text) > 3 else None)
+    return name, at + 1
+
+
+def _degrees(tokens: list[Token], at: int) -> tuple[str, int] | None:
+    texts = [token.text for token in tokens[at : at + 5]]
+    for sign in (["^", "\\circ"], ["^", "{", "\\circ", "}"], ["°"], ["\\degree"]):
+        if texts[: len(sign)] == sign:
+            after = at + len(sign)
+            following = tokens[after].text if after < len(tokens) else ""
+            if following in ("C", "F"):
+                return f"deg{following}", after + 1
+            return "degree", after
+    return None
+
+
+def _trailing_power(tokens: list[Token], at: int) -> tuple[int, int]:
+    texts = [token.text for token in tokens[at : at + 5]]
+    if texts[:1] != ["^"]:
+        if texts[:1] in (["2"], ["3"]) and not tokens[at].spaced:  # cm2
+            return int(texts[0]), at + 1
+        return 1, at
+    inside = texts[1:]
+    braces = inside[:1] == ["{"]
+    inside = inside[1:] if braces else inside
+    sign = -1 if inside[:1] == ["-"] else 1
+    inside = inside[1:] if sign < 0 else inside
+    if not inside or not re.fullmatch(r"[1-9]", inside[0]) or (braces and inside[1:2] != ["}"]):
+        return 1, at
+    return sign * int(inside[0]), at + 2 + (sign < 0) + 2 * braces
+
+
+@lru_cache(maxsize=1)
+def _registry() -> Any:
+    import pint  # half a second that only answers with different units need
+
+    return pint.UnitRegistry(non_int_type=Fraction)
+
+
+@lru_cache(maxsize=1024)
+def in_base_units(unit: Unit) -> tuple[Fraction, Fraction, tuple[tuple[str, Fraction], ...]]:
+    """Return factor and offset to base units, and the base units' powers: `value * factor + offset`."""
+    registry = _registry()
+    whole = registry.Unit("")
+    for name, power in unit.factors:
+        whole *= registry.Unit(name) ** power
+    zero, one = (registry.Quantity(Fraction(size), whole).to_base_units() for size in (0, 1))
+    dimension = tuple(sorted((str(name), Fraction(power)) for name, power in one.unit_items()))
+    return Fraction(one.magnitude - zero.magnitude), Fraction(zero.magnitude), dimension
