@@ -1,8 +1,7 @@
 """Score hostile texts and write them down: does anything raise, hang, kill a worker for good or fill the memory?
 
 The texts are those of the tests (`tests/hostile.py`). Each group of eight goes through the accuracy and format rewards
-and a reward file, then into a rollout file and back. Every 1,000 texts a plain question is asked, which a worker must
-answer.
+and a reward file, then into a rollout file and back.
 
     python benchmarks/hostile_output.py --strings 100000
 """
@@ -64,11 +63,6 @@ def check_rollouts(folder: RunFolder, step: int, texts: list[str], gold: str, sc
     path.unlink()
 
 
-def answers(scorer: Scorer) -> bool:
-    """Whether a worker still tells right from wrong; one that is just starting has a few tries."""
-    return any(scorer.score(["0.5"], question("\\frac{1}{2}")).correct[0] for _ in range(20))
-
-
 def watch_workers(peak: list[int], ended: Event) -> None:
     """Keep in `peak` the most bytes that one child process holds, looking twenty times a second."""
     while not ended.wait(0.05):
@@ -77,30 +71,25 @@ def watch_workers(peak: list[int], ended: Event) -> None:
                 peak[0] = max(peak[0], child.memory_info().rss)
 
 
-def run(strings: int, seed: int, limit: float, folder: Path) -> dict[str, float]:
+def run(strings: int, seed: int, folder: Path) -> dict[str, float]:
     """Score and write `strings` texts; return what was counted."""
     own = folder / "lengths.py"
     own.write_text(LENGTHS)
-    dice, started, slowest, timeouts = Random(seed), time.perf_counter(), 0.0, 0
-    rewards = RewardSettings(functions={"accuracy": 1.0, "format": 1.0, str(own): 0.0}, timeout=limit, workers=2)
+    dice, started, slowest = Random(seed), time.perf_counter(), 0.0
+    rewards = RewardSettings(functions={"accuracy": 1.0, "format": 1.0, str(own): 0.0}, workers=2)
     settings = TrainSettings(model={"path": "m"}, data={"path": "d"})
     with Scorer(rewards) as scorer, RunFolder(folder / "run", settings) as output:
         for done in range(8, strings + 8, 8):
             texts, gold, begun = hostile_group(dice), dice.choice(GOLDS), time.perf_counter()
             scores = scorer.score(texts, question(gold))
             slowest = max(slowest, time.perf_counter() - begun)
-            timeouts += scores.timeouts
             check_scores(scores, texts)
             check_rollouts(output, done, texts, gold, scores)
             if done % 1000 == 0:
-                assert answers(scorer), "no worker answers any more"
-                print(f"{done:>7}  {timeouts:>5} over the limit  {time.perf_counter() - started:6.0f} s", flush=True)
-        assert answers(scorer), "no worker answers any more"
+                print(f"{done:>7}  slowest group {slowest:5.2f} s  {time.perf_counter() - started:6.0f} s", flush=True)
     return {
         "strings": done,
         "seed": seed,
-        "time_limit_s": limit,
-        "over_the_limit": timeouts,
         "slowest_group_s": round(slowest, 2),
         "seconds": round(time.perf_counter() - started, 1),
     }
@@ -111,7 +100,6 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--strings", type=int, default=100_000)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--limit", type=float, default=0.5, help="seconds that one text may take")
     parser.add_argument("--output", type=Path, default=Path(__file__).parent / "results" / "hostile_output.json")
     arguments = parser.parse_args()
     peak, ended = [0], Event()
@@ -119,7 +107,7 @@ def main() -> None:
     watch.start()
     try:
         with tempfile.TemporaryDirectory() as folder:
-            result = run(arguments.strings, arguments.seed, arguments.limit, Path(folder))
+            result = run(arguments.strings, arguments.seed, Path(folder))
     finally:
         ended.set()
         watch.join()

@@ -36,7 +36,6 @@ from observe_r1.config import SFTSettings, TrainSettings
 from observe_r1.policy.policy import Policy
 from observe_r1.report.theme import on_both_papers
 from observe_r1.rewards import PendingScores, Scorer
-from observe_r1.rewards.worker import WorkerPool
 from observe_r1.rollout.embedded import EmbeddedEngine
 from observe_r1.training.batches import Batcher
 from observe_r1.training.progress import Progress
@@ -58,8 +57,7 @@ TRACED = (
     (Policy, "update", "updating"),
     (RunFolder, "write_rollouts", "writing"),
     (Record, "step_done", "writing"),
-    (WorkerPool, "_call", "scoring"),
-    (Scorer, "submit", "scoring at once"),
+    (Scorer, "submit", "scoring"),
 )
 """What is timed, by the name that it gets; encoding is added where the run makes it."""
 LANES = {

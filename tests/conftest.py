@@ -15,7 +15,6 @@ from pathlib import Path
 import pytest
 import torch
 
-from observe_r1.rewards import worker
 from observe_r1.torch_compat import ensure_importable
 
 ensure_importable()
@@ -77,9 +76,7 @@ def _no_process_survives():
 
 def _survivors() -> dict[int, str]:
     """Return what tests started and still runs, without what Python keeps for the next test."""
-    shared = worker._SHARED.worker._running
     kept = {os.getpid(), forkserver._forkserver._forkserver_pid, resource_tracker._resource_tracker._pid}
-    kept |= {shared[0].pid} if shared else set()
     forked = {int(pid) for task in Path("/proc/self/task").glob("*/children") for pid in task.read_text().split()}
     found = {}
     for place in Path("/proc").glob("[0-9]*"):

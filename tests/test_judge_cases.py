@@ -1,4 +1,4 @@
-"""Labelled answers, right or wrong for their gold: gathered from what users report, and thought up against this judge."""
+"""Labelled answers, right or wrong for their gold: what users of such trainers report, and our own."""
 
 import json
 from pathlib import Path

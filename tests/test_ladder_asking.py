@@ -7,7 +7,6 @@ import base64
 import json
 import os
 import shutil
-from concurrent.futures import Future
 from pathlib import Path
 
 import pytest
@@ -27,7 +26,6 @@ from observe_r1.records import Completion
 from observe_r1.report.build_folder import open_build
 from observe_r1.report.ladder_card import ladder_card
 from observe_r1.report.ladder_summary import summarize
-from observe_r1.rewards.worker import WorkerPool
 from observe_r1.rollout.engine import RefusedPromptError
 from observe_r1.training import progress
 from observe_r1.training.interrupt import StopRequest
@@ -123,32 +121,6 @@ def test_a_question_that_one_screening_model_cannot_be_asked_is_not_put_to_the_n
     assert len(prompts(log, "small")) == COUNT and len(prompts(log, "large")) == COUNT / 2
     assert [row["id"] for row in read(out / "screened.jsonl")] == ["q1", "q3", "q5"]
     assert log.index(("small", "closed")) < log.index(("large", prompts(log, "large")[0]))
-
-
-def test_responses_that_take_too_long_to_grade_are_counted_in_the_rows_and_in_the_last_line(
-    questions, log, monkeypatch, capsys
-):
-    rows = [json.loads(line) for line in questions.read_text().splitlines()]
-    rows[0]["answer"] = "\\frac{3}{3}"  # the one answer that a worker compares
-    questions.write_text("".join(json.dumps(row) + "\n" for row in rows))
-
-    def never(self, function, *args):
-        future = Future()
-        future.set_exception(TimeoutError())
-        return future
-
-    monkeypatch.setattr(WorkerPool, "submit", never)
-    assert build(questions, "--screen.models=small", verb="screen") == 0
-    assert "; 1 response took too long to grade and counts as wrong (`timeouts` in the figures); `obs" in said(capsys)
-    assert build(questions, "--screen.models=small") == 0
-    assert "; 3 responses took too long to grade and count as wrong (`timeouts` in the figures); `obs" in said(capsys)
-    out = questions.parent / "out"
-    assert [row["timeouts"] for row in read(out / "screening.jsonl")] == [1, 0, 0, 0, 0, 0]
-    assert {row["id"]: (row["correct"], row["timeouts"]) for row in read(out / "measured.jsonl")} == {
-        **{"q0": (0, 2)},
-        **{f"q{number}": (0, 0) for number in (1, 3, 5)},
-    }
-    assert [row["timed_out"] for row in read(out / "responses.jsonl")] == [True, True] + [False] * 6
 
 
 def said(capsys):

@@ -219,7 +219,6 @@ def test_rewards_are_parts_under_short_names_and_weighted_into_the_total(tmp_pat
             total=[2.0 - 0.5 + 0.25, 0.0 - 2.0 + 0.25],
             correct=[True, False],
             parts={"accuracy": [1.0, 0.0], "length": [1.0, 4.0], "first": [1.0, 1.0]},
-            timed_out=[False] * 2,
         )
         assert scorer.score([], EXAMPLE).parts == {"accuracy": [], "length": [], "first": []}
 
@@ -229,13 +228,6 @@ def test_correctness_is_accuracys_where_a_file_is_the_whole_reward(tmp_path):
     with Scorer(RewardSettings(functions={str(tmp_path / "zero.py"): 1.0})) as scorer:
         scores = scorer.score(["4", "5", "\\frac{8}{2}"], EXAMPLE)
     assert (scores.total, scores.correct, scores.parts) == ([0.0] * 3, [True, False, True], {"zero": [0.0] * 3})
-
-
-def test_a_response_over_accuracys_limit_keeps_its_own_reward(tmp_path):
-    (tmp_path / "one.py").write_text("def reward(response, answer, example): return 1")
-    with Scorer(RewardSettings(functions={"accuracy": 1, str(tmp_path / "one.py"): 1}, timeout=0.5)) as scorer:
-        scores = scorer.score(["<answer>9^{9^{9^9}}</answer>"], EXAMPLE)
-    assert (scores.total, scores.parts, scores.timeouts) == ([1.0], {"accuracy": [0.0], "one": [1.0]}, 1)
 
 
 def test_a_slow_file_does_not_hold_up_the_sampler_and_an_error_names_the_question(tmp_path):

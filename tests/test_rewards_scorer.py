@@ -1,6 +1,5 @@
 """Scoring of groups: weights, parts, correctness, limits, and scoring while something else goes on."""
 
-import operator
 import subprocess
 import sys
 
@@ -9,7 +8,6 @@ import pytest
 from observe_r1.config import RewardSettings
 from observe_r1.records import Example
 from observe_r1.rewards import Scorer, Scores
-from observe_r1.rewards import scorer as scorer_module
 
 WELL_FORMED = "<observe>a</observe> <think>b</think> <answer>{}</answer>"
 
@@ -31,7 +29,6 @@ def test_parts_are_weighted_into_the_total():
             total=[3.5, 2.0, 1.5, 0.0],
             correct=[True, True, False, False],
             parts={"accuracy": [1.0, 1.0, 0.0, 0.0], "format": [0.5, 0.0, 0.5, 0.0]},
-            timed_out=[False] * 4,
         )
 
 
@@ -45,9 +42,7 @@ def test_formulas_keep_their_place_among_what_is_decided_at_once(scorer):
 def test_correctness_is_computed_where_accuracy_earns_nothing():
     with Scorer(RewardSettings(functions={"format": 1.0})) as scorer:
         scores = scorer.score([WELL_FORMED.format("0.5"), "1"], asks("\\frac{1}{2}"))
-    assert scores == Scores(
-        total=[0.5, 0.0], correct=[True, False], parts={"format": [0.5, 0.0]}, timed_out=[False] * 2
-    )
+    assert scores == Scores(total=[0.5, 0.0], correct=[True, False], parts={"format": [0.5, 0.0]})
 
 
 def test_the_settings_choose_the_template():
@@ -58,51 +53,14 @@ def test_the_settings_choose_the_template():
         ]
 
 
-def test_only_the_response_over_the_limit_scores_zero_and_is_counted():
+def test_what_a_model_writes_at_its_worst_is_scored_at_once(scorer):
     texts = ["0.5", "9^{9^{9^9}}", "\\frac{2}{4}"]
-    with Scorer(RewardSettings(timeout=2, workers=2)) as scorer:
-        scores = scorer.score([WELL_FORMED.format(text) for text in texts], asks("\\frac{1}{2}"))
-    assert scores.correct == [True, False, True]
-    assert scores.total == [1.5, 0.0, 1.5]
-    assert scores.parts == {"accuracy": [1.0, 0.0, 1.0], "format": [0.5, 0.0, 0.5]}
-    assert scores.timeouts == 1
-
-
-def test_one_final_answer_is_compared_once_a_group(monkeypatch):
-    halves = [WELL_FORMED.format("0.5"), "<answer> 0.5 </answer>", WELL_FORMED.format("0.25"), "0.5", "0.25"]
-    with Scorer(RewardSettings()) as scorer:
-        calls = []
-        submit = scorer._pool.submit
-        monkeypatch.setattr(scorer._pool, "submit", lambda *args: calls.append(args) or submit(*args))
-        scores = scorer.score(halves, asks("\\frac{1}{2}"))
-        other = scorer.score(halves[:1], asks("\\frac{1}{4}"))
-    assert len(calls) == 3
-    assert scores.correct == [True, True, False, True, False] and scores.total == [1.5, 1.0, 0.5, 1.0, 0.0]
-    assert other.correct == [False]
-
-
-def test_groups_are_scored_while_something_else_goes_on(scorer):
-    pending = [
-        scorer.submit([WELL_FORMED.format(n), "\\frac{1}{2}"], asks(f"\\frac{{{n}}}{{1}}")) for n in range(2, 22)
-    ]
-    assert [group.result().correct for group in pending] == [[True, False]] * 20
-    assert all(group.done() for group in pending)
-
-
-def test_what_needs_no_worker_is_done_when_submitted(scorer):
-    assert scorer.submit([WELL_FORMED.format(4), "3.5", "red"], asks("4")).done()
+    pending = scorer.submit([WELL_FORMED.format(text) for text in texts], asks("\\frac{1}{2}"))
+    assert pending.done() and pending.result().total == [1.5, 0.5, 1.5]
 
 
 def test_an_empty_group_has_no_scores(scorer):
-    assert scorer.score([], asks("4")) == Scores(
-        total=[], correct=[], parts={"accuracy": [], "format": []}, timed_out=[]
-    )
-
-
-def test_a_reward_of_ours_that_raises_is_a_fault_not_a_score(monkeypatch):
-    monkeypatch.setattr(scorer_module, "evaluate", operator.truediv)
-    with Scorer(RewardSettings()) as scorer, pytest.raises(RuntimeError, match=r"Traceback[^$]*TypeError: truediv"):
-        scorer.score(["\\frac{1}{2}"], asks("\\frac{1}{3}"))
+    assert scorer.score([], asks("4")) == Scores(total=[], correct=[], parts={"accuracy": [], "format": []})
 
 
 def test_importing_rewards_loads_neither_torch_nor_sympy():

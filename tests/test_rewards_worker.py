@@ -10,7 +10,7 @@ from concurrent.futures import CancelledError
 
 import pytest
 
-from observe_r1.rewards.worker import OverLimit, Worker, WorkerDied, WorkerKilled, WorkerPool
+from observe_r1.rewards.worker import Worker, WorkerDied, WorkerKilled, WorkerPool
 
 
 @pytest.fixture(scope="module")
@@ -58,11 +58,6 @@ def test_a_worker_that_dies_says_so_and_the_next_call_works(worker):
     assert worker.call(operator.add, 2, 3, timeout=5) == 5
 
 
-def test_a_call_that_takes_too_much_memory_ends_its_worker(worker):
-    with pytest.raises(OverLimit, match="out of memory"):
-        worker.call(operator.mul, b"x", 3 << 30, timeout=20)
-
-
 def test_what_a_function_raises_comes_back_with_its_traceback(worker):
     with pytest.raises(RuntimeError, match=r"truediv failed in its worker process:\nTraceback[^$]*ZeroDivisionError"):
         worker.call(operator.truediv, 1, 0, timeout=5)
@@ -97,7 +92,7 @@ def test_a_call_whose_process_is_killed_is_made_again(worker, tmp_path, how):
     ("how", "error", "message"),
     [
         ("SIGKILL", WorkerKilled, r"^a scoring process was killed 3 times .*Killed.* lower rewards\.workers$"),
-        ("SIGSEGV", OverLimit, r"^a crash of 3 processes \(signal 11, Segmentation fault\)$"),
+        ("SIGSEGV", WorkerDied, r"^a crash of 3 processes \(signal 11, Segmentation fault\)$"),
     ],
 )
 def test_a_call_whose_processes_are_all_killed_has_no_result(worker, tmp_path, how, error, message):
@@ -122,10 +117,9 @@ def test_the_limit_that_the_process_itself_keeps_is_a_timeout(worker):
 STOPS = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
 
 
-@pytest.mark.parametrize("user_code", [False, True])
-def test_what_asks_every_process_of_a_job_to_stop_is_not_for_the_worker(capfd, user_code):
+def test_what_asks_every_process_of_a_job_to_stop_is_not_for_the_worker(capfd):
     """Not while it starts, either, whose traceback would land in the middle of the program's own last words."""
-    worker = Worker(user_code=user_code)
+    worker = Worker()
     worker.start()
     process, connection = worker._running
     while not connection.poll(0.005):  # until it is ready
@@ -162,7 +156,7 @@ kept = subprocess.Popen(["sleep", "600"]).pid
 
 
 def test_what_user_code_starts_can_be_stopped_and_ends_with_it(tmp_path):
-    worker = Worker(user_code=True)
+    worker = Worker()
     (tmp_path / "user.py").write_text(CHILDREN)
     codes, kept = worker.call(
         eval,
@@ -176,7 +170,7 @@ def test_what_user_code_starts_can_be_stopped_and_ends_with_it(tmp_path):
 
 
 def test_a_process_that_takes_the_place_of_another_is_prepared_first(tmp_path):
-    worker = Worker(user_code=True)
+    worker = Worker()
     log = tmp_path / "prepared"
     worker.prepare(exec, f"print('prepared', file=open({str(log)!r}, 'a'))", timeout=20)
     os.kill(worker.call(os.getpid, timeout=5), signal.SIGKILL)
@@ -242,23 +236,14 @@ def test_no_worker_outlives_an_interrupted_program(how, timeout):
 SCRIPT = """
 print("main runs")
 import os
-from observe_r1.rewards import accuracy_reward
-from observe_r1.rewards.worker import ask_shared_worker
-print(accuracy_reward("<answer>0.5</answer>", "\\\\frac{1}{2}"))
-worker = ask_shared_worker(os.getpid, timeout=5)
-if os.fork() == 0:
-    own = ask_shared_worker(os.getpid, timeout=5) != worker
-    print(worker, own, accuracy_reward("<answer>0.25</answer>", "\\\\frac{1}{4}"), flush=True)
-    os._exit(0)
-os.wait()
-print(accuracy_reward("<answer>0.3</answer>", "\\\\frac{1}{3}"))
+from observe_r1.rewards.worker import WorkerPool
+with WorkerPool(1, timeout=20) as pool:
+    print(pool.submit(os.getpid).result() != os.getpid())
 """
 
 
-def test_a_script_without_a_main_guard_runs_once_and_may_fork(tmp_path):
+def test_a_script_without_a_main_guard_runs_once(tmp_path):
     script = tmp_path / "script.py"
     script.write_text(SCRIPT)
     done = subprocess.run([sys.executable, "-u", script], capture_output=True, text=True, timeout=60)
-    pid = int(done.stdout.split()[3])
-    assert (done.stdout.split("\n"), done.stderr) == (["main runs", "1.0", f"{pid} True 1.0", "0.0", ""], "")
-    assert wait_until_gone([pid])
+    assert (done.stdout, done.stderr) == ("main runs\nTrue\n", "")

@@ -27,7 +27,6 @@ class Scores:
     total: list
     correct: list
     parts: dict
-    timeouts: int = 0
 
     def result(self):
         return self

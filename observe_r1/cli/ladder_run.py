@@ -76,11 +76,11 @@ def _stages(verb: str, settings: LadderSettings, watch: Watch, view: Progress) -
         model = "" if settings.model.path else " --model MODEL"
         return (
             f"{_questions(folder / simple.SCREENED)} in {folder / simple.SCREENED}; {_dropped(folder)}; "
-            f"{_timeouts(folder)}`observe-r1 ladder measure {folder}{model}` measures them"
+            f"`observe-r1 ladder measure {folder}{model}` measures them"
         )
     return (
         f"{_questions(folder / measuring.MEASURED)} measured in {folder / measuring.MEASURED}, their "
-        f"responses in {measuring.RESPONSES}; {_timeouts(folder)}`observe-r1 ladder arrange {folder}` makes the ladder"
+        f"responses in {measuring.RESPONSES}; `observe-r1 ladder arrange {folder}` makes the ladder"
     )
 
 
@@ -98,20 +98,11 @@ def _built(folder: Path) -> str:
     line = f"ladder of {_questions(folder / arranging.LADDER)} in {folder / arranging.LADDER}, shown in ladder.html"
     if unsolved:
         line += f"; {unsolved:,} unsolved in {arranging.UNSOLVED} (`observe-r1 ladder review {folder}`)"
-    return f"{line}; {_dropped(folder)}; {_timeouts(folder)}`observe-r1 train --data.path {folder}` trains on it"
+    return f"{line}; {_dropped(folder)}; `observe-r1 train --data.path {folder}` trains on it"
 
 
 def _dropped(folder: Path) -> str:
     return f"{len(read_rows(folder / DROPPED)):,} dropped ({DROPPED} says why)"
-
-
-def _timeouts(folder: Path) -> str:
-    """Return how many responses of screening and measuring could not be graded in time, if any."""
-    paths = [path for name in (simple.SCREENING, measuring.MEASURED) if (path := folder / name).is_file()]
-    count = sum(row.get("timeouts", 0) for path in paths for row in read_rows(path))
-    responses = f"{count:,} response" + "s" * (count != 1)
-    counts = "counts" if count == 1 else "count"
-    return f"{responses} took too long to grade and {counts} as wrong (`timeouts` in the figures); " if count else ""
 
 
 def _questions(path: Path) -> str:
@@ -149,6 +140,6 @@ def _moved(folder: Path, refreshed: Path) -> str:
     return (
         f"{_questions(refreshed / measuring.MEASURED)}: {easier:,} easier, {harder:,} harder, "
         f"{moved.total() - easier - harder:,} as before, difficulty {change:+.3f} on average: figures in {refreshed}, "
-        f"all moves in its {MOVES}; {_timeouts(refreshed)}"
+        f"all moves in its {MOVES}; "
         f"`observe-r1 ladder arrange {folder} --arrange.measured {refreshed.name}` takes them over"
     )

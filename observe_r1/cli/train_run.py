@@ -14,8 +14,7 @@ from observe_r1.policy.policy import Policy
 from observe_r1.policy.scoring import GroupScorer
 from observe_r1.records import Example, Prompt
 from observe_r1.registry import load
-from observe_r1.rewards import Scorer, verifiable
-from observe_r1.threads import in_daemon_thread
+from observe_r1.rewards import Scorer
 from observe_r1.training.batch_sizes import check_batch_sizes
 from observe_r1.training.batches import Batcher
 from observe_r1.training.held_out import HeldOut, evaluation_rewards, load_held_out
@@ -38,7 +37,6 @@ def train_model(settings: TrainSettings, view: Progress) -> parts.Ended:
         # First, because a reward of the user's own is checked here, before anything is loaded for it.
         scorer = stack.enter_context(Scorer(settings.rewards))
         examples = load_data(settings.data, run.seed)
-        in_daemon_thread(verifiable, examples[0].answer)  # the process that reads formulas starts while the model loads
         questions = load_held_out(settings)
         length = RunLength(run, len(examples))
         check_batch_sizes(settings, len(examples), length.prompts)

@@ -169,12 +169,10 @@ class RewardSettings(Section):
     (`my_reward.py`), or the http(s) address of a reward server."""
     template: Literal["observe", "think"] = "observe"
     """Which tags the format reward asks for."""
-    timeout: float = Field(5.0, gt=0)
-    """Seconds that accuracy and format may take for one response; over that it scores 0."""
     call_timeout: float = Field(60.0, gt=0)
     """Seconds that one call of a reward file, or one try of a reward server, may take for the responses of a group;
     over that the run ends with an error."""
     retries: int = Field(4, ge=0)
     """Times that a reward server is asked again after a failure: at once, then after 1, 2, 4, … seconds."""
     workers: int = Field(1, ge=1)
-    """Processes that score; each reward file has as many of its own."""
+    """Processes in which each reward file runs."""

@@ -21,8 +21,6 @@ class GradedResponse:
     well_formed: bool
     tokens: int
     finish: str
-    timed_out: bool = False
-    """Whether scoring took over its limit, so that it counts as wrong and not well-formed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,16 +87,15 @@ def grade(
 def _graded(group: Sequence[Completion], pending: PendingScores) -> tuple[GradedResponse, ...]:
     scores = pending.result()
     return tuple(
-        GradedResponse(c.text, correct, form > 0, len(c.ids), c.finish, late)
-        for c, correct, form, late in zip(group, scores.correct, scores.parts["format"], scores.timed_out, strict=True)
+        GradedResponse(c.text, correct, form > 0, len(c.ids), c.finish)
+        for c, correct, form in zip(group, scores.correct, scores.parts["format"], strict=True)
     )
 
 
 def summary(graded: Sequence[Graded]) -> dict[str, float]:
     """Return means over the questions, at least one.
 
-    `accuracy`, `format` and `length` in tokens are of the greedy responses; `timeouts` counts, in all of them, those
-    over the limit of scoring. With k samples a question, `avg@k` is the
+    `accuracy`, `format` and `length` in tokens are of the greedy responses. With k samples a question, `avg@k` is the
     share of them that is right, and `pass@k` the share of questions with a right one: with k samples for pass@k, the
     unbiased estimate 1 − C(k−c, k) / C(k, k) (arXiv 2107.03374) is 1 where c ≥ 1 of them are right and 0 elsewhere.
     """
@@ -107,7 +104,6 @@ def summary(graded: Sequence[Graded]) -> dict[str, float]:
         "accuracy": sum(g.greedy.correct for g in graded) / count,
         "format": sum(g.greedy.well_formed for g in graded) / count,
         "length": sum(g.greedy.tokens for g in graded) / count,
-        "timeouts": float(sum(response.timed_out for g in graded for response in (g.greedy, *g.samples))),
     }
     if k:
         right = [sum(sample.correct for sample in g.samples) for g in graded]

@@ -145,8 +145,7 @@ def figures(row_id: str, responses: Sequence[GradedResponse]) -> dict[str, Any]:
     """Return the row of `measured.jsonl` for a question with these responses (arXiv 2505.12432, NeuraLadder).
 
     `difficulty` is the share of wrong responses, `complexity` their mean length in tokens, `complexity_correct` that
-    of the correct ones (None where there is none), `well_formed` the share that keeps the format, `timeouts` how many
-    took over the limit to grade and count as wrong.
+    of the correct ones (None where there is none), `well_formed` the share that keeps the format.
     """
     right = [response.tokens for response in responses if response.correct]
     count = len(responses)
@@ -158,7 +157,6 @@ def figures(row_id: str, responses: Sequence[GradedResponse]) -> dict[str, Any]:
         "complexity": sum(response.tokens for response in responses) / count,
         "complexity_correct": sum(right) / len(right) if right else None,
         "well_formed": sum(response.well_formed for response in responses) / count,
-        "timeouts": sum(response.timed_out for response in responses),
     }
 
 
@@ -177,5 +175,4 @@ def _response_rows(example: Example, responses: Sequence[GradedResponse]) -> Ite
             "correct": response.correct,
             "well_formed": response.well_formed,
             "finish": response.finish,
-            "timed_out": response.timed_out,
         }

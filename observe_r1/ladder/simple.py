@@ -22,7 +22,7 @@ DIRECT_PROMPT = "Give only the final answer, without any explanation."
 """Stands after the question that a screening model is asked."""
 
 SCREENING = "screening.jsonl"
-"""One row a question and screening model: `id`, `model`, `tries`, `correct`, `timeouts`, `answers`."""
+"""One row a question and screening model: `id`, `model`, `tries`, `correct`, `answers`."""
 SCREENED = "screened.jsonl"
 """What the whole screen lets pass."""
 STAGE = "screen"
@@ -95,7 +95,6 @@ def _row(row_id: str, model: str, given: Sequence[Any]) -> dict[str, Any]:
         "model": model,
         "tries": len(given),
         "correct": sum(response.correct for response in given),
-        "timeouts": sum(response.timed_out for response in given),
         "answers": [response.text for response in given],
     }
 

@@ -1,7 +1,4 @@
-"""What a response earns: accuracy and format, and a pool of processes that scores under a time limit.
-
-Importing this package is cheap: math-verify and sympy are loaded only by the worker processes.
-"""
+"""What a response earns: accuracy, format, and rewards of the user's own."""
 
 from observe_r1.rewards.accuracy import accuracy_reward, verifiable
 from observe_r1.rewards.format import format_reward

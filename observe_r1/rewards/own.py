@@ -18,7 +18,7 @@ from observe_r1.web import without_password
 if TYPE_CHECKING:
     from observe_r1.config import RewardSettings
 
-_TAKEN = frozenset({"mean", "std", "bonus", "timeouts"})
+_TAKEN = frozenset({"mean", "std", "bonus"})
 """What other metrics of the rewards are called."""
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Self
 from observe_r1.errors import UserError
 from observe_r1.records import Example
 from observe_r1.rewards import user_code
-from observe_r1.rewards.worker import START_LIMIT, OverLimit, WorkerDied, WorkerKilled, WorkerPool
+from observe_r1.rewards.worker import START_LIMIT, WorkerDied, WorkerKilled, WorkerPool
 
 if TYPE_CHECKING:
     from observe_r1.config import RewardSettings
@@ -29,7 +29,7 @@ class RewardFile:
     def __init__(self, name: str, settings: RewardSettings) -> None:
         self._path = str(Path(name).expanduser())
         self._limit = settings.call_timeout
-        self._pool = WorkerPool(settings.workers, settings.call_timeout, user_code=True)
+        self._pool = WorkerPool(settings.workers, settings.call_timeout)
         self._function = ""
 
     def __enter__(self) -> Self:
@@ -71,5 +71,5 @@ class RewardFile:
             raise UserError(
                 f"{self._path}: {what} took over {limit:g} s; make it faster or raise rewards.call_timeout"
             ) from error
-        except (WorkerDied, WorkerKilled, OverLimit) as error:
+        except (WorkerDied, WorkerKilled) as error:
             raise UserError(f"{self._path}: {what} ended its process: {error}") from error

@@ -1,4 +1,4 @@
-"""Processes that compute what may never end, each call under a hard time limit.
+"""Processes for rewards of the user's own: each call under a hard time limit, beside the program and not in it.
 
 A worker is a Python of its own, not a fork and not a `multiprocessing` child: it takes no copy of torch or
 CUDA along, and does not run the caller's main script a second time. It is killed when a call is over the
@@ -12,7 +12,6 @@ import queue
 import signal
 import subprocess
 import sys
-import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -31,9 +30,6 @@ START_LIMIT = 120.0
 IGNORED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 """Signals by which terminals and schedulers, often in every process of a job, ask the program to stop."""
 
-OUT_OF_MEMORY = 86
-"""Exit code of a worker whose call needs more memory than it may have."""
-
 _TRIES = 3
 """Processes that a call gets, one after the other, where they are killed."""
 
@@ -42,11 +38,7 @@ _CRASHES = (signal.SIGSEGV, signal.SIGBUS, signal.SIGABRT, signal.SIGFPE, signal
 
 
 class WorkerDied(Exception):  # noqa: N818  (no fault of the program's)
-    """The process ended itself during a call, or the worker was closed."""
-
-
-class OverLimit(Exception):  # noqa: N818
-    """The call took too much memory, or crashed every process that it was given to: it would do so again."""
+    """The call ended its process, or crashed every process that it was given to; or the worker was closed."""
 
 
 class WorkerKilled(UserError):  # noqa: N818
@@ -61,14 +53,9 @@ class _Killed(Exception):  # noqa: N818
 
 
 class Worker:
-    """One process, for one thread at a time.
+    """One process, for one thread at a time. Processes that its calls start are killed with it."""
 
-    It is for model output: bounded in memory, math-verify loaded. Under `user_code` it is for code of the user's own,
-    which may load a model and gets no bound. Processes that this starts are killed with it.
-    """
-
-    def __init__(self, *, user_code: bool = False) -> None:
-        self._mode = ["user-code"] if user_code else []
+    def __init__(self) -> None:
         self._running: tuple[subprocess.Popen[bytes], Connection] | None = None
         self._preparation: tuple[Any, ...] | None = None
         self._ready = False
@@ -82,7 +69,7 @@ class Worker:
             ours, theirs = Pipe()
             with theirs, _signals_held():
                 process = subprocess.Popen(  # noqa: S603  (our own module)
-                    [sys.executable, "-P", "-m", "observe_r1.rewards.worker_main", str(theirs.fileno()), *self._mode],
+                    [sys.executable, "-P", "-m", "observe_r1.rewards.worker_main", str(theirs.fileno())],
                     pass_fds=[theirs.fileno()],
                     process_group=0,  # Ctrl-C in the terminal is for the program, which then ends its workers
                     stdin=subprocess.DEVNULL,
@@ -106,10 +93,11 @@ class Worker:
         Where the process is killed, the call is made again on a fresh one, up to three times in all.
 
         Raises:
-            TimeoutError: it took over `timeout` seconds; the process is killed. OverLimit: it took too much memory, or
-            crashed three processes. WorkerDied: it ended its process, or the worker was closed. WorkerKilled: three
-            processes were killed from outside. UserError: the function raised that. RuntimeError: it raised anything
-            else, and the message holds its traceback; or the process did not start.
+            TimeoutError: it took over `timeout` seconds; the process is killed.
+            WorkerDied: it ended its process or crashed three, or the worker was closed.
+            WorkerKilled: three processes were killed from outside.
+            UserError: the function raised that.
+            RuntimeError: it raised anything else, and the message holds its traceback; or the process did not start.
         """
         deaths: list[int] = []
         while True:
@@ -192,8 +180,6 @@ class Worker:
             return WorkerDied("the worker was closed during a call")
         if code == -signal.SIGALRM:
             return TimeoutError(f"no result within {timeout:g} s, by the process's own clock")
-        if code == OUT_OF_MEMORY:
-            return OverLimit("out of memory")
         return _Killed(-code) if code < 0 else WorkerDied(f"exit code {code} during a call")
 
 
@@ -201,7 +187,7 @@ def _verdict(deaths: list[int]) -> Exception:
     """Return what it means that so many processes died of these signals, one after the other."""
     last = f"signal {deaths[-1]}, {signal.strsignal(deaths[-1])}"
     if all(number in _CRASHES for number in deaths):
-        return OverLimit(f"a crash of {len(deaths)} processes ({last})")
+        return WorkerDied(f"a crash of {len(deaths)} processes ({last})")
     return WorkerKilled(
         f"a scoring process was killed {len(deaths)} times during one call ({last}): is the machine or the job out of "
         "memory? Give it more, or lower rewards.workers"
@@ -222,9 +208,9 @@ class WorkerPool:
     """Workers that take calls as they come. A context manager: leaving it ends the processes and drops open
     calls."""
 
-    def __init__(self, size: int, timeout: float, *, user_code: bool = False) -> None:
+    def __init__(self, size: int, timeout: float) -> None:
         self._timeout = timeout
-        self._workers = [Worker(user_code=user_code) for _ in range(size)]
+        self._workers = [Worker() for _ in range(size)]
         self._idle: queue.SimpleQueue[Worker] = queue.SimpleQueue()
         self._threads = ThreadPoolExecutor(size, thread_name_prefix="worker")
 
@@ -259,24 +245,3 @@ class WorkerPool:
             return worker.call(function, *args, timeout=self._timeout)
         finally:
             self._idle.put(worker)
-
-
-class _Shared:
-    """The one worker of the functions that are called without a pool; a forked child gets one of its own."""
-
-    def __init__(self) -> None:
-        self.renew()
-        os.register_at_fork(after_in_child=self.renew)
-
-    def renew(self) -> None:
-        self.worker = Worker()
-        self.lock = threading.Lock()
-
-
-_SHARED = _Shared()
-
-
-def ask_shared_worker(function: Callable[..., T], *args: Any, timeout: float) -> T:
-    """Return `function(*args)`, computed in a process that starts at need; raises as `Worker.call` does."""
-    with _SHARED.lock:
-        return _SHARED.worker.call(function, *args, timeout=timeout)

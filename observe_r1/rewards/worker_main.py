@@ -1,7 +1,6 @@
-"""What runs in a worker process: `python -m observe_r1.rewards.worker_main FD [user-code]` serves one connection."""
+"""What runs in a worker process: `python -m observe_r1.rewards.worker_main FD` serves one connection."""
 
 import os
-import resource
 import signal
 import sys
 import traceback
@@ -10,10 +9,7 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 from observe_r1.errors import UserError
-from observe_r1.rewards.worker import IGNORED, OUT_OF_MEMORY
-
-_MEMORY = 2 << 30
-"""Bytes of data a worker may hold: `(10^9)!` would take the machine's."""
+from observe_r1.rewards.worker import IGNORED
 
 _GRACE = 1.0
 """Seconds past the limit after which the process ends itself, for the case that its program is gone."""
@@ -25,18 +21,12 @@ def main() -> None:
     # What is printed here must not mix with the program's output, and stderr can write any text.
     os.dup2(2, 1)
     sys.stdout = sys.stderr
-    if sys.argv[2:] != ["user-code"] and sys.platform == "linux":
-        resource.setrlimit(resource.RLIMIT_DATA, (_MEMORY, _MEMORY))
-
     os.set_inheritable(int(sys.argv[1]), False)  # what a reward file starts would keep the connection open
     connection = Connection(int(sys.argv[1]))
-    try:
-        with suppress(EOFError, OSError):  # also in the middle of a message
-            connection.send(True)
-            while True:
-                _serve(connection)
-    except MemoryError:
-        os._exit(OUT_OF_MEMORY)
+    with suppress(EOFError, OSError):  # also in the middle of a message
+        connection.send(True)
+        while True:
+            _serve(connection)
 
 
 def _ignore_signals() -> None:
@@ -77,8 +67,6 @@ def _call(function: Any, args: tuple[Any, ...]) -> tuple[bool, Any]:
         return True, function(*args)
     except UserError as error:
         return False, error
-    except MemoryError:
-        raise
     except Exception:  # noqa: BLE001  (the program raises it, with this traceback)
         return False, traceback.format_exc()
 

@@ -123,5 +123,4 @@ def evaluation_rows(graded: Sequence[Graded]) -> Iterator[dict[str, Any]]:
                 "finish": response.finish,
                 "correct": response.correct,
                 "well_formed": response.well_formed,
-                "timed_out": response.timed_out,
             }

@@ -128,7 +128,7 @@ class GroupSampler:
         clock.tokens += sum(len(c.ids) for group in completions for c in group)
         started = time.perf_counter()
         scored = counted(self.now, "scoring", list(enumerate(completions)))
-        groups = [_scored(drawn[i], group, pending[i], clock) for i, group in scored]
+        groups = [_scored(drawn[i], group, pending[i]) for i, group in scored]
         clock.scoring += time.perf_counter() - started
         for each, group in zip(drawn, groups, strict=True):
             self.stream.order.record(each.row, float(group.correct.float().mean()))
@@ -152,7 +152,6 @@ class GroupSampler:
             "rollout/leftovers": float(len(self.leftovers)),
             "rollout/dropped_prompts": float(self.stream.dropped),
             "rollout/prompts_drawn": float(self.stream.drawn),
-            "reward/timeouts": float(clock.timeouts),
             "time/sampling": clock.sampling,
             "time/scoring": clock.scoring,
             **self.stream.order.metrics(),
@@ -178,17 +177,14 @@ class RolloutClock:
         self.sampling = 0.0
         self.scoring = 0.0
         self.tokens = 0
-        self.timeouts = 0
 
 
 def _scored(
     drawn: Drawn,
     completions: list[Completion],
     pending: PendingScores,
-    clock: RolloutClock,
 ) -> Group:
     scores = pending.result()
-    clock.timeouts += scores.timeouts
     return Group(
         example=drawn.example,
         prompt=drawn.prompt,
