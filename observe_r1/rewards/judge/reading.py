@@ -13,7 +13,8 @@ from string import ascii_letters
 from observe_r1.rewards.judge.answer import MAX_CHARS, cores
 from observe_r1.rewards.judge.formulas import Node, Unreadable, parse, tokenize
 from observe_r1.rewards.judge.notation import plain
-from observe_r1.rewards.judge.statements import measured, statement
+from observe_r1.rewards.judge.quantities import measured
+from observe_r1.rewards.judge.statements import statement
 from observe_r1.rewards.judge.units import Unit
 from observe_r1.rewards.judge.values import Choice, Clock, Date, Phrase, Quantity, Ratio, Reading, Span
 

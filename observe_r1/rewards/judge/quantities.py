@@ -1,0 +1,109 @@
+"""Tokens to a quantity: a formula with the unit, money, scale or noun that follows it."""
+
+import re
+from fractions import Fraction
+
+from observe_r1.rewards.judge.formulas import Node, Token, Unreadable, has_angle, parse, variables
+from observe_r1.rewards.judge.units import DEGREE, unit_of
+from observe_r1.rewards.judge.values import Quantity
+
+_SCALES = {"thousand": 3, "million": 6, "billion": 9, "trillion": 12, "万": 4, "亿": 8}
+_MONEY_SCALES = {"k": 3, "m": 6, "mn": 6, "b": 9, "bn": 9}
+_MONEY = {
+    "¤": "$", "€": "€", "£": "£", "¥": "¥", "dollar": "$", "dollars": "$", "usd": "$", "euro": "€", "euros": "€",
+    "pounds": "£", "元": "¥", "yuan": "¥", "美元": "$",
+}  # fmt: skip
+_PERCENT = frozenset({"%", "\\%", "percent", "pct", "per cent"})
+_NUMBER_WORDS = {
+    word: number
+    for number, word in enumerate("zero one two three four five six seven eight nine ten eleven twelve".split())
+}
+_NO_NOUN = re.compile(
+    r"(?:or|and|more|less|fewer|least|most|than|to|not|but|plus|minus|times|over|under|up|dozen|hundred|half|halves|thirds?"
+    r"|quarters?|percent|per|is|are|was|if|in|so|since|because|pi|sqrt|maybe|other|another|wrong|each|squared|cubed"
+    r"|am|pm|st|nd|rd|th|right|left|of|out|by|with|without|except|no|a|the|i)",
+    re.IGNORECASE,
+)
+_DECIMAL = re.compile(r"[+-]?(\d*)\.(\d+)(?:[eE]([+-]?\d+)|(?:\*|×|·|\\times|\\cdot)10(?:\^|\*\*)\{?([+-]?\d+)\}?)?")
+
+
+def measured(tokens: list[Token]) -> Quantity:
+    """Return a formula with the unit, money, scale or noun that follows it.
+
+    Raises:
+        Unreadable: not all of the tokens can be read.
+    """
+    tokens, money = _without_money(tokens)
+    if not tokens:
+        raise Unreadable("nothing")
+    if tokens[0].text.casefold() in _NUMBER_WORDS:
+        tokens = [Token("number", str(_NUMBER_WORDS[tokens[0].text.casefold()]), False), *tokens[1:]]
+    percent = tokens[-1].text.casefold() in _PERCENT
+    if percent:
+        tokens = tokens[:-1]
+    tokens, scale = _without_scale(tokens, money)
+    if scale or percent or money:
+        quantity = _number(tokens, noun=money)
+        if scale:
+            quantity = Quantity(Node("*", (quantity.formula, Node("number", (scale,)))), noun=money)
+        return Quantity(quantity.formula, None, money, percent, quantity.step, quantity.digits)
+    for at in range(1, len(tokens)):
+        token = tokens[at]
+        starts = token.kind == "word" or token.text in ("\\Omega", "°", "^", "µ", "Å", "Ω")
+        if starts and (unit := unit_of(tokens[at:])):
+            try:
+                quantity = _number(tokens[:at])
+            except Unreadable:
+                continue
+            if not variables(quantity.formula) and not (unit == DEGREE and has_angle(quantity.formula)):
+                return Quantity(quantity.formula, unit, step=quantity.step, digits=quantity.digits)
+    if noun := _noun(tokens):
+        return _number(tokens[:noun], noun=tokens[-1].text.casefold())
+    return _number(tokens)
+
+
+def _number(tokens: list[Token], noun: str = "") -> Quantity:
+    formula = parse(tokens)
+    decimal = _DECIMAL.fullmatch("".join(token.text for token in tokens))
+    if not decimal:
+        return Quantity(formula, noun=noun)
+    exponent = int(decimal[3] or decimal[4] or 0)
+    if abs(exponent) > 10_000:
+        raise Unreadable("too large")
+    digits = len((decimal[1] + decimal[2]).lstrip("0"))
+    return Quantity(formula, noun=noun, step=Fraction(10) ** (exponent - len(decimal[2])), digits=digits)
+
+
+def _without_money(tokens: list[Token]) -> tuple[list[Token], str]:
+    for at in (0, -1):
+        if tokens and (money := _MONEY.get(tokens[at].text.casefold())):
+            return (tokens[1:] if at == 0 else tokens[:-1]), money
+        if len(tokens) > 1 and tokens[0].text == "-" and (money := _MONEY.get(tokens[1].text)):
+            return [tokens[0], *tokens[2:]], money
+    return tokens, ""
+
+
+def _without_scale(tokens: list[Token], money: str) -> tuple[list[Token], Fraction | None]:
+    last = tokens[-1].text.casefold() if len(tokens) > 1 else ""
+    scales = _SCALES | (_MONEY_SCALES if money else {})
+    if last in scales:
+        return tokens[:-1], Fraction(10) ** scales[last]
+    return (tokens[:-1], Fraction(12)) if last == "dozen" else (tokens, None)
+
+
+def _noun(tokens: list[Token]) -> int:
+    """Where the words begin that say what is counted, as in 5 red circles; 0 where there are none."""
+    at = len(tokens)
+    while at and tokens[at - 1].kind == "word":
+        at -= 1
+    words = [token.text for token in tokens[at:]]
+    if (
+        not at
+        or not 1 <= len(words) <= 4
+        or tokens[at - 1].kind != "number"
+        or (not tokens[at].spaced and words[0].isascii())
+    ):
+        return 0
+    if any(_NO_NOUN.fullmatch(word) or (word.isascii() and len(word) < 3) for word in words):
+        return 0
+    return at if all(word.isascii() or len(word) <= 4 for word in words) else 0
