@@ -137,8 +137,9 @@ UNFIT = {
 }
 
 
-@pytest.mark.parametrize("weights", [True, False], ids=["with weights", "for an engine with its own"])
-@pytest.mark.parametrize("kind", UNFIT)
+@pytest.mark.parametrize(
+    ("kind", "weights"), [*((kind, True) for kind in UNFIT), ("a weight is missing", False), ("NaN", False)]
+)
 def test_weights_that_are_not_the_model_s(kind, weights, folder):
     damage, reason = UNFIT[kind]
     damage(folder)

@@ -67,10 +67,13 @@ def _check_template(processor: Any, place: str) -> None:
     if not isinstance(image, int):
         raise UserError(f"{place}: the tokenizer has no image token: it is another model's")
     try:
-        places = processor.tokenizer(text)["input_ids"].count(image)
+        ids = processor.tokenizer(text)["input_ids"]
+        back = processor.tokenizer.decode(ids)
     except Exception as error:  # whatever values of the wrong kind in its settings make it raise
         raise UserError(f"{place}: its tokenizer fails: {brief(error)}: correct tokenizer_config.json") from error
-    if places != 1:
+    if "".join(back.split()) != "".join(text.split()):
+        raise UserError(f"{place}: the tokenizer loses text: of {text!r:.80} it keeps {back!r:.80}: fetch it again")
+    if (places := ids.count(image)) != 1:
         raise UserError(
             f"{place}: the chat template leaves {places} places for one image: it is another model's, or for text alone"
         )
