@@ -88,7 +88,7 @@ def closest(name: str, known: Iterable[str]) -> list[str]:
     """Return the known names that the fewest slips of the keys make `name` of.
 
     A slip is a character too many, missing, wrong or swapped with the next; one may be made in five characters, two in
-    ten. More apart, names mean different things. Each part of a dotted name counts by itself.
+    ten. More apart, names mean different things. Each part of a dotted name counts by itself, and four will do there.
     """
     slips = {other: count for other in known if (count := _slips(name, other)) is not None}
     fewest = min(slips.values(), default=0)
@@ -101,7 +101,8 @@ def _slips(name: str, other: str) -> int | None:
     if len(parts) != len(others):
         return None
     counts = [_edits(part, another) for part, another in zip(parts, others, strict=True)]
-    allowed = all(count <= min(_MOST_SLIPS, len(part) // 5) for count, part in zip(counts, parts, strict=True))
+    length = 5 if len(parts) == 1 else 4
+    allowed = all(count <= min(_MOST_SLIPS, len(part) // length) for count, part in zip(counts, parts, strict=True))
     return sum(counts) if allowed else None
 
 

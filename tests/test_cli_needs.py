@@ -5,8 +5,11 @@ import pytest
 from observe_r1.cli import needs
 from observe_r1.cli.main import main
 from observe_r1.cli.needs import check_needs
+from observe_r1.cli.train_run import require_rewarded
 from observe_r1.config import LadderSettings, SFTSettings, TrainSettings
+from observe_r1.data.format_prompts import apply_format_prompt
 from observe_r1.errors import UserError
+from observe_r1.records import Example
 
 REQUIRED = ["--model.path", "m", "--data.path", "d"]
 
@@ -80,3 +83,15 @@ def test_several_processes_are_refused_before_anything_is_written(command, varia
 def test_one_process_may_say_so(count, monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", count)
     check_needs(settings_of())
+
+
+@pytest.mark.parametrize(("asked", "template"), [("think", "observe"), ("observe", "think")])
+def test_questions_that_ask_for_another_format_than_the_rewarded_one_are_refused(asked, template):
+    question = ({"role": "user", "content": [{"type": "text", "text": "How many?"}]},)
+    for written in (asked, template, "none"):
+        example = Example("a", apply_format_prompt(question, written, "system"), (), "1", origin="q.jsonl row 3")
+        if written != asked:
+            require_rewarded(example, template)
+            continue
+        with pytest.raises(UserError, match=f"q.jsonl row 3: .* format '{asked}', .* give --rewards.template {asked}"):
+            require_rewarded(example, template)

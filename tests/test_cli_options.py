@@ -138,6 +138,7 @@ def test_every_value_survives_the_command_line(lr, seed, output, betas, checkpoi
         (["--kl_coeff", "1"], r"did you mean '--objective.kl_coef'\?"),
         (["--rollout.group_sise", "4"], r"did you mean '--rollout.group_size'\?"),
         (["--held_out_dataset", "x"], "unknown option '--held_out_dataset'; --help lists them all"),  # not --dataset
+        (["--model", "x"], r"did you mean '--model.path' or '--model.min_pixels' or "),
         (["--beta", "0.1"], "unknown option '--beta'; --help"),  # elsewhere the KL's coefficient; not Adam's betas
         (["--optimizer.l2", "1"], "unknown option '--optimizer.l2'; --help"),  # not --optimizer.lr
         (["rollout.group_size=4"], "'rollout.group_size=4': an option begins with two dashes: --rollout.group_size=4"),

@@ -54,6 +54,11 @@ def test_names_that_mean_something_else_are_not_offered(typed, other):
     assert closest(typed, [other]) == []
 
 
+def test_a_dotted_name_says_more_of_what_is_meant():
+    assert closest("data.oder", NAMES) == ["data.order"]
+    assert closest("optimizer.beta", NAMES) == ["optimizer.betas"]
+
+
 def test_all_that_are_as_close_are_offered_three_at_most():
     assert closest("abcdef", ["abcdex", "abcdey", "abcxyz"]) == ["abcdex", "abcdey"]
     assert nearest("abcdef", ["abcdex", "abcdey"]) == " (did you mean 'abcdex' or 'abcdey'?)"

@@ -179,8 +179,8 @@ def test_sleep_is_nothing_on_the_cpu_and_threads_stay_ours(engine, prompts):
 
 
 def test_an_unknown_argument_is_one_line(vlm):
-    with pytest.raises(UserError, match=r"has no argument 'max_model_length' \(did you mean 'max_model_len'"):
-        VLLMEngine(vlm, {"max_model_length": 64}, max_model_len=64, dtype=torch.float32)
+    with pytest.raises(UserError, match=r"has no argument 'max_modl_len' \(did you mean 'max_model_len'"):
+        VLLMEngine(vlm, {"max_modl_len": 64}, max_model_len=64, dtype=torch.float32)
 
 
 def test_without_vllm_one_line_names_the_extra(vlm, monkeypatch):

@@ -182,4 +182,5 @@ def _suggest(name: str, settings: Collection[str]) -> str:
         last.setdefault(setting.rpartition(".")[2], []).append(setting)
     meant = last.get(name) or closest(name, [*settings, *FLAGS, "config"])
     meant = meant or [setting for part in closest(name, last) for setting in last[part]]
+    meant = meant or [setting for setting in settings if setting.startswith(f"{name}.")]  # a section: --model.path
     return did_you_mean([f"--{option}" for option in meant]) or "; --help lists them all"

@@ -8,6 +8,8 @@ from observe_r1.cli.afterwards import afterwards
 from observe_r1.cli.gold_answers import require_verifiable
 from observe_r1.config import TrainSettings
 from observe_r1.data import load_data
+from observe_r1.data.format_prompts import asked_format
+from observe_r1.errors import UserError
 from observe_r1.model.encoding import encode_prompt
 from observe_r1.model.loading import load_model
 from observe_r1.policy.policy import Policy
@@ -37,6 +39,7 @@ def train_model(settings: TrainSettings, view: Progress) -> parts.Ended:
         # First, because a reward of the user's own is checked here, before anything is loaded for it.
         scorer = stack.enter_context(Scorer(settings.rewards))
         examples = load_data(settings.data, run.seed)
+        require_rewarded(examples[0], settings.rewards.template)
         questions = load_held_out(settings)
         length = RunLength(run, len(examples))
         check_batch_sizes(settings, len(examples), length.prompts)
@@ -92,10 +95,21 @@ def load_policy(settings: TrainSettings) -> tuple[Policy, GroupScorer | None]:
 
 
 def checked_encode(processor: Any, settings: TrainSettings) -> Encode:
-    """Return the encoding of an example, which refuses a gold answer that no response could be compared with."""
+    """Return the encoding of an example; refused are those that `require_rewarded` and `require_verifiable` refuse."""
 
     def encode(example: Example, draw: int) -> Prompt:
         require_verifiable(example)
+        require_rewarded(example, settings.rewards.template)
         return encode_prompt(example, processor, settings.data, draw)
 
     return encode
+
+
+def require_rewarded(example: Example, template: str) -> None:
+    """Raise `UserError` for a question that itself asks for another format than the one that is rewarded."""
+    asked = asked_format(example.messages)
+    if asked not in ("none", template):
+        raise UserError(
+            f"{example.origin}: the question asks for the format {asked!r}, and rewards.template = {template!r} rewards"
+            f" other tags: give --rewards.template {asked} (and --data.format_prompt none)"
+        )
