@@ -16,6 +16,7 @@ from torch import Tensor
 from transformers import GenerationConfig
 
 from observe_r1.errors import UserError
+from observe_r1.files import LFS_POINTER
 from observe_r1.model.families import check_family
 
 _WEIGHTS, _INDEX = "model.safetensors", "model.safetensors.index.json"
@@ -231,7 +232,7 @@ def _damage(path: Path) -> str:
     if not path.is_file():
         return "is no file"
     with path.open("rb") as file:
-        if file.read(40).startswith(b"version https://git-lfs"):
+        if file.read(len(LFS_POINTER)) == LFS_POINTER:
             return "is a Git LFS pointer, not the file itself (`git lfs pull` in the folder fetches it)"
     return ""
 
