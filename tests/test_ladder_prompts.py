@@ -50,7 +50,7 @@ def test_a_model_is_asked_as_its_folder_says_it_was_trained(questions, log, tmp_
         system, _ = prompt.text.split("<|im_end|>", 1)
         assert prompt.text.count(text) == 1 and (text in system) == (place == "system" and expected != "steps")
     again = read(questions.parent / "out" / "refreshed-1" / "measured.jsonl")
-    assert {row["well_formed"] for row in again} == {float(expected == "think")}  # as the engine answers
+    assert {row["well_formed"] for row in again} == {float(expected != "observe")}  # as the engine answers
 
 
 @pytest.mark.parametrize("name", ["observe", "steps", "none"])
