@@ -17,6 +17,7 @@ import torch
 
 from observe_r1.torch_compat import ensure_importable
 
+pytest.register_assert_rewrite("asked_ladder", "measured_ladder")
 ensure_importable()
 torch.set_num_threads(1)
 

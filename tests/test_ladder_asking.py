@@ -1,7 +1,4 @@
-"""What is put to which model, and what a stage or a refresh that was stopped or failed leaves behind.
-
-The engine here answers every question with 1, as the model `second` with 2, and remembers what it was asked.
-"""
+"""What is put to which model, and what a stage or a refresh that was stopped or failed leaves behind."""
 
 import base64
 import json
@@ -10,104 +7,13 @@ import shutil
 from pathlib import Path
 
 import pytest
-import torch
-import yaml
-from PIL import Image
+from asked_ladder import COUNT, build, prompts, read, refresh, stop_after_the_first_batch
 
 from observe_r1.cli import ladder_run
 from observe_r1.cli.main import main
-from observe_r1.config import ModelSettings
 from observe_r1.data.format_prompts import FORMAT_PROMPTS
-from observe_r1.errors import UserError
-from observe_r1.ladder import building, measuring, simple
-from observe_r1.model.processor import load_processor
-from observe_r1.model.saving import RECORD
-from observe_r1.records import Completion
-from observe_r1.report.build_folder import open_build
-from observe_r1.report.ladder_card import ladder_card
-from observe_r1.report.ladder_summary import summarize
-from observe_r1.rollout.engine import RefusedPromptError
-from observe_r1.training import progress
-from observe_r1.training.interrupt import StopRequest
-from observe_r1.world.tiny_model import make_tiny_model
 
-COUNT = 6
-
-
-class Engine:
-    version = finished = 0
-
-    def __init__(self, path, log, longest):
-        self.path, self.log, self.longest = path, log, longest
-
-    def generate(self, prompts, sampling, on_group=None):
-        assert sampling.max_new_tokens == self.longest
-        for index, prompt in enumerate(prompts):
-            if len(prompt.images) > 1:
-                raise RefusedPromptError(index, "rollout.vllm: too many images")
-        self.log += [(self.path, prompt) for prompt in prompts]
-        ids = torch.ones(50, dtype=torch.long)
-        text = f"<think>I count.</think><answer>{1 + (self.path == 'second')}</answer>"
-        groups = [[Completion(ids, ids.float(), text, 0, "stop")] * sampling.n for _ in prompts]
-        for number, group in enumerate(groups):
-            on_group(number, group)
-        return groups
-
-    def close(self):
-        self.log.append((self.path, "closed"))
-
-
-@pytest.fixture(scope="module")
-def processor(tmp_path_factory):
-    return load_processor(ModelSettings(path=str(make_tiny_model(tmp_path_factory.mktemp("tiny") / "model"))))
-
-
-@pytest.fixture
-def log(monkeypatch, processor):
-    """What models were asked, as `(path, prompt)`; the path `missing` names none."""
-    asked = []
-
-    def check(path, setting="model.path", *, trust_code=False):
-        if path == "missing":
-            raise UserError(f"{setting} = 'missing': no such folder")
-
-    def load(path, settings):
-        check(path)
-        return Engine(path, asked, settings.rollout.max_new_tokens), processor
-
-    monkeypatch.setattr(building, "check_model_path", check)
-    monkeypatch.setattr(measuring, "load_engine", load)
-    monkeypatch.setattr(simple, "load_engine", load)
-    monkeypatch.setattr(ladder_run, "write_ladder_report", lambda folder: [])
-    return asked
-
-
-def prompts(log, path):
-    return [entry for name, entry in log if name == path and entry != "closed"]
-
-
-def read(path):
-    return [json.loads(line) for line in path.read_text().splitlines()]
-
-
-@pytest.fixture
-def questions(tmp_path):
-    """Rows of a picture each; the answers alternate between 1 and 2, so that every other one is never answered."""
-    rows = []
-    for number in range(COUNT):
-        Image.new("RGB", (56, 56), (number, 0, 0)).save(tmp_path / f"{number}.png")
-        parts = [{"type": "image", "image": f"{number}.png"}, {"type": "text", "text": f"{number}: how many?"}]
-        message = json.dumps([{"role": "user", "content": parts}])
-        rows.append({"id": f"q{number}", "message": message, "answer": str(1 + number % 2)})
-    (tmp_path / "q.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return tmp_path / "q.jsonl"
-
-
-def build(questions, *options, verb="build"):
-    sizes = ["--rollout.group_size=2", "--rollout.batch=2", "--run.threads=1"]
-    if verb == "build":
-        sizes += ["--model=measurer", "--arrange.min_complexity=0"]
-    return main(["ladder", verb, str(questions), f"--output={questions.parent / 'out'}", *sizes, *options])
+pytest_plugins = ["asked_ladder"]
 
 
 def test_a_question_that_one_screening_model_cannot_be_asked_is_not_put_to_the_next(questions, log, capsys):
@@ -214,10 +120,6 @@ def test_a_refresh_may_leave_broken_rows_out(questions, log, capsys):
     }
 
 
-def refresh(questions, *options):
-    return main(["ladder", "refresh", str(questions.parent / "out"), *options])
-
-
 @pytest.mark.parametrize("name", ["observe", "think"])
 def test_a_format_prompt_that_stands_in_the_questions_is_not_added_again(questions, log, name):
     assert build(questions, f"--arrange.format_prompt={name}") == 0
@@ -229,102 +131,6 @@ def test_a_format_prompt_that_stands_in_the_questions_is_not_added_again(questio
         assert FORMAT_PROMPTS[name] in prompt.text
     again = read(questions.parent / "out" / "refreshed-1" / "measured.jsonl")
     assert {row["well_formed"] for row in again} == {float(name == "think")}
-
-
-def asked(questions, place="."):
-    return yaml.safe_load((questions.parent / "out" / place / "asked.yaml").read_text())
-
-
-def test_a_model_that_knows_no_format_is_asked_to_reason_step_by_step(questions, log, capsys):
-    assert build(questions) == 0
-    assert "measurer is asked to reason step by step" in capsys.readouterr().err
-    assert len(prompts(log, "measurer")) == COUNT
-    for prompt in prompts(log, "measurer"):
-        before, after = prompt.text.split(measuring.STEPS_PROMPT)
-        assert before.endswith(": how many?\n") and "<observe>" not in before + after
-    assert asked(questions) == {"format_prompt": "steps", "place": "suffix", "text": measuring.STEPS_PROMPT}
-    assert "asked to reason step by step" in ladder_card(summarize(open_build(questions.parent / "out")))
-
-
-@pytest.mark.parametrize(
-    ("name", "place", "expected"),
-    [("observe", "suffix", "observe"), ("think", "system", "think"), ("none", "system", "steps")],
-)
-def test_a_model_is_asked_as_its_folder_says_it_was_trained(questions, log, tmp_path, name, place, expected):
-    model = tmp_path / "trained"
-    model.mkdir()
-    (model / RECORD).write_text(json.dumps({"format_prompt": name, "format_prompt_place": place}))
-    assert build(questions) == 0
-    assert refresh(questions, f"--model={model}") == 0  # the newer model knows what the one before did not
-    assert asked(questions)["format_prompt"] == "steps" and asked(questions, "refreshed-1")["format_prompt"] == expected
-    text = measuring.STEPS_PROMPT if expected == "steps" else FORMAT_PROMPTS[expected]
-    for prompt in prompts(log, str(model)):
-        system, _ = prompt.text.split("<|im_end|>", 1)
-        assert prompt.text.count(text) == 1 and (text in system) == (place == "system" and expected != "steps")
-    again = read(questions.parent / "out" / "refreshed-1" / "measured.jsonl")
-    assert {row["well_formed"] for row in again} == {float(expected == "think")}  # as the engine answers
-
-
-@pytest.mark.parametrize("name", ["observe", "steps", "none"])
-def test_the_format_that_is_named_counts_whatever_the_model_knows(questions, log, name):
-    assert build(questions, f"--data.format_prompt={name}") == 0
-    texts = {measuring.STEPS_PROMPT: name == "steps", FORMAT_PROMPTS["observe"]: name == "observe"}
-    for prompt in prompts(log, "measurer"):
-        assert {text: text in prompt.text for text in texts} == texts
-    assert asked(questions)["format_prompt"] == name
-
-
-def test_a_measurement_goes_on_with_the_prompt_that_it_began_with(questions, log, tmp_path, monkeypatch):
-    model = tmp_path / "trained"
-    model.mkdir()
-    with monkeypatch.context() as patch:
-        stop_after_the_first_batch(patch)
-        assert build(questions, f"--model={model}") == 130
-    (model / RECORD).write_text(json.dumps({"format_prompt": "observe", "format_prompt_place": "system"}))
-    assert build(questions, f"--model={model}") == 0
-    assert len(prompts(log, str(model))) == COUNT
-    assert all(measuring.STEPS_PROMPT in prompt.text for prompt in prompts(log, str(model)))
-    assert build(questions, f"--model={model}", "--anew") == 0
-    assert FORMAT_PROMPTS["observe"] in prompts(log, str(model))[-1].text
-
-
-@pytest.mark.parametrize("record", ["{", "[]", '{"format_prompt": "dance", "format_prompt_place": "system"}', "\udcff"])
-def test_a_record_of_a_format_that_is_broken_is_one_line(questions, log, tmp_path, capsys, record):
-    (tmp_path / "trained").mkdir()
-    (tmp_path / "trained" / RECORD).write_bytes(record.encode(errors="surrogateescape"))
-    assert build(questions, f"--model={tmp_path / 'trained'}") == 2
-    (line,) = [line for line in capsys.readouterr().err.splitlines() if "error" in line]
-    assert RECORD in line and "put it back, or remove it" in line
-
-
-def test_how_it_was_asked_is_not_read_from_a_file_that_no_build_wrote(questions, log, capsys):
-    assert build(questions) == 0
-    (questions.parent / "out" / "asked.yaml").write_text("format_prompt: [")
-    with pytest.raises(UserError, match=r"asked\.yaml: not as the build wrote it"):
-        open_build(questions.parent / "out")
-
-
-def test_what_was_dropped_is_a_table_and_a_build_that_lost_over_half_says_so_first(questions, log, capsys):
-    assert build(questions, "--screen.models=second") == 0
-    said = capsys.readouterr().out
-    assert "less than half" not in said and "a higher screen.threshold" in " ".join(said.split())
-    shutil.rmtree(questions.parent / "out")
-    prose = [
-        {
-            "id": f"p{n}",
-            "message": [{"role": "user", "content": f"Why {n}?"}],
-            "answer": "because of each of the many reasons that there are",
-        }
-        for n in range(7)
-    ]
-    with questions.open("a") as file:
-        file.writelines(json.dumps(row) + "\n" for row in prose)
-    capsys.readouterr()
-    assert build(questions) == 0
-    said = capsys.readouterr().out
-    line = "less than half came through, 3 of 13 questions: 7 dropped (most for: free text, 7), 3 set aside unsolved"
-    assert said.startswith(line + "\n")
-    assert "a gold answer that can be verified" in " ".join(said.replace("│", " ").split())
 
 
 def test_what_the_newer_model_solves_joins_the_ladder(questions, log, capsys):
@@ -368,17 +174,6 @@ def test_a_refresh_that_failed_leaves_no_number_behind(questions, log):
     assert not [*(questions.parent / "out").glob("refreshed-*")]
     assert refresh(questions, "--model=newer") == 0
     assert [path.name for path in (questions.parent / "out").glob("refreshed-*")] == ["refreshed-1"]
-
-
-def stop_after_the_first_batch(monkeypatch):
-    batches = []
-
-    class Request(StopRequest):
-        requested = property(lambda self: len(batches) > 0, lambda self, value: None)
-
-    write = measuring._write
-    monkeypatch.setattr(measuring, "_write", lambda *args: batches.append(write(*args)))
-    monkeypatch.setattr(progress, "StopRequest", Request)
 
 
 def test_a_refresh_goes_on_with_the_ladder_that_it_began_with_alone(questions, log, monkeypatch, capsys):
@@ -464,15 +259,3 @@ def test_whatever_was_on_the_disk_when_it_died_the_build_ends_the_same(questions
         assert build(questions, "--screen.models=second") == 0
         assert contents(out) == whole, moment
         assert len(log) <= asked + 2 + 1, moment  # a batch again, and one time more closed
-
-
-def test_a_question_that_a_newer_measurement_solves_comes_in_whatever_the_review_said(questions, log, capsys):
-    """The review is written, and left as it is; a better model then solves what the one before did not."""
-    out = questions.parent / "out"
-    assert build(questions) == 0
-    assert main(["ladder", "review", str(out)]) == 0
-    assert {row["id"] for row in read(out / "ladder.jsonl")} == {"q0", "q2", "q4"}
-    assert main(["ladder", "refresh", str(out), "--model=second"]) == 0
-    assert main(["ladder", "arrange", str(out), "--arrange.measured=refreshed-1"]) == 0
-    assert {row["id"] for row in read(out / "ladder.jsonl")} == {"q1", "q3", "q5"}
-    assert not [row for row in read(out / "dropped.jsonl") if row["stage"] == "review"]

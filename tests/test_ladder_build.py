@@ -113,12 +113,12 @@ def test_a_screening_model_takes_out_what_it_gets_right(world, tmp_path, whole, 
 
 def test_responses_depend_on_item_seed_and_number_alone(world, whole):
     """Drawn again one question at a time, by the engine alone."""
-    settings = LadderSettings()
+    asked = LadderSettings(data={"format_prompt": "observe"}).data  # as the model's folder says
     vlm = load_model(ModelSettings(path=str(world / "warm" / "model"), device="cpu"), frozen=True)
     engine = EmbeddedEngine(vlm)
     responses = read(whole / "responses.jsonl")
     for example in list(read_questions(whole / "screened.jsonl"))[5:9]:
-        prompt = encode_prompt(example, vlm.processor, settings.data, stream_of(example))
+        prompt = encode_prompt(example, vlm.processor, asked, stream_of(example))
         (group,) = engine.generate([prompt], Sampling(n=N, max_new_tokens=40, seed=0))
         assert [c.text for c in group] == [r["text"] for r in responses if r["id"] == example.id]
 

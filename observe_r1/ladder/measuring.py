@@ -42,9 +42,10 @@ RESPONSE = {"number": int, "text": str, "tokens": int, "correct": bool, "well_fo
 
 ASKED = "asked.yaml"
 """How the questions were put to the model: see `Asked`."""
-STEPS_PROMPT = "Reason step by step, then put the final answer in \\boxed{}."
-"""Stands after the question that is put to a model which knows none of our formats (as arXiv 2505.12432 measures)."""
-_BOX = "\\boxed{"
+STEPS_PROMPT = "Reason step by step, then give only the final answer between <answer> and </answer>."
+"""Stands after the question that is put to a model which knows none of our formats (as arXiv 2505.12432 measures).
+The tags are there for grading: of a longer text without them it cannot be told which letter is meant."""
+_TAGS = ("<answer>", "</answer>")
 
 
 class Asked(BaseModel, frozen=True, strict=True, extra="forbid"):
@@ -89,7 +90,7 @@ def measure(
 
         def write(journal: Journal, graded: Graded) -> None:
             if in_steps:
-                graded = [(example, [_boxed(response) for response in given]) for example, given in graded]
+                graded = [(example, [_tagged(response) for response in given]) for example, given in graded]
             _write(journal, graded)
 
         with Scorer(rewards(settings, asked.format_prompt)) as scorer:
@@ -136,9 +137,9 @@ def _asked(folder: Path, model: str, data: LadderDataSettings, written_in: str, 
     return asked
 
 
-def _boxed(response: GradedResponse) -> GradedResponse:
+def _tagged(response: GradedResponse) -> GradedResponse:
     """Return `response`, well-formed where it keeps the format that `STEPS_PROMPT` asks for."""
-    return replace(response, well_formed=_BOX in response.text)
+    return replace(response, well_formed=all(response.text.count(tag) == 1 for tag in _TAGS))
 
 
 def figures(row_id: str, responses: Sequence[GradedResponse]) -> dict[str, Any]:
