@@ -34,7 +34,7 @@ def scorer(tmp_path_factory):
     own = tmp_path_factory.mktemp("rewards") / "length.py"
     own.write_text("def reward_func(queries, prompts, labels): return [len(query) for query in queries]")
     functions = {"accuracy": 1.0, "format": 1.0, str(own): 0.0}
-    with Scorer(RewardSettings(functions=functions, timeout=0.3)) as scorer:
+    with Scorer(RewardSettings(functions=functions, timeout=0.3, workers=2)) as scorer:
         yield scorer
         assert TIMEOUTS, "the texts have become tame: none ran into the time limit"
         # A restarted worker answers; on a busy machine not always in so short a time.
