@@ -22,6 +22,7 @@ from observe_r1.errors import UserError
 from observe_r1.ladder import building, measuring, simple
 from observe_r1.model.loading import load_processor
 from observe_r1.records import Completion
+from observe_r1.rewards import scorer
 from observe_r1.rewards.worker import WorkerPool
 from observe_r1.rollout.engine import RefusedPromptError
 from observe_r1.training.interrupt import StopRequest
@@ -123,15 +124,20 @@ def test_responses_that_take_too_long_to_grade_are_counted_in_the_rows_and_in_th
     questions, log, monkeypatch, capsys
 ):
     rows = [json.loads(line) for line in questions.read_text().splitlines()]
-    rows[0]["answer"] = "\\frac{3}{3}"  # the one answer that a worker compares
+    rows[0]["answer"] = "1.0"
     questions.write_text("".join(json.dumps(row) + "\n" for row in rows))
 
-    def never(self, function, *args):
+    def compare(self, function, names, response, answer, template):
+        """In place of the workers."""
         future = Future()
-        future.set_exception(TimeoutError())
+        if answer == "1.0":
+            future.set_exception(TimeoutError())
+        else:
+            future.set_result(function(names, response, answer, template))
         return future
 
-    monkeypatch.setattr(WorkerPool, "submit", never)
+    monkeypatch.setattr(scorer, "_QUICK", {})
+    monkeypatch.setattr(WorkerPool, "submit", compare)
     assert build(questions, "--screen.models=small", verb="screen") == 0
     assert "; 1 response took too long to grade and counts as wrong (`timeouts` in the figures); `obs" in said(capsys)
     assert build(questions, "--screen.models=small", "--model=second") == 0
