@@ -6,7 +6,7 @@ import signal
 import pytest
 
 from observe_r1.cli.main import main
-from observe_r1.rewards import Scorer
+from observe_r1.rewards import Scorer, scorer
 
 
 def train(world, tmp_path, code, *more):
@@ -59,16 +59,12 @@ def reward_func(queries, prompts, labels):
 
 
 def test_signals_to_every_process_of_a_job_change_no_score(world, tmp_path, monkeypatch):
-    """Every gold answer is a formula, so that workers compare; they get the signals while they do."""
-    rows = [json.loads(line) for line in (world / "train" / "train.jsonl").read_text().splitlines()]
-    for row in rows:
-        row["message"] = row["message"].replace("images/", f"{world}/train/images/")
-        row["answer"] = f"\\frac{{{row['answer']}}}{{1}}"
-    data = tmp_path / "formulas.jsonl"
-    data.write_text("".join(json.dumps(row) + "\n" for row in rows if row["answer"][6].isdigit()))
+    """All is scored by workers; they get the signals while they do."""
+    monkeypatch.setattr(scorer, "_QUICK", {})
 
     def run(output, *more):
-        words = ["train", "--model.path", world / "warm" / "model", "--data.path", data, "--run.output", output]
+        words = ["train", "--model.path", world / "warm" / "model", "--run.output", output]
+        words += ["--data.path", world / "train" / "train.jsonl"]
         words += ["--rollout.prompts", 3, "--rollout.group_size", 3, "--rollout.max_new_tokens", 40, "--run.steps", 3]
         words += ["--rewards.workers", 2, "--optimizer.minibatch", 3, "--run.threads", 1, "--model.device", "cpu"]
         return main([str(word) for word in (*words, *more)])

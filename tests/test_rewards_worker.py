@@ -81,7 +81,7 @@ def dying(tmp_path, how, times):
     return DEADLY.format(deaths=str(deaths), how=how, times=times), deaths
 
 
-@pytest.mark.parametrize("how", ["SIGKILL", "SIGUSR1", "SIGSEGV"])
+@pytest.mark.parametrize("how", ["SIGKILL", "SIGSEGV"])
 def test_a_call_whose_process_is_killed_is_made_again(worker, tmp_path, how):
     code, deaths = dying(tmp_path, how, times=2)
     assert worker.call(exec, code, timeout=20) is None
