@@ -42,3 +42,12 @@ def test_a_hub_that_cannot_be_reached_is_asked_once(monkeypatch):
 def test_a_name_that_the_hub_has_is_left_to_transformers(monkeypatch):
     monkeypatch.setattr(HfApi, "repo_info", lambda self, name, **settings: name)
     check_model_path("owner/model")
+
+
+def test_git_lfs_pointers_in_a_model_s_folder_are_named(tmp_path):
+    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "model.safetensors").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 9\n")
+    with pytest.raises(
+        UserError, match=r"/model\.safetensors: is a Git LFS pointer, not the file itself: run `git lfs"
+    ):
+        check_model_path(str(tmp_path))

@@ -8,6 +8,7 @@ import yaml
 from observe_r1.cli.flat_settings import flatten, nest
 from observe_r1.config import Section, setting_names, validate
 from observe_r1.errors import UserError, explain_yaml
+from observe_r1.files import refuse_lfs_pointer
 
 
 def read_recipe(path: Path, kind: type[Section], extended_by: tuple[Path, ...] = ()) -> dict[str, Any]:
@@ -42,6 +43,8 @@ def _read_parent(path: Path, parent: Any, kind: type[Section], extended_by: tupl
 
 
 def _load_yaml(path: Path) -> dict[Any, Any]:
+    if path.is_file():
+        refuse_lfs_pointer(path)
     try:
         values = yaml.load(path.read_text(encoding="utf-8"), Loader=_UniqueKeyLoader)  # noqa: S506 (a SafeLoader)
     except FileNotFoundError as error:

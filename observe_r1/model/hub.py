@@ -6,6 +6,7 @@ from huggingface_hub import HfApi, try_to_load_from_cache
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, HTTPError
 
 from observe_r1.errors import UserError
+from observe_r1.files import refuse_lfs_pointer
 
 _PATIENCE = 10.0
 """Seconds in which the Hub has to answer."""
@@ -20,6 +21,8 @@ def check_model_path(path: str, setting: str = "model.path") -> None:
     if folder.is_dir():
         if (folder / "config.yaml").is_file() and (folder / "model").is_dir():
             raise UserError(f"{place}: is a run folder; its model is in {str(folder / 'model')!r}")
+        for file in sorted(filter(Path.is_file, folder.iterdir())):
+            refuse_lfs_pointer(file)
         return
     first = path.partition("/")[0]
     if path.count("/") != 1 or not first.strip(".~") or Path(first).exists():
