@@ -82,3 +82,29 @@ def map_ahead(function: Callable[[S], T], items: Iterable[S], ahead: int) -> Ite
             yield computed.popleft().result()
     finally:
         thread.shutdown(cancel_futures=True)
+
+
+def in_order(
+    function: Callable[[S], T], items: Iterable[S], at_once: int, weigh: Callable[[S], int], most: int
+) -> Iterator[tuple[S, T]]:
+    """Yield each item with `function(item)`, in order, computed in daemon threads.
+
+    Args:
+        function: Mostly waits, or computes without holding Python's lock.
+        items: What it takes.
+        at_once: Items between the newest that is begun and the one that is yielded.
+        weigh: Says how many bytes an item holds.
+        most: Bytes that those items may hold together; one alone may hold more.
+    """
+    waiting: deque[tuple[S, int, Future[T]]] = deque()
+    held = 0
+    for item in items:
+        weight = weigh(item)
+        while waiting and (len(waiting) == at_once or held + weight > most):
+            oldest, freed, future = waiting.popleft()
+            held -= freed
+            yield oldest, future.result()
+        held += weight
+        waiting.append((item, weight, in_daemon_thread(function, item)))
+    for oldest, _, future in waiting:
+        yield oldest, future.result()

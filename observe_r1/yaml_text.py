@@ -15,6 +15,7 @@ import yaml
 from yaml.reader import ReaderError
 
 from observe_r1.errors import UserError, explain_yaml
+from observe_r1.files import LFS_POINTER
 
 _MOST_BYTES = 1 << 20
 _DEEPEST = 32
@@ -49,6 +50,8 @@ def read_yaml(path: Path) -> Any:
         raise UserError(f"cannot read {str(path)!r:.300}: no file can have this name ({error})") from error
     if len(data) > _MOST_BYTES:
         raise UserError(f"{path}: longer than 1 MiB, which no file of settings is")
+    if data.startswith(LFS_POINTER):
+        raise UserError(f"{path}: is a Git LFS pointer, not the file itself: run `git lfs pull`")
     try:
         return parse_yaml(data.decode(), str(path))
     except UnicodeDecodeError as error:

@@ -9,6 +9,7 @@ import pytest
 
 from observe_r1.cli.options import parse_settings
 from observe_r1.config import LadderSettings, SFTSettings, TrainSettings
+from observe_r1.errors import UserError
 from observe_r1.training.run_folder import dump_settings
 
 ROOT = Path(__file__).parents[1]
@@ -167,3 +168,10 @@ def test_a_script_with_half_of_what_it_needs_says_so(checkout, variables):
 def test_scripts_may_be_executed():
     for script in (ROOT / "scripts").glob("*.sh"):
         assert os.access(script, os.X_OK), script
+
+
+def test_a_recipe_that_is_a_git_lfs_pointer_is_named(tmp_path):
+    path = tmp_path / "a.yaml"
+    path.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 9\n")
+    with pytest.raises(UserError, match=r"/a\.yaml: is a Git LFS pointer"):
+        parse_settings(TrainSettings, [str(path)], verb="train")

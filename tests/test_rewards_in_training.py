@@ -6,7 +6,7 @@ import signal
 import pytest
 
 from observe_r1.cli.main import main
-from observe_r1.rewards import Scorer, scorer
+from observe_r1.rewards import Scorer
 
 
 def train(world, tmp_path, code, *more):
@@ -59,13 +59,14 @@ def reward_func(queries, prompts, labels):
 
 
 def test_signals_to_every_process_of_a_job_change_no_score(world, tmp_path, monkeypatch):
-    """All is scored by workers; they get the signals while they do."""
-    monkeypatch.setattr(scorer, "_QUICK", {})
+    """The processes of a reward file get the signals while they score."""
+    (tmp_path / "length.py").write_text("def reward(response, answer, example): return len(response) % 7")
 
     def run(output, *more):
         words = ["train", "--model.path", world / "warm" / "model", "--run.output", output]
         words += ["--data.path", world / "train" / "train.jsonl"]
         words += ["--rollout.prompts", 3, "--rollout.group_size", 3, "--rollout.max_new_tokens", 40, "--run.steps", 3]
+        words += ["--rewards.functions", f"accuracy=1,{tmp_path / 'length.py'}=0.1"]
         words += ["--rewards.workers", 2, "--optimizer.minibatch", 3, "--run.threads", 1, "--model.device", "cpu"]
         return main([str(word) for word in (*words, *more)])
 
@@ -75,7 +76,8 @@ def test_signals_to_every_process_of_a_job_change_no_score(world, tmp_path, monk
     def disturbed(self, *args):
         pending = submit(self, *args)
         calls.append(1)
-        for worker in self._pool._workers:
+        (file,) = self._own.values()
+        for worker in file._pool._workers:
             for each in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT, *[signal.SIGKILL] * (len(calls) in (2, 4))):
                 worker._running[0].send_signal(each)
         if len(calls) == 4:

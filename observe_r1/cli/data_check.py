@@ -1,8 +1,6 @@
 """Every row of a dataset checked: what is wrong with bad ones, many alike counted, and the rest in figures."""
 
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future
 from itertools import chain, islice
 from threading import Lock
 
@@ -14,12 +12,14 @@ from observe_r1.cli.gold_answers import require_verifiable
 from observe_r1.cli.terminal import one_line
 from observe_r1.config import DataCheckSettings, DataSettings, ModelSettings, ProcessorSettings
 from observe_r1.data.alike import Alike
-from observe_r1.data.checking import CheckedRow, RowCheck
+from observe_r1.data.checking import CheckedRow, RowCheck, read
 from observe_r1.data.examples import Examples, open_examples
+from observe_r1.data.images import MOST_HELD, held_bytes
 from observe_r1.data.mixture import file_names, mix_sequences
 from observe_r1.data.wrong_value import shorten
+from observe_r1.errors import UserError
 from observe_r1.records import Example
-from observe_r1.threads import in_daemon_thread
+from observe_r1.threads import in_order
 from observe_r1.training.progress import Progress
 
 _AT_ONCE = 32
@@ -61,14 +61,13 @@ def _places(files: Sequence[Examples]) -> Iterator[Place]:
 
 def _checked(check: RowCheck, places: Iterator[Place]) -> Iterator[tuple[Place, CheckedRow]]:
     """Yield every row with its check, in order; decoding and fetching images lets other threads run."""
-    waiting: deque[tuple[Place, Future[CheckedRow]]] = deque()
-    for place in places:
-        waiting.append((place, in_daemon_thread(check, *place)))
-        if len(waiting) == _AT_ONCE:
-            oldest, future = waiting.popleft()
-            yield oldest, future.result()
-    for oldest, future in waiting:
-        yield oldest, future.result()
+
+    def held(row: tuple[Examples, int, Example | UserError]) -> int:
+        return 0 if isinstance(row[2], UserError) else held_bytes(row[2])
+
+    rows = ((*place, read(*place)) for place in places)
+    for (examples, index, _), checked in in_order(lambda row: check(*row), rows, _AT_ONCE, held, MOST_HELD):
+        yield (examples, index), checked
 
 
 def _token_counter(model: ProcessorSettings, data: DataSettings) -> Callable[[Example], int] | None:

@@ -30,6 +30,14 @@ class CheckedRow:
     problems: tuple[str, ...]
 
 
+def read(examples: Examples, index: int) -> Example | UserError:
+    """Return the row at `index`, or why it cannot be read."""
+    try:
+        return examples[index]
+    except UserError as error:
+        return error
+
+
 @dataclass(frozen=True)
 class RowCheck:
     """Reads a row, opens its images and checks its gold answer, going on after a problem where that is possible."""
@@ -41,15 +49,13 @@ class RowCheck:
     count_tokens: Callable[[Example], int] | None = None
     """Returns the length of an example's prompt; raises `UserError`."""
 
-    def __call__(self, examples: Examples, index: int) -> CheckedRow:
-        """Check the row at `index`, from 0, of examples that were read with `require_answer=False`."""
+    def __call__(self, examples: Examples, index: int, example: Example | UserError) -> CheckedRow:
+        """Check the row at `index`, from 0, read by `read` from examples with `require_answer=False`."""
         problems: list[str] = []
         sizes: list[tuple[int, int]] = []
-        example, tokens = None, None
-        with _noted(problems):
-            example = examples[index]
-        if example is None:
-            return CheckedRow(None, (), None, tuple(problems))
+        tokens = None
+        if isinstance(example, UserError):
+            return CheckedRow(None, (), None, (str(example),))
         for source in example.images:
             with _noted(problems), opened_image(source, example.origin, self.data) as image:
                 sizes.append(image.size)

@@ -46,7 +46,7 @@ def decoded_image(data: bytes, place: str) -> Iterator[Image.Image]:
     """Give the image as RGB, upright (EXIF orientation applied).
 
     Transparency is laid on white, 16-bit greys are scaled to 8 bits, CMYK is converted, and of an animation
-    the first frame is taken. As long as the block runs the image counts, and threads with large ones wait.
+    the first frame is taken. The image is gone after the block; until then it counts, and threads with large ones wait.
 
     Errors: `UserError`, beginning with `place`, where it is broken, empty, not an image, over `MAX_PIXELS`, or of a
     pixel format without a defined range (32-bit integers, floats).
@@ -61,7 +61,10 @@ def decoded_image(data: bytes, place: str) -> Iterator[Image.Image]:
             image.load()
             ImageOps.exif_transpose(image, in_place=True)
             upright = _to_rgb(image, place)
-        yield upright
+        try:
+            yield upright
+        finally:
+            upright.close()  # its memory goes back now, whoever still has the name
 
 
 @contextmanager

@@ -16,8 +16,11 @@ from observe_r1.config import QuestionSettings
 from observe_r1.data.image_decoding import decoded_image
 from observe_r1.data.image_fetching import fetch_image
 from observe_r1.errors import UserError
-from observe_r1.records import ImageSource
+from observe_r1.records import Example, ImageSource
 from observe_r1.web import without_password
+
+MOST_HELD = 1 << 28
+"""Bytes that rows which are read ahead may hold together, in encoded images."""
 
 _DEFAULT = QuestionSettings()
 
@@ -47,7 +50,12 @@ def opened_image(source: ImageSource, origin: str, settings: QuestionSettings = 
 def open_image(source: ImageSource, origin: str, settings: QuestionSettings = _DEFAULT) -> Image.Image:
     """Return the image that `opened_image` gives, for one at a time. Errors: as there."""
     with opened_image(source, origin, settings) as image:
-        return image
+        return image.copy()
+
+
+def held_bytes(example: Example) -> int:
+    """Return the bytes of the images that stand in the row itself."""
+    return sum(map(len, example.images))
 
 
 def _name(source: ImageSource) -> str:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from pathlib import Path
 
 from observe_r1.config import LadderSettings, QuestionSettings
 from observe_r1.data.alike import Alike
-from observe_r1.data.images import opened_image
+from observe_r1.data.images import MOST_HELD, held_bytes, opened_image
 from observe_r1.errors import UserError
 from observe_r1.ladder.answers import checked_answer, in_capitals
 from observe_r1.ladder.journal import Journal
@@ -19,12 +17,13 @@ from observe_r1.ladder.rows import embedded, keep_image, question_row
 from observe_r1.ladder.sifting import Contamination, Duplicates, Fingerprint, image_digest
 from observe_r1.ladder.stage import DROPPED, Watch, dropped
 from observe_r1.records import Example
+from observe_r1.threads import in_order
 
 STAGE = "read"
 QUESTIONS = "questions.jsonl"
 """What this stage lets pass."""
 
-_AHEAD = 64
+_AHEAD = 32
 """Rows whose pictures are decoded before they are asked for."""
 _SHOW_EVERY = 64
 
@@ -127,15 +126,8 @@ def _examined(rows: Iterator[Example | BadRow], settings: QuestionSettings) -> I
         except UserError as error:
             return BadRow(row.id, row.source, error)
 
-    waiting: deque[Future[Examined]] = deque()
-    with ThreadPoolExecutor(thread_name_prefix="examine") as pool:
-        try:
-            for row in rows:
-                waiting.append(pool.submit(examine, row))
-                if len(waiting) == _AHEAD:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
-        finally:  # where the build ends early, it does not wait for pictures that are still to be fetched
-            for future in waiting:
-                future.cancel()
+    def held(row: Example | BadRow) -> int:
+        return 0 if isinstance(row, BadRow) else held_bytes(row)
+
+    for _, examined in in_order(examine, rows, _AHEAD, held, MOST_HELD):
+        yield examined

@@ -6,6 +6,7 @@ import re
 import unicodedata
 from collections.abc import Iterable, Sequence
 from hashlib import blake2b
+from itertools import chain
 
 from PIL.Image import Image
 
@@ -38,7 +39,7 @@ class Fingerprint:
         text = unicodedata.normalize("NFKC", _conversation(example)).translate(_ALIKE)
         words = [word if len(word) == 1 else word.casefold() for word in _WORD.findall(text)]
         signs = "".join(filter(_in_formula, text))
-        self.question = _digest(" ".join(words).encode(errors="surrogatepass"), signs.encode())
+        self.question = _digest([" ".join(words).encode(errors="surrogatepass"), signs.encode()])
         self.images = tuple(images)
         self.distinctive = len(words) + len(_UNSPACED.findall(text)) / 2 >= DISTINCTIVE_WORDS or not images
 
@@ -48,7 +49,7 @@ def image_digest(image: Image) -> bytes:
     width, height = image.size
     strips = range(0, height, _STRIP)
     pixels = (image.crop((0, top, width, min(top + _STRIP, height))).tobytes() for top in strips)
-    return _digest(str(image.size).encode(), *pixels)
+    return _digest(chain([str(image.size).encode()], pixels))
 
 
 class Duplicates:
@@ -59,7 +60,7 @@ class Duplicates:
 
     def find(self, name: str, print_: Fingerprint) -> str | None:
         """Return the id of the earlier question that this one repeats; else remember this one as `name`."""
-        key = _digest(print_.question, *print_.images)
+        key = _digest([print_.question, *print_.images])
         earlier = self._seen.setdefault(key, name)
         return None if earlier == name else earlier
 
@@ -103,7 +104,7 @@ def _in_formula(sign: str) -> bool:
     return sign in "-*/%!'" or (unicodedata.category(sign).startswith("S") and sign != "$")
 
 
-def _digest(*parts: bytes) -> bytes:
+def _digest(parts: Iterable[bytes]) -> bytes:
     digest = blake2b(digest_size=16)
     for part in parts:
         digest.update(len(part).to_bytes(8, "big"))

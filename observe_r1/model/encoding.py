@@ -116,7 +116,7 @@ def _resized(image: Image.Image, part: dict[str, Any], processor: Any) -> Image.
     pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None]
     resized = resize(pixels, size=size)
     if not own and resize(resized, size=size).shape != resized.shape:  # so long that it would shrink a second time
-        return image
+        return image.copy()
     return Image.fromarray(resized[0].permute(1, 2, 0).numpy())
 
 
