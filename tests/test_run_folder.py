@@ -233,6 +233,20 @@ def test_a_folder_that_a_kill_left_moved_away_is_put_back(tmp_path):
         assert folder.best.is_dir() and folder.best_step() == 3
 
 
+@pytest.mark.parametrize(("made", "refused"), [(20, False), (21, True)])
+def test_steps_that_had_a_checkpoint_are_not_thrown_away_without_it(tmp_path, made, refused):
+    """A run of `save_every` 20 that was killed in step 21 has saved one."""
+    with RunFolder(tmp_path, SETTINGS) as folder:
+        folder.metrics.write_text("".join(json_line({"step": step}) for step in range(made + 1)))
+    with RunFolder(tmp_path, SETTINGS, resume=True) as folder:
+        if refused:
+            with pytest.raises(UserError, match=r"has made 21 steps, but .*checkpoints holds no checkpoint any more"):
+                folder.cut_back(0, -1)
+        else:
+            folder.cut_back(0, -1)
+        assert bool(folder.metrics.read_text()) == refused
+
+
 @pytest.mark.parametrize("line", ["{}", "3", '{"step": "x"}', "null"])
 def test_metrics_that_are_no_step_s_are_no_traceback(tmp_path, line):
     with RunFolder(tmp_path, SETTINGS) as folder:
