@@ -21,6 +21,8 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from observe_r1.world.dataset import write_demonstrations, write_questions
@@ -34,6 +36,7 @@ KINDS = {
 }
 GRACE = 3.0
 """Seconds, at most, between SIGTERM and SIGKILL."""
+TOO_LATE = "had ended"
 
 
 def observe_r1(*words: object) -> list[str]:
@@ -70,16 +73,22 @@ def results(run: Path) -> dict[str, object]:
     }
 
 
+@contextmanager
+def started(command: list[str], run: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """Start `command` as the head of a process group of its own, and go on once it has opened its folder."""
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    with subprocess.Popen(command, **quiet, start_new_session=True) as process:
+        while not (run / "config.yaml").exists() and process.poll() is None:
+            time.sleep(0.01)
+        yield process
+
+
 def stop_after(command: list[str], run: Path, seconds: float, grace: float | None) -> str:
     """Start `command`, stop it `seconds` after it has opened its folder, and return how it ended.
 
     Without `grace` the process is killed; else it and all that it started are asked, and after `grace` seconds killed.
     """
-    with subprocess.Popen(
-        command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
-    ) as process:
-        while not (run / "config.yaml").exists() and process.poll() is None:
-            time.sleep(0.01)
+    with started(command, run) as process:
         time.sleep(seconds)
         if process.poll() is None and grace is None:
             process.kill()
@@ -89,7 +98,7 @@ def stop_after(command: list[str], run: Path, seconds: float, grace: float | Non
                 process.wait(grace)
             except subprocess.TimeoutExpired:
                 os.killpg(process.pid, signal.SIGKILL)
-    ends = {-signal.SIGKILL: "killed", -signal.SIGTERM: "terminated", 130: "saved", 0: "had ended"}
+    ends = {-signal.SIGKILL: "killed", -signal.SIGTERM: "terminated", 130: "saved", 0: TOO_LATE}
     return ends.get(process.returncode, f"exit code {process.returncode}")
 
 
@@ -105,11 +114,13 @@ def prepare(world: Path) -> None:
 
 
 def unbroken(world: Path, kind: str) -> tuple[dict[str, object], float]:
-    """Return the results of a run that nobody stopped, and the seconds after which to stop others at the latest."""
+    """Return the results of a run that nobody stopped, and how many seconds it took after it had opened its folder."""
     run = world / kind
-    subprocess.run(train(world, run, kind), check=True, capture_output=True)
-    last = json.loads((run / "metrics.jsonl").read_text(encoding="ascii").splitlines()[-1])
-    return results(run), 1.5 * STEPS * last["time/step"] + 3
+    with started(train(world, run, kind), run) as process:
+        begun = time.monotonic()
+        if process.wait():
+            sys.exit(f"the unbroken run ended with exit code {process.returncode}")
+    return results(run), time.monotonic() - begun
 
 
 def differences(command: list[str], run: Path, expected: dict[str, object]) -> list[str]:
@@ -138,11 +149,12 @@ def main() -> None:
         for number in range(arguments.rounds):
             kind, run = list(KINDS)[number % len(KINDS)], world / "run"
             to_all = (number // len(KINDS) + number) % 3 == 0
-            same, longest = expected[kind]
-            seconds, grace = moments.uniform(0, longest), moments.uniform(0, GRACE)
-            shutil.rmtree(run, ignore_errors=True)
-            command = train(world, run, kind)
-            ended = stop_after(command, run, seconds, grace if to_all else None)
+            same, length = expected[kind]
+            command, ended = train(world, run, kind), TOO_LATE
+            while ended == TOO_LATE:  # then the run was quicker than the one that nobody stopped
+                shutil.rmtree(run, ignore_errors=True)
+                seconds, grace = moments.uniform(0, length), moments.uniform(0, GRACE)
+                ended = stop_after(command, run, seconds, grace if to_all else None)
             different = differences(command, run, same)
             ends[ended] += 1
             differing += bool(different)

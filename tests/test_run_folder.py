@@ -1,11 +1,6 @@
 """The run folder: whole files, one owner, nothing left behind by a run that never began."""
 
-import fcntl
 import json
-import os
-import signal
-import subprocess
-import sys
 
 import pytest
 import yaml
@@ -19,33 +14,6 @@ from observe_r1.training.step_files import json_line
 from observe_r1.yaml_text import parse_yaml
 
 SETTINGS = TrainSettings(model={"path": "m"}, data={"path": "d"})
-
-OPEN_IN_ANOTHER_PROCESS = """
-import os, sys
-from observe_r1.config import TrainSettings
-from observe_r1.training.run_folder import RunFolder
-resume = "resume" in sys.argv
-folder = RunFolder(sys.argv[1], TrainSettings(model={"path": "m"}, data={"path": "d"}), resume)
-child = os.fork() if "and fork" in sys.argv else 1
-if child:
-    print(os.getpid(), flush=True)
-sys.stdin.read()
-if "release" in sys.argv:
-    folder.__exit__(None, None, None)
-"""
-
-
-def open_elsewhere(path, *more):
-    command = [sys.executable, "-c", OPEN_IN_ANOTHER_PROCESS, str(path), *more]
-    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    pid = int(process.stdout.readline())
-    return process, pid
-
-
-def close(process):
-    process.stdin.close()
-    process.wait()
-    process.stdout.close()
 
 
 def test_a_new_folder_has_settings_and_room_for_the_rest(tmp_path):
@@ -101,28 +69,6 @@ def test_a_path_that_cannot_be_a_folder(tmp_path):
     for path in (tmp_path / "file", tmp_path / "file" / "run"):
         with pytest.raises(UserError, match=r"run\.output = '.*file.*': cannot be a run folder: "):
             RunFolder(path, SETTINGS)
-
-
-def test_a_live_run_keeps_others_out_until_it_ends(tmp_path):
-    process, pid = open_elsewhere(tmp_path / "run")
-    try:
-        with pytest.raises(UserError, match=f"process {pid} is writing there"):
-            RunFolder(tmp_path / "run", SETTINGS)
-    finally:
-        close(process)
-    with pytest.raises(UserError, match="not an empty folder"):
-        RunFolder(tmp_path / "run", SETTINGS)
-
-
-def test_a_killed_run_holds_nothing_though_a_child_of_it_lives_on(tmp_path):
-    process, pid = open_elsewhere(tmp_path / "run", "and fork")
-    try:
-        os.kill(pid, signal.SIGKILL)
-        process.wait()
-        with pytest.raises(UserError, match="not an empty folder"):
-            RunFolder(tmp_path / "run", SETTINGS)
-    finally:
-        close(process)
 
 
 @pytest.mark.parametrize("error", [UserError("no such data"), KeyboardInterrupt(), ValueError("ours")])
@@ -239,6 +185,20 @@ def test_a_folder_that_a_kill_left_moved_away_is_put_back(tmp_path):
         assert folder.best.is_dir() and folder.best_step() == 3
 
 
+@pytest.mark.parametrize(("made", "refused"), [(20, False), (21, True)])
+def test_steps_that_had_a_checkpoint_are_not_thrown_away_without_it(tmp_path, made, refused):
+    """A run of `save_every` 20 that was killed in step 21 has saved one."""
+    with RunFolder(tmp_path, SETTINGS) as folder:
+        folder.metrics.write_text("".join(json_line({"step": step}) for step in range(made + 1)))
+    with RunFolder(tmp_path, SETTINGS, resume=True) as folder:
+        if refused:
+            with pytest.raises(UserError, match=r"has made 21 steps, but .*checkpoints holds no checkpoint any more"):
+                folder.cut_back(0, -1)
+        else:
+            folder.cut_back(0, -1)
+        assert bool(folder.metrics.read_text()) == refused
+
+
 @pytest.mark.parametrize("line", ["{}", "3", '{"step": "x"}', "null"])
 def test_metrics_that_are_no_step_s_are_no_traceback(tmp_path, line):
     with RunFolder(tmp_path, SETTINGS) as folder:
@@ -256,59 +216,6 @@ def test_a_record_of_the_best_that_was_tampered_with_is_one_line(tmp_path, text)
         pytest.raises(UserError, match=r"best\.json is not as the run wrote it: put it back"),
     ):
         folder.cut_back(3, 3)
-
-
-# The lock
-
-
-@pytest.mark.parametrize("place", [lambda p: p.symlink_to("precious"), lambda p: p.mkdir(), os.mkfifo])
-def test_what_stands_in_the_lock_s_place_is_neither_opened_nor_overwritten(tmp_path, place):
-    run = tmp_path / "run"
-    run.mkdir()
-    (run / "precious").write_text("12")
-    place(run / ".lock")
-    with pytest.raises(UserError, match=r"run\.output = '.*run': '\.lock' in it is no lock of ours; move it away"):
-        RunFolder(run, SETTINGS)
-    assert (run / "precious").read_text() == "12"
-
-
-@pytest.mark.parametrize("content", [b"my notes", b"\xff\xfe", b"12 and more"])
-def test_a_file_of_the_lock_s_name_keeps_its_content(tmp_path, content):
-    (tmp_path / ".lock").write_bytes(content)
-    with pytest.raises(UserError, match=r"'\.lock' in it is no lock of ours"):
-        RunFolder(tmp_path, SETTINGS)
-    assert (tmp_path / ".lock").read_bytes() == content
-
-
-def test_a_lock_that_is_removed_and_taken_again_has_one_holder(tmp_path, monkeypatch):
-    """This process has opened the first holder's file when that one ends and a second one makes a new file."""
-    first, _ = open_elsewhere(tmp_path / "run", "release")
-    take, seconds = fcntl.lockf, []
-
-    def take_late(*arguments):
-        if not seconds:
-            close(first)
-            seconds.append(open_elsewhere(tmp_path / "run", "resume"))
-        return take(*arguments)
-
-    monkeypatch.setattr("observe_r1.files.fcntl.lockf", take_late)
-    try:
-        with pytest.raises(UserError, match="is writing there") as error:
-            RunFolder(tmp_path / "run", SETTINGS, resume=True)
-        assert f"process {seconds[0][1]} is" in str(error.value)
-    finally:
-        close(seconds[0][0])
-
-
-def test_whoever_comes_after_a_removed_lock_keeps_its_own(tmp_path):
-    """Somebody removed the file of a live run, and another run took a new one: the end of the first leaves it alone."""
-    with RunFolder(tmp_path / "run", SETTINGS) as folder:
-        (folder.path / ".lock").unlink()
-        process, pid = open_elsewhere(tmp_path / "run", "resume")
-    try:
-        assert (folder.path / ".lock").read_text() == str(pid)
-    finally:
-        close(process)
 
 
 # Files

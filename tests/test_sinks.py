@@ -3,6 +3,7 @@
 import json
 import math
 import resource
+import os
 import sys
 from types import ModuleType, SimpleNamespace
 
@@ -128,3 +129,13 @@ def test_a_wandb_that_will_not_start_is_one_line(folder, monkeypatch):
     with pytest.raises(UserError, match=r"run\.wandb = 'shapes': api_key not configured \(") as caught:
         open_sinks(folder, RunSettings(wandb="shapes"))
     assert "\n" not in str(caught.value)
+
+
+def test_a_line_is_on_disk_before_the_next_step_begins(tmp_path, monkeypatch):
+    (sink,) = open_sinks(tmp_path, RunSettings(tensorboard=False))
+    synced = []
+    monkeypatch.setattr("os.fsync", lambda descriptor: synced.append(os.fstat(descriptor)))
+    sink.write(1, METRICS)
+    sink.close()
+    assert os.path.samestat(synced[0], (tmp_path / "metrics.jsonl").stat())
+    assert synced[0].st_size == (tmp_path / "metrics.jsonl").stat().st_size

@@ -35,7 +35,7 @@ from observe_r1.files import (
     unlock_folder,
     write_atomic,
 )
-from observe_r1.training.step_files import cut_lines, cut_rows, write_rows
+from observe_r1.training.step_files import cut_lines, cut_rows, last_step, write_rows
 
 _MAY_CHANGE = frozenset(
     {"run.output", "run.resume", "run.steps", "run.prompts", "run.epochs", "run.save_every", "run.keep"}
@@ -68,6 +68,8 @@ class RunFolder:
         self.metrics = self.path / "metrics.jsonl"
         self._config = self.path / "config.yaml"
         self._settings = settings
+        self._save_every: int | None = None
+        """What it was in the run that is gone on with."""
         try:
             make_folder(self.path)
             self._lock = lock_folder(self.path)
@@ -108,8 +110,14 @@ class RunFolder:
         """Go on after `step`: remove what an earlier run wrote later, and what it had not finished.
 
         `measured` is the last step whose metrics and evaluation stay: `step`, or the one before where they are made
-        again.
+        again. Errors: `UserError` where going on from the start would throw away steps that had a checkpoint.
         """
+        made = last_step(self.metrics)
+        if step == 0 and self._save_every is not None and made > self._save_every:
+            raise UserError(
+                f"run.resume: the run has made {made} steps, but {self.checkpoints} holds no checkpoint any more: "
+                "put one back, or give another run.output to start anew"
+            )
         write_atomic(self._config, dump_settings(self._settings))
         if self.metrics.is_file():
             cut_lines(self.metrics, measured)
@@ -154,6 +162,8 @@ class RunFolder:
             raise UserError(
                 f"run.resume: {self._config} is not as the run wrote it; put it back or start anew"
             ) from error
+        every = old.get("run.save_every")
+        self._save_every = every if isinstance(every, int) else None
         new = flat(self._settings.model_dump(mode="json"))
         # Where there is a KL term its reference is loaded from model.path, which then matters to the end.
         may_change = _MAY_CHANGE - ({"model.path"} if new.get("objective.kl_coef") else set())

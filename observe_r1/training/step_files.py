@@ -49,6 +49,12 @@ def cut_lines(path: Path, step: int) -> None:
     write_atomic(path, "".join(line + "\n" for line in lines if _step_in(line) <= step))
 
 
+def last_step(path: Path) -> int:
+    """Return the last step that has a line in a file; 0 where there is none."""
+    lines = path.read_text(encoding="ascii", errors="replace").splitlines() if path.is_file() else []
+    return max((int(step) for step in map(_step_in, lines) if step < math.inf), default=0)
+
+
 def _step_in(line: str) -> float:
     """Return the step of a line of metrics; infinity for one that a killed run left half-written."""
     try:
