@@ -96,6 +96,7 @@ class _Pieces:
             rest = memoryview(piece)
             while rest:
                 rest = rest[self._file.write(rest) :]
+            os.fsync(self._file.fileno())
         except OSError as error:
             with suppress(OSError):
                 self._file.truncate(size)
