@@ -81,7 +81,7 @@ def test_patience_ends_the_run_and_is_part_of_what_is_resumed(world, tmp_path, c
     for _ in range(2):  # the second has nothing left to do
         assert train(world, run, *length, *options, "--run.resume") == 0
         assert [row["step"] for row in lines(run / "metrics.jsonl")] == [0, 1, 2, 3]
-        line = capsys.readouterr().out.splitlines()[-1]
+        line = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("stopped early"))
         assert line.startswith(f"stopped early after step 3: model in {run / 'model'}")
         assert " of the starting model, evaluations since without a better one: 3" in line
     assert not (run / "best").exists() and (run / "model").exists()

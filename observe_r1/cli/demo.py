@@ -94,7 +94,9 @@ class Demo:
         if interrupted:
             return interrupted
         after = watched("evaluation after", lambda view: evaluate_held_out(self.output, "rl", self.threads, view))
-        report(self.output, before, after, self.seconds)
+        with Progress("demo: report") as view:
+            view.now("drawing the result")
+            report(self.output, before, after, self.seconds, view)
         return 0
 
     def _settings(self) -> tuple[Any, Any, Any]:

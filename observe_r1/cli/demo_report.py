@@ -12,10 +12,11 @@ from observe_r1.cli.demo_evaluation import HeldOut
 from observe_r1.evaluation.accuracy import Graded, summary
 from observe_r1.files import write_atomic
 from observe_r1.report.demo_figure import Card, draw_demo
+from observe_r1.training.progress import Progress
 
 
-def report(demo: Path, before: HeldOut, after: HeldOut, seconds: dict[str, float]) -> None:
-    """Print the result and write `summary.json` and `demo.png` into `demo`."""
+def report(demo: Path, before: HeldOut, after: HeldOut, seconds: dict[str, float], view: Progress) -> None:
+    """Write `summary.json` and `demo.png` into `demo`, and print the result once `view` is closed."""
     result: dict[str, Any] = {
         "before": summary(before.graded),
         "after": summary(after.graded),
@@ -25,6 +26,7 @@ def report(demo: Path, before: HeldOut, after: HeldOut, seconds: dict[str, float
     write_atomic(demo / "summary.json", json.dumps(result, indent=2) + "\n")
     cards = [card(before.graded[number], after.graded[number]) for number in telling(before, after)]
     draw_demo(result, cards, demo / "demo.png")
+    view.close()
     console = Console()
     console.print(_table(result))
     for each in cards:

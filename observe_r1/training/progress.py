@@ -154,7 +154,7 @@ class Progress:
     def stage(self, name: str, done: int, total: int | None) -> None:
         """Show that `done` of `total` rows of a stage are worked through; each stage has a bar or lines of its own."""
         self._activity = None
-        self._stages[name] = done, total
+        self._stages = self._stages | {name: (done, total)}  # another thread may be going over the old ones
         self.line = f"{name}: {done:,}" + ("" if total is None else f" of {total:,}") + " questions"
         printed_at = self._printed_stages.get(name, -math.inf)
         if not self._live and (done == total or monotonic() - printed_at >= _SECONDS_BETWEEN_LINES):
@@ -231,14 +231,15 @@ class Progress:
         column.add_column(style="dim", no_wrap=True)
         column.add_column(justify="right", no_wrap=True)
         column.add_column(style="cyan", no_wrap=True)
-        for shown in self._present(fields):
+        for shown, value in self._present(fields):
             drawable = shown.trend and self.console.encoding.startswith("utf")
             trend = sparkline(self._history[shown.metric]) if drawable else ""
-            column.add_row(shown.label, shown.form.format(self._metrics[shown.metric]), trend)
+            column.add_row(shown.label, shown.form.format(value), trend)
         return column
 
-    def _present(self, fields: Sequence[_Shown]) -> list[_Shown]:
-        return [shown for shown in fields if shown.metric in self._metrics]
+    def _present(self, fields: Sequence[_Shown]) -> list[tuple[_Shown, float]]:
+        metrics = self._metrics  # `update` puts others in their place
+        return [(shown, metrics[shown.metric]) for shown in fields if shown.metric in metrics]
 
     def _acknowledge(self, text: str) -> None:
         self._stopping = text
@@ -255,9 +256,10 @@ class Progress:
         if self._stopping and not self._said_stopping:
             self._said_stopping = True
             self.note(self._stopping)
-        if self._activity and monotonic() - self._printed_at >= _LONGEST_SILENCE:
+        activity = self._activity
+        if activity and monotonic() - self._printed_at >= _LONGEST_SILENCE:
             where = f"{self.line}, " if self._stages else f"{self._step_text()}  " if self._step else ""
-            self.note(f"{where}{self._activity}  {_clock(monotonic() - self._started)} elapsed")
+            self.note(f"{where}{activity}  {_clock(monotonic() - self._started)} elapsed")
 
     def close(self) -> None:
         """Show nothing more but the results; what is printed afterwards stands below them."""
@@ -277,8 +279,8 @@ class Progress:
                 self._print_step()
 
     def _print_step(self) -> None:
-        shown = self._present((*_RESULTS, *_HEALTH))
-        fields = [f"{each.label} {each.form.format(self._metrics[each.metric])}" for each in shown]
+        present = self._present((*_RESULTS, *_HEALTH))
+        fields = [f"{shown.label} {shown.form.format(value)}" for shown, value in present]
         self.note("  ".join([self._step_text(), *fields, self._times()]))
         self._printed_step, self._printed_step_at = self._step, monotonic()
 
