@@ -2,8 +2,8 @@
 
 import json
 import math
-import resource
 import os
+import resource
 import sys
 from types import ModuleType, SimpleNamespace
 

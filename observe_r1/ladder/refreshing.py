@@ -25,7 +25,7 @@ MOVES = "moves.json"
 """How many questions moved from which difficulty (`was`) to which (`is`)."""
 _MEASURED = (LADDER, UNSOLVED)
 """Files whose questions are measured again."""
-_MADE = (RECORDED, PROGRESS, measuring.MEASURED, measuring.RESPONSES, DROPPED)
+_MADE = (RECORDED, PROGRESS, measuring.MEASURED, measuring.RESPONSES, measuring.ASKED, DROPPED)
 """Files that a refresh has made before anything is measured."""
 _DIFFICULTY = {"difficulty": int | float}
 
