@@ -54,7 +54,7 @@ def log(monkeypatch, processor):
     """What models were asked, as `(path, prompt)`; the path `missing` names none."""
     asked = []
 
-    def check(path, setting="model.path", *, trust_code=False):
+    def check(path, setting="model.path", settings=None):
         if path == "missing":
             raise UserError(f"{setting} = 'missing': no such folder")
 
@@ -62,7 +62,7 @@ def log(monkeypatch, processor):
         check(path)
         return Engine(path, asked, settings.rollout.max_new_tokens), processor
 
-    monkeypatch.setattr(building, "check_model_path", check)
+    monkeypatch.setattr(building, "_check_model", check)
     monkeypatch.setattr(measuring, "load_engine", load)
     monkeypatch.setattr(simple, "load_engine", load)
     monkeypatch.setattr(ladder_run, "write_ladder_report", lambda folder: [])
