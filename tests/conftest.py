@@ -29,7 +29,7 @@ SLOW = {
     "test_start_up",
     "test_vllm",
 }
-"""Files whose tests train, build ladders, compile, draw or start processes. So does every test that asks for `world`."""
+"""Files whose tests train, build ladders, compile, draw or start processes; those that ask for `world` do so anyway."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
