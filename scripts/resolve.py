@@ -36,8 +36,12 @@ _PYTHONS = re.findall(r"Python :: (3\.\d+)", "\n".join(_PROJECT["classifiers"]))
 def main() -> int:
     """Write constraints.txt, or check it and every way to install; return the exit code."""
     with tempfile.TemporaryDirectory() as folder:
-        index = _Index(Path(folder))
-        fresh = index.constraints()
+        try:
+            index = _Index(Path(folder))
+            fresh = index.constraints()
+        except subprocess.CalledProcessError as error:
+            print(f"FAILED: constraints for all extras\n{error.stderr}")
+            return 1
         if sys.argv[1:] == ["--write"]:
             CONSTRAINTS.write_text(fresh, encoding="utf-8")
             return 0
