@@ -9,13 +9,16 @@ from observe_r1.errors import UserError
 _TRAILING_COMMA = re.compile(r",\s*([\]}])")
 
 
-def explain_json_error(text: str, error: json.JSONDecodeError) -> str:
-    """Return why `text` is not JSON, trailing commas named as such."""
+def explain_json_error(text: str, error: json.JSONDecodeError) -> tuple[str, int]:
+    """Return why `text` is not JSON and at which character; a trailing comma is named, at the bracket after it.
+
+    Python 3.13 points at that comma, those before it at the bracket.
+    """
     comma = text.rfind(",", 0, error.pos + 1)
     closing = _TRAILING_COMMA.match(text, comma) if comma >= 0 else None
     if closing and closing.end() > error.pos:
-        return f"trailing comma before {closing[1]!r}: remove it"
-    return error.msg
+        return f"trailing comma before {closing[1]!r}: remove it", closing.end() - 1
+    return error.msg, error.pos
 
 
 def broken_json(path: Path, offset: int, reason: str) -> UserError:
