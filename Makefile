@@ -13,7 +13,7 @@ test: test-environment
 
 # What to run before each commit: the linters beside the tests that take no more than a moment.
 check: test-environment
-	$(MAKE) --no-print-directory --jobs 2 --output-sync lint fast
+	$(MAKE) --no-print-directory --jobs 2 lint fast
 
 lint: test-environment
 	$(BIN)/ruff check .

@@ -9,9 +9,14 @@ one asks for here: they are made to look as if they were not.
 
 import importlib.util
 import sys
+import warnings
+from importlib import metadata
 from pathlib import Path
 
 import torch
+from packaging.requirements import Requirement
+
+from observe_r1.errors import UserError
 
 _SCHEMAS = (
     "nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
@@ -19,17 +24,27 @@ _SCHEMAS = (
 )
 _OPTIONAL = ("torchaudio", "torchcodec")
 _library: torch.library.Library | None = None
+_done = False
 
 
 def ensure_importable() -> None:
-    """Repair what cannot load, and only that. Call before using transformers; vLLM's processes call it as a plugin."""
-    global _library
-    if _library is not None:
+    """Repair what cannot load, and only that. Call before using transformers; a second call does nothing.
+
+    A torchvision made for another torch is told in one line on stderr.
+
+    Raises: `UserError` where such a torchvision cannot be imported.
+    """
+    global _done, _library
+    if _done:
         return
-    if not _loads("torchvision", "_C*.so"):
+    _done = True
+    loads = _loads("torchvision", "_C*.so")
+    if not loads:
         _library = torch.library.Library("torchvision", "DEF")
         for schema in _SCHEMAS:
             _library.define(schema)
+    if mismatch := _mismatch(loads):
+        _try_torchvision(mismatch)
     for name in _OPTIONAL:
         if name not in sys.modules and not _loads(name, "**/*.so"):
             sys.modules[name] = None  # type: ignore[assignment]  # importing it is then an ImportError
@@ -38,6 +53,38 @@ def ensure_importable() -> None:
 def has_repaired() -> bool:
     """Whether something could not load here, so that other programs need the repair, too."""
     return _library is not None or any(sys.modules.get(name, ...) is None for name in _OPTIONAL)
+
+
+def _mismatch(loads: bool) -> str:
+    """Return what torchvision and torch say of each other where they were not made together; else nothing.
+
+    A CPU build of torch beside the package index's torchvision of the same version is common and does no harm.
+    """
+    try:
+        torchvision = metadata.distribution("torchvision")
+    except metadata.PackageNotFoundError:
+        return ""  # its import says so
+    version, build = torch.__version__.partition("+")[::2]
+    needs = [Requirement(line) for line in torchvision.requires or ()]
+    wanted = next((need.specifier for need in needs if need.name == "torch"), None)
+    if wanted is not None and not wanted.contains(version, prereleases=True):
+        return f"torchvision {torchvision.version} is made for torch{wanted}, and this is torch {torch.__version__}"
+    other = torchvision.version.partition("+")[2]
+    if torch.version.cuda and (not loads or (other and build and other != build)):
+        return f"torchvision {torchvision.version} is of another build than torch {torch.__version__}"
+    return ""
+
+
+def _try_torchvision(mismatch: str) -> None:
+    """Say the mismatch. Raises: `UserError` where torchvision cannot be imported for it."""
+    advice = "install both at once, from one index (docs/install.md)"
+    try:
+        with warnings.catch_warnings(action="ignore"):  # torchvision says the same in five lines
+            import torchvision  # noqa: F401
+    except (AttributeError, ImportError, OSError, RuntimeError) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"{mismatch}; it cannot be imported ({reason}): {advice}") from error
+    print(f"observe-r1: {mismatch}; it may fail: {advice}", file=sys.stderr)
 
 
 def _loads(package: str, pattern: str) -> bool:

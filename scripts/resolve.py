@@ -1,14 +1,14 @@
 """Resolve every documented way to install from the package index alone; `--write` writes constraints.txt anew.
 
-Nothing is installed, and nothing of this machine is used: no pip configuration, no folder of wheels, no settings or cache of
-uv. On each Python that pyproject.toml names it resolves
+Nothing is installed, and nothing of this machine is used: no pip configuration, no folder of wheels, no settings or
+cache of uv. On each Python that pyproject.toml names it resolves
 
 - each extra with constraints.txt, as the Makefile does: every package must have a wheel and an exact version;
-- what `uv pip install -e '.[vllm]'` takes from pyproject.toml alone. Those versions change from day to day, and the former
-  has proved that a solution exists, so a failure here is told and fails nothing.
+- what `uv pip install -e '.[vllm]'` takes from pyproject.toml alone. Those versions change from day to day, and the
+  former has proved that a solution exists, so a failure here is told and fails nothing.
 
-vLLM's CPU build wants a build of torch, `2.13.0+cpu`, that lies on PyTorch's own index and has fewer dependencies: for it the
-ordinary build of the same version stands in.
+vLLM's CPU build wants a build of torch, `2.13.0+cpu`, that lies on PyTorch's own index and has fewer dependencies: for
+it the ordinary build of the same version stands in.
 """
 
 import os
@@ -36,8 +36,12 @@ _PYTHONS = re.findall(r"Python :: (3\.\d+)", "\n".join(_PROJECT["classifiers"]))
 def main() -> int:
     """Write constraints.txt, or check it and every way to install; return the exit code."""
     with tempfile.TemporaryDirectory() as folder:
-        index = _Index(Path(folder))
-        fresh = index.constraints()
+        try:
+            index = _Index(Path(folder))
+            fresh = index.constraints()
+        except subprocess.CalledProcessError as error:
+            print(f"FAILED: constraints for all extras\n{error.stderr}")
+            return 1
         if sys.argv[1:] == ["--write"]:
             CONSTRAINTS.write_text(fresh, encoding="utf-8")
             return 0
@@ -77,7 +81,8 @@ class _Index:
 
     def holds(self, python: str, extra: str, pinned: bool) -> bool:
         """Resolve one way and print how it went; return False where something is to be mended here."""
-        way = f"Python {python}, .{f'[{extra}]' if extra else ''}, {'constraints.txt' if pinned else 'pyproject.toml alone'}"
+        source = "constraints.txt" if pinned else "pyproject.toml alone"
+        way = f"Python {python}, .{f'[{extra}]' if extra else ''}, {source}"
         # All that constraints.txt names has been read before: --offline makes uv not ask whether it is still so.
         words = ["--constraint", str(CONSTRAINTS), "--offline"] if pinned else []
         try:

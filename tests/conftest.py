@@ -22,27 +22,33 @@ ensure_importable()
 torch.set_num_threads(1)
 
 SLOW = {
+    "test_adapters",
     "test_demo",
     "test_end_to_end",
     "test_flex_attention",
     "test_held_out",
     "test_image_attention",
+    "test_ladder_answers",
+    "test_ladder_arrange",
     "test_ladder_asking",
     "test_ladder_build",
     "test_ladder_vllm",
     "test_loading",
     "test_memory",
+    "test_optimizers",
     "test_original_commands",
     "test_report_ladder",
     "test_report_ladder_figures",
     "test_report_ladder_hostile",
     "test_resume",
+    "test_rewards_file",
     "test_rewards_hostile",
+    "test_rewards_scorer",
     "test_rewards_worker",
     "test_start_up",
     "test_vllm",
 }
-"""Files whose tests train, build ladders, compile, draw or start processes. So does every test that asks for `world`."""
+"""Files whose tests train, build ladders, compile, draw or start processes; those that ask for `world` do so anyway."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -2,9 +2,14 @@
 
 import subprocess
 import sys
+import tomllib
+from itertools import chain
 from pathlib import Path
 
 import pytest
+from conftest import SLOW
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from observe_r1 import registry
 from observe_r1.cli.main import VERBS
@@ -28,6 +33,19 @@ def test_no_file_is_longer_than_400_lines():
     lengths = {str(path): len((ROOT / path).read_text(encoding="utf-8").splitlines()) for path in SOURCES}
     assert "observe_r1/cli/main.py" in lengths
     assert {path: length for path, length in lengths.items() if length > 400} == {}
+
+
+def test_slow_files_are_named_as_they_are_called():
+    assert {name for name in SLOW if not (ROOT / "tests" / f"{name}.py").exists()} == set()
+
+
+def test_each_extra_and_what_it_needs_has_an_exact_version():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    pins = {pin.name: pin for pin in map(Requirement, (ROOT / "constraints.txt").read_text().splitlines()[1:])}
+    needs = [*project["dependencies"], *chain.from_iterable(project["optional-dependencies"].values())]
+    for need in map(Requirement, needs):
+        (exact,) = pins[canonicalize_name(need.name)].specifier
+        assert exact.operator == "==" and need.specifier.contains(exact.version), need
 
 
 def test_help_of_the_command_imports_nothing_heavy():

@@ -123,9 +123,9 @@ def _as_list(value: Any, place: str) -> list[Any]:
                     f"{place}: not a chat: a Python list as str() writes it, starts with {shorten(value)}: write it "
                     "with json.dumps, or as a real list"
                 ) from error
-            reason = explain_json_error(error.doc, error)
+            reason, position = explain_json_error(error.doc, error)
             raise UserError(
-                f"{place}: not a chat: the string is not JSON (character {error.pos + 1}: {reason}), "
+                f"{place}: not a chat: the string is not JSON (character {position + 1}: {reason}), "
                 f"starts with {shorten(error.doc)}"
             ) from error
         except (ValueError, RecursionError) as error:

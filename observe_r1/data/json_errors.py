@@ -9,19 +9,23 @@ from observe_r1.errors import UserError
 _TRAILING_COMMA = re.compile(r",\s*([\]}])")
 
 
-def explain_json_error(text: str, error: json.JSONDecodeError) -> str:
-    """Return why `text` is not JSON; trailing commas and raw line breaks are named as such."""
+def explain_json_error(text: str, error: json.JSONDecodeError) -> tuple[str, int]:
+    """Return why `text` is not JSON and at which character; trailing commas and raw line breaks are named as such.
+
+    A trailing comma is placed at the bracket after it: Python 3.13 points at the comma, those before it at the bracket.
+    """
     comma = text.rfind(",", 0, error.pos + 1)
     closing = _TRAILING_COMMA.match(text, comma) if comma >= 0 else None
     if closing and closing.end() > error.pos:
-        return f"trailing comma before {closing[1]!r}: remove it"
-    if error.msg.startswith("Invalid control character"):
+        return f"trailing comma before {closing[1]!r}: remove it", closing.end() - 1
+    reason = error.msg
+    if reason.startswith("Invalid control character"):
+        reason = f"the string holds the raw control character {text[error.pos]!r}: write it as json.dumps does"
         if text[error.pos] in "\r\n":
-            return "the string holds raw line breaks: write each as \\n, as json.dumps does"
-        return f"the string holds the raw control character {text[error.pos]!r}: write it as json.dumps does"
-    if error.msg.startswith("Unterminated string"):
-        return f"{error.msg}; a line break inside a string is written as \\n, as json.dumps does"
-    return error.msg
+            reason = "the string holds raw line breaks: write each as \\n, as json.dumps does"
+    elif reason.startswith("Unterminated string"):
+        reason = f"{reason}; a line break inside a string is written as \\n, as json.dumps does"
+    return reason, error.pos
 
 
 def broken_json(path: Path, offset: int, reason: str) -> UserError:

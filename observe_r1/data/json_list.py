@@ -56,8 +56,8 @@ def list_offsets(path: Path) -> Iterator[int]:
                 start, following = _element(window.text, separator)
             except json.JSONDecodeError as error:
                 if window.at_end or not _may_be_cut(error):
-                    reason = explain_json_error(window.text, error)
-                    raise broken_json(path, window.start + error.pos, reason) from error
+                    reason, position = explain_json_error(window.text, error)
+                    raise broken_json(path, window.start + position, reason) from error
                 window.move(keep=separator)
                 separator = 0
                 continue

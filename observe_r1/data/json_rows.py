@@ -58,10 +58,10 @@ class JsonRows(LazySequence[Any]):
         except UnicodeDecodeError as error:
             raise broken_json(self._path, start + error.start, "not UTF-8 text") from error
         except json.JSONDecodeError as error:
-            reason = explain_json_error(text, error)
+            reason, position = explain_json_error(text, error)
             if not self._holds_list:
                 reason += " (every line is a row, unless the file is one list)"
-            raise broken_json(self._path, start + len(text[: error.pos].encode()), reason) from error
+            raise broken_json(self._path, start + len(text[:position].encode()), reason) from error
         except (ValueError, RecursionError) as error:  # a number of thousands of digits; endless nesting
             raise broken_json(self._path, start, str(error)) from error
 
