@@ -87,8 +87,8 @@ class DataSettings(QuestionSettings):
 
     path: str
     """File of rows (JSON, JSONL, Parquet, CSV, TSV), glob, folder of such files or of images, or Hub name; `@SPLIT`
-    after a folder or Hub name reads another split than `train`. Several, with commas between them, are mixed; a comma in a
-    name is written with a backslash before it."""
+    after a folder or Hub name reads another split than `train`. Several, with commas between them, are mixed; a comma
+    in a name is written with a backslash before it."""
     probs: tuple[float, ...] | None = None
     """One probability a file, summing to 1: rows are interleaved until every file is exhausted, rows of the smaller
     ones repeating. Without it files are joined."""
