@@ -12,7 +12,6 @@ SIGTERM to the process and everything that it started, and SIGKILL to all that i
 
 import argparse
 import json
-import os
 import random
 import shutil
 import signal
@@ -22,8 +21,10 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+
+import psutil
 
 from observe_r1.world.dataset import write_demonstrations, write_questions
 from observe_r1.world.tiny_model import make_tiny_model
@@ -47,7 +48,8 @@ def observe_r1(*words: object) -> list[str]:
 def train(world: Path, run: Path, kind: str) -> list[str]:
     """A run of one of `KINDS`.
 
-    Adaptive order, dynamic sampling, leftovers, two updates a step; every two steps an evaluation and a checkpoint.
+    Adaptive order, dynamic sampling, leftovers, two updates a step, a reward file, whose process is part of the job;
+    every two steps an evaluation and a checkpoint.
     """
     paths = ["--data.path", world / "train" / "train.jsonl", "--model.path", world / "warm" / "model"]
     rollout = ["--rollout.prompts", 4, "--rollout.group_size", 4, "--rollout.max_new_tokens", 40]
@@ -55,8 +57,9 @@ def train(world: Path, run: Path, kind: str) -> list[str]:
     held_out = ["--evaluation.path", world / "held_out" / "held_out.jsonl", "--evaluation.every", 2]
     evaluation = [*held_out, "--evaluation.samples", 2, "--evaluation.best_by", "avg"]
     learning = ["--optimizer.minibatch", 2, *KINDS[kind], "--run.threads", 1, "--model.device", "cpu"]
+    rewards = ["--rewards.functions", f"accuracy=1,format=1,{world / 'length.py'}=0.01"]
     length = ["--run.steps", STEPS, "--run.save_every", 2, "--run.keep", 2, "--run.output", run]
-    return observe_r1("train", *paths, *rollout, *dynamic, *evaluation, *learning, *length)
+    return observe_r1("train", *paths, *rollout, *dynamic, *evaluation, *rewards, *learning, *length)
 
 
 def results(run: Path) -> dict[str, object]:
@@ -83,6 +86,12 @@ def started(command: list[str], run: Path) -> Iterator[subprocess.Popen[bytes]]:
         yield process
 
 
+def send(process: psutil.Process, number: signal.Signals) -> None:
+    """Send a signal to a process that may have ended."""
+    with suppress(psutil.NoSuchProcess):
+        process.send_signal(number)
+
+
 def stop_after(command: list[str], run: Path, seconds: float, grace: float | None) -> str:
     """Start `command`, stop it `seconds` after it has opened its folder, and return how it ended.
 
@@ -93,11 +102,14 @@ def stop_after(command: list[str], run: Path, seconds: float, grace: float | Non
         if process.poll() is None and grace is None:
             process.kill()
         elif process.poll() is None and grace is not None:
-            os.killpg(process.pid, signal.SIGTERM)
+            job = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
+            for each in job:
+                send(each, signal.SIGTERM)
             try:
                 process.wait(grace)
             except subprocess.TimeoutExpired:
-                os.killpg(process.pid, signal.SIGKILL)
+                for each in job:
+                    send(each, signal.SIGKILL)
     ends = {-signal.SIGKILL: "killed", -signal.SIGTERM: "terminated", 130: "saved", 0: TOO_LATE}
     return ends.get(process.returncode, f"exit code {process.returncode}")
 
@@ -105,6 +117,7 @@ def stop_after(command: list[str], run: Path, seconds: float, grace: float | Non
 def prepare(world: Path) -> None:
     """Make questions, held-out questions, and a model that has seen demonstrations."""
     make_tiny_model(world / "tiny")
+    (world / "length.py").write_text("def reward(response, answer, example): return len(response) % 7")
     data = write_demonstrations(world / "sft", seed=0, count=200)
     write_questions(world / "train", "train", seed=0, count=200)
     write_questions(world / "held_out", "held_out", seed=0, count=16)

@@ -42,7 +42,7 @@ class Counting:
 
 def encode(example, row):
     if row % 5 == 4:
-        raise PromptTooLongError("too long")
+        raise PromptTooLongError("too long", tokens=900)
     return Prompt(torch.ones(3), torch.ones(3), torch.zeros(3), (), None, None, stream=row)
 
 

@@ -62,7 +62,16 @@ def test_a_build_screens_and_measures_with_vllm(tmp_path, monkeypatch, capsys, s
     argv = ["ladder", "build", questions, "--output", out, "--model", model, "--screen.models", model]
     argv += ["--rollout.engine", "vllm", "--data.max_prompt_tokens", 400, "--rollout.max_new_tokens", 12]
     argv += ["--rollout.group_size", 2, "--rollout.batch", 3, "--rollout.top_k", 1, "--screen.max_new_tokens", 8]
-    argv += ["--arrange.min_complexity", 0, "--model.device", "cpu", "--run.threads", 1]
+    argv += [
+        "--arrange.min_complexity",
+        0,
+        "--data.format_prompt",
+        "observe",
+        "--model.device",
+        "cpu",
+        "--run.threads",
+        1,
+    ]
     argv = list(map(str, argv))
     assert main(argv) == 2
     error = capsys.readouterr().err.splitlines()[-1]

@@ -133,7 +133,7 @@ def test_the_card_says_where_the_format_prompt_stands_in_the_questions(tmp_path,
     ("text", "error"),
     [
         ("{", "not settings in YAML"),
-        ("- a", "Input should be a valid dictionary"),
+        ("- a", "should hold settings, section by section"),
         ("arrange: 3", "arrange = 3"),
         ("arrange: {measured: 3}", r"arrange\.measured = 3"),
     ],

@@ -50,7 +50,8 @@ def hostile(request, tmp_path):
         dropped=dropped,
         responses=said,
     )
-    (folder / "ladder.yaml").write_text(yaml.safe_dump({"data": {"sources": [asked]}}))
+    source = asked.replace("\0", "")[:200]  # others are refused where settings are read
+    (folder / "ladder.yaml").write_text(yaml.safe_dump({"data": {"sources": [source]}}))
     return folder, text
 
 

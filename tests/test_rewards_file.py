@@ -215,7 +215,7 @@ def test_rewards_are_parts_under_short_names_and_weighted_into_the_total(tmp_pat
     )
     functions = {"accuracy": 2.0, str(tmp_path / "length.py"): -0.5, str(tmp_path / "first.py"): 0.25}
     with Scorer(RewardSettings(functions=functions)) as scorer:
-        assert scorer.score(["4", "four"], EXAMPLE, "P") == Scores(
+        assert scorer.score(["4", "five"], EXAMPLE, "P") == Scores(
             total=[2.0 - 0.5 + 0.25, 0.0 - 2.0 + 0.25],
             correct=[True, False],
             parts={"accuracy": [1.0, 0.0], "length": [1.0, 4.0], "first": [1.0, 1.0]},

@@ -337,7 +337,9 @@ def test_prompts_over_the_limit_are_dropped_named_and_counted():
 
     def sometimes(example, number):
         if number % 2:
-            raise PromptTooLongError(f"{example.origin}: the prompt has 900 tokens, data.max_prompt_tokens is 10")
+            raise PromptTooLongError(
+                f"{example.origin}: the prompt has 900 tokens, data.max_prompt_tokens is 10", tokens=900
+            )
         return encode(example, number)
 
     source = stream(encode=sometimes, note=notes.append)
@@ -347,7 +349,7 @@ def test_prompts_over_the_limit_are_dropped_named_and_counted():
 
 def test_a_dataset_of_nothing_but_long_prompts_is_an_error():
     def never(example, number):
-        raise PromptTooLongError("too long")
+        raise PromptTooLongError("too long", tokens=900)
 
     with pytest.raises(UserError, match=r"every prompt is over data\.max_prompt_tokens"):
         stream(count=5, encode=never).take(1)

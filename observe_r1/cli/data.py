@@ -6,7 +6,6 @@ from observe_r1.cli.heavy_imports import heavy_imports
 from observe_r1.cli.options import parse_settings
 from observe_r1.cli.terminal import one_line, starting
 from observe_r1.config import DataCheckSettings
-from observe_r1.data.wrong_value import shorten
 from observe_r1.errors import UserError
 
 
@@ -40,6 +39,7 @@ def _judge(words: list[str]) -> int:
     parser.add_argument("--answer", required=True, help="a final answer, or a response with one; --answer=-5 for -5")
     asked = parser.parse_args(words)
     with heavy_imports():
+        from observe_r1.data.wrong_value import shorten
         from observe_r1.rewards.accuracy import gold_fault
         from observe_r1.rewards.judge.answer import final_answer
         from observe_r1.rewards.judge.comparing import matches, verdict

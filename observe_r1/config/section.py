@@ -138,4 +138,6 @@ def _explain(kind: type[Section], error: Any) -> str:
     reason = error["msg"].removeprefix("Value error, ")
     if error["type"] == "string_type":
         reason += " (in a recipe, text that looks like something else needs quotes)"
+    if not key and error["type"] != "value_error":
+        return f"should hold settings, section by section, not {error['input']!r:.60}"
     return f"{key}{value}: {reason}" if _is_of_one_setting(error) or error["type"] != "value_error" else reason

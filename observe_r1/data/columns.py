@@ -115,7 +115,7 @@ def column(row: dict[str, Any], key: str, setting: str, origin: str) -> Any:
     if name in inside:
         return inside[name]
     names = _dotted_names(row)
-    present = ", ".join(names) or "none"
+    present = ", ".join(name if name.isprintable() else repr(name) for name in names) or "none"
     raise UserError(f"{origin}: no column {key!r}{nearest(key, names)}: the row has {present}; set data.{setting}")
 
 
