@@ -37,7 +37,7 @@ def test_demo_writes_what_it_promises(tmp_path, capsys):
     assert trained <= {row["id"] for row in ladder} and (folder / "ladder" / "ladder.html").exists()
 
     again = Demo(folder, 1, 1, demonstrations=40, questions=16, held_out=10, warm_start_options=("--run.steps", "2"))
-    with pytest.raises(UserError, match="less than one rollout|no question is left"):
+    with pytest.raises(UserError, match=r"less than one rollout|no question is left"):
         again.run()  # an earlier demo's folder is its own; so little has not taught it a single answer
 
 
