@@ -9,6 +9,9 @@ from collections.abc import Iterator
 MAX_CHARS = 2000
 """Of a final answer only this many characters, the last ones, are read."""
 
+_MAX_LEADS = 20
+"""As many times words around an answer are taken off: "So, therefore, the answer is"."""
+
 _OPEN, _CLOSE, _THOUGHT = "<answer>", "</answer>", "</think>"
 
 
@@ -42,7 +45,7 @@ _REASON = _pattern(
     r"(?:,\s*|\s+)(?:since|because|as|given that|which|so that)\b|,\s*(?:not|因为)(?![A-Za-z])",
 )
 _FAREWELL = _pattern(r"(?<=[.!])\s*(?:(?:i )?hope (?:it|this|that) (?:is correct|helps)|thank you)[.!]?$")
-_BULLET = re.compile(r"(?:[#✅✓☑•]+\s*|\*\s+)+")
+_BULLET = re.compile(r"\A(?:[#✅✓☑•]+\s*|\*\s+)+")
 _SENTENCE_END = re.compile(r"[.!?;]\s|\n")
 _VERB = _pattern(
     r"(?:\b(?:is|are|was|were|equals?|be|shows?|reads?|has|have|had|measures?|count|counted|find|found|get|got|gives?",
@@ -95,19 +98,20 @@ def cores(text: str) -> Iterator[tuple[str, bool]]:
 
 def _without_lead(text: str) -> str:
     text = _trimmed(text)
-    while True:
+    for _ in range(_MAX_LEADS):
         shorter = _trimmed(_TAIL.sub("", text))
         for pattern in (_LEAD, _PRONOUN, _CHOOSE, _ABOUT):
             found = pattern.match(shorter)
             if found and found.end() < len(shorter):
                 shorter = _trimmed(shorter[found.end() :])
         if shorter == text:
-            return text
+            break
         text = shorter
+    return text
 
 
 def _trimmed(text: str) -> str:
-    text = _BULLET.sub("", text.strip()).rstrip(" .,;:")
+    text = _BULLET.sub("", text.strip(), count=1).rstrip(" .,;:")
     if len(text) > 2 and text[0] in "\"'" and text[-1] == text[0] and text.count(text[0]) == 2:
         return _trimmed(text[1:-1])
     return text

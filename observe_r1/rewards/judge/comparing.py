@@ -105,7 +105,9 @@ def _same_ratio(gold: Ratio, answer: Reading) -> bool:
 def _proportional(first: Sequence[Fraction], second: Sequence[Fraction]) -> bool:
     if len(first) != len(second) or not any(first) or not any(second):
         return False
-    return all(a * d == b * c for a, b in zip(first, second, strict=True) for c, d in zip(first, second, strict=True))
+    pairs = [*zip(first, second, strict=True)]
+    one, other = next(pair for pair in pairs if any(pair))
+    return bool(one and other) and all(a * other == b * one for a, b in pairs)
 
 
 def _same_region(gold: Region | None, answer: Region | None) -> bool:

@@ -10,10 +10,14 @@ from typing import Any, NamedTuple
 
 MAX_TOKENS = 500
 MAX_BRACKETS = 100
+_MAX_FORMULA = 250
+"""Of a single formula: how many tokens, so that its tree is not too deep to be compared and written."""
 _MAX_DEPTH = 40
+_MAX_EXPONENT = 2000
+"""Of a number as 1e3."""
 
 TOKEN = re.compile(
-    r"(?P<number>(?:\d+(?:\.(?:\d+|(?=\\overline)))?|\.\d+)(?:[eE][+-]?\d{1,5}(?![\dA-Za-z]))?)"
+    r"(?P<number>(?:\d+(?:\.(?:\d+|(?=\\overline)))?|\.\d+)(?:[eE][+-]?\d+(?![\dA-Za-z]))?)"
     r"|(?P<command>\\(?:[A-Za-z]+|.))"
     r"|(?P<word>[^\W\d_]+)"
     r"|(?P<sign>\*\*|<=|>=|!=|\S)"
@@ -80,6 +84,8 @@ def parse(tokens: list[Token]) -> Node:
     Raises:
         Unreadable: they make none.
     """
+    if len(tokens) > _MAX_FORMULA:
+        raise Unreadable("too long")
     parser = _Parser(tokens)
     tree = parser.sum()
     if parser.at < len(parser.tokens):  # which the parser splits further
@@ -224,8 +230,11 @@ class _Parser:
         return tree
 
     def number(self, text: str) -> Node:
+        exponent = text.casefold().partition("e")[2]
+        if exponent and abs(int(exponent)) > _MAX_EXPONENT:
+            raise Unreadable("too large")
         value = Fraction(text)
-        if self.peek() == "\\overline" and "e" not in text.casefold():
+        if self.peek() == "\\overline" and not exponent:
             self.take()
             self.expect("{")
             period = self.take()

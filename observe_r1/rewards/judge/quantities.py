@@ -24,6 +24,8 @@ _NO_NOUN = re.compile(
     r"|am|pm|st|nd|rd|th|right|left|of|out|by|with|without|except|no|a|the|i)",
     re.IGNORECASE,
 )
+_MAX_UNIT = 24
+"""How many tokens a unit may have."""
 _DECIMAL = re.compile(r"[+-]?(\d*)\.(\d+)(?:[eE]([+-]?\d+)|(?:\*|×|·|\\times|\\cdot)10(?:\^|\*\*)\{?([+-]?\d+)\}?)?")
 
 
@@ -47,7 +49,7 @@ def measured(tokens: list[Token]) -> Quantity:
         if scale:
             quantity = Quantity(Node("*", (quantity.formula, Node("number", (scale,)))), noun=money)
         return Quantity(quantity.formula, None, money, percent, quantity.step, quantity.digits)
-    for at in range(1, len(tokens)):
+    for at in range(max(1, len(tokens) - _MAX_UNIT), len(tokens)):
         token = tokens[at]
         starts = token.kind == "word" or token.text in ("\\Omega", "°", "^", "µ", "Å", "Ω")
         if starts and (unit := unit_of(tokens[at:])):

@@ -182,7 +182,7 @@ def _date(text: str) -> Date | None:
 
 
 def _ratio(text: str) -> Ratio | None:
-    return Ratio(tuple(Fraction(term) for term in text.split(":"))) if _RATIO.fullmatch(text.replace(" ", "")) else None
+    return Ratio(tuple(Fraction(term) for term in text.split(":"))) if _RATIO.fullmatch(text) else None
 
 
 def _span(text: str) -> Span | None:
