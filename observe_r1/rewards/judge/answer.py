@@ -26,8 +26,9 @@ _CUE = _pattern(
     r"|(?:最终|正确|标准)?答案(?:选项)?(?:应?该?[是为选]|等于)?\s*:?|故?应?选(?:择|项)?\s*:?)\s*",
 )
 _LEAD = _pattern(
-    r"(?:(?:so|therefore|thus|hence|then|finally|okay|ok|consequently|in conclusion|∴|\\therefore)(?![A-Za-z])\s*,?",
-    r"|因此|所以|综上|故|即|,|:|=(?![=>]))\s*",
+    r"(?:(?:so|therefore|thus|hence|then|finally|okay|ok|consequently|in conclusion|∴",
+    r"|\\(?:therefore|implies|to|(?:Long)?[Rr]ightarrow))(?![A-Za-z])\s*,?",
+    r"|因此|所以|综上|故|即|答:|,|:|=(?![=>]))\s*",
 )
 _PRONOUN = _pattern(
     r"(?:i (?:think|believe)(?: that)?(?= )|(?:it|this|that)'s(?= ))\s*",
@@ -35,12 +36,16 @@ _PRONOUN = _pattern(
     r"|等于|[是为](?=.)",
 )
 _CHOOSE = _pattern(
-    r"(?:i (?:would )?)?(?:choose|select|pick|option|choice)\s*:?\s*(?=[(\[]?[A-Za-z][)\]]?(?![A-Za-z]))|选项\s*"
+    r"(?:i (?:would )?)?(?:choose|select|pick|option|choice)\s*:?\s*(?=[(\[]?[A-Za-z][)\]]?(?![A-Za-z]))|选项\s*",
+    r"|both\s+(?=[A-H]\s)|(?:in|at|by)(?: the year)?\s+(?=\d)|year\s+(?=\d{4})",
 )
 _ABOUT = _pattern(
     r"(?:(?:about|approximately|approx\.?|roughly|exactly)(?![A-Za-z])|\\approx(?![A-Za-z])|约)\s*",
 )
-_TAIL = _pattern(r"\s+is\s+(?:the\s+)?(?:final\s+)?(?:correct|right|answer)(?:\s+(?:answer|option|choice|one))?$")
+_TAIL = _pattern(
+    r"\s+is\s+(?:the\s+)?(?:final\s+)?(?:correct|right|answer)(?:\s+(?:answer|option|choice|one))?$",
+    r"|\s+(?:in\s+(?:total|all|(?:the|this)\s+(?:picture|image|figure|diagram|photo|chart|graph))|altogether)$",
+)
 _REASON = _pattern(
     r"(?:,\s*|\s+)(?:since|because|as|given that|which|so that)\b|,\s*(?:not|因为)(?![A-Za-z])",
 )

@@ -257,6 +257,8 @@ class _Parser:
             raise Unreadable(f"{text!r} is a word")
         name = known or text[0]
         pieces = [name, *text[len(name) :]]
+        if len(self.tokens) + len(pieces) > _MAX_FORMULA:
+            raise Unreadable("too long")
         self.tokens = [
             *self.tokens[: self.at - 1],
             *(Token("word", each, False) for each in pieces),
@@ -390,7 +392,7 @@ def written(tree: Node) -> str:
     """Return a formula as text, for people."""
     if tree.op in ("number", "variable", "constant"):
         return str(tree.args[0])
-    parts = [written(each) for each in tree.args]
+    parts = [*map(written, tree.args)]
     if tree.op in ("+", "-", "*", "/", "^"):
         return f"({parts[0]} {tree.op} {parts[1]})" if tree.op in "+-" else f"{parts[0]}{tree.op}{parts[1]}"
     return f"-{parts[0]}" if tree.op == "neg" else f"{tree.op}({', '.join(parts)})"

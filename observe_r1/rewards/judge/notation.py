@@ -9,7 +9,7 @@ _COMMANDS = {
     "le": "≤≦⩽", "ge": "≥≧⩾", "ne": "≠", "approx": "≈≅≃", "pm": "±", "in": "∈", "cup": "∪", "emptyset": "∅⌀",
     "angle": "∠", "triangle": "△", "odot": "⊙", "sqrt": "√", "pi": "π", "infty": "∞", "alpha": "α", "beta": "β",
     "gamma": "γ", "delta": "δ", "epsilon": "ε", "theta": "θ", "lambda": "λ", "rho": "ρ", "sigma": "σ", "phi": "φ",
-    "omega": "ω", "Delta": "Δ", "Sigma": "Σ",
+    "omega": "ω", "Delta": "Δ", "Sigma": "Σ", "ldots": "…",
 }  # fmt: skip
 _ASCII = {
     "-": "−–—‐‑﹣", "°C": "℃", "°F": "℉", ":": "∶", "*": "∗", "°": "º˚", "¥": "￥", "µ": "μ", "Ω": "Ω", '"': "“”″",
@@ -28,22 +28,24 @@ _SIGNS = (
         for sign, (over, under) in ((sign, [*digits]) for sign, digits in _FRACTIONS.items())
     }
 )
+_SIGNS |= {ord("∛"): r"\sqrt[3]", ord("∜"): r"\sqrt[4]", ord("⇒"): r"\Rightarrow ", ord("→"): r"\to "}
 _HTML_TAG = re.compile(r"</?(?:b|i|em|strong|u|p|span|div|code|mark|center|br|font)(?: [^<>]{0,80})?/?>", re.IGNORECASE)
 _SUP_TAG = re.compile(r"<sup>([^<>]{1,20})</sup>", re.IGNORECASE)
 _DOUBLED = re.compile(r"\\\\(?=[A-Za-z])")
 _TEXT = re.compile(
-    r"\\(?:text(?:normal|bf|it|rm|sf|tt)?|math(?:rm|bf|it|sf|bb)|mbox|emph|underline|bm|boldsymbol|operatorname|hbox)"
+    r"\\(?:text(?:normal|bf|it|rm|sf|tt)?|math(?:rm|bf|it|sf|bb)|mbox|emph|underline|bm|boldsymbol|operatorname|hbox|ce)"
     r"\*? ?\{((?:[^{}]|\{[^{}]*\})*)\}"
 )
-_SIZE = re.compile(r"\\(?:left|right|[bB]igg?[lr]?|displaystyle|limits|rm|bf)(?![A-Za-z])\.?|\\!")
-_SPACE = re.compile(r"(?<!\\)\\[,;: ]|\\q?quad(?![A-Za-z])|(?<!\d)~|~(?!\d)|\s")
+_SIZE = re.compile(r"\\(?:text)?color *\{[a-zA-Z]{1,20}\}|\\(?:left|right|[bB]igg?[lr]?|displaystyle|limits|rm|bf)(?![A-Za-z])\.?|\\!")
+_SPACE = re.compile(r"(?<!\\)\\(?:[,;: ]|$)|\\q?quad(?![A-Za-z])|(?<!\d)~|~(?!\d)|\s")
 _PAIRED = re.compile(
     r"\$\$([^$]+)\$\$|(?<!\\)\$([^$\\]*(?:\\[^$][^$\\]*)*)(?<!\\)\$|\\\((.*?)\\\)|\\\[(.*?)\\\]", re.DOTALL
 )
 _ALIASES = {
     "dfrac": r"\frac", "tfrac": r"\frac", "cfrac": r"\frac", "leq": r"\le ", "leqslant": r"\le ", "geq": r"\ge ",
     "geqslant": r"\ge ", "neq": r"\ne ", "lt": "<", "gt": ">", "colon": ":", "lbrace": r"\{", "rbrace": r"\}",
-    "varnothing": r"\emptyset ", "land": " and ", "lor": " or ", "mid": "|", "vert": "|", "lvert": "|", "rvert": "|",
+    "varnothing": r"\emptyset ", "langle": "(", "rangle": ")", "overrightarrow": r"\vec", "dots": r"\ldots ",
+    "cdots": r"\ldots ", "land": " and ", "lor": " or ", "mid": "|", "vert": "|", "lvert": "|", "rvert": "|",
     "degree": "°", "cdotp": r"\cdot ", "simeq": r"\approx ", "cong": r"\approx ", "sim": r"\approx ",
     "%": "%", "$": "¤", "&": "&",
 }  # fmt: skip

@@ -51,7 +51,7 @@ def measured(tokens: list[Token]) -> Quantity:
         return Quantity(quantity.formula, None, money, percent, quantity.step, quantity.digits)
     for at in range(max(1, len(tokens) - _MAX_UNIT), len(tokens)):
         token = tokens[at]
-        starts = token.kind == "word" or token.text in ("\\Omega", "°", "^", "µ", "Å", "Ω")
+        starts = token.kind == "word" or token.text in ("\\Omega", "\\frac", "°", "^", "µ", "Å", "Ω")
         if starts and (unit := unit_of(tokens[at:])):
             try:
                 quantity = _number(tokens[:at])

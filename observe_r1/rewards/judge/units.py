@@ -41,7 +41,7 @@ _OTHER = {
     "sec": "second", "secs": "second", "mins": "minute", "d": "day", "yr": "year", "yrs": "year", "ft": "foot",
     "feet": "foot", "in": "inch", "inches": "inch", "mi": "mile", "yd": "yard", "lb": "pound", "lbs": "pound",
     "oz": "ounce", "Ω": "ohm", "kΩ": "kiloohm", "ohms": "ohm", "°": "degree", "deg": "degree", "degs": "degree",
-    "rad": "radian", "rads": "radian", "°C": "degC", "°F": "degF", "℃": "degC", "℉": "degF", "kph": "kph",
+    "rad": "radian", "rads": "radian", "°C": "degC", "°F": "degF", "℃": "degC", "℉": "degF", "kph": "kph", "kmh": "kph",
     "mph": "mph", "tonne": "metric_ton", "tonnes": "metric_ton", "metre": "meter", "metres": "meter",
     "litre": "liter", "litres": "liter", "Å": "angstrom", "ha": "hectare", "amp": "ampere", "amps": "ampere",
     "厘米": "centimeter", "分米": "decimeter", "毫米": "millimeter", "千米": "kilometer", "公里": "kilometer",
@@ -51,6 +51,7 @@ _OTHER = {
     "牛": "newton", "牛顿": "newton", "伏": "volt", "安": "ampere", "欧": "ohm", "欧姆": "ohm", "焦": "joule",
     "焦耳": "joule", "瓦": "watt", "帕": "pascal",
 }  # fmt: skip
+_TEMPERATURES = {"c": "degC", "celsius": "degC", "f": "degF", "fahrenheit": "degF"}
 _POWERS = {"square": 2, "sq": 2, "平方": 2, "cubic": 3, "cu": 3, "立方": 3}
 
 
@@ -84,6 +85,7 @@ def unit_of(tokens: list[Token]) -> Unit | None:
     """Return the unit that all of `tokens` name, as `m / s ^ 2`, `square meters` or `N · m`; None if they name none."""
     factors: dict[str, int] = {}
     at, sign = 0, 1
+    tokens = _without_fraction(tokens)
     while at < len(tokens):
         power, at = _leading_power(tokens, at)
         name, at = _name(tokens, at, bool(power))
@@ -100,6 +102,17 @@ def unit_of(tokens: list[Token]) -> Unit | None:
         elif tokens[at].text in ("·", "*", "\\cdot", "\\times", "⋅"):
             at += 1
     return None
+
+
+def _without_fraction(tokens: list[Token]) -> list[Token]:
+    """`\\frac{m}{s^2}` as `m / s^2`; any other tokens as they are."""
+    texts = [token.text for token in tokens]
+    if texts[:2] != ["\\frac", "{"] or texts[-1] != "}" or "}" not in texts[2:-1]:
+        return tokens
+    middle = texts.index("}")
+    if texts[middle + 1] != "{":
+        return tokens
+    return [*tokens[2:middle], Token("sign", "/", False), *tokens[middle + 2 : -1]]
 
 
 def _leading_power(tokens: list[Token], at: int) -> tuple[int, int]:
@@ -119,6 +132,9 @@ def _name(tokens: list[Token], at: int, powered: bool) -> tuple[str | None, int]
         return "", at + 1
     if text in ("^", "°", "\\degree") and (found := _degrees(tokens, at)):
         return found
+    if text in ("degree", "degrees") and at + 1 < len(tokens):
+        if scale := _TEMPERATURES.get(tokens[at + 1].text.casefold()):
+            return scale, at + 2
     if text == "\\Omega":
         return "ohm", at + 1
     if text.startswith("平方") or text.startswith("立方"):
@@ -133,9 +149,9 @@ def _degrees(tokens: list[Token], at: int) -> tuple[str, int] | None:
     for sign in (["^", "\\circ"], ["^", "{", "\\circ", "}"], ["°"], ["\\degree"]):
         if texts[: len(sign)] == sign:
             after = at + len(sign)
-            following = tokens[after].text if after < len(tokens) else ""
-            if following in ("C", "F"):
-                return f"deg{following}", after + 1
+            following = tokens[after].text.casefold() if after < len(tokens) else ""
+            if scale := _TEMPERATURES.get(following):
+                return scale, after + 1
             return "degree", after
     return None
 
