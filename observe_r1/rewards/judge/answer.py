@@ -65,6 +65,12 @@ _REFUSES = _pattern(
 )
 
 
+_SUBJECT = re.compile(r"[Tt](?:he|his)(?: (?!is\b|are\b)[\w'-]+){1,6} ")
+"""What a word may be said of: "The colour of the car is red"."""
+_JUDGED = _pattern(r"(yes|no|true|false)[,.;:] ")
+_WAVERS = _pattern(r"\b(?:yes|no|true|false|or|but|maybe|might|may|could|perhaps|if|unless|however|wrong|incorrect)\b")
+
+
 def final_answer(response: str) -> str:
     """Return the text between the last complete pair of answer tags; lacking one, what follows the thought.
 
@@ -81,10 +87,10 @@ def final_answer(response: str) -> str:
 
 
 def cores(text: str) -> Iterator[tuple[str, bool]]:
-    """Yield what a plain text answers, from the whole of it inwards, and whether a sentence was taken apart for it.
+    """Yield what a plain text answers, from the whole of it inwards, and whether it may be a value only, no words.
 
-    Taken off are "therefore", "the answer is", "I choose", "it is", "… is correct", a reason after the answer, and at
-    last a subject and its verb, where the subject states no number, doubt, negation or alternative.
+    Taken off are "therefore", "the answer is", "I choose", "it is", "… is correct", a reason after the answer, what
+    follows "Yes," and "No,", and at last a subject and its verb, where the subject states no number, doubt, negation or alternative.
     """
     text = _trimmed(_FAREWELL.sub("", text))
     *_, cue = [None, *_CUE.finditer(text)]
@@ -96,9 +102,13 @@ def cores(text: str) -> Iterator[tuple[str, bool]]:
     if (reason := _REASON.search(bare)) and reason.start():
         bare = _without_lead(bare[: reason.start()])
         yield bare, False
+    if (judged := _JUDGED.match(bare)) and not _WAVERS.search(bare[judged.end() :]):
+        bare = judged[1]
+        yield bare, False
     *_, verb = [None, *_VERB.finditer(bare)]
-    if verb and not _REFUSES.search(bare[: verb.start()]) and not _STATES.search(bare[: verb.start()]):
-        yield _without_lead(bare[verb.end() :]), True
+    subject = bare[: verb.start()] if verb else ""
+    if verb and not _REFUSES.search(subject) and not _STATES.search(subject):
+        yield _without_lead(bare[verb.end() :]), not (_SUBJECT.fullmatch(subject) and verb[0].strip() in ("is", "are"))
 
 
 def _without_lead(text: str) -> str:

@@ -171,11 +171,11 @@ class _Parser:
             following = self.peek()
             if following in ("^", "**"):
                 self.take()
-                tree = Node("degrees", (tree,)) if self.degrees() else Node("^", (tree, self.exponent()))
+                tree = Node("^", (tree, self.exponent()))
             elif following == "!":
                 self.take()
                 tree = Node("factorial", (tree,))
-            elif following in ("°", "\\degree"):
+            elif following == "°":
                 self.take()
                 tree = Node("degrees", (tree,))
             elif following in ("%", "\\%"):
@@ -183,15 +183,6 @@ class _Parser:
                 tree = Node("/", (tree, Node("number", (Fraction(100),))))
             else:
                 return tree
-
-    def degrees(self) -> bool:
-        if self.peek() == "\\circ":
-            self.take()
-            return True
-        if self.peek() == "{" and self.peek(1) == "\\circ" and self.peek(2) == "}":
-            self.at += 3
-            return True
-        return False
 
     def exponent(self) -> Node:
         sign = ""

@@ -51,7 +51,8 @@ _ALIASES = {
 }  # fmt: skip
 _ALIAS = re.compile(rf"\\({'|'.join(map(re.escape, _ALIASES))})(?![A-Za-z])")
 _OVER = re.compile(r"\{([^{}]*)\\over(?![A-Za-z])([^{}]*)\}")
-_DEGREE = re.compile(r"\{ ?(\^ ?\\circ|\^ ?\{\\circ\}|°) ?\}")
+_DEGREE = re.compile(r"(?:\{ ?\} ?)?\^ ?(?:\{ ?\\circ ?\}|\\circ(?![A-Za-z]))")
+_BRACED_DEGREE = re.compile(r"\{ ?° ?\}")
 _MARKDOWN = re.compile(r"(?<![\w*])(\*\*\*|\*\*|\*|__)(?=[^\s*])(.+?)(?<=[^\s*])\1(?![\w*])")
 _SIMPLE = re.compile(r"[A-Za-z0-9.,:;/ -]*")
 
@@ -79,7 +80,8 @@ def plain(text: str) -> str:
     text = _OVER.sub(r"\\frac{\1}{\2}", text)
     text = _ALIAS.sub(lambda found: _ALIASES[found[1]], _SIZE.sub("", text))
     text = _PAIRED.sub(lambda found: f" {next((part for part in found.groups() if part is not None), '')} ", text)
-    text = _DEGREE.sub(r"\1", text.replace("$", "¤").replace("{,}", ",").replace("{:}", ":"))
+    text = _BRACED_DEGREE.sub("°", _DEGREE.sub("°", text))
+    text = text.replace("$", "¤").replace("{,}", ",").replace("{:}", ":").replace("US¤", "¤")
     text = _MARKDOWN.sub(r"\2", _SPACE.sub(" ", text))
     return " ".join(text.split())
 

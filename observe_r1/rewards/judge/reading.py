@@ -55,6 +55,7 @@ _FEET = re.compile(r"(\d+)' ?(\d+(?:\.\d+)?)(?:\"|'')")
 _THOUSANDS = re.compile(r"(?<![\d.,(\[{])(\d{1,3}(?:,\d{3})+|\d{1,3}(?: \d{3})+)(?![\d]|,\d|[)\]}])")
 _MIXED = re.compile(r"(?<![\d.^_/}])(\d+) (\d+)/(\d+)(?![\d/.])")
 _BOUNDS = (
+    (re.compile(r"(?:negative|minus) (.+)", re.IGNORECASE), r"- \1"),
     (re.compile(r"(?:at least|no (?:less|fewer) than|a minimum of) (.+)", re.IGNORECASE), r"\\ge \1"),
     (re.compile(r"(?:at most|no (?:more|greater) than|up to|a maximum of) (.+)", re.IGNORECASE), r"\\le \1"),
     (re.compile(r"(?:less|fewer|smaller) than (.+)", re.IGNORECASE), r"< \1"),
@@ -64,7 +65,11 @@ _BOUNDS = (
 )
 _COMMAND = re.compile(r"\\[A-Za-z]+")
 _HAS_CONTENT = re.compile(r"\w")
-_HAS_DIGIT = re.compile(r"\d")
+_VALUE_SIGN = re.compile(r"[\d+=]")
+_LONG_WORD = re.compile(r"[^\W\d_]{4,}")
+_SUBSCRIPT = re.compile(r" ?_ ?(?:\{ ?(\d{1,9}) ?\}|(\d{1,9}))(?: (?=[A-Z]))?")
+"""As in H_2O, which is H2O."""
+_SINGLE = re.compile(r"\{(\w)\}")
 _HAS_LETTER = re.compile(r"[^\W\d_]")
 _WORDS = re.compile(r"(?=.*\w)[\w\s'\".,:;/+%&()°¤@#=-]+")
 _ARTICLE = re.compile(r"(?:a|an|the) (?=\S)")
@@ -111,12 +116,14 @@ def _typed(text: str) -> list[Reading]:
 def _phrase(text: str) -> Phrase | None:
     """A text as words, or as a formula that is not understood; both must look whole."""
     text = re.sub(r"(?<=\w)[!?]+$", "", text)
+    text = _SUBSCRIPT.sub(r"\1\2", text)
     if "\\" in text:
         whole = all(text.count(a) == text.count(b) for a, b in ("{}", "[]", "()"))
-        return Phrase(text.replace(" ", "")) if whole and _HAS_CONTENT.search(_COMMAND.sub(" ", text)) else None
+        return Phrase(_SINGLE.sub(r"\1", text.replace(" ", ""))) if whole and _HAS_CONTENT.search(_COMMAND.sub(" ", text)) else None
     if not _WORDS.fullmatch(text) or len(text.split()) > MAX_PHRASE_WORDS or _is_formula(text):
         return None
-    bare = text if _HAS_DIGIT.search(text) else text.casefold()  # 12 N is not 12 n
+    letters = _LONG_WORD if _VALUE_SIGN.search(text) else _HAS_LETTER  # 12 N is not 12 n
+    bare = letters.sub(lambda found: found[0].casefold(), text)
     return Phrase(_ARTICLE.sub("", bare, count=1) if _ARTICLE.match(bare) else bare)
 
 

@@ -1,5 +1,6 @@
 """Tokens to values: lists, equations, inequalities, brackets, matrices, quantities."""
 
+import re
 from fractions import Fraction
 from itertools import pairwise
 from typing import Any
@@ -27,6 +28,7 @@ _RELATIONS = {"=": "=", "==": "=", "<": "<", ">": ">", "\\le": "<=", "\\ge": ">=
 }  # fmt: skip
 _MIRRORED = {"<": ">", ">": "<", "<=": ">=", ">=": "<="}
 _OPENING, _CLOSING = frozenset({"(", "[", "{", "\\{", "\\begin"}), frozenset({")", "]", "}", "\\}", "\\end"})
+_TUPLE_OF_NAMES = re.compile(r"\([A-Za-z](?:,[A-Za-z])+\)")
 _INFINITY = Node("constant", ("∞",))
 _MINUS_INFINITY = Node("neg", (_INFINITY,))
 
@@ -157,6 +159,8 @@ def _name(tokens: list[Token]) -> str | None:
     texts = [token.text for token in tokens]
     if not texts:
         return None
+    if _TUPLE_OF_NAMES.fullmatch("".join(texts)):
+        return ""
     try:
         tree = parse(tokens)
     except Unreadable:
@@ -178,6 +182,7 @@ def _equality(parts: list[list[Token]]) -> list[Reading]:
     rest = parts[1:] if name is not None and len(parts) > 1 else parts
     if not all(rest):
         raise Unreadable("nothing on one side")
+    parts, rest = ([_as_product(part) for part in each] for each in (parts, rest))
     if len(rest) == 1:
         readings: list[Reading] = [
             Named(name or "", value) for value in _value(rest[0]) if not isinstance(value, Phrase)
@@ -203,6 +208,13 @@ def _equality(parts: list[list[Token]]) -> list[Reading]:
     if name is not None and len(formulas) == len(members):
         return [Named(name, members[-1])]
     raise Unreadable("no single value")
+
+
+def _as_product(side: list[Token]) -> list[Token]:
+    """A side of an equation that is one short word is a product of letters: the `ma` in `F = ma`."""
+    if len(side) == 1 and side[0].kind == "word" and len(side[0].text) in (2, 3) and side[0].text.isascii():
+        return [Token("word", letter, False) for letter in side[0].text]
+    return side
 
 
 def _agree(left: Quantity, right: Quantity) -> bool:
@@ -231,6 +243,8 @@ def _value(tokens: list[Token]) -> list[Reading]:
         return [
             Several(tuple(measured(each[1:] if at == 0 and index == 0 else each) for index, each in enumerate(both)))
         ]
+    if tokens[0].kind == "word" and len(texts[0]) == 1 and "," in texts and _encloses(texts[1:]) and texts[1] == "(":
+        return [Named(texts[0], point) for point in _bracketed(tokens[1:])]  # A(3, 4)
     if texts[0] in _OPENING and texts[-1] in _CLOSING and len(_split(tokens, ())[0]) == 1 and _encloses(texts):
         return _bracketed(tokens)
     return [_whole(tokens)]
@@ -299,9 +313,12 @@ def _matrix(tokens: list[Token]) -> Matrix:
     if texts[1] != "{" or texts[-1] != "}" or texts[-4] != "\\end" or texts[2] != texts[-2]:
         raise Unreadable("no matrix")
     kind = texts[2]
-    if kind not in ("pmatrix", "bmatrix", "matrix", "vmatrix"):
+    if kind not in ("pmatrix", "bmatrix", "matrix", "vmatrix", "array"):
         raise Unreadable("no matrix")
-    rows, _ = _split(tokens[4:-4], ("\\\\",))
+    begin = 4
+    if kind == "array":  # whose columns are described first, as in {c|c}
+        begin = texts.index("}", 4) + 1
+    rows, _ = _split(tokens[begin:-4], ("\\\\",))
     cells = tuple(tuple(parse(cell) for cell in _split(row, ("&",))[0]) for row in rows if row)
     if len({len(row) for row in cells}) != 1:
         raise Unreadable("no matrix")

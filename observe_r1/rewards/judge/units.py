@@ -130,11 +130,9 @@ def _name(tokens: list[Token], at: int, powered: bool) -> tuple[str | None, int]
     text = tokens[at].text
     if text in ("unit", "units", "单位"):
         return "", at + 1
-    if text in ("^", "°", "\\degree") and (found := _degrees(tokens, at)):
-        return found
-    if text in ("degree", "degrees") and at + 1 < len(tokens):
-        if scale := _TEMPERATURES.get(tokens[at + 1].text.casefold()):
-            return scale, at + 2
+    following = tokens[at + 1].text.casefold() if at + 1 < len(tokens) else ""
+    if text.casefold() in ("°", "degree", "degrees") and following in _TEMPERATURES:
+        return _TEMPERATURES[following], at + 2
     if text == "\\Omega":
         return "ohm", at + 1
     if text.startswith("平方") or text.startswith("立方"):
@@ -142,18 +140,6 @@ def _name(tokens: list[Token], at: int, powered: bool) -> tuple[str | None, int]
         return (None, at) if name is None or powered else (f"{name}**{_POWERS[text[:2]]}", at + 1)
     name = _NAMES.get(text) or (_NAMES.get(text.casefold()) if len(text) > 3 else None)
     return name, at + 1
-
-
-def _degrees(tokens: list[Token], at: int) -> tuple[str, int] | None:
-    texts = [token.text for token in tokens[at : at + 5]]
-    for sign in (["^", "\\circ"], ["^", "{", "\\circ", "}"], ["°"], ["\\degree"]):
-        if texts[: len(sign)] == sign:
-            after = at + len(sign)
-            following = tokens[after].text.casefold() if after < len(tokens) else ""
-            if scale := _TEMPERATURES.get(following):
-                return scale, after + 1
-            return "degree", after
-    return None
 
 
 def _trailing_power(tokens: list[Token], at: int) -> tuple[int, int]:
@@ -176,7 +162,11 @@ def _trailing_power(tokens: list[Token], at: int) -> tuple[int, int]:
 def _registry() -> Any:
     import pint  # half a second that only answers with different units need
 
-    return pint.UnitRegistry(non_int_type=Fraction)
+    registry = pint.UnitRegistry(non_int_type=Fraction)
+    for currency in ("dollar", "euro", "sterling", "yuan"):
+        registry.define(f"{currency} = [{currency}]")
+    registry.define("us_cent = dollar / 100")
+    return registry
 
 
 @lru_cache(maxsize=1024)
