@@ -49,6 +49,7 @@ _TAIL = _pattern(
 _REASON = _pattern(
     r"(?:,\s*|\s+)(?:since|because|as|given that|which|so that)\b|,\s*(?:not|因为)(?![A-Za-z])",
 )
+_OR = _pattern(r",\s*or\b")
 _FAREWELL = _pattern(r"(?<=[.!])\s*(?:(?:i )?hope (?:it|this|that) (?:is correct|helps)|thank you)[.!]?$")
 _BULLET = re.compile(r"\A(?:[#✅✓☑•]+\s*|\*\s+)+")
 _SENTENCE_END = re.compile(r"[.!?;]\s|\n")
@@ -58,11 +59,12 @@ _VERB = _pattern(
     r"|[是为有共](?!\d*[是为有共])|等于|:(?= ))\s*",
 )
 _STATES = re.compile(r"[\d?!;]|\.\s|\\(?:frac|sqrt)")
-_REFUSES = _pattern(
+REFUSES = _pattern(
     r"\b(?:not|never|no|neither|nor|none|cannot|except|but|maybe|might|may|could|either|perhaps|possibly|if|unless",
-    r"|whether|or|wrong|incorrect|false|impossible|other|besides|least|most|than|without|between|anything|doubt)\b",
-    r"|n't\b|不|非|错|或",
+    r"|whether|or|wrong|incorrect|false|impossible|other|besides|least|most|than|without|between|anything|doubt|nobody|nothing|hardly|almost|nearly|opposite|another)\b",
+    r"|n't\b|不|非|错|或|可能|也许|大概",
 )
+"""What stands before an answer and takes it back, or leaves it open."""
 
 
 _SUBJECT = re.compile(r"[Tt](?:he|his)(?: (?!is\b|are\b)[\w'-]+){1,6} ")
@@ -94,12 +96,12 @@ def cores(text: str) -> Iterator[tuple[str, bool]]:
     """
     text = _trimmed(_FAREWELL.sub("", text))
     *_, cue = [None, *_CUE.finditer(text)]
-    if cue and text[cue.end() :].strip() and not _REFUSES.search(_SENTENCE_END.split(text[: cue.start()])[-1]):
+    if cue and text[cue.end() :].strip() and not REFUSES.search(_SENTENCE_END.split(text[: cue.start()])[-1]):
         text = _trimmed(text[cue.end() :])
     yield text, False
     bare = _without_lead(text)
     yield bare, False
-    if (reason := _REASON.search(bare)) and reason.start():
+    if (reason := _REASON.search(bare)) and reason.start() and not _OR.search(bare[reason.end() :]):
         bare = _without_lead(bare[: reason.start()])
         yield bare, False
     if (judged := _JUDGED.match(bare)) and not _WAVERS.search(bare[judged.end() :]):
@@ -107,7 +109,7 @@ def cores(text: str) -> Iterator[tuple[str, bool]]:
         yield bare, False
     *_, verb = [None, *_VERB.finditer(bare)]
     subject = bare[: verb.start()] if verb else ""
-    if verb and not _REFUSES.search(subject) and not _STATES.search(subject):
+    if verb and not REFUSES.search(subject) and not _STATES.search(subject):
         yield _without_lead(bare[verb.end() :]), not (_SUBJECT.fullmatch(subject) and verb[0].strip() in ("is", "are"))
 
 

@@ -169,7 +169,7 @@ def _same_collection(gold: Several | Brackets, answer: Several | Brackets) -> bo
 def _are_coordinates(items: Several | Brackets, point: Several | Brackets) -> bool:
     """Whether items are a point's coordinates by their names, as x = 3, y = 4."""
     names = [item.name if isinstance(item, Named) else "" for item in items.items]
-    return all(names) and names == sorted({*names}) and isinstance(point, Brackets) and point.opening == "("
+    return all(names) and names == sorted({*names}) and isinstance(point, Brackets) and (point.opening, point.closing) == ("(", ")")
 
 
 def _same_matrix(gold: Matrix, answer: Matrix) -> bool:

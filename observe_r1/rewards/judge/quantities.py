@@ -30,7 +30,7 @@ _TENS = {
 _NO_NOUN = re.compile(
     r"(?:or|and|more|less|fewer|least|most|than|to|not|but|plus|minus|times|over|under|up|dozen|hundred|half|halves|thirds?"
     r"|quarters?|percent|per|is|are|was|if|in|so|since|because|pi|sqrt|maybe|other|another|wrong|each|squared|cubed"
-    r"|am|pm|st|nd|rd|th|right|left|of|out|by|with|without|except|no|a|the|i)",
+    r"|am|pm|st|nd|rd|th|right|left|of|out|by|with|without|except|no|a|the|i|etc|never|false|incorrect|.*[不错非没].*)",
     re.IGNORECASE,
 )
 _MAX_UNIT = 24

@@ -27,7 +27,7 @@ _LETTER = re.compile(
     r"(?:\( ?(?=[A-Za-z] ?\))|\[ ?(?=[A-Za-z] ?\])|\{ ?(?=[A-Za-z] ?\})|(?=[A-Za-z] ?\)?[.:,]?$))"
     r"([A-Za-z]) ?[)\]}]?[.:,]?"
 )
-_LABELLED = re.compile(r"(?:[(\[]([A-Ha-h])[)\]][.:]?|([A-H])[.:)]|([a-h])\)) ?(.+)", re.DOTALL)
+_LABELLED = re.compile(r"(?:[(\[]([A-Ha-h])[)\]][.:]?|([A-H])(?:[:)]|\.(?![A-Z](?:\.|$)))|([a-h])\)) ?(.+)", re.DOTALL)
 _OTHER_LABEL = re.compile(
     r"^(?:and|or|&|,)(?![A-Za-z])|(?:^|[\s,;])(?:[(\[]?[A-H][).:\]](?:\s|$|[A-Z\d])|[(\[]?[a-h]\)\s)"
 )
@@ -115,7 +115,7 @@ def _typed(text: str) -> list[Reading]:
 
 def _phrase(text: str) -> Phrase | None:
     """A text as words, or as a formula that is not understood; both must look whole."""
-    text = re.sub(r"(?<=\w)[!?]+$", "", text)
+    text = re.sub(r"(?<=\w)!+$", "", text)
     text = _SUBSCRIPT.sub(r"\1\2", text)
     if "\\" in text:
         whole = all(text.count(a) == text.count(b) for a, b in ("{}", "[]", "()"))
@@ -171,7 +171,7 @@ def _clock(text: str) -> Clock | None:
     if found[5]:
         return Clock(int(found[5]), 0, 0, found[6].lower())
     hour, minute, second = int(found[1]), int(found[2]), int(found[3] or 0)
-    if hour > 24 or minute > 59 or second > 59:
+    if hour > (12 if found[4] else 24) or minute > 59 or second > 59:
         return None
     return Clock(hour, minute, second, (found[4] or "").lower())
 

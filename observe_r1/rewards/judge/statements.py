@@ -5,6 +5,7 @@ from fractions import Fraction
 from itertools import pairwise
 from typing import Any
 
+from observe_r1.rewards.judge.answer import REFUSES
 from observe_r1.rewards.judge.evaluating import constant, inexact, near
 from observe_r1.rewards.judge.formulas import Node, Token, Unreadable, parse, variables
 from observe_r1.rewards.judge.quantities import measured
@@ -168,7 +169,7 @@ def _name(tokens: list[Token]) -> str | None:
             token.kind == "word" or token.text in ("\\angle", "\\triangle", "_", "{", "}", "m", "的")
             for token in tokens
         )
-        return "" if words else None
+        return "" if words and not REFUSES.search(" ".join(texts)) else None
     if tree.op == "variable":
         name = tree.args[0]
         return name if len(name) == 1 or name.startswith("\\") else ""
@@ -243,7 +244,7 @@ def _value(tokens: list[Token]) -> list[Reading]:
         return [
             Several(tuple(measured(each[1:] if at == 0 and index == 0 else each) for index, each in enumerate(both)))
         ]
-    if tokens[0].kind == "word" and len(texts[0]) == 1 and "," in texts and _encloses(texts[1:]) and texts[1] == "(":
+    if len(texts[0]) == 1 and "A" <= texts[0] <= "Z" and "," in texts and _encloses(texts[1:]) and texts[1] == "(":
         return [Named(texts[0], point) for point in _bracketed(tokens[1:])]  # A(3, 4)
     if texts[0] in _OPENING and texts[-1] in _CLOSING and len(_split(tokens, ())[0]) == 1 and _encloses(texts):
         return _bracketed(tokens)
