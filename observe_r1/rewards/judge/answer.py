@@ -40,7 +40,7 @@ _CHOOSE = _pattern(
     r"|both\s+(?=[A-H]\s)|(?:in|at|by)(?: the year)?\s+(?=\d)|year\s+(?=\d{4})",
 )
 _ABOUT = _pattern(
-    r"(?:(?:about|approximately|approx\.?|roughly|exactly)(?![A-Za-z])|\\approx(?![A-Za-z])|约)\s*",
+    r"(?:(?:a total of|about|approximately|approx\.?|roughly|exactly)(?![A-Za-z])|\\approx(?![A-Za-z])|约)\s*",
 )
 _TAIL = _pattern(
     r"\s+is\s+(?:the\s+)?(?:final\s+)?(?:correct|right|answer)(?:\s+(?:answer|option|choice|one))?$",
@@ -128,7 +128,7 @@ def _without_lead(text: str) -> str:
 
 
 def _trimmed(text: str) -> str:
-    text = _BULLET.sub("", text.strip(), count=1).rstrip(" .,;:")
+    text = _BULLET.sub("", text.strip(), count=1).rstrip(" .,;:✓✅☑")
     if len(text) > 2 and text[0] in "\"'" and text[-1] == text[0] and text.count(text[0]) == 2:
         return _trimmed(text[1:-1])
     return text

@@ -244,6 +244,15 @@ def _binomial(n: Value, k: Value) -> Value:
     return _MP.binomial(inexact(n), inexact(k))
 
 
+def _whole(rounding: Callable[[Value], int]) -> Callable[[Value], Value]:
+    def apply(value: Value) -> Value:
+        if not isinstance(value, Fraction) and (value.imag or not _MP.isfinite(value)):
+            raise Unreadable("no real number")
+        return Fraction(int(rounding(value)))
+
+    return apply
+
+
 def _through(function: Callable[[Value], Value]) -> Callable[[Value], Value]:
     def apply(value: Value) -> Value:
         value = inexact(value)
@@ -268,6 +277,8 @@ _OPERATIONS: dict[str, Callable[..., Value]] = {
     "^": _power,
     "neg": lambda a: -a,
     "abs": abs,
+    "floor": _whole(math.floor),
+    "ceil": _whole(math.ceil),
     "sqrt": lambda a: _root(a, Fraction(2)),
     "root": _root,
     "degrees": lambda a: inexact(a) * _MP.pi / 180,

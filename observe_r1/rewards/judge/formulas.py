@@ -157,7 +157,7 @@ class _Parser:
             return True
         if kind == "command":
             return (
-                text in ("\\frac", "\\sqrt", "\\binom")
+                text in ("\\frac", "\\sqrt", "\\binom", "\\lfloor", "\\lceil")
                 or text[1:] in _FUNCTIONS | _GREEK | _DECORATIONS | _CONSTANTS.keys()
             )
         return text in ("(", "{")
@@ -221,6 +221,8 @@ class _Parser:
         return tree
 
     def number(self, text: str) -> Node:
+        if self.subscripted():
+            return self.variable(text)  # 101_2: digits in another base are what they are
         exponent = text.casefold().partition("e")[2]
         if exponent and abs(int(exponent)) > _MAX_EXPONENT:
             raise Unreadable("too large")
@@ -283,6 +285,10 @@ class _Parser:
             return Node("/", (self.group(), self.group()))
         if name == "binom":
             return Node("binom", (self.group(), self.group()))
+        if name in ("lfloor", "lceil"):
+            tree = self.sum()
+            self.expect(f"\\r{name[1:]}")
+            return Node(name[1:], (tree,))
         if name in _CONSTANTS:
             return Node("constant", (_CONSTANTS[name],))
         if name in _FUNCTIONS:
@@ -351,6 +357,8 @@ class _Parser:
 
 def _beside(left: Node, right: Node) -> Node:
     """`left` and `right` without a sign between them: a product, or a mixed number as `1\\frac{1}{2}`."""
+    if left.op == "neg" and left.args[0].op == "number" and right.op == "/":
+        return Node("neg", (_beside(left.args[0], right),))
     if left.op == "number" and right.op == "/":
         whole, (over, under) = left.args[0], right.args
         if over.op == under.op == "number":

@@ -9,6 +9,7 @@ from observe_r1.rewards.judge.units import DEGREE, Unit, unit_of
 from observe_r1.rewards.judge.values import Quantity
 
 _SCALES = {"thousand": 3, "million": 6, "billion": 9, "trillion": 12, "mn": 6, "bn": 9, "万": 4, "亿": 8}
+_AMOUNTS = _SCALES.keys() | {"dozen"}
 _MONEY_SCALES = {"k": 3, "m": 6, "b": 9}
 _MONEY = {
     "¤": "dollar", "€": "euro", "£": "sterling", "¥": "yuan", "dollar": "dollar", "dollars": "dollar", "usd": "dollar",
@@ -61,7 +62,7 @@ def measured(tokens: list[Token]) -> Quantity:
         return replace(quantity, unit=money, percent=percent)
     for at in range(max(1, len(tokens) - _MAX_UNIT), len(tokens)):
         token = tokens[at]
-        starts = token.kind == "word" or token.text in ("\\Omega", "\\frac", "°", "^", "µ", "Å", "Ω")
+        starts = token.kind == "word" or token.text in ("\\Omega", "\\mu", "\\frac", "°", "^", "µ", "Å", "Ω")
         if starts and (unit := unit_of(tokens[at:])):
             if unit == DEGREE and any(each.text == "\\pi" for each in tokens):
                 break  # π - 45°
@@ -72,21 +73,23 @@ def measured(tokens: list[Token]) -> Quantity:
                 continue
             if not variables(quantity.formula) and not (unit == DEGREE and has_angle(quantity.formula)):
                 return replace(quantity, unit=unit)
-    if noun := _noun(tokens):
-        return _number(tokens[:noun], noun=tokens[-1].text.casefold())
+    if at := _noun(tokens):
+        counted = measured(tokens[:at])
+        if not variables(counted.formula):
+            return replace(counted, noun=tokens[-1].text.casefold())
     return _number(tokens)
 
 
-def _number(tokens: list[Token], noun: str = "") -> Quantity:
+def _number(tokens: list[Token]) -> Quantity:
     formula = parse(tokens)
     decimal = _DECIMAL.fullmatch("".join(token.text for token in tokens))
     if not decimal:
-        return Quantity(formula, noun=noun)
+        return Quantity(formula)
     exponent = int(decimal[3] or decimal[4] or 0)
     if abs(exponent) > 10_000:
         raise Unreadable("too large")
     digits = len((decimal[1] + decimal[2]).lstrip("0"))
-    return Quantity(formula, noun=noun, step=Fraction(10) ** (exponent - len(decimal[2])), digits=digits)
+    return Quantity(formula, step=Fraction(10) ** (exponent - len(decimal[2])), digits=digits)
 
 
 def _in_digits(tokens: list[Token]) -> list[Token]:
@@ -118,13 +121,13 @@ def _without_scale(tokens: list[Token], money: Unit | None) -> tuple[list[Token]
 def _noun(tokens: list[Token]) -> int:
     """Where the words begin that say what is counted, as in 5 red circles; 0 where there are none."""
     at = len(tokens)
-    while at and tokens[at - 1].kind == "word":
+    while at and tokens[at - 1].kind == "word" and tokens[at - 1].text.casefold() not in _AMOUNTS:
         at -= 1
     words = [token.text for token in tokens[at:]]
     if (
         not at
         or not 1 <= len(words) <= 4
-        or tokens[at - 1].kind != "number"
+        or (tokens[at - 1].kind not in ("number", "word") and tokens[at - 1].text != "}")
         or (not tokens[at].spaced and words[0].isascii())
     ):
         return 0

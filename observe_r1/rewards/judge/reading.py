@@ -69,6 +69,8 @@ _VALUE_SIGN = re.compile(r"[\d+=]")
 _LONG_WORD = re.compile(r"[^\W\d_]{4,}")
 _SUBSCRIPT = re.compile(r" ?_ ?(?:\{ ?(\d{1,9}) ?\}|(\d{1,9}))(?: (?=[A-Z]))?")
 """As in H_2O, which is H2O."""
+_CHARGE = re.compile(r"(?<=[A-Za-z0-9]) ?\^ ?\{? ?(\d?[+-]) ?\}?$")
+"""As in Na^+, which is Na+."""
 _SINGLE = re.compile(r"\{(\w)\}")
 _HAS_LETTER = re.compile(r"[^\W\d_]")
 _WORDS = re.compile(r"(?=.*\w)[\w\s'\".,:;/+%&()°¤@#=-]+")
@@ -116,7 +118,7 @@ def _typed(text: str) -> list[Reading]:
 def _phrase(text: str) -> Phrase | None:
     """A text as words, or as a formula that is not understood; both must look whole."""
     text = re.sub(r"(?<=\w)!+$", "", text)
-    text = _SUBSCRIPT.sub(r"\1\2", text)
+    text = _CHARGE.sub(r"\1", _SUBSCRIPT.sub(r"\1\2", text))
     if "\\" in text:
         whole = all(text.count(a) == text.count(b) for a, b in ("{}", "[]", "()"))
         return Phrase(_SINGLE.sub(r"\1", text.replace(" ", ""))) if whole and _HAS_CONTENT.search(_COMMAND.sub(" ", text)) else None

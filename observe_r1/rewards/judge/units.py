@@ -14,7 +14,7 @@ from observe_r1.rewards.judge.formulas import Token
 _METRIC = {
     "m": "k c d m µ n", "g": "k m µ", "s": "m µ n", "A": "m µ", "V": "k m", "N": "k", "J": "k M", "W": "k M m",
     "Pa": "k M h",
-    "Hz": "k M G", "L": "m", "l": "m", "eV": "k M", "mol": "m", "F": "µ n p", "cal": "k", "Wh": "k", "t": "",
+    "Hz": "k M G", "L": "m", "l": "m", "eV": "k M", "mol": "m", "F": "µ n p m", "T": "m", "cal": "k", "Wh": "k", "t": "",
 }  # fmt: skip
 _PREFIXES = {
     "k": "kilo",
@@ -28,7 +28,7 @@ _PREFIXES = {
 } | {"G": "giga", "h": "hecto"}
 _BASES = {
     "m": "meter", "g": "gram", "s": "second", "A": "ampere", "V": "volt", "N": "newton", "J": "joule", "W": "watt",
-    "Pa": "pascal", "Hz": "hertz", "L": "liter", "l": "liter", "eV": "electron_volt", "mol": "mole", "F": "farad",
+    "Pa": "pascal", "Hz": "hertz", "L": "liter", "l": "liter", "eV": "electron_volt", "mol": "mole", "F": "farad", "T": "tesla",
     "cal": "calorie", "Wh": "watt_hour", "t": "metric_ton",
 }  # fmt: skip
 _WORDS = (
@@ -37,14 +37,14 @@ _WORDS = (
     "degree radian knot angstrom"
 ).split()
 _OTHER = {
-    "K": "kelvin", "C": "coulomb", "T": "tesla", "h": "hour", "min": "minute", "hr": "hour", "hrs": "hour",
+    "K": "kelvin", "C": "coulomb", "h": "hour", "min": "minute", "hr": "hour", "hrs": "hour",
     "sec": "second", "secs": "second", "mins": "minute", "d": "day", "yr": "year", "yrs": "year", "ft": "foot",
     "feet": "foot", "in": "inch", "inches": "inch", "mi": "mile", "yd": "yard", "lb": "pound", "lbs": "pound",
     "oz": "ounce", "Ω": "ohm", "kΩ": "kiloohm", "ohms": "ohm", "°": "degree", "deg": "degree", "degs": "degree",
     "rad": "radian", "rads": "radian", "°C": "degC", "°F": "degF", "℃": "degC", "℉": "degF", "kph": "kph", "kmh": "kph",
     "mph": "mph", "tonne": "metric_ton", "tonnes": "metric_ton", "metre": "meter", "metres": "meter",
     "litre": "liter", "litres": "liter", "Å": "angstrom", "ha": "hectare", "amp": "ampere", "amps": "ampere",
-    "厘米": "centimeter", "分米": "decimeter", "毫米": "millimeter", "千米": "kilometer", "公里": "kilometer",
+    "厘米": "centimeter", "公分": "centimeter", "分米": "decimeter", "毫米": "millimeter", "千米": "kilometer", "公里": "kilometer",
     "米": "meter", "千克": "kilogram", "公斤": "kilogram", "克": "gram", "吨": "metric_ton", "秒": "second",
     "分钟": "minute", "分": "minute",
     "小时": "hour", "时": "hour", "天": "day", "年": "year", "升": "liter", "毫升": "milliliter", "度": "degree",
@@ -57,14 +57,12 @@ _POWERS = {"square": 2, "sq": 2, "平方": 2, "cubic": 3, "cu": 3, "立方": 3}
 
 def _names() -> dict[str, str]:
     names = {word: word for word in _WORDS} | {f"{word}s": word for word in _WORDS}
-    names |= {
-        prefix + word: prefix + word for prefix in ("kilo", "centi", "milli") for word in ("meter", "gram", "liter")
-    }
-    names |= {f"{name}s": name for name in list(names) if name.startswith(("kilo", "centi", "milli"))}
-    names |= {f"{prefix}metre{s}": f"{prefix}meter" for prefix in ("kilo", "centi", "milli") for s in ("", "s")}
     for symbol, prefixes in _METRIC.items():
-        names[symbol] = _BASES[symbol]
-        names |= {prefix + symbol: _PREFIXES[prefix] + _BASES[symbol] for prefix in prefixes.split()}
+        names[symbol] = base = _BASES[symbol]
+        for prefix in prefixes.split():
+            name = _PREFIXES[prefix] + base
+            names |= {prefix + symbol: name, name: name, f"{name}s": name}
+    names |= {name.replace("meter", "metre").replace("liter", "litre"): names[name] for name in list(names)}
     return names | _OTHER
 
 
@@ -133,6 +131,8 @@ def _name(tokens: list[Token], at: int, powered: bool) -> tuple[str | None, int]
     following = tokens[at + 1].text.casefold() if at + 1 < len(tokens) else ""
     if text.casefold() in ("°", "degree", "degrees") and following in _TEMPERATURES:
         return _TEMPERATURES[following], at + 2
+    if text == "\\mu" and at + 1 < len(tokens):
+        return _NAMES.get(f"µ{tokens[at + 1].text}"), at + 2
     if text == "\\Omega":
         return "ohm", at + 1
     if text.startswith("平方") or text.startswith("立方"):
