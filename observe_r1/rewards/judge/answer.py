@@ -92,7 +92,8 @@ def cores(text: str) -> Iterator[tuple[str, bool]]:
     """Yield what a plain text answers, from the whole of it inwards, and whether it may be a value only, no words.
 
     Taken off are "therefore", "the answer is", "I choose", "it is", "… is correct", a reason after the answer, what
-    follows "Yes," and "No,", and at last a subject and its verb, where the subject states no number, doubt, negation or alternative.
+    follows "Yes," and "No,", and at last a subject and its verb, where the subject states no number, doubt, negation or
+    alternative.
     """
     text = _trimmed(_FAREWELL.sub("", text))
     *_, cue = [None, *_CUE.finditer(text)]

@@ -107,8 +107,14 @@ def _same_clock(gold: Clock, answer: Clock) -> bool:
     """Whether two times of day are one; a.m. or p.m. missing on either side is forgiven."""
     if (gold.minute, gold.second) != (answer.minute, answer.second):
         return False
-    hours = [{each.hour, each.hour % 12 + 12 * (each.half == "p")} if each.half else {each.hour} for each in (gold, answer)]
-    return gold.half == answer.half and gold.hour == answer.hour if gold.half and answer.half else bool(hours[0] & hours[1])
+    hours = [
+        {each.hour, each.hour % 12 + 12 * (each.half == "p")} if each.half else {each.hour} for each in (gold, answer)
+    ]
+    return (
+        gold.half == answer.half and gold.hour == answer.hour
+        if gold.half and answer.half
+        else bool(hours[0] & hours[1])
+    )
 
 
 def _same_ratio(gold: Ratio, answer: Reading) -> bool:
@@ -169,7 +175,12 @@ def _same_collection(gold: Several | Brackets, answer: Several | Brackets) -> bo
 def _are_coordinates(items: Several | Brackets, point: Several | Brackets) -> bool:
     """Whether items are a point's coordinates by their names, as x = 3, y = 4."""
     names = [item.name if isinstance(item, Named) else "" for item in items.items]
-    return all(names) and names == sorted({*names}) and isinstance(point, Brackets) and (point.opening, point.closing) == ("(", ")")
+    return (
+        all(names)
+        and names == sorted({*names})
+        and isinstance(point, Brackets)
+        and (point.opening, point.closing) == ("(", ")")
+    )
 
 
 def _same_matrix(gold: Matrix, answer: Matrix) -> bool:

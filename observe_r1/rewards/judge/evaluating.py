@@ -70,7 +70,7 @@ def _common(left: Node, right: Node) -> list[tuple[Value, Value]]:
 
 
 def _coordinate(name: str, index: int) -> Fraction:
-    drawn = zlib.crc32(f"{name} {index}".encode()) % 1000 + 1
+    drawn = zlib.crc32(f"{name} {index}".encode(errors="surrogatepass")) % 1000 + 1
     return Fraction(drawn if index < _POINTS // 2 else drawn - 1000, 331)
 
 

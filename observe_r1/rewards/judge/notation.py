@@ -36,7 +36,9 @@ _TEXT = re.compile(
     r"\\(?:text(?:normal|bf|it|rm|sf|tt)?|math(?:rm|bf|it|sf|bb)|mbox|emph|underline|bm|boldsymbol|operatorname|hbox|ce)"
     r"\*? ?\{((?:[^{}]|\{[^{}]*\})*)\}"
 )
-_SIZE = re.compile(r"\\(?:text)?color *\{[a-zA-Z]{1,20}\}|\\(?:left|right|[bB]igg?[lr]?|displaystyle|limits|rm|bf)(?![A-Za-z])\.?|\\!")
+_SIZE = re.compile(
+    r"\\(?:text)?color *\{[a-zA-Z]{1,20}\}|\\(?:left|right|[bB]igg?[lr]?|displaystyle|limits|rm|bf)(?![A-Za-z])\.?|\\!"
+)
 _SPACE = re.compile(r"(?<!\\)\\(?:[,;: ]|$)|\\q?quad(?![A-Za-z])|(?<!\d)~|~(?!\d)|\s")
 _PAIRED = re.compile(
     r"\$\$([^$]+)\$\$|(?<!\\)\$([^$\\]*(?:\\[^$][^$\\]*)*)(?<!\\)\$|\\\((.*?)\\\)|\\\[(.*?)\\\]", re.DOTALL
@@ -65,7 +67,7 @@ def plain(text: str) -> str:
     if _SIMPLE.fullmatch(text):
         return " ".join(text.split())
     text = html.unescape(_SUP_TAG.sub(r"^{\1}", text.replace("`", "")))
-    text = _HTML_TAG.sub(" ", text)
+    text = _MARKDOWN.sub(r"\2", _HTML_TAG.sub(" ", text))
     text = re.sub("[⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻ⁿ]+", lambda found: f"^{{{found[0].translate(_SUPERSCRIPTS)}}}", text)
     text = re.sub("[₀₁₂₃₄₅₆₇₈₉]+", lambda found: f"_{{{found[0].translate(_SUBSCRIPTS)}}}", text)
     text = "".join(str(int(c)) if c.isdecimal() and not c.isascii() else c for c in text.translate(_SIGNS))

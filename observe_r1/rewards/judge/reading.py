@@ -121,7 +121,11 @@ def _phrase(text: str) -> Phrase | None:
     text = _CHARGE.sub(r"\1", _SUBSCRIPT.sub(r"\1\2", text))
     if "\\" in text:
         whole = all(text.count(a) == text.count(b) for a, b in ("{}", "[]", "()"))
-        return Phrase(_SINGLE.sub(r"\1", text.replace(" ", ""))) if whole and _HAS_CONTENT.search(_COMMAND.sub(" ", text)) else None
+        return (
+            Phrase(_SINGLE.sub(r"\1", text.replace(" ", "")))
+            if whole and _HAS_CONTENT.search(_COMMAND.sub(" ", text))
+            else None
+        )
     if not _WORDS.fullmatch(text) or len(text.split()) > MAX_PHRASE_WORDS or _is_formula(text):
         return None
     letters = _LONG_WORD if _VALUE_SIGN.search(text) else _HAS_LETTER  # 12 N is not 12 n

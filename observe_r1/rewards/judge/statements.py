@@ -165,11 +165,8 @@ def _name(tokens: list[Token]) -> str | None:
     try:
         tree = parse(tokens)
     except Unreadable:
-        words = all(
-            token.kind == "word" or token.text in ("\\angle", "\\triangle", "_", "{", "}", "m", "的")
-            for token in tokens
-        )
-        return "" if words and not REFUSES.search(" ".join(texts)) else None
+        words = all(token.kind == "word" or token.text in ("\\angle", "\\triangle", "_", "{", "}") for token in tokens)
+        return "" if words and not {"is", "are"} & {*texts} and not REFUSES.search(" ".join(texts)) else None
     if tree.op == "variable":
         name = tree.args[0]
         return name if len(name) == 1 or name.startswith("\\") else ""

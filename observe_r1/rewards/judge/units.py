@@ -13,8 +13,8 @@ from observe_r1.rewards.judge.formulas import Token
 
 _METRIC = {
     "m": "k c d m µ n", "g": "k m µ", "s": "m µ n", "A": "m µ", "V": "k m", "N": "k", "J": "k M", "W": "k M m",
-    "Pa": "k M h",
-    "Hz": "k M G", "L": "m", "l": "m", "eV": "k M", "mol": "m", "F": "µ n p m", "T": "m", "cal": "k", "Wh": "k", "t": "",
+    "Pa": "k M h", "T": "m",
+    "Hz": "k M G", "L": "m", "l": "m", "eV": "k M", "mol": "m", "F": "µ n p m", "cal": "k", "Wh": "k", "t": "",
 }  # fmt: skip
 _PREFIXES = {
     "k": "kilo",
@@ -28,8 +28,8 @@ _PREFIXES = {
 } | {"G": "giga", "h": "hecto"}
 _BASES = {
     "m": "meter", "g": "gram", "s": "second", "A": "ampere", "V": "volt", "N": "newton", "J": "joule", "W": "watt",
-    "Pa": "pascal", "Hz": "hertz", "L": "liter", "l": "liter", "eV": "electron_volt", "mol": "mole", "F": "farad", "T": "tesla",
-    "cal": "calorie", "Wh": "watt_hour", "t": "metric_ton",
+    "Pa": "pascal", "Hz": "hertz", "L": "liter", "l": "liter", "eV": "electron_volt", "mol": "mole", "F": "farad",
+    "T": "tesla", "cal": "calorie", "Wh": "watt_hour", "t": "metric_ton",
 }  # fmt: skip
 _WORDS = (
     "meter metre gram second minute hour day week month year ampere volt newton joule kelvin liter litre watt coulomb "
@@ -44,9 +44,9 @@ _OTHER = {
     "rad": "radian", "rads": "radian", "°C": "degC", "°F": "degF", "℃": "degC", "℉": "degF", "kph": "kph", "kmh": "kph",
     "mph": "mph", "tonne": "metric_ton", "tonnes": "metric_ton", "metre": "meter", "metres": "meter",
     "litre": "liter", "litres": "liter", "Å": "angstrom", "ha": "hectare", "amp": "ampere", "amps": "ampere",
-    "厘米": "centimeter", "公分": "centimeter", "分米": "decimeter", "毫米": "millimeter", "千米": "kilometer", "公里": "kilometer",
-    "米": "meter", "千克": "kilogram", "公斤": "kilogram", "克": "gram", "吨": "metric_ton", "秒": "second",
-    "分钟": "minute", "分": "minute",
+    "厘米": "centimeter", "公分": "centimeter", "分米": "decimeter", "毫米": "millimeter", "千米": "kilometer",
+    "公里": "kilometer", "米": "meter", "千克": "kilogram", "公斤": "kilogram", "克": "gram", "吨": "metric_ton",
+    "秒": "second", "分钟": "minute", "分": "minute",
     "小时": "hour", "时": "hour", "天": "day", "年": "year", "升": "liter", "毫升": "milliliter", "度": "degree",
     "牛": "newton", "牛顿": "newton", "伏": "volt", "安": "ampere", "欧": "ohm", "欧姆": "ohm", "焦": "joule",
     "焦耳": "joule", "瓦": "watt", "帕": "pascal",
