@@ -36,6 +36,7 @@ _TEXT = re.compile(
     r"\\(?:text(?:normal|bf|it|rm|sf|tt)?|math(?:rm|bf|it|sf|bb)|mbox|emph|underline|bm|boldsymbol|operatorname|hbox|ce)"
     r"\*? ?\{((?:[^{}]|\{[^{}]*\})*)\}"
 )
+_OLD_FONT = re.compile(r"\{ ?\\(?:rm|bf|it|sf|tt)(?![A-Za-z])([^{}]*)\}")
 _SIZE = re.compile(
     r"\\(?:text)?color *\{[a-zA-Z]{1,20}\}|\\(?:left|right|[bB]igg?[lr]?|displaystyle|limits|rm|bf)(?![A-Za-z])\.?|\\!"
 )
@@ -79,7 +80,7 @@ def plain(text: str) -> str:
         if bare == text:
             break
         text = bare
-    text = _OVER.sub(r"\\frac{\1}{\2}", text)
+    text = _OVER.sub(r"\\frac{\1}{\2}", _OLD_FONT.sub(r" \1 ", text))
     text = _ALIAS.sub(lambda found: _ALIASES[found[1]], _SIZE.sub("", text))
     text = _PAIRED.sub(lambda found: f" {next((part for part in found.groups() if part is not None), '')} ", text)
     text = _BRACED_DEGREE.sub("°", _DEGREE.sub("°", text))

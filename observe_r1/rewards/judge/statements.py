@@ -157,7 +157,7 @@ def _intersection(regions: list[Region]) -> Region:
 
 def _name(tokens: list[Token]) -> str | None:
     """The symbol that tokens name: "" where they name something by more than a symbol, None where they name nothing."""
-    texts = [token.text for token in tokens]
+    texts = [token.text for token in tokens if token.text != "'"]  # f'(x)
     if not texts:
         return None
     if _TUPLE_OF_NAMES.fullmatch("".join(texts)):
