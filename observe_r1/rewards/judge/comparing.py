@@ -23,6 +23,7 @@ from observe_r1.rewards.judge.values import (
     Several,
     Span,
     described,
+    scaled_quantity,
 )
 
 _ROUNDED_DIGITS = 3
@@ -140,6 +141,8 @@ def _same_region(gold: Region | None, answer: Region | None) -> bool:
         return False
     if gold.name and answer.name and gold.name != answer.name:
         return False
+    if gold.unit and answer.unit and gold.unit != answer.unit:
+        return False
     return all(_same_interval(a, b) for a, b in zip(gold.intervals, answer.intervals, strict=True))
 
 
@@ -209,14 +212,6 @@ def _same_angle(*angles: Quantity) -> bool:
     """Whether an angle in degrees is one in radians that is written with π."""
     values = [constant(Node("degrees", (each.formula,)) if each.unit else each.formula) for each in angles]
     return None not in values and close(*values)
-
-
-def scaled_quantity(quantity: Quantity) -> Quantity:
-    """A quantity without percent: a hundredth of what stands before the sign."""
-    if not quantity.percent:
-        return quantity
-    formula = Node("/", (quantity.formula, Node("number", (Fraction(100),))))
-    return Quantity(formula, step=quantity.step and quantity.step / 100, digits=quantity.digits)
 
 
 def _same_converted(gold: Quantity, answer: Quantity) -> bool:

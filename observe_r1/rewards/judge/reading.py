@@ -67,7 +67,7 @@ _COMMAND = re.compile(r"\\[A-Za-z]+")
 _HAS_CONTENT = re.compile(r"\w")
 _VALUE_SIGN = re.compile(r"[\d+=]")
 _LONG_WORD = re.compile(r"[^\W\d_]{4,}")
-_SUBSCRIPT = re.compile(r" ?_ ?(?:\{ ?(\d{1,9}) ?\}|(\d{1,9}))(?: (?=[A-Z]))?")
+_SUBSCRIPT = re.compile(r"(?<=[A-Za-z)]) ?_ ?(?:\{ ?(\d{1,9}) ?\}|(\d{1,9}))(?: (?=[A-Z]))?")
 """As in H_2O, which is H2O."""
 _CHARGE = re.compile(r"(?<=[A-Za-z0-9]) ?\^ ?\{? ?(\d?[+-]) ?\}?$")
 """As in Na^+, which is Na+."""

@@ -6,7 +6,7 @@ from itertools import pairwise
 from typing import Any
 
 from observe_r1.rewards.judge.answer import REFUSES
-from observe_r1.rewards.judge.evaluating import constant, inexact, near
+from observe_r1.rewards.judge.evaluating import close, constant, inexact, near
 from observe_r1.rewards.judge.formulas import Node, Token, Unreadable, parse, variables
 from observe_r1.rewards.judge.quantities import measured
 from observe_r1.rewards.judge.units import in_base_units
@@ -21,6 +21,7 @@ from observe_r1.rewards.judge.values import (
     Reading,
     Region,
     Several,
+    scaled_quantity,
 )  # fmt: skip
 
 _SEPARATORS = frozenset({",", ";", "or", "and", "和", "或", "&"})
@@ -125,11 +126,14 @@ def _region(parts: list[list[Token]], relations: list[str]) -> Region:
         name = _name(left)
         if name is None:
             raise Unreadable("no inequality of a variable")
-    bound = measured(right).formula
+    if not name and len(left) > 1 and all(token.kind == "word" for token in left):
+        raise Unreadable("words before an inequality")
+    quantity = measured(right)
+    bound = scaled_quantity(quantity).formula
     closed = relation.endswith("=")
     if relation[0] == "<":
-        return Region((Interval(_MINUS_INFINITY, bound, False, closed),), name)
-    return Region((Interval(bound, _INFINITY, closed, False),), name)
+        return Region((Interval(_MINUS_INFINITY, bound, False, closed),), name, quantity.unit)
+    return Region((Interval(bound, _INFINITY, closed, False),), name, quantity.unit)
 
 
 def _union(regions: list[Region]) -> Region:
@@ -165,7 +169,9 @@ def _name(tokens: list[Token]) -> str | None:
     try:
         tree = parse(tokens)
     except Unreadable:
-        words = all(token.kind == "word" or token.text in ("\\angle", "\\triangle", "_", "{", "}") for token in tokens)
+        words = texts[0] != "_" and all(
+            token.kind == "word" or token.text in ("\\angle", "\\triangle", "_", "{", "}") for token in tokens
+        )
         return "" if words and not {"is", "are"} & {*texts} and not REFUSES.search(" ".join(texts)) else None
     if tree.op == "variable":
         name = tree.args[0]
@@ -218,8 +224,11 @@ def _as_product(side: list[Token]) -> list[Token]:
 def _agree(left: Quantity, right: Quantity) -> bool:
     """Whether two sides of an equation have one value, or one is the other rounded."""
     values = constant(left.formula), constant(right.formula)
-    if left.percent != right.percent or None in values:
-        return left.percent != right.percent
+    if None in values:
+        return False
+    if left.percent != right.percent:  # 0.25 = 25%, and 0.25 × 100 = 25%
+        fractions = (constant(scaled_quantity(each).formula) for each in (left, right))
+        return close(*values) or close(*fractions)
     step = max(left.step or Fraction(0), right.step or Fraction(0))
     tolerance = step / 2 if max(left.digits, right.digits) > 1 else Fraction(0)
     return near(*values, tolerance + Fraction(1, 10**40))
@@ -276,7 +285,7 @@ def _bracketed(tokens: list[Token]) -> list[Reading]:
         described, _ = _split(inner, ("|", ":"))
         if opening in ("{", "\\{") and len(described) == 2 and _name(described[0]) is not None:
             return statement(described[1])
-        if opening != "\\{":
+        if opening + closing in ("()", "[]", "{}"):
             return statement(inner)
     opening, closing = opening.lstrip("\\"), closing.lstrip("\\")
     return [Brackets(opening, tuple(_relation(part)[0] for part in parts), closing)]
