@@ -6,7 +6,7 @@ from itertools import pairwise
 from typing import Any
 
 from observe_r1.rewards.judge.answer import REFUSES
-from observe_r1.rewards.judge.evaluating import close, constant, inexact, near
+from observe_r1.rewards.judge.evaluating import close, constant, inexact, near, scaled
 from observe_r1.rewards.judge.formulas import Node, Token, Unreadable, parse, variables
 from observe_r1.rewards.judge.quantities import measured
 from observe_r1.rewards.judge.units import in_base_units
@@ -224,8 +224,12 @@ def _as_product(side: list[Token]) -> list[Token]:
 def _agree(left: Quantity, right: Quantity) -> bool:
     """Whether two sides of an equation have one value, or one is the other rounded."""
     values = constant(left.formula), constant(right.formula)
-    if None in values:
+    if None in values or (left.noun and right.noun and left.noun != right.noun):
         return False
+    if left.unit and right.unit and left.unit != right.unit:
+        (factor, offset, dimension), (factor_2, offset_2, dimension_2) = map(in_base_units, (left.unit, right.unit))
+        both = scaled(values[0], factor, offset), scaled(values[1], factor_2, offset_2)
+        return dimension == dimension_2 and close(*both)
     if left.percent != right.percent:  # 0.25 = 25%, and 0.25 × 100 = 25%
         fractions = (constant(scaled_quantity(each).formula) for each in (left, right))
         return close(*values) or close(*fractions)
