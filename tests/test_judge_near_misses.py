@@ -121,6 +121,30 @@ def test_noise_around_a_right_answer_is_wrong():
             assert _worth_a_half(values), text
 
 
+PAIRS = [
+    ("3", "7"), ("B", "C"), ("red", "blue"), ("\\frac{1}{2}", "\\frac{1}{3}"), ("5 cm", "7 cm"), ("x^2+1", "x^2-1"),
+    ("(1, 2)", "(3, 4)"), ("20%", "30%"), ("30%", "0.5"), ("7:30", "8:45"), ("2:3", "5:7"), ("Yes", "No"),
+    ("x > 3", "x < 3"), ("\\sqrt{2}", "\\sqrt{3}"), ("$5", "$7"), ("\\{1,2\\}", "\\{3,4\\}"), ("60°", "30°"),
+    ("A, C", "B, D"), ("3 apples", "5 apples"), ("2", "\\sqrt{5}"), ("50", "0.25"), ("4 m", "4 s"), ("May 5", "May 6"),
+]  # fmt: skip
+JOINTS = [
+    *SCRAPS, "", ",", ";", ":", ".", "=", "≈", "\\approx", "->", "\\to", "x =", "is", "the answer is", "so", "since",
+    "which is", "/", "%", "°", "cm", "(", ")", "[", "]", "\\{", "\\}", "**", "\\text{", "\\boxed{", "\n", "<b>",
+    "\\cup", "\\in", "to", "~",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("one", "other"), PAIRS)
+def test_no_text_is_right_for_two_answers(one, other):
+    dice = random.Random(f"{one} {other}")
+    for _ in range(400):
+        pieces = dice.choices(JOINTS, k=dice.randint(1, 4))
+        for value in (one, other):
+            pieces.insert(dice.randint(0, len(pieces)), value)
+        text = dice.choice([" ", ""]).join(pieces)
+        assert not (score(text, one) and score(text, other)), text
+
+
 def _worth_a_half(text):
     """Whether a text is, by Python's own parser, an expression of the value ½."""
     try:

@@ -9,6 +9,9 @@ from collections.abc import Iterator
 MAX_CHARS = 2000
 """Of a final answer only this many characters, the last ones, are read."""
 
+_MAX_LEADS = 20
+"""As many times words around an answer are taken off: "So, therefore, the answer is"."""
+
 _OPEN, _CLOSE, _THOUGHT = "<answer>", "</answer>", "</think>"
 
 
@@ -23,8 +26,9 @@ _CUE = _pattern(
     r"|(?:最终|正确|标准)?答案(?:选项)?(?:应?该?[是为选]|等于)?\s*:?|故?应?选(?:择|项)?\s*:?)\s*",
 )
 _LEAD = _pattern(
-    r"(?:(?:so|therefore|thus|hence|then|finally|okay|ok|consequently|in conclusion|∴|\\therefore)(?![A-Za-z])\s*,?",
-    r"|因此|所以|综上|故|即|,|:|=(?![=>]))\s*",
+    r"(?:(?:so|therefore|thus|hence|then|finally|okay|ok|consequently|in conclusion|∴",
+    r"|\\(?:therefore|implies|to|(?:Long)?[Rr]ightarrow))(?![A-Za-z])\s*,?",
+    r"|因此|所以|综上|故|即|答:|,|:|=(?![=>]))\s*",
 )
 _PRONOUN = _pattern(
     r"(?:i (?:think|believe)(?: that)?(?= )|(?:it|this|that)'s(?= ))\s*",
@@ -32,17 +36,22 @@ _PRONOUN = _pattern(
     r"|等于|[是为](?=.)",
 )
 _CHOOSE = _pattern(
-    r"(?:i (?:would )?)?(?:choose|select|pick|option|choice)\s*:?\s*(?=[(\[]?[A-Za-z][)\]]?(?![A-Za-z]))|选项\s*"
+    r"(?:i (?:would )?)?(?:choose|select|pick|option|choice)\s*:?\s*(?=[(\[]?[A-Za-z][)\]]?(?![A-Za-z]))|选项\s*",
+    r"|both\s+(?=[A-H]\s)|(?:in|at|by)(?: the year)?\s+(?=\d)|year\s+(?=\d{4})",
 )
 _ABOUT = _pattern(
-    r"(?:(?:about|approximately|approx\.?|roughly|exactly)(?![A-Za-z])|\\approx(?![A-Za-z])|约)\s*",
+    r"(?:(?:a total of|about|approximately|approx\.?|roughly|exactly)(?![A-Za-z])|\\approx(?![A-Za-z])|约)\s*",
 )
-_TAIL = _pattern(r"\s+is\s+(?:the\s+)?(?:final\s+)?(?:correct|right|answer)(?:\s+(?:answer|option|choice|one))?$")
+_TAIL = _pattern(
+    r"\s+is\s+(?:the\s+)?(?:final\s+)?(?:correct|right|answer)(?:\s+(?:answer|option|choice|one))?$",
+    r"|\s+(?:in\s+(?:total|all|(?:the|this)\s+(?:picture|image|figure|diagram|photo|chart|graph))|altogether)$",
+)
 _REASON = _pattern(
     r"(?:,\s*|\s+)(?:since|because|as|given that|which|so that)\b|,\s*(?:not|因为)(?![A-Za-z])",
 )
+_OR = _pattern(r",\s*or\b")
 _FAREWELL = _pattern(r"(?<=[.!])\s*(?:(?:i )?hope (?:it|this|that) (?:is correct|helps)|thank you)[.!]?$")
-_BULLET = re.compile(r"(?:[#✅✓☑•]+\s*|\*\s+)+")
+_BULLET = re.compile(r"\A(?:[#✅✓☑•]+\s*|\*\s+)+")
 _SENTENCE_END = re.compile(r"[.!?;]\s|\n")
 _VERB = _pattern(
     r"(?:\b(?:is|are|was|were|equals?|be|shows?|reads?|has|have|had|measures?|count|counted|find|found|get|got|gives?",
@@ -50,11 +59,20 @@ _VERB = _pattern(
     r"|[是为有共](?!\d*[是为有共])|等于|:(?= ))\s*",
 )
 _STATES = re.compile(r"[\d?!;]|\.\s|\\(?:frac|sqrt)")
-_REFUSES = _pattern(
+REFUSES = _pattern(
     r"\b(?:not|never|no|neither|nor|none|cannot|except|but|maybe|might|may|could|either|perhaps|possibly|if|unless",
-    r"|whether|or|wrong|incorrect|false|impossible|other|besides|least|most|than|without|between|anything|doubt)\b",
-    r"|n't\b|不|非|错|或",
+    r"|whether|or|wrong|incorrect|false|impossible|other|besides|least|most|than|without|between|anything|doubt|nobody|nothing|hardly|almost|nearly|opposite|another)\b",
+    r"|n't\b|不|非|错|或|可能|也许|大概",
 )
+"""What stands before an answer and takes it back, or leaves it open."""
+
+
+_NAMES = re.compile(r"[^=<>|&\[\]*+/%\"$~^]*")
+"""What a value may be said of: words and formulas' names, no operators."""
+_SUBJECT = re.compile(r"[Tt](?:he|his)(?: (?!is\b|are\b)[\w'-]+){1,6} ")
+"""What a word may be said of: "The colour of the car is red"."""
+_JUDGED = _pattern(r"(yes|no|true|false)[,.;:] ")
+_WAVERS = _pattern(r"\b(?:yes|no|true|false|or|but|maybe|might|may|could|perhaps|if|unless|however|wrong|incorrect)\b")
 
 
 def final_answer(response: str) -> str:
@@ -73,41 +91,47 @@ def final_answer(response: str) -> str:
 
 
 def cores(text: str) -> Iterator[tuple[str, bool]]:
-    """Yield what a plain text answers, from the whole of it inwards, and whether a sentence was taken apart for it.
+    """Yield what a plain text answers, from the whole of it inwards, and whether it may be a value only, no words.
 
-    Taken off are "therefore", "the answer is", "I choose", "it is", "… is correct", a reason after the answer, and at
-    last a subject and its verb, where the subject states no number, doubt, negation or alternative.
+    Taken off are "therefore", "the answer is", "I choose", "it is", "… is correct", a reason after the answer, what
+    follows "Yes," and "No,", and at last a subject and its verb, where the subject states no number, doubt, negation or
+    alternative.
     """
     text = _trimmed(_FAREWELL.sub("", text))
     *_, cue = [None, *_CUE.finditer(text)]
-    if cue and text[cue.end() :].strip() and not _REFUSES.search(_SENTENCE_END.split(text[: cue.start()])[-1]):
+    if cue and text[cue.end() :].strip() and not REFUSES.search(_SENTENCE_END.split(text[: cue.start()])[-1]):
         text = _trimmed(text[cue.end() :])
     yield text, False
     bare = _without_lead(text)
     yield bare, False
-    if (reason := _REASON.search(bare)) and reason.start():
+    if (reason := _REASON.search(bare)) and reason.start() and not _OR.search(bare[reason.end() :]):
         bare = _without_lead(bare[: reason.start()])
         yield bare, False
+    if (judged := _JUDGED.match(bare)) and not _WAVERS.search(bare[judged.end() :]):
+        bare = judged[1]
+        yield bare, False
     *_, verb = [None, *_VERB.finditer(bare)]
-    if verb and not _REFUSES.search(bare[: verb.start()]) and not _STATES.search(bare[: verb.start()]):
-        yield _without_lead(bare[verb.end() :]), True
+    subject = bare[: verb.start()] if verb else ""
+    if verb and not REFUSES.search(subject) and not _STATES.search(subject) and _NAMES.fullmatch(subject):
+        yield _without_lead(bare[verb.end() :]), not (_SUBJECT.fullmatch(subject) and verb[0].strip() in ("is", "are"))
 
 
 def _without_lead(text: str) -> str:
     text = _trimmed(text)
-    while True:
+    for _ in range(_MAX_LEADS):
         shorter = _trimmed(_TAIL.sub("", text))
         for pattern in (_LEAD, _PRONOUN, _CHOOSE, _ABOUT):
             found = pattern.match(shorter)
             if found and found.end() < len(shorter):
                 shorter = _trimmed(shorter[found.end() :])
         if shorter == text:
-            return text
+            break
         text = shorter
+    return text
 
 
 def _trimmed(text: str) -> str:
-    text = _BULLET.sub("", text.strip()).rstrip(" .,;:")
+    text = _BULLET.sub("", text.strip(), count=1).rstrip(" .,;:✓✅☑")
     if len(text) > 2 and text[0] in "\"'" and text[-1] == text[0] and text.count(text[0]) == 2:
         return _trimmed(text[1:-1])
     return text

@@ -7,7 +7,7 @@ from observe_r1.rewards.judge.evaluating import Value, close, constant, near, pr
 from observe_r1.rewards.judge.formulas import Node
 from observe_r1.rewards.judge.reading import read
 from observe_r1.rewards.judge.statements import as_region
-from observe_r1.rewards.judge.units import in_base_units
+from observe_r1.rewards.judge.units import DEGREE, in_base_units
 from observe_r1.rewards.judge.values import (
     Brackets,
     Choice,
@@ -23,6 +23,7 @@ from observe_r1.rewards.judge.values import (
     Several,
     Span,
     described,
+    scaled_quantity,
 )
 
 _ROUNDED_DIGITS = 3
@@ -30,11 +31,20 @@ _ROUNDED_DIGITS = 3
 _APPROXIMATE_DIGITS = 6
 """A decimal with as many significant digits stands for the exact value that rounds to it."""
 
+_LAST_OPTION = "H"
+"""A gold answer of one letter up to this may be an option; x is a variable."""
+
 
 def matches(answer: str, gold: str) -> bool:
     """Return whether a final answer is the gold answer."""
-    readings = read(answer)
-    return any(_same(wanted, given) for wanted in read(gold) for given in readings)
+    golds, readings = read(gold), read(answer)
+    is_option = any(isinstance(wanted, Choice) and max(wanted.letters) <= _LAST_OPTION for wanted in golds)
+    return any(
+        _same(wanted, given)
+        for wanted in golds
+        for given in readings
+        if isinstance(wanted, Choice) or not (is_option and isinstance(given, Choice))  # A. B chooses A
+    )
 
 
 def verdict(answer: str, gold: str) -> str:
@@ -56,6 +66,8 @@ def _same(gold: Reading, answer: Reading) -> bool:
         return any(_same(gold, reading) for reading in read(answer.text))
     if isinstance(gold, Named) or isinstance(answer, Named):
         return _same_named(gold, answer)
+    if isinstance(gold, Clock) and isinstance(answer, Clock):
+        return _same_clock(gold, answer)
     if isinstance(gold, Ratio):
         return _same_ratio(gold, answer)
     if isinstance(answer, Ratio):
@@ -92,6 +104,20 @@ def _same_named(gold: Reading, answer: Reading) -> bool:
     return _same(gold, answer)
 
 
+def _same_clock(gold: Clock, answer: Clock) -> bool:
+    """Whether two times of day are one; a.m. or p.m. missing on either side is forgiven."""
+    if (gold.minute, gold.second) != (answer.minute, answer.second):
+        return False
+    hours = [
+        {each.hour, each.hour % 12 + 12 * (each.half == "p")} if each.half else {each.hour} for each in (gold, answer)
+    ]
+    return (
+        gold.half == answer.half and gold.hour == answer.hour
+        if gold.half and answer.half
+        else bool(hours[0] & hours[1])
+    )
+
+
 def _same_ratio(gold: Ratio, answer: Reading) -> bool:
     if isinstance(answer, Clock):
         return not answer.half and _proportional(gold.terms, (Fraction(answer.hour), Fraction(answer.minute)))
@@ -105,13 +131,17 @@ def _same_ratio(gold: Ratio, answer: Reading) -> bool:
 def _proportional(first: Sequence[Fraction], second: Sequence[Fraction]) -> bool:
     if len(first) != len(second) or not any(first) or not any(second):
         return False
-    return all(a * d == b * c for a, b in zip(first, second, strict=True) for c, d in zip(first, second, strict=True))
+    pairs = [*zip(first, second, strict=True)]
+    one, other = next(pair for pair in pairs if any(pair))
+    return bool(one and other) and all(a * other == b * one for a, b in pairs)
 
 
 def _same_region(gold: Region | None, answer: Region | None) -> bool:
     if gold is None or answer is None or len(gold.intervals) != len(answer.intervals):
         return False
     if gold.name and answer.name and gold.name != answer.name:
+        return False
+    if gold.unit and answer.unit and gold.unit != answer.unit:
         return False
     return all(_same_interval(a, b) for a, b in zip(gold.intervals, answer.intervals, strict=True))
 
@@ -123,11 +153,13 @@ def _same_interval(gold: Interval, answer: Interval) -> bool:
 
 def _same_collection(gold: Several | Brackets, answer: Several | Brackets) -> bool:
     ordered = [isinstance(each, Brackets) and each.opening != "{" for each in (gold, answer)]
-    if ordered[0] != ordered[1] or len(gold.items) != len(answer.items):
+    if len(gold.items) != len(answer.items):
+        return False
+    if ordered[0] != ordered[1] and not (_are_coordinates(gold, answer) or _are_coordinates(answer, gold)):
         return False
     names = [[item.name if isinstance(item, Named) else "" for item in each.items] for each in (gold, answer)]
     one_sided = (len(set(names[0])) > 1 and not any(names[1])) or (len(set(names[1])) > 1 and not any(names[0]))
-    if ordered[0] or one_sided:
+    if any(ordered) or one_sided:
         brackets = (
             isinstance(gold, Several)
             or isinstance(answer, Several)
@@ -141,6 +173,17 @@ def _same_collection(gold: Several | Brackets, answer: Several | Brackets) -> bo
             return False
         rest.remove(found)
     return True
+
+
+def _are_coordinates(items: Several | Brackets, point: Several | Brackets) -> bool:
+    """Whether items are a point's coordinates by their names, as x = 3, y = 4."""
+    names = [item.name if isinstance(item, Named) else "" for item in items.items]
+    return (
+        all(names)
+        and names == sorted({*names})
+        and isinstance(point, Brackets)
+        and (point.opening, point.closing) == ("(", ")")
+    )
 
 
 def _same_matrix(gold: Matrix, answer: Matrix) -> bool:
@@ -160,15 +203,15 @@ def _same_quantity(gold: Quantity, answer: Quantity) -> bool:
         other = answer if gold.percent else gold
         fraction = scaled_quantity(gold), scaled_quantity(answer)
         return _same_value(*fraction) or (other.unit is None and not other.noun and _same_value(gold, answer))
+    if (gold.unit, answer.unit) in ((DEGREE, None), (None, DEGREE)) and _same_angle(gold, answer):
+        return True
     return _same_value(gold, answer)
 
 
-def scaled_quantity(quantity: Quantity) -> Quantity:
-    """A quantity without percent: a hundredth of what stands before the sign."""
-    if not quantity.percent:
-        return quantity
-    formula = Node("/", (quantity.formula, Node("number", (Fraction(100),))))
-    return Quantity(formula, step=quantity.step and quantity.step / 100, digits=quantity.digits)
+def _same_angle(*angles: Quantity) -> bool:
+    """Whether an angle in degrees is one in radians that is written with π."""
+    values = [constant(Node("degrees", (each.formula,)) if each.unit else each.formula) for each in angles]
+    return None not in values and close(*values)
 
 
 def _same_converted(gold: Quantity, answer: Quantity) -> bool:

@@ -23,6 +23,7 @@ _POINTS = 6
 _MP = mpmath.MPContext()
 _MP.dps = 60
 _AGREE = _MP.mpf(10) ** -50
+"""Relative to its size, what is less than this of an inexact value is rounding."""
 
 _CONSTANTS = {"π": +_MP.pi, "e": +_MP.e, "i": _MP.mpc(0, 1), "∞": _MP.inf}
 
@@ -69,7 +70,7 @@ def _common(left: Node, right: Node) -> list[tuple[Value, Value]]:
 
 
 def _coordinate(name: str, index: int) -> Fraction:
-    drawn = zlib.crc32(f"{name} {index}".encode()) % 1000 + 1
+    drawn = zlib.crc32(f"{name} {index}".encode(errors="surrogatepass")) % 1000 + 1
     return Fraction(drawn if index < _POINTS // 2 else drawn - 1000, 331)
 
 
@@ -86,8 +87,7 @@ def close(left: Value, right: Value) -> bool:
         return True
     if _MP.isinf(left) or _MP.isinf(right):
         return False
-    size = max(abs(left), abs(right))
-    return bool(size < _AGREE or abs(left - right) <= _AGREE * size)
+    return bool(abs(left - right) <= _AGREE * max(abs(left), abs(right)))
 
 
 def near(left: Value, right: Value, tolerance: Fraction) -> bool:
@@ -141,7 +141,24 @@ def _bounded(value: Value) -> Value:
             raise Unreadable("too large")
     elif not _MP.isinf(value) and abs(value) and not -_MAX_BITS < _MP.mag(value) < _MAX_BITS:
         raise Unreadable("too large")
+    elif value.imag:
+        return _rounded(value, abs(value))
     return value
+
+
+def _rounded(value: Value, size: Value) -> Value:
+    """A value without what is left of terms of a size that cancel, as in `\\sqrt{2} - \\sqrt{2}` and `\\sin\\pi`."""
+    if isinstance(value, Fraction) or not _MP.isfinite(value) or not _MP.isfinite(size):
+        return value
+    parts = [part if abs(part) > _AGREE * size else _MP.mpf(0) for part in (value.real, value.imag)]
+    return _MP.mpc(*parts) if parts[1] else parts[0]
+
+
+def _added(left: Value, right: Value) -> Value:
+    if isinstance(left, Fraction) and isinstance(right, Fraction):
+        return left + right
+    left, right = inexact(left), inexact(right)
+    return _rounded(left + right, max(abs(left), abs(right)))
 
 
 def _exactly(operation: Callable[[Value, Value], Value]) -> Callable[[Value, Value], Value]:
@@ -214,16 +231,26 @@ def _log(value: Value, base: Value = Fraction(10)) -> Value:
 
 
 def _factorial(value: Value) -> Value:
-    if not isinstance(value, Fraction) or value.denominator != 1 or not 0 <= value <= 1000:
+    if not isinstance(value, Fraction) or not -1 < value <= 2100:
         raise Unreadable("no factorial")
-    return Fraction(math.factorial(int(value)))
+    return Fraction(math.factorial(int(value))) if value.denominator == 1 else _MP.gamma(inexact(value + 1))
 
 
 def _binomial(n: Value, k: Value) -> Value:
-    whole = isinstance(n, Fraction) and isinstance(k, Fraction) and n.denominator == k.denominator == 1
-    if not whole or not 0 <= k <= n <= 1000:
+    if not isinstance(n, Fraction) or not isinstance(k, Fraction) or max(abs(n), abs(k)) > 1000:
         raise Unreadable("no binomial coefficient")
-    return Fraction(math.comb(int(n), int(k)))
+    if n.denominator == k.denominator == 1 and 0 <= k <= n:
+        return Fraction(math.comb(int(n), int(k)))
+    return _MP.binomial(inexact(n), inexact(k))
+
+
+def _whole(rounding: Callable[[Value], int]) -> Callable[[Value], Value]:
+    def apply(value: Value) -> Value:
+        if not isinstance(value, Fraction) and (value.imag or not _MP.isfinite(value)):
+            raise Unreadable("no real number")
+        return Fraction(int(rounding(value)))
+
+    return apply
 
 
 def _through(function: Callable[[Value], Value]) -> Callable[[Value], Value]:
@@ -236,14 +263,22 @@ def _through(function: Callable[[Value], Value]) -> Callable[[Value], Value]:
     return apply
 
 
+def _periodic(function: Callable[[Value], Value]) -> Callable[[Value], Value]:
+    """A function with zeros at multiples of π, which are met but for rounding."""
+    applied = _through(function)
+    return lambda value: _rounded(applied(value), min(abs(inexact(value)), _MP.mpf(1)))
+
+
 _OPERATIONS: dict[str, Callable[..., Value]] = {
-    "+": _exactly(lambda a, b: a + b),
-    "-": _exactly(lambda a, b: a - b),
+    "+": _added,
+    "-": lambda a, b: _added(a, -b),
     "*": _times,
     "/": _exactly(lambda a, b: a / b),
     "^": _power,
     "neg": lambda a: -a,
     "abs": abs,
+    "floor": _whole(math.floor),
+    "ceil": _whole(math.ceil),
     "sqrt": lambda a: _root(a, Fraction(2)),
     "root": _root,
     "degrees": lambda a: inexact(a) * _MP.pi / 180,
@@ -255,5 +290,7 @@ _OPERATIONS: dict[str, Callable[..., Value]] = {
     "arccos": _through(_MP.acos),
     "arctan": _through(_MP.atan),
 }
-for _name in ("sin", "cos", "tan", "cot", "sec", "csc", "sinh", "cosh", "tanh", "exp"):
+for _name in ("sin", "cos", "tan", "cot", "sec", "csc"):
+    _OPERATIONS[_name] = _periodic(getattr(_MP, _name))
+for _name in ("sinh", "cosh", "tanh", "exp"):
     _OPERATIONS[_name] = _through(getattr(_MP, _name))

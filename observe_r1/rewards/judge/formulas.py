@@ -10,10 +10,14 @@ from typing import Any, NamedTuple
 
 MAX_TOKENS = 500
 MAX_BRACKETS = 100
+_MAX_FORMULA = 250
+"""Of a single formula: how many tokens, so that its tree is not too deep to be compared and written."""
 _MAX_DEPTH = 40
+_MAX_EXPONENT = 2000
+"""Of a number as 1e3."""
 
 TOKEN = re.compile(
-    r"(?P<number>(?:\d+(?:\.(?:\d+|(?=\\overline)))?|\.\d+)(?:[eE][+-]?\d{1,5}(?![\dA-Za-z]))?)"
+    r"(?P<number>(?:\d+(?:\.(?:\d+|(?=\\overline)))?|\.\d+)(?:[eE][+-]?\d+(?![\dA-Za-z]))?)"
     r"|(?P<command>\\(?:[A-Za-z]+|.))"
     r"|(?P<word>[^\W\d_]+)"
     r"|(?P<sign>\*\*|<=|>=|!=|\S)"
@@ -80,6 +84,8 @@ def parse(tokens: list[Token]) -> Node:
     Raises:
         Unreadable: they make none.
     """
+    if len(tokens) > _MAX_FORMULA:
+        raise Unreadable("too long")
     parser = _Parser(tokens)
     tree = parser.sum()
     if parser.at < len(parser.tokens):  # which the parser splits further
@@ -151,7 +157,7 @@ class _Parser:
             return True
         if kind == "command":
             return (
-                text in ("\\frac", "\\sqrt", "\\binom")
+                text in ("\\frac", "\\sqrt", "\\binom", "\\lfloor", "\\lceil")
                 or text[1:] in _FUNCTIONS | _GREEK | _DECORATIONS | _CONSTANTS.keys()
             )
         return text in ("(", "{")
@@ -165,11 +171,11 @@ class _Parser:
             following = self.peek()
             if following in ("^", "**"):
                 self.take()
-                tree = Node("degrees", (tree,)) if self.degrees() else Node("^", (tree, self.exponent()))
+                tree = Node("^", (tree, self.exponent()))
             elif following == "!":
                 self.take()
                 tree = Node("factorial", (tree,))
-            elif following in ("°", "\\degree"):
+            elif following == "°":
                 self.take()
                 tree = Node("degrees", (tree,))
             elif following in ("%", "\\%"):
@@ -177,15 +183,6 @@ class _Parser:
                 tree = Node("/", (tree, Node("number", (Fraction(100),))))
             else:
                 return tree
-
-    def degrees(self) -> bool:
-        if self.peek() == "\\circ":
-            self.take()
-            return True
-        if self.peek() == "{" and self.peek(1) == "\\circ" and self.peek(2) == "}":
-            self.at += 3
-            return True
-        return False
 
     def exponent(self) -> Node:
         sign = ""
@@ -224,8 +221,13 @@ class _Parser:
         return tree
 
     def number(self, text: str) -> Node:
+        if self.subscripted():
+            return self.variable(text)  # 101_2: digits in another base are what they are
+        exponent = text.casefold().partition("e")[2]
+        if exponent and abs(int(exponent)) > _MAX_EXPONENT:
+            raise Unreadable("too large")
         value = Fraction(text)
-        if self.peek() == "\\overline" and "e" not in text.casefold():
+        if self.peek() == "\\overline" and not exponent:
             self.take()
             self.expect("{")
             period = self.take()
@@ -248,6 +250,8 @@ class _Parser:
             raise Unreadable(f"{text!r} is a word")
         name = known or text[0]
         pieces = [name, *text[len(name) :]]
+        if len(self.tokens) + len(pieces) > _MAX_FORMULA:
+            raise Unreadable("too long")
         self.tokens = [
             *self.tokens[: self.at - 1],
             *(Token("word", each, False) for each in pieces),
@@ -281,6 +285,10 @@ class _Parser:
             return Node("/", (self.group(), self.group()))
         if name == "binom":
             return Node("binom", (self.group(), self.group()))
+        if name in ("lfloor", "lceil"):
+            tree = self.sum()
+            self.expect(f"\\r{name[1:]}")
+            return Node(name[1:], (tree,))
         if name in _CONSTANTS:
             return Node("constant", (_CONSTANTS[name],))
         if name in _FUNCTIONS:
@@ -349,6 +357,8 @@ class _Parser:
 
 def _beside(left: Node, right: Node) -> Node:
     """`left` and `right` without a sign between them: a product, or a mixed number as `1\\frac{1}{2}`."""
+    if left.op == "neg" and left.args[0].op == "number" and right.op == "/":
+        return Node("neg", (_beside(left.args[0], right),))
     if left.op == "number" and right.op == "/":
         whole, (over, under) = left.args[0], right.args
         if over.op == under.op == "number":
@@ -381,7 +391,7 @@ def written(tree: Node) -> str:
     """Return a formula as text, for people."""
     if tree.op in ("number", "variable", "constant"):
         return str(tree.args[0])
-    parts = [written(each) for each in tree.args]
+    parts = [*map(written, tree.args)]
     if tree.op in ("+", "-", "*", "/", "^"):
         return f"({parts[0]} {tree.op} {parts[1]})" if tree.op in "+-" else f"{parts[0]}{tree.op}{parts[1]}"
     return f"-{parts[0]}" if tree.op == "neg" else f"{tree.op}({', '.join(parts)})"

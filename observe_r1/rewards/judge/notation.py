@@ -9,7 +9,7 @@ _COMMANDS = {
     "le": "≤≦⩽", "ge": "≥≧⩾", "ne": "≠", "approx": "≈≅≃", "pm": "±", "in": "∈", "cup": "∪", "emptyset": "∅⌀",
     "angle": "∠", "triangle": "△", "odot": "⊙", "sqrt": "√", "pi": "π", "infty": "∞", "alpha": "α", "beta": "β",
     "gamma": "γ", "delta": "δ", "epsilon": "ε", "theta": "θ", "lambda": "λ", "rho": "ρ", "sigma": "σ", "phi": "φ",
-    "omega": "ω", "Delta": "Δ", "Sigma": "Σ",
+    "omega": "ω", "Delta": "Δ", "Sigma": "Σ", "ldots": "…",
 }  # fmt: skip
 _ASCII = {
     "-": "−–—‐‑﹣", "°C": "℃", "°F": "℉", ":": "∶", "*": "∗", "°": "º˚", "¥": "￥", "µ": "μ", "Ω": "Ω", '"': "“”″",
@@ -28,28 +28,34 @@ _SIGNS = (
         for sign, (over, under) in ((sign, [*digits]) for sign, digits in _FRACTIONS.items())
     }
 )
+_SIGNS |= {ord("∛"): r"\sqrt[3]", ord("∜"): r"\sqrt[4]", ord("⇒"): r"\Rightarrow ", ord("→"): r"\to "}
 _HTML_TAG = re.compile(r"</?(?:b|i|em|strong|u|p|span|div|code|mark|center|br|font)(?: [^<>]{0,80})?/?>", re.IGNORECASE)
 _SUP_TAG = re.compile(r"<sup>([^<>]{1,20})</sup>", re.IGNORECASE)
 _DOUBLED = re.compile(r"\\\\(?=[A-Za-z])")
 _TEXT = re.compile(
-    r"\\(?:text(?:normal|bf|it|rm|sf|tt)?|math(?:rm|bf|it|sf|bb)|mbox|emph|underline|bm|boldsymbol|operatorname|hbox)"
+    r"\\(?:text(?:normal|bf|it|rm|sf|tt)?|math(?:rm|bf|it|sf|bb)|mbox|emph|underline|bm|boldsymbol|operatorname|hbox|ce)"
     r"\*? ?\{((?:[^{}]|\{[^{}]*\})*)\}"
 )
-_SIZE = re.compile(r"\\(?:left|right|[bB]igg?[lr]?|displaystyle|limits|rm|bf)(?![A-Za-z])\.?|\\!")
-_SPACE = re.compile(r"(?<!\\)\\[,;: ]|\\q?quad(?![A-Za-z])|(?<!\d)~|~(?!\d)|\s")
+_OLD_FONT = re.compile(r"\{ ?\\(?:rm|bf|it|sf|tt)(?![A-Za-z])([^{}]*)\}")
+_SIZE = re.compile(
+    r"\\(?:text)?color *\{[a-zA-Z]{1,20}\}|\\(?:left|right|[bB]igg?[lr]?|displaystyle|limits|rm|bf)(?![A-Za-z])\.?|\\!"
+)
+_SPACE = re.compile(r"(?<!\\)\\(?:[,;: ]|$)|\\q?quad(?![A-Za-z])|(?<!\d)~|~(?!\d)|\s")
 _PAIRED = re.compile(
     r"\$\$([^$]+)\$\$|(?<!\\)\$([^$\\]*(?:\\[^$][^$\\]*)*)(?<!\\)\$|\\\((.*?)\\\)|\\\[(.*?)\\\]", re.DOTALL
 )
 _ALIASES = {
     "dfrac": r"\frac", "tfrac": r"\frac", "cfrac": r"\frac", "leq": r"\le ", "leqslant": r"\le ", "geq": r"\ge ",
     "geqslant": r"\ge ", "neq": r"\ne ", "lt": "<", "gt": ">", "colon": ":", "lbrace": r"\{", "rbrace": r"\}",
-    "varnothing": r"\emptyset ", "land": " and ", "lor": " or ", "mid": "|", "vert": "|", "lvert": "|", "rvert": "|",
+    "varnothing": r"\emptyset ", "langle": "(", "rangle": ")", "overrightarrow": r"\vec", "dots": r"\ldots ",
+    "cdots": r"\ldots ", "land": " and ", "lor": " or ", "mid": "|", "vert": "|", "lvert": "|", "rvert": "|",
     "degree": "°", "cdotp": r"\cdot ", "simeq": r"\approx ", "cong": r"\approx ", "sim": r"\approx ",
     "%": "%", "$": "¤", "&": "&",
 }  # fmt: skip
 _ALIAS = re.compile(rf"\\({'|'.join(map(re.escape, _ALIASES))})(?![A-Za-z])")
 _OVER = re.compile(r"\{([^{}]*)\\over(?![A-Za-z])([^{}]*)\}")
-_DEGREE = re.compile(r"\{ ?(\^ ?\\circ|\^ ?\{\\circ\}|°) ?\}")
+_DEGREE = re.compile(r"(?:\{ ?\} ?)?\^ ?(?:\{ ?\\circ ?\}|\\circ(?![A-Za-z]))")
+_BRACED_DEGREE = re.compile(r"\{ ?° ?\}")
 _MARKDOWN = re.compile(r"(?<![\w*])(\*\*\*|\*\*|\*|__)(?=[^\s*])(.+?)(?<=[^\s*])\1(?![\w*])")
 _SIMPLE = re.compile(r"[A-Za-z0-9.,:;/ -]*")
 
@@ -62,7 +68,7 @@ def plain(text: str) -> str:
     if _SIMPLE.fullmatch(text):
         return " ".join(text.split())
     text = html.unescape(_SUP_TAG.sub(r"^{\1}", text.replace("`", "")))
-    text = _HTML_TAG.sub(" ", text)
+    text = _MARKDOWN.sub(r"\2", _HTML_TAG.sub(" ", text))
     text = re.sub("[⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻ⁿ]+", lambda found: f"^{{{found[0].translate(_SUPERSCRIPTS)}}}", text)
     text = re.sub("[₀₁₂₃₄₅₆₇₈₉]+", lambda found: f"_{{{found[0].translate(_SUBSCRIPTS)}}}", text)
     text = "".join(str(int(c)) if c.isdecimal() and not c.isascii() else c for c in text.translate(_SIGNS))
@@ -74,10 +80,11 @@ def plain(text: str) -> str:
         if bare == text:
             break
         text = bare
-    text = _OVER.sub(r"\\frac{\1}{\2}", text)
+    text = _OVER.sub(r"\\frac{\1}{\2}", _OLD_FONT.sub(r" \1 ", text))
     text = _ALIAS.sub(lambda found: _ALIASES[found[1]], _SIZE.sub("", text))
     text = _PAIRED.sub(lambda found: f" {next((part for part in found.groups() if part is not None), '')} ", text)
-    text = _DEGREE.sub(r"\1", text.replace("$", "¤").replace("{,}", ",").replace("{:}", ":"))
+    text = _BRACED_DEGREE.sub("°", _DEGREE.sub("°", text))
+    text = text.replace("$", "¤").replace("{,}", ",").replace("{:}", ":").replace("US¤", "¤")
     text = _MARKDOWN.sub(r"\2", _SPACE.sub(" ", text))
     return " ".join(text.split())
 

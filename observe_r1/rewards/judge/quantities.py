@@ -1,29 +1,41 @@
 """Tokens to a quantity: a formula with the unit, money, scale or noun that follows it."""
 
 import re
+from dataclasses import replace
 from fractions import Fraction
 
 from observe_r1.rewards.judge.formulas import Node, Token, Unreadable, has_angle, parse, variables
-from observe_r1.rewards.judge.units import DEGREE, unit_of
+from observe_r1.rewards.judge.units import DEGREE, Unit, unit_of
 from observe_r1.rewards.judge.values import Quantity
 
-_SCALES = {"thousand": 3, "million": 6, "billion": 9, "trillion": 12, "万": 4, "亿": 8}
-_MONEY_SCALES = {"k": 3, "m": 6, "mn": 6, "b": 9, "bn": 9}
+_SCALES = {"thousand": 3, "million": 6, "billion": 9, "trillion": 12, "mn": 6, "bn": 9, "万": 4, "亿": 8}
+_AMOUNTS = _SCALES.keys() | {"dozen"}
+_MONEY_SCALES = {"k": 3, "m": 6, "b": 9}
 _MONEY = {
-    "¤": "$", "€": "€", "£": "£", "¥": "¥", "dollar": "$", "dollars": "$", "usd": "$", "euro": "€", "euros": "€",
-    "pounds": "£", "元": "¥", "yuan": "¥", "美元": "$",
+    "¤": "dollar", "€": "euro", "£": "sterling", "¥": "yuan", "dollar": "dollar", "dollars": "dollar", "usd": "dollar",
+    "euro": "euro", "euros": "euro", "元": "yuan", "yuan": "yuan", "美元": "dollar", "cent": "us_cent",
+    "cents": "us_cent", "¢": "us_cent",
 }  # fmt: skip
-_PERCENT = frozenset({"%", "\\%", "percent", "pct", "per cent"})
+_PERCENT = frozenset({"%", "\\%", "percent", "pct"})
 _NUMBER_WORDS = {
     word: number
-    for number, word in enumerate("zero one two three four five six seven eight nine ten eleven twelve".split())
+    for number, word in enumerate(
+        "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen "
+        "seventeen eighteen nineteen".split()
+    )
+}
+_TENS = {
+    word: 10 * number
+    for number, word in enumerate("twenty thirty forty fifty sixty seventy eighty ninety".split(), start=2)
 }
 _NO_NOUN = re.compile(
     r"(?:or|and|more|less|fewer|least|most|than|to|not|but|plus|minus|times|over|under|up|dozen|hundred|half|halves|thirds?"
     r"|quarters?|percent|per|is|are|was|if|in|so|since|because|pi|sqrt|maybe|other|another|wrong|each|squared|cubed"
-    r"|am|pm|st|nd|rd|th|right|left|of|out|by|with|without|except|no|a|the|i)",
+    r"|am|pm|st|nd|rd|th|right|left|of|out|by|with|without|except|no|a|the|i|etc|never|false|incorrect|.*[不错非没].*)",
     re.IGNORECASE,
 )
+_MAX_UNIT = 24
+"""How many tokens a unit may have."""
 _DECIMAL = re.compile(r"[+-]?(\d*)\.(\d+)(?:[eE]([+-]?\d+)|(?:\*|×|·|\\times|\\cdot)10(?:\^|\*\*)\{?([+-]?\d+)\}?)?")
 
 
@@ -33,57 +45,72 @@ def measured(tokens: list[Token]) -> Quantity:
     Raises:
         Unreadable: not all of the tokens can be read.
     """
+    if [token.text.casefold() for token in tokens[-2:]] == ["per", "cent"]:
+        tokens = [*tokens[:-2], Token("word", "percent", True)]
     tokens, money = _without_money(tokens)
     if not tokens:
         raise Unreadable("nothing")
-    if tokens[0].text.casefold() in _NUMBER_WORDS:
-        tokens = [Token("number", str(_NUMBER_WORDS[tokens[0].text.casefold()]), False), *tokens[1:]]
+    tokens = _in_digits(tokens)
     percent = tokens[-1].text.casefold() in _PERCENT
     if percent:
         tokens = tokens[:-1]
     tokens, scale = _without_scale(tokens, money)
     if scale or percent or money:
-        quantity = _number(tokens, noun=money)
+        quantity = _number(tokens)
         if scale:
-            quantity = Quantity(Node("*", (quantity.formula, Node("number", (scale,)))), noun=money)
-        return Quantity(quantity.formula, None, money, percent, quantity.step, quantity.digits)
-    for at in range(1, len(tokens)):
+            quantity = Quantity(Node("*", (quantity.formula, Node("number", (scale,)))))
+        return replace(quantity, unit=money, percent=percent)
+    for at in range(max(1, len(tokens) - _MAX_UNIT), len(tokens)):
         token = tokens[at]
-        starts = token.kind == "word" or token.text in ("\\Omega", "°", "^", "µ", "Å", "Ω")
+        starts = token.kind == "word" or token.text in ("\\Omega", "\\mu", "\\frac", "°", "^", "µ", "Å", "Ω")
         if starts and (unit := unit_of(tokens[at:])):
+            if unit == DEGREE and any(each.text == "\\pi" for each in tokens):
+                break  # π - 45°
+            before = [each for each in tokens[:at] if unit != DEGREE or each.text != "°"]  # 180° - 45°
             try:
-                quantity = _number(tokens[:at])
+                quantity = _number(before)
             except Unreadable:
                 continue
             if not variables(quantity.formula) and not (unit == DEGREE and has_angle(quantity.formula)):
-                return Quantity(quantity.formula, unit, step=quantity.step, digits=quantity.digits)
-    if noun := _noun(tokens):
-        return _number(tokens[:noun], noun=tokens[-1].text.casefold())
+                return replace(quantity, unit=unit)
+    if at := _noun(tokens):
+        counted = measured(tokens[:at])
+        if not variables(counted.formula):
+            return replace(counted, noun=tokens[-1].text.casefold())
     return _number(tokens)
 
 
-def _number(tokens: list[Token], noun: str = "") -> Quantity:
+def _number(tokens: list[Token]) -> Quantity:
     formula = parse(tokens)
     decimal = _DECIMAL.fullmatch("".join(token.text for token in tokens))
     if not decimal:
-        return Quantity(formula, noun=noun)
+        return Quantity(formula)
     exponent = int(decimal[3] or decimal[4] or 0)
     if abs(exponent) > 10_000:
         raise Unreadable("too large")
     digits = len((decimal[1] + decimal[2]).lstrip("0"))
-    return Quantity(formula, noun=noun, step=Fraction(10) ** (exponent - len(decimal[2])), digits=digits)
+    return Quantity(formula, step=Fraction(10) ** (exponent - len(decimal[2])), digits=digits)
 
 
-def _without_money(tokens: list[Token]) -> tuple[list[Token], str]:
+def _in_digits(tokens: list[Token]) -> list[Token]:
+    """Tokens whose number in words at their beginning, as twenty-five, is one in digits."""
+    words = [token.text.casefold() for token in tokens[:3]]
+    number, length = _NUMBER_WORDS.get(words[0], _TENS.get(words[0])), 1
+    if words[0] in _TENS and 0 < _NUMBER_WORDS.get(words[-1], 0) < 10 and words[1:-1] in ([], ["-"]):
+        number, length = _TENS[words[0]] + _NUMBER_WORDS[words[-1]], len(words)
+    return tokens if number is None else [Token("number", str(number), False), *tokens[length:]]
+
+
+def _without_money(tokens: list[Token]) -> tuple[list[Token], Unit | None]:
     for at in (0, -1):
         if tokens and (money := _MONEY.get(tokens[at].text.casefold())):
-            return (tokens[1:] if at == 0 else tokens[:-1]), money
-        if len(tokens) > 1 and tokens[0].text == "-" and (money := _MONEY.get(tokens[1].text)):
-            return [tokens[0], *tokens[2:]], money
-    return tokens, ""
+            return (tokens[1:] if at == 0 else tokens[:-1]), Unit(((money, 1),))
+    if len(tokens) > 1 and tokens[0].text == "-" and (money := _MONEY.get(tokens[1].text)):
+        return [tokens[0], *tokens[2:]], Unit(((money, 1),))
+    return tokens, None
 
 
-def _without_scale(tokens: list[Token], money: str) -> tuple[list[Token], Fraction | None]:
+def _without_scale(tokens: list[Token], money: Unit | None) -> tuple[list[Token], Fraction | None]:
     last = tokens[-1].text.casefold() if len(tokens) > 1 else ""
     scales = _SCALES | (_MONEY_SCALES if money else {})
     if last in scales:
@@ -94,13 +121,13 @@ def _without_scale(tokens: list[Token], money: str) -> tuple[list[Token], Fracti
 def _noun(tokens: list[Token]) -> int:
     """Where the words begin that say what is counted, as in 5 red circles; 0 where there are none."""
     at = len(tokens)
-    while at and tokens[at - 1].kind == "word":
+    while at and tokens[at - 1].kind == "word" and tokens[at - 1].text.casefold() not in _AMOUNTS:
         at -= 1
     words = [token.text for token in tokens[at:]]
     if (
         not at
         or not 1 <= len(words) <= 4
-        or tokens[at - 1].kind != "number"
+        or (tokens[at - 1].kind not in ("number", "word") and tokens[at - 1].text != "}")
         or (not tokens[at].spaced and words[0].isascii())
     ):
         return 0

@@ -27,7 +27,7 @@ _LETTER = re.compile(
     r"(?:\( ?(?=[A-Za-z] ?\))|\[ ?(?=[A-Za-z] ?\])|\{ ?(?=[A-Za-z] ?\})|(?=[A-Za-z] ?\)?[.:,]?$))"
     r"([A-Za-z]) ?[)\]}]?[.:,]?"
 )
-_LABELLED = re.compile(r"(?:[(\[]([A-Ha-h])[)\]][.:]?|([A-H])[.:)]|([a-h])\)) ?(.+)", re.DOTALL)
+_LABELLED = re.compile(r"(?:[(\[]([A-Ha-h])[)\]][.:]?|([A-H])(?:[:)]|\.(?![A-Z](?:\.|$)))|([a-h])\)) ?(.+)", re.DOTALL)
 _OTHER_LABEL = re.compile(
     r"^(?:and|or|&|,)(?![A-Za-z])|(?:^|[\s,;])(?:[(\[]?[A-H][).:\]](?:\s|$|[A-Z\d])|[(\[]?[a-h]\)\s)"
 )
@@ -55,6 +55,7 @@ _FEET = re.compile(r"(\d+)' ?(\d+(?:\.\d+)?)(?:\"|'')")
 _THOUSANDS = re.compile(r"(?<![\d.,(\[{])(\d{1,3}(?:,\d{3})+|\d{1,3}(?: \d{3})+)(?![\d]|,\d|[)\]}])")
 _MIXED = re.compile(r"(?<![\d.^_/}])(\d+) (\d+)/(\d+)(?![\d/.])")
 _BOUNDS = (
+    (re.compile(r"(?:negative|minus) (.+)", re.IGNORECASE), r"- \1"),
     (re.compile(r"(?:at least|no (?:less|fewer) than|a minimum of) (.+)", re.IGNORECASE), r"\\ge \1"),
     (re.compile(r"(?:at most|no (?:more|greater) than|up to|a maximum of) (.+)", re.IGNORECASE), r"\\le \1"),
     (re.compile(r"(?:less|fewer|smaller) than (.+)", re.IGNORECASE), r"< \1"),
@@ -64,7 +65,13 @@ _BOUNDS = (
 )
 _COMMAND = re.compile(r"\\[A-Za-z]+")
 _HAS_CONTENT = re.compile(r"\w")
-_HAS_DIGIT = re.compile(r"\d")
+_VALUE_SIGN = re.compile(r"[\d+=]")
+_LONG_WORD = re.compile(r"[^\W\d_]{4,}")
+_SUBSCRIPT = re.compile(r"(?<=[A-Za-z)]) ?_ ?(?:\{ ?(\d{1,9}) ?\}|(\d{1,9}))(?: (?=[A-Z]))?")
+"""As in H_2O, which is H2O."""
+_CHARGE = re.compile(r"(?<=[A-Za-z0-9]) ?\^ ?\{? ?(\d?[+-]) ?\}?$")
+"""As in Na^+, which is Na+."""
+_SINGLE = re.compile(r"\{(\w)\}")
 _HAS_LETTER = re.compile(r"[^\W\d_]")
 _WORDS = re.compile(r"(?=.*\w)[\w\s'\".,:;/+%&()°¤@#=-]+")
 _ARTICLE = re.compile(r"(?:a|an|the) (?=\S)")
@@ -110,13 +117,19 @@ def _typed(text: str) -> list[Reading]:
 
 def _phrase(text: str) -> Phrase | None:
     """A text as words, or as a formula that is not understood; both must look whole."""
-    text = re.sub(r"(?<=\w)[!?]+$", "", text)
+    text = re.sub(r"(?<=\w)!+$", "", text)
+    text = _CHARGE.sub(r"\1", _SUBSCRIPT.sub(r"\1\2", text))
     if "\\" in text:
         whole = all(text.count(a) == text.count(b) for a, b in ("{}", "[]", "()"))
-        return Phrase(text.replace(" ", "")) if whole and _HAS_CONTENT.search(_COMMAND.sub(" ", text)) else None
+        return (
+            Phrase(_SINGLE.sub(r"\1", text.replace(" ", "")))
+            if whole and _HAS_CONTENT.search(_COMMAND.sub(" ", text))
+            else None
+        )
     if not _WORDS.fullmatch(text) or len(text.split()) > MAX_PHRASE_WORDS or _is_formula(text):
         return None
-    bare = text if _HAS_DIGIT.search(text) else text.casefold()  # 12 N is not 12 n
+    letters = _LONG_WORD if _VALUE_SIGN.search(text) else _HAS_LETTER  # 12 N is not 12 n
+    bare = letters.sub(lambda found: found[0].casefold(), text)
     return Phrase(_ARTICLE.sub("", bare, count=1) if _ARTICLE.match(bare) else bare)
 
 
@@ -164,7 +177,7 @@ def _clock(text: str) -> Clock | None:
     if found[5]:
         return Clock(int(found[5]), 0, 0, found[6].lower())
     hour, minute, second = int(found[1]), int(found[2]), int(found[3] or 0)
-    if hour > 24 or minute > 59 or second > 59:
+    if hour > (12 if found[4] else 24) or minute > 59 or second > 59:
         return None
     return Clock(hour, minute, second, (found[4] or "").lower())
 
@@ -182,7 +195,7 @@ def _date(text: str) -> Date | None:
 
 
 def _ratio(text: str) -> Ratio | None:
-    return Ratio(tuple(Fraction(term) for term in text.split(":"))) if _RATIO.fullmatch(text.replace(" ", "")) else None
+    return Ratio(tuple(Fraction(term) for term in text.split(":"))) if _RATIO.fullmatch(text) else None
 
 
 def _span(text: str) -> Span | None:

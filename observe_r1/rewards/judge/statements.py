@@ -1,10 +1,12 @@
 """Tokens to values: lists, equations, inequalities, brackets, matrices, quantities."""
 
+import re
 from fractions import Fraction
 from itertools import pairwise
 from typing import Any
 
-from observe_r1.rewards.judge.evaluating import constant, inexact, near
+from observe_r1.rewards.judge.answer import REFUSES
+from observe_r1.rewards.judge.evaluating import close, constant, inexact, near, scaled
 from observe_r1.rewards.judge.formulas import Node, Token, Unreadable, parse, variables
 from observe_r1.rewards.judge.quantities import measured
 from observe_r1.rewards.judge.units import in_base_units
@@ -19,6 +21,7 @@ from observe_r1.rewards.judge.values import (
     Reading,
     Region,
     Several,
+    scaled_quantity,
 )  # fmt: skip
 
 _SEPARATORS = frozenset({",", ";", "or", "and", "和", "或", "&"})
@@ -27,6 +30,7 @@ _RELATIONS = {"=": "=", "==": "=", "<": "<", ">": ">", "\\le": "<=", "\\ge": ">=
 }  # fmt: skip
 _MIRRORED = {"<": ">", ">": "<", "<=": ">=", ">=": "<="}
 _OPENING, _CLOSING = frozenset({"(", "[", "{", "\\{", "\\begin"}), frozenset({")", "]", "}", "\\}", "\\end"})
+_TUPLE_OF_NAMES = re.compile(r"\([A-Za-z](?:,[A-Za-z])+\)")
 _INFINITY = Node("constant", ("∞",))
 _MINUS_INFINITY = Node("neg", (_INFINITY,))
 
@@ -122,11 +126,14 @@ def _region(parts: list[list[Token]], relations: list[str]) -> Region:
         name = _name(left)
         if name is None:
             raise Unreadable("no inequality of a variable")
-    bound = measured(right).formula
+    if not name and len(left) > 1 and all(token.kind == "word" for token in left):
+        raise Unreadable("words before an inequality")
+    quantity = measured(right)
+    bound = scaled_quantity(quantity).formula
     closed = relation.endswith("=")
     if relation[0] == "<":
-        return Region((Interval(_MINUS_INFINITY, bound, False, closed),), name)
-    return Region((Interval(bound, _INFINITY, closed, False),), name)
+        return Region((Interval(_MINUS_INFINITY, bound, False, closed),), name, quantity.unit)
+    return Region((Interval(bound, _INFINITY, closed, False),), name, quantity.unit)
 
 
 def _union(regions: list[Region]) -> Region:
@@ -154,17 +161,18 @@ def _intersection(regions: list[Region]) -> Region:
 
 def _name(tokens: list[Token]) -> str | None:
     """The symbol that tokens name: "" where they name something by more than a symbol, None where they name nothing."""
-    texts = [token.text for token in tokens]
+    texts = [token.text for token in tokens if token.text != "'"]  # f'(x)
     if not texts:
         return None
+    if _TUPLE_OF_NAMES.fullmatch("".join(texts)):
+        return ""
     try:
         tree = parse(tokens)
     except Unreadable:
-        words = all(
-            token.kind == "word" or token.text in ("\\angle", "\\triangle", "_", "{", "}", "m", "的")
-            for token in tokens
+        words = texts[0] != "_" and all(
+            token.kind == "word" or token.text in ("\\angle", "\\triangle", "_", "{", "}") for token in tokens
         )
-        return "" if words else None
+        return "" if words and not {"is", "are"} & {*texts} and not REFUSES.search(" ".join(texts)) else None
     if tree.op == "variable":
         name = tree.args[0]
         return name if len(name) == 1 or name.startswith("\\") else ""
@@ -178,6 +186,7 @@ def _equality(parts: list[list[Token]]) -> list[Reading]:
     rest = parts[1:] if name is not None and len(parts) > 1 else parts
     if not all(rest):
         raise Unreadable("nothing on one side")
+    parts, rest = ([_as_product(part) for part in each] for each in (parts, rest))
     if len(rest) == 1:
         readings: list[Reading] = [
             Named(name or "", value) for value in _value(rest[0]) if not isinstance(value, Phrase)
@@ -205,11 +214,25 @@ def _equality(parts: list[list[Token]]) -> list[Reading]:
     raise Unreadable("no single value")
 
 
+def _as_product(side: list[Token]) -> list[Token]:
+    """A side of an equation that is one short word is a product of letters: the `ma` in `F = ma`."""
+    if len(side) == 1 and side[0].kind == "word" and len(side[0].text) in (2, 3) and side[0].text.isascii():
+        return [Token("word", letter, False) for letter in side[0].text]
+    return side
+
+
 def _agree(left: Quantity, right: Quantity) -> bool:
     """Whether two sides of an equation have one value, or one is the other rounded."""
     values = constant(left.formula), constant(right.formula)
-    if left.percent != right.percent or None in values:
-        return left.percent != right.percent
+    if None in values or (left.noun and right.noun and left.noun != right.noun):
+        return False
+    if left.unit and right.unit and left.unit != right.unit:
+        (factor, offset, dimension), (factor_2, offset_2, dimension_2) = map(in_base_units, (left.unit, right.unit))
+        both = scaled(values[0], factor, offset), scaled(values[1], factor_2, offset_2)
+        return dimension == dimension_2 and close(*both)
+    if left.percent != right.percent:  # 0.25 = 25%, and 0.25 × 100 = 25%
+        fractions = (constant(scaled_quantity(each).formula) for each in (left, right))
+        return close(*values) or close(*fractions)
     step = max(left.step or Fraction(0), right.step or Fraction(0))
     tolerance = step / 2 if max(left.digits, right.digits) > 1 else Fraction(0)
     return near(*values, tolerance + Fraction(1, 10**40))
@@ -231,6 +254,8 @@ def _value(tokens: list[Token]) -> list[Reading]:
         return [
             Several(tuple(measured(each[1:] if at == 0 and index == 0 else each) for index, each in enumerate(both)))
         ]
+    if len(texts[0]) == 1 and "A" <= texts[0] <= "Z" and "," in texts and _encloses(texts[1:]) and texts[1] == "(":
+        return [Named(texts[0], point) for point in _bracketed(tokens[1:])]  # A(3, 4)
     if texts[0] in _OPENING and texts[-1] in _CLOSING and len(_split(tokens, ())[0]) == 1 and _encloses(texts):
         return _bracketed(tokens)
     return [_whole(tokens)]
@@ -264,7 +289,7 @@ def _bracketed(tokens: list[Token]) -> list[Reading]:
         described, _ = _split(inner, ("|", ":"))
         if opening in ("{", "\\{") and len(described) == 2 and _name(described[0]) is not None:
             return statement(described[1])
-        if opening != "\\{":
+        if opening + closing in ("()", "[]", "{}"):
             return statement(inner)
     opening, closing = opening.lstrip("\\"), closing.lstrip("\\")
     return [Brackets(opening, tuple(_relation(part)[0] for part in parts), closing)]
@@ -299,9 +324,12 @@ def _matrix(tokens: list[Token]) -> Matrix:
     if texts[1] != "{" or texts[-1] != "}" or texts[-4] != "\\end" or texts[2] != texts[-2]:
         raise Unreadable("no matrix")
     kind = texts[2]
-    if kind not in ("pmatrix", "bmatrix", "matrix", "vmatrix"):
+    if kind not in ("pmatrix", "bmatrix", "matrix", "vmatrix", "array"):
         raise Unreadable("no matrix")
-    rows, _ = _split(tokens[4:-4], ("\\\\",))
+    begin = 4
+    if kind == "array":  # whose columns are described first, as in {c|c}
+        begin = texts.index("}", 4) + 1
+    rows, _ = _split(tokens[begin:-4], ("\\\\",))
     cells = tuple(tuple(parse(cell) for cell in _split(row, ("&",))[0]) for row in rows if row)
     if len({len(row) for row in cells}) != 1:
         raise Unreadable("no matrix")

@@ -13,8 +13,8 @@ from observe_r1.rewards.judge.formulas import Token
 
 _METRIC = {
     "m": "k c d m µ n", "g": "k m µ", "s": "m µ n", "A": "m µ", "V": "k m", "N": "k", "J": "k M", "W": "k M m",
-    "Pa": "k M h",
-    "Hz": "k M G", "L": "m", "l": "m", "eV": "k M", "mol": "m", "F": "µ n p", "cal": "k", "Wh": "k", "t": "",
+    "Pa": "k M h", "T": "m",
+    "Hz": "k M G", "L": "m", "l": "m", "eV": "k M", "mol": "m", "F": "µ n p m", "cal": "k", "Wh": "k", "t": "",
 }  # fmt: skip
 _PREFIXES = {
     "k": "kilo",
@@ -29,7 +29,7 @@ _PREFIXES = {
 _BASES = {
     "m": "meter", "g": "gram", "s": "second", "A": "ampere", "V": "volt", "N": "newton", "J": "joule", "W": "watt",
     "Pa": "pascal", "Hz": "hertz", "L": "liter", "l": "liter", "eV": "electron_volt", "mol": "mole", "F": "farad",
-    "cal": "calorie", "Wh": "watt_hour", "t": "metric_ton",
+    "T": "tesla", "cal": "calorie", "Wh": "watt_hour", "t": "metric_ton",
 }  # fmt: skip
 _WORDS = (
     "meter metre gram second minute hour day week month year ampere volt newton joule kelvin liter litre watt coulomb "
@@ -37,33 +37,32 @@ _WORDS = (
     "degree radian knot angstrom"
 ).split()
 _OTHER = {
-    "K": "kelvin", "C": "coulomb", "T": "tesla", "h": "hour", "min": "minute", "hr": "hour", "hrs": "hour",
+    "K": "kelvin", "C": "coulomb", "h": "hour", "min": "minute", "hr": "hour", "hrs": "hour",
     "sec": "second", "secs": "second", "mins": "minute", "d": "day", "yr": "year", "yrs": "year", "ft": "foot",
     "feet": "foot", "in": "inch", "inches": "inch", "mi": "mile", "yd": "yard", "lb": "pound", "lbs": "pound",
     "oz": "ounce", "Ω": "ohm", "kΩ": "kiloohm", "ohms": "ohm", "°": "degree", "deg": "degree", "degs": "degree",
-    "rad": "radian", "rads": "radian", "°C": "degC", "°F": "degF", "℃": "degC", "℉": "degF", "kph": "kph",
+    "rad": "radian", "rads": "radian", "°C": "degC", "°F": "degF", "℃": "degC", "℉": "degF", "kph": "kph", "kmh": "kph",
     "mph": "mph", "tonne": "metric_ton", "tonnes": "metric_ton", "metre": "meter", "metres": "meter",
     "litre": "liter", "litres": "liter", "Å": "angstrom", "ha": "hectare", "amp": "ampere", "amps": "ampere",
-    "厘米": "centimeter", "分米": "decimeter", "毫米": "millimeter", "千米": "kilometer", "公里": "kilometer",
-    "米": "meter", "千克": "kilogram", "公斤": "kilogram", "克": "gram", "吨": "metric_ton", "秒": "second",
-    "分钟": "minute", "分": "minute",
+    "厘米": "centimeter", "公分": "centimeter", "分米": "decimeter", "毫米": "millimeter", "千米": "kilometer",
+    "公里": "kilometer", "米": "meter", "千克": "kilogram", "公斤": "kilogram", "克": "gram", "吨": "metric_ton",
+    "秒": "second", "分钟": "minute", "分": "minute",
     "小时": "hour", "时": "hour", "天": "day", "年": "year", "升": "liter", "毫升": "milliliter", "度": "degree",
     "牛": "newton", "牛顿": "newton", "伏": "volt", "安": "ampere", "欧": "ohm", "欧姆": "ohm", "焦": "joule",
     "焦耳": "joule", "瓦": "watt", "帕": "pascal",
 }  # fmt: skip
+_TEMPERATURES = {"c": "degC", "celsius": "degC", "f": "degF", "fahrenheit": "degF"}
 _POWERS = {"square": 2, "sq": 2, "平方": 2, "cubic": 3, "cu": 3, "立方": 3}
 
 
 def _names() -> dict[str, str]:
     names = {word: word for word in _WORDS} | {f"{word}s": word for word in _WORDS}
-    names |= {
-        prefix + word: prefix + word for prefix in ("kilo", "centi", "milli") for word in ("meter", "gram", "liter")
-    }
-    names |= {f"{name}s": name for name in list(names) if name.startswith(("kilo", "centi", "milli"))}
-    names |= {f"{prefix}metre{s}": f"{prefix}meter" for prefix in ("kilo", "centi", "milli") for s in ("", "s")}
     for symbol, prefixes in _METRIC.items():
-        names[symbol] = _BASES[symbol]
-        names |= {prefix + symbol: _PREFIXES[prefix] + _BASES[symbol] for prefix in prefixes.split()}
+        names[symbol] = base = _BASES[symbol]
+        for prefix in prefixes.split():
+            name = _PREFIXES[prefix] + base
+            names |= {prefix + symbol: name, name: name, f"{name}s": name}
+    names |= {name.replace("meter", "metre").replace("liter", "litre"): names[name] for name in list(names)}
     return names | _OTHER
 
 
@@ -84,6 +83,7 @@ def unit_of(tokens: list[Token]) -> Unit | None:
     """Return the unit that all of `tokens` name, as `m / s ^ 2`, `square meters` or `N · m`; None if they name none."""
     factors: dict[str, int] = {}
     at, sign = 0, 1
+    tokens = _without_fraction(tokens)
     while at < len(tokens):
         power, at = _leading_power(tokens, at)
         name, at = _name(tokens, at, bool(power))
@@ -102,6 +102,17 @@ def unit_of(tokens: list[Token]) -> Unit | None:
     return None
 
 
+def _without_fraction(tokens: list[Token]) -> list[Token]:
+    """`\\frac{m}{s^2}` as `m / s^2`; any other tokens as they are."""
+    texts = [token.text for token in tokens]
+    if texts[:2] != ["\\frac", "{"] or texts[-1] != "}" or "}" not in texts[2:-1]:
+        return tokens
+    middle = texts.index("}")
+    if texts[middle + 1] != "{":
+        return tokens
+    return [*tokens[2:middle], Token("sign", "/", False), *tokens[middle + 2 : -1]]
+
+
 def _leading_power(tokens: list[Token], at: int) -> tuple[int, int]:
     power = _POWERS.get(tokens[at].text.casefold(), 0)
     if power:
@@ -117,8 +128,11 @@ def _name(tokens: list[Token], at: int, powered: bool) -> tuple[str | None, int]
     text = tokens[at].text
     if text in ("unit", "units", "单位"):
         return "", at + 1
-    if text in ("^", "°", "\\degree") and (found := _degrees(tokens, at)):
-        return found
+    following = tokens[at + 1].text.casefold() if at + 1 < len(tokens) else ""
+    if text.casefold() in ("°", "degree", "degrees") and following in _TEMPERATURES:
+        return _TEMPERATURES[following], at + 2
+    if text == "\\mu" and at + 1 < len(tokens):
+        return _NAMES.get(f"µ{tokens[at + 1].text}"), at + 2
     if text == "\\Omega":
         return "ohm", at + 1
     if text.startswith("平方") or text.startswith("立方"):
@@ -126,18 +140,6 @@ def _name(tokens: list[Token], at: int, powered: bool) -> tuple[str | None, int]
         return (None, at) if name is None or powered else (f"{name}**{_POWERS[text[:2]]}", at + 1)
     name = _NAMES.get(text) or (_NAMES.get(text.casefold()) if len(text) > 3 else None)
     return name, at + 1
-
-
-def _degrees(tokens: list[Token], at: int) -> tuple[str, int] | None:
-    texts = [token.text for token in tokens[at : at + 5]]
-    for sign in (["^", "\\circ"], ["^", "{", "\\circ", "}"], ["°"], ["\\degree"]):
-        if texts[: len(sign)] == sign:
-            after = at + len(sign)
-            following = tokens[after].text if after < len(tokens) else ""
-            if following in ("C", "F"):
-                return f"deg{following}", after + 1
-            return "degree", after
-    return None
 
 
 def _trailing_power(tokens: list[Token], at: int) -> tuple[int, int]:
@@ -160,7 +162,11 @@ def _trailing_power(tokens: list[Token], at: int) -> tuple[int, int]:
 def _registry() -> Any:
     import pint  # half a second that only answers with different units need
 
-    return pint.UnitRegistry(non_int_type=Fraction)
+    registry = pint.UnitRegistry(non_int_type=Fraction)
+    for currency in ("dollar", "euro", "sterling", "yuan"):
+        registry.define(f"{currency} = [{currency}]")
+    registry.define("us_cent = dollar / 100")
+    return registry
 
 
 @lru_cache(maxsize=1024)

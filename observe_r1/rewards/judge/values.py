@@ -87,6 +87,7 @@ class Region:
 
     intervals: tuple[Interval, ...]
     name: str = ""
+    unit: Unit | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +126,14 @@ class Phrase:
     """Words, or a formula of signs that have no value here; compared literally."""
 
     text: str
+
+
+def scaled_quantity(quantity: Quantity) -> Quantity:
+    """Return a quantity without percent: a hundredth of what stands before the sign."""
+    if not quantity.percent:
+        return quantity
+    formula = Node("/", (quantity.formula, Node("number", (Fraction(100),))))
+    return Quantity(formula, step=quantity.step and quantity.step / 100, digits=quantity.digits)
 
 
 Reading = (
