@@ -13,8 +13,7 @@ from observe_r1.data.order import ladder
 from observe_r1.errors import UserError
 from observe_r1.model.encoding import PromptTooLongError
 from observe_r1.records import Completion, Example, Prompt
-from observe_r1.training.batches import Batcher
-from observe_r1.training.loop import RunLength, train
+from observe_r1.training.loop import Batcher, RunLength, train
 from observe_r1.training.prompts import PromptStream
 from observe_r1.training.sampler import GroupSampler
 from observe_r1.training.weight_sync import SharedWeights
@@ -228,8 +227,8 @@ def test_a_run_goes_on_over_small_steps_and_resumes_from_any_of_them():
         seen = []
 
         def update(batch):
-            weights = sum(float(w.sum()) for w in batch.loss_weights)
-            seen.append((drawn(batch.groups), round(weights, 6), batch.learning_rate))
+            weights = sum(float(each.loss_weights.sum()) for each in batch.groups)
+            seen.append((drawn(each.group for each in batch.groups), round(weights, 6), batch.learning_rate))
             return {"policy/tokens": 1.0}
 
         engine.version = step
@@ -337,7 +336,7 @@ def test_prompts_over_the_limit_are_dropped_named_and_counted():
 
     def sometimes(example, number):
         if number % 2:
-            raise PromptTooLongError(f"{example.origin}: the prompt has 900 tokens, data.max_prompt_tokens is 10")
+            raise PromptTooLongError(f"{example.origin}: the prompt has 900 tokens, data.max_prompt_tokens is 10", 900)
         return encode(example, number)
 
     source = stream(encode=sometimes, note=notes.append)
@@ -347,7 +346,7 @@ def test_prompts_over_the_limit_are_dropped_named_and_counted():
 
 def test_a_dataset_of_nothing_but_long_prompts_is_an_error():
     def never(example, number):
-        raise PromptTooLongError("too long")
+        raise PromptTooLongError("too long", 900)
 
     with pytest.raises(UserError, match=r"every prompt is over data\.max_prompt_tokens"):
         stream(count=5, encode=never).take(1)
