@@ -1,13 +1,18 @@
 """Training batches: every token's advantage and weight, computed here response by response."""
 
+import json
+from dataclasses import fields, replace
+
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from tiny import random_group
 
 from observe_r1.config import DataSettings, ModelSettings, ObjectiveSettings, OptimizerSettings, TrainSettings
 from observe_r1.records import Completion
 from observe_r1.rewards import Scores
-from observe_r1.training.loop import Batcher
+from observe_r1.training.leftovers import dump_groups, load_groups
+from observe_r1.training.loop import Batcher, rollout_rows
 from observe_r1.training.prompts import Drawn
 from observe_r1.training.sampler import scored_groups
 
@@ -166,3 +171,49 @@ def test_whitened_advantages_have_mean_zero_and_unit_variance_over_tokens():
     tokens = torch.cat([each.token_advantages for each in batch.groups])
     assert float(tokens.mean()) == pytest.approx(0, abs=1e-6)
     assert float(tokens.std(unbiased=False)) == pytest.approx(1, rel=1e-4)
+
+
+def test_what_a_group_teaches_is_read_from_it_and_derived_once():
+    """Whatever stands on the group is what is trained on and written down: nothing works it out again."""
+    marked = [
+        replace(group, bonus=group.bonus + i, weight=0.5 * i, advantages=torch.tensor([i, 1.0, -i]))
+        for i, group in enumerate(groups())
+    ]
+    for each in streams(batches(settings(), marked)):
+        assert torch.equal(each.token_advantages, spread(each.group))
+    (batch,) = batches(settings(minibatch=5, whiten=True), marked)
+    tokens = torch.cat([spread(group) for group in marked])
+    whitened = (tokens - tokens.mean()) / tokens.std(unbiased=False)
+    torch.testing.assert_close(torch.cat([each.token_advantages for each in batch.groups]), whitened)
+    rows = [(row["bonus"], row["weight"], row["advantage"]) for row in rollout_rows(marked)]
+    assert rows == [(float(g.bonus[i]), g.weight, float(g.advantages[i])) for g in marked for i in range(3)]
+
+
+def test_leftovers_come_back_from_a_checkpoint_with_every_field(tmp_path):
+    kept = [replace(group, parts={"format": group.rewards / 2}) for group in groups(truncated={(0, 1)})]
+    rows, tensors = dump_groups(kept)
+    save_file(tensors, tmp_path / "leftovers.safetensors")  # refuses tensors that share memory
+    prompts = iter([group.prompt for group in kept])
+    loaded = load_groups(
+        json.loads(json.dumps(rows)), load_file(tmp_path / "leftovers.safetensors"), lambda *_: next(prompts)
+    )
+    for ours, theirs in zip(kept, loaded, strict=True):
+        for field in fields(ours):
+            assert same(getattr(ours, field.name), getattr(theirs, field.name)), field.name
+        assert all(
+            same(getattr(a, field.name), getattr(b, field.name))
+            for a, b in zip(ours.completions, theirs.completions, strict=True)
+            for field in fields(a)
+        )
+
+
+def spread(group):
+    return group.advantages.repeat_interleave(torch.tensor(group.lengths))
+
+
+def same(one, other):
+    if isinstance(one, dict):
+        return one.keys() == other.keys() and all(same(one[name], other[name]) for name in one)
+    if isinstance(one, torch.Tensor):
+        return one.dtype == other.dtype and torch.equal(one, other)
+    return isinstance(one, tuple) or one == other  # completions are compared one by one

@@ -117,6 +117,12 @@ def test_a_batch_that_teaches_nothing_takes_no_step():
     assert all(torch.equal(a, b) for a, b in zip(before, vlm.model.parameters(), strict=True))
 
 
+def test_groups_with_unlike_streams_are_refused_before_they_are_mixed_up():
+    vlm, data = random_model(), batch(groups(), reference_logprobs=None, kl_weights=None)
+    with pytest.raises(ValueError, match="zip"):
+        policy(vlm).update(changed(data, 1, old_logprobs=None))
+
+
 @pytest.mark.parametrize("poison", [math.nan, math.inf])
 def test_a_gradient_that_is_not_finite_is_refused_before_it_touches_a_weight(poison):
     vlm, data = random_model(), batch(groups())

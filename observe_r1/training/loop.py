@@ -1,11 +1,16 @@
 """The loop: sample, score, weigh, batch, update, publish. What each line of a step does, and where its equations stand:
 
-    groups = sampler.next_groups()            rollout, rewards, dynamic sampling (`training.sampler`); a group that is
-                                              scored gets bonus, weight, advantages: `objective.scored_advantages`
-    batches = batcher.batches(groups, …)      here: `objective.whiten`, KL estimators, `token_advantages`, aggregations,
-                                              `truncated_importance_weight`
-    policy.update(batch)                      one optimizer step on `objective.policy_loss` (`policy.policy`)
-    sync.publish(step)                        the new weights go to the sampler (`training.weight_sync`)
+    groups = sampler.next_groups()      `training.sampler`: rollout, rewards, dynamic sampling; what is scored gets its
+                                        advantages by `objective.scored_advantages` (`shortest_correct_bonus`,
+                                        `dynamic_weight`, and an estimator: `group_norm`, `dr_grpo`, `rloo`)
+    batches = batcher.batches(groups)   below: `whiten`, `token_advantages` with its KL (`k1`, `k2`, `k3`), shares of
+                                        the loss (`token_mean`, `sequence_mean`, `constant_length`) times
+                                        `truncated_importance_weight`
+    policy.update(batch)                `policy.policy`: an optimizer step on `objective.policy_loss`, whose terms are
+                                        `policy_loss_terms` and a KL
+    sync.publish(step)                  `training.weight_sync`: the new weights go to the sampler
+
+docs/method.md has these functions beside their equations and papers.
 
 A rollout is split like this:
 
