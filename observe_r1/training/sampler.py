@@ -195,11 +195,11 @@ def scored_groups(
             example=drawn[i].example,
             prompt=drawn[i].prompt,
             completions=tuple(completions[i]),
-            rewards=rewards[i].clone(),  # a checkpoint takes no tensors that share memory
-            correct=correct[i].clone(),
-            bonus=bonus[i].clone(),
+            rewards=rewards[i],
+            correct=correct[i],
+            bonus=bonus[i],
             weight=float(weight[i]),
-            advantages=advantages[i].clone(),
+            advantages=advantages[i],
             parts={name: torch.tensor(values) for name, values in scores[i].parts.items()},
         )
         for i in range(len(scores))
