@@ -156,7 +156,7 @@ def test_questions_over_the_prompt_limit_are_counted_and_said_once(world, tmp_pa
 
     def encode(example, row):
         if row < short:
-            raise PromptTooLongError("too long")
+            raise PromptTooLongError("too long", 900)
         return replace(prompt, stream=row)
 
     short = 2
