@@ -21,10 +21,12 @@ import psutil
 import torch
 
 from observe_r1.config import ObjectiveSettings, RewardSettings, TrainSettings
-from observe_r1.records import Completion, Example, Group, Prompt
+from observe_r1.records import Completion, Example, Prompt
 from observe_r1.rewards import Scorer, Scores
 from observe_r1.training.loop import rollout_rows
+from observe_r1.training.prompts import Drawn
 from observe_r1.training.run_folder import RunFolder
+from observe_r1.training.sampler import scored_groups
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from hostile import GOLDS, after_json, hostile_group
@@ -48,15 +50,9 @@ def check_scores(scores: Scores, texts: list[str]) -> None:
 
 def check_rollouts(folder: RunFolder, step: int, texts: list[str], gold: str, scores: Scores) -> None:
     """Write the group as a training run would; raise AssertionError where it is not read back the same."""
-    group = Group(
-        example=question(gold),
-        prompt=PROMPT,
-        completions=tuple(Completion(TOKEN, TOKEN, text, 0, "stop") for text in texts),
-        rewards=torch.tensor(scores.total),
-        correct=torch.tensor(scores.correct),
-        parts={name: torch.tensor(values) for name, values in scores.parts.items()},
-    )
-    rows = list(rollout_rows([group], ObjectiveSettings()))
+    drawn = Drawn(0, question(gold), PROMPT)
+    completions = [Completion(TOKEN, TOKEN, text, 0, "stop") for text in texts]
+    rows = list(rollout_rows(scored_groups([drawn], [completions], [scores], ObjectiveSettings())))
     path = folder.write_rollouts(step, rows)
     read = [json.loads(line) for line in path.read_text(encoding="ascii").splitlines()]
     assert read == [row | {"text": after_json(row["text"])} for row in rows]

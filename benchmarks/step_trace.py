@@ -37,7 +37,7 @@ from observe_r1.policy.policy import Policy
 from observe_r1.report.theme import on_both_papers
 from observe_r1.rewards import PendingScores, Scorer
 from observe_r1.rollout.embedded import EmbeddedEngine
-from observe_r1.training.batches import Batcher
+from observe_r1.training.loop import Batcher
 from observe_r1.training.progress import Progress
 from observe_r1.training.prompts import PromptStream
 from observe_r1.training.record import Record

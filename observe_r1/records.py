@@ -1,4 +1,6 @@
-"""What flows between the rooms: `Example` → `Prompt` → `Completion` → `Group` → `TrainingBatch`.
+"""What flows between the rooms: `Example` → `Prompt` → `Completion` → `Group` → `TrainingGroup`.
+
+A record only gains fields on its way, and nothing derives one of them twice.
 
 Shapes use G for the responses of a group, P for a prompt's tokens, R for one response's tokens and T for the tokens of
 all G responses of a group laid end to end (T = ΣR, in order, each with its end-of-turn token where it has one).
@@ -100,7 +102,7 @@ class Completion:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Group:
-    """An example with its G scored completions."""
+    """An example with its G scored completions and what they teach (`observe_r1.objective.scored_advantages`)."""
 
     example: Example
     prompt: Prompt
@@ -109,6 +111,12 @@ class Group:
     """(G,) float32: the weighted sum of `parts`, without bonus."""
     correct: Tensor
     """(G,) bool: accuracy as its own tensor, never read back from a sum."""
+    bonus: Tensor
+    """(G,) float32, to be added to `rewards`."""
+    weight: float
+    """The dynamic weight; 1 without it."""
+    advantages: Tensor
+    """(G,) float32: the estimator's, of rewards and bonus, times `weight`; not whitened (that takes a rollout)."""
     parts: dict[str, Tensor] = field(default_factory=dict)
     """(G,) float32 by reward name, unweighted."""
 
@@ -117,23 +125,35 @@ class Group:
         """Tokens of each response."""
         return [len(completion.ids) for completion in self.completions]
 
+    @property
+    def informative(self) -> bool:
+        """Whether the responses teach something: not all of their advantages are 0."""
+        return bool(self.advantages.any())
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TrainingGroup:
+    """A group and what the loss needs of each of its response tokens: (T,) float32 streams."""
+
+    group: Group
+    token_advantages: Tensor
+    """Whitened, and less the KL still to come, where the settings ask for that."""
+    loss_weights: Tensor
+    """Share of each token in the batch's loss: aggregation over the *whole* batch, importance weights and masks
+    multiplied together, so that the loss is a plain sum however the batch is split."""
+    sampler_logprobs: Tensor
+    """Log-probabilities of the completions, end to end."""
+    old_logprobs: Tensor | None = None
+    """Log-probabilities that the ratio is taken against; None for the policy's own, detached (a ratio of 1)."""
+    reference_logprobs: Tensor | None = None
+    """Log-probabilities under the reference model; None where no KL term is in the loss."""
+    kl_weights: Tensor | None = None
+    """Share of each token in the KL term, coefficient included; with `reference_logprobs`."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TrainingBatch:
-    """Whole groups and what the loss needs of every response token: one optimizer step.
+    """Whole groups: one optimizer step. All of them have the same streams."""
 
-    Each tuple holds one (T,) float32 tensor a group, in the order of `groups`.
-    """
-
-    groups: tuple[Group, ...]
-    advantages: tuple[Tensor, ...]
-    loss_weights: tuple[Tensor, ...]
-    """Share of each token in the batch's loss: aggregation over the *whole* batch, importance weights and masks
-    multiplied together, so that the loss is a plain sum however the batch is split."""
+    groups: tuple[TrainingGroup, ...]
     learning_rate: float
-    old_logprobs: tuple[Tensor, ...] | None = None
-    """Log-probabilities that the ratio is taken against; None for the policy's own, detached (a ratio of 1)."""
-    reference_logprobs: tuple[Tensor, ...] | None = None
-    """Log-probabilities under the reference model; None where no KL term is in the loss."""
-    kl_weights: tuple[Tensor, ...] | None = None
-    """Share of each token in the KL term, coefficient included; with `reference_logprobs`."""

@@ -17,14 +17,14 @@ REGISTRY: dict[str, dict[str, str]] = {
         "reinforce_baseline": "observe_r1.objective.advantages:dr_grpo",
     },
     "kl estimator": {
-        "k1": "observe_r1.objective.kl:k1",
-        "k2": "observe_r1.objective.kl:k2",
-        "k3": "observe_r1.objective.kl:k3",
+        "k1": "observe_r1.objective.loss:k1",
+        "k2": "observe_r1.objective.loss:k2",
+        "k3": "observe_r1.objective.loss:k3",
     },
     "aggregation": {
-        "token": "observe_r1.objective.aggregation:token_mean",
-        "sequence": "observe_r1.objective.aggregation:sequence_mean",
-        "constant": "observe_r1.objective.aggregation:constant_length",
+        "token": "observe_r1.objective.loss:token_mean",
+        "sequence": "observe_r1.objective.loss:sequence_mean",
+        "constant": "observe_r1.objective.loss:constant_length",
     },
     "reward": {
         "accuracy": "observe_r1.rewards.accuracy:accuracy",

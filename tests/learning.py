@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 import torch
-from tiny import random_group
+from tiny import random_group, training_group
 
 from observe_r1.config import DataSettings, ModelSettings, ObjectiveSettings, OptimizerSettings
 from observe_r1.model.loading import load_model
@@ -45,8 +45,9 @@ def group(vlm, seed=0, grids=((4, 6),)):
 
 def batch(*groups, lr=1e-2):
     generator = torch.Generator().manual_seed(0)
-    advantages = tuple(torch.randn(sum(g.lengths), generator=generator) for g in groups)
-    return TrainingBatch(groups, advantages, tuple(torch.full_like(a, 0.1) for a in advantages), learning_rate=lr)
+    advantages = [torch.randn(sum(g.lengths), generator=generator) for g in groups]
+    training = [training_group(g, a, torch.full_like(a, 0.1)) for g, a in zip(groups, advantages, strict=True)]
+    return TrainingBatch(tuple(training), learning_rate=lr)
 
 
 def learn(trained, steps=3, first=0, lr=1e-2, **kind):

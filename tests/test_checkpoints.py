@@ -12,7 +12,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from tiny import random_group, random_model
+from tiny import random_group, random_model, training_group
 
 from observe_r1.config import ObjectiveSettings, OptimizerSettings
 from observe_r1.errors import UserError
@@ -39,7 +39,7 @@ def policy():
 def saved(tmp_path_factory):
     policy, folder = new_policy(), tmp_path_factory.mktemp("saved")
     group = random_group([], [4, 3], dtype=torch.float32)
-    policy.update(TrainingBatch((group,), (torch.ones(7),), (torch.ones(7),), learning_rate=1e-3))
+    policy.update(TrainingBatch((training_group(group),), learning_rate=1e-3))
     for step in STEPS:
         save(folder, policy, step)
     return folder

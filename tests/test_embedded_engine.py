@@ -6,11 +6,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tiny import FAMILIES, IMAGE, STOP, VIDEO, plain_copy, plain_logprobs, random_model, random_prompt
+from tiny import FAMILIES, IMAGE, STOP, VIDEO, group_of, plain_copy, plain_logprobs, random_model, random_prompt
 
 from observe_r1.config import OptimizerSettings
 from observe_r1.policy.scoring import GroupScorer
-from observe_r1.records import Group, Sampling
+from observe_r1.records import Sampling
 from observe_r1.rollout.embedded import EmbeddedEngine
 from observe_r1.rollout.sampling import next_tokens, response_uniforms
 
@@ -187,7 +187,7 @@ def _on_the_edge(weights, ranked, top_p):
 def test_policy_scores_what_the_engine_sampled(family):
     sampler = engine(family, seed=9)
     groups = [
-        Group(None, p, tuple(g), torch.zeros(4), torch.zeros(4, dtype=torch.bool))
+        group_of(p, g)
         for p, g in zip(
             prompts(),
             sampler.generate(prompts(), Sampling(n=4, temperature=1.3, max_new_tokens=30)),

@@ -7,7 +7,17 @@ import pytest
 import torch
 from equivalence import GROUPS, alone, difference, packed
 from PIL import Image
-from tiny import FAMILIES, SHARING, family_config, keep_float64, random_group, random_model, random_prompt
+from tiny import (
+    FAMILIES,
+    SHARING,
+    family_config,
+    group_of,
+    keep_float64,
+    random_group,
+    random_model,
+    random_prompt,
+    training_group,
+)
 from transformers import (
     AutoModelForImageTextToText,
     GenerationConfig,
@@ -28,7 +38,7 @@ from observe_r1.policy.packing import build_pack, plan_packs
 from observe_r1.policy.policy import Policy
 from observe_r1.policy.scoring import GroupScorer
 from observe_r1.policy.token_logprobs import TokenLogprobs
-from observe_r1.records import Example, Group, Sampling, TrainingBatch
+from observe_r1.records import Example, Sampling, TrainingBatch
 from observe_r1.rollout.embedded import EmbeddedEngine
 from observe_r1.world.tokenizer import IMAGE_PAD, TURN_END, VIDEO_PAD, VISION_END, VISION_START, make_tokenizer
 
@@ -169,12 +179,11 @@ def test_from_checkpoint_to_step_to_checkpoint(family, tmp_path):
     assert torch.equal(prompt.token_types, whole["mm_token_type_ids"][0])
 
     (completions,) = EmbeddedEngine(vlm).generate([prompt], Sampling(n=3, max_new_tokens=6))
-    group = Group(example, prompt, tuple(completions), torch.zeros(3), torch.zeros(3, dtype=torch.bool))
+    group = group_of(prompt, completions)
     policy = Policy(vlm, OptimizerSettings(), ObjectiveSettings())
     sampled = torch.cat([c.logprobs for c in completions])
     torch.testing.assert_close(policy.logprobs([group]), (sampled,), atol=1e-5, rtol=0)
-    ones = torch.ones(len(sampled))
-    policy.update(TrainingBatch((group,), advantages=(ones,), loss_weights=(ones,), learning_rate=1e-3))
+    policy.update(TrainingBatch((training_group(group),), learning_rate=1e-3))
     assert policy.logprobs([group])[0].sum() > sampled.sum()
 
     save_model(vlm, tmp_path / "trained", data)
@@ -187,7 +196,7 @@ def test_bfloat16_computes_nearly_the_same_on_the_same_weights(family):
     vlm = random_model(family, dtype=torch.float32, scale=0.12)
     prompts = [random_prompt([(4, 6)], 5, torch.Generator().manual_seed(1), torch.float32)]
     (completions,) = EmbeddedEngine(vlm, dtype=torch.bfloat16).generate(prompts, Sampling(n=3, max_new_tokens=12))
-    group = Group(None, prompts[0], tuple(completions), torch.zeros(3), torch.zeros(3, dtype=torch.bool))
+    group = group_of(prompts[0], completions)
     sampled = torch.cat([c.logprobs for c in completions])
     for dtype in (torch.bfloat16, torch.float32):
         (scored,) = GroupScorer(vlm, OptimizerSettings(), dtype=dtype).logprobs([group])

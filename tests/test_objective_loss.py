@@ -8,12 +8,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from observe_r1 import registry
+from observe_r1.config import ObjectiveSettings
 from observe_r1.objective import (
     constant_length,
     k1,
     k2,
     k3,
     kl_to_go,
+    policy_loss,
     policy_loss_terms,
     sequence_mean,
     token_advantages,
@@ -155,3 +157,37 @@ def test_importance_weights_are_truncated_and_carry_no_gradient():
     weights = truncated_importance_weight(policy, torch.tensor([-1.0, -4.0, -4.0]), cap=2.0)
     assert weights.tolist() == pytest.approx([1.0, 2.0, math.exp(-1)])
     assert not weights.requires_grad
+
+
+@given(st.integers(0, 1000), st.integers(0, 20))
+def test_losses_and_measures_of_parts_add_up_to_those_of_the_whole(seed, cut):
+    streams = [random_tokens(20, seed + i) for i in range(7)]
+    settings = ObjectiveSettings(kl_estimator="k2")
+
+    def loss(part):
+        logprobs, advantages, weights, sampled, old, reference, kl_weights = (each[part] for each in streams)
+        streams_of_kl = {"reference_logprobs": reference, "kl_weights": kl_weights}
+        return policy_loss(logprobs, advantages, weights, sampled, settings, old_logprobs=old, **streams_of_kl)
+
+    (first, some), (second, rest), (whole, all_of_them) = map(loss, (slice(cut), slice(cut, 20), slice(20)))
+    torch.testing.assert_close(first + second, whole)
+    for name, value in all_of_them.items():
+        torch.testing.assert_close(some[name] + rest[name], value)
+
+
+def test_the_whole_loss_by_hand():
+    logprobs = torch.tensor([-1.0, -2.0], dtype=torch.float64, requires_grad=True)
+    advantages, weights = torch.tensor([[2.0, -1.0], [0.3, 0.7]], dtype=torch.float64)
+    loss, sums = policy_loss(logprobs, advantages, weights, torch.tensor([-1.5, -2.0]), ObjectiveSettings())
+    assert loss.item() == sums["loss"].item() == pytest.approx(-0.3 * 2 + 0.7)  # its own ratio is 1
+    assert {name: sums[name].item() for name in ("clip_fraction", "approx_kl", "logprob", "sampler_difference")} == {
+        "clip_fraction": 0,
+        "approx_kl": 0,
+        "logprob": -3,
+        "sampler_difference": pytest.approx(math.exp(-1) - math.exp(-1.5)),
+    }
+    loss.backward()
+    assert logprobs.grad.tolist() == pytest.approx([-0.6, 0.7])
+    kl = {"reference_logprobs": torch.tensor([-1.5, -1.0]), "kl_weights": torch.tensor([0.1, 0.2])}
+    with_kl, _ = policy_loss(logprobs, advantages, weights, logprobs, ObjectiveSettings(kl_estimator="k1"), **kl)
+    assert (with_kl - loss).item() == pytest.approx(0.1 * 0.5 - 0.2 * 1)

@@ -151,8 +151,8 @@ def test_a_refused_step_leaves_no_gradient_behind(checkpoint, offload):
     vlm = load(checkpoint)
     trained = policy(vlm, offload=offload)
     data = batch(group(vlm))
-    poisoned = replace(data, loss_weights=tuple(weight * math.nan for weight in data.loss_weights))
+    poisoned = [replace(each, loss_weights=each.loss_weights * math.nan) for each in data.groups]
     with pytest.raises(UserError, match="not finite"):
-        trained.update(poisoned)
+        trained.update(replace(data, groups=tuple(poisoned)))
     assert all(p.grad is None for p in [*trained.parameters, *vlm.model.parameters()])
     assert equal(logprobs(vlm), logprobs(load(checkpoint)))

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from tiny import plain_copy, plain_logprobs, random_group, random_model
+from tiny import plain_copy, plain_logprobs, random_group, random_model, training_group
 
 from observe_r1.config import ObjectiveSettings, OptimizerSettings
 from observe_r1.errors import UserError
@@ -22,22 +22,30 @@ def groups():
     )
 
 
-def batch(groups, **changes):
+def batch(groups, **absent):
     generator = torch.Generator().manual_seed(0)
 
     def draw(scale):
         return tuple(torch.randn(sum(g.lengths), generator=generator, dtype=torch.float64) * scale for g in groups)
 
-    fields = {
-        "groups": groups,
-        "advantages": draw(1.0),
+    streams = {
+        "token_advantages": draw(1.0),
         "loss_weights": tuple(w.abs() for w in draw(0.1)),
-        "learning_rate": 1e-3,
         "old_logprobs": tuple(a - 6 for a in draw(1.5)),
         "reference_logprobs": tuple(a - 6 for a in draw(1.5)),
         "kl_weights": tuple(w.abs() for w in draw(0.01)),
     }
-    return TrainingBatch(**(fields | changes))
+    per_group = [dict(zip(streams, values, strict=True)) | absent for values in zip(*streams.values(), strict=True)]
+    return TrainingBatch(
+        tuple(replace(training_group(g), **values) for g, values in zip(groups, per_group, strict=True)),
+        learning_rate=1e-3,
+    )
+
+
+def changed(batch, index, **streams):
+    """The batch with other streams in one of its groups."""
+    groups = [replace(each, **streams) if i == index else each for i, each in enumerate(batch.groups)]
+    return replace(batch, groups=tuple(groups))
 
 
 def policy(vlm, objective=None, **optimizer):
@@ -50,13 +58,13 @@ def step_by_hand(vlm, batch):
     model = plain_copy(vlm)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, betas=(0.9, 0.95), weight_decay=0.01)
     loss = 0.0
-    for i, group in enumerate(batch.groups):
-        logp = torch.cat([plain_logprobs(model, group.prompt, c.ids) for c in group.completions])
-        ratio = (logp - batch.old_logprobs[i]).exp()
-        a = batch.advantages[i]
+    for each in batch.groups:
+        logp = torch.cat([plain_logprobs(model, each.group.prompt, c.ids) for c in each.group.completions])
+        ratio = (logp - each.old_logprobs).exp()
+        a = each.token_advantages
         clip = -torch.minimum(ratio * a, ratio.clamp(0.8, 1.3) * a)
-        gap = batch.reference_logprobs[i] - logp
-        loss = loss + (batch.loss_weights[i] * clip).sum() + (batch.kl_weights[i] * (gap.exp() - gap - 1)).sum()
+        gap = each.reference_logprobs - logp
+        loss = loss + (each.loss_weights * clip).sum() + (each.kl_weights * (gap.exp() - gap - 1)).sum()
     loss.backward()
     norm = torch.nn.utils.clip_grad_norm_(model.parameters(), 0.5)
     optimizer.step()
@@ -79,24 +87,17 @@ def test_update_is_the_step_written_out(budget):
 def test_without_old_logprobs_the_ratio_is_one():
     vlm, data = random_model(scale=0.2), batch(groups(), old_logprobs=None, reference_logprobs=None, kl_weights=None)
     metrics = policy(vlm).update(data)
-    expected = -sum((w * a).sum() for w, a in zip(data.loss_weights, data.advantages, strict=True))
+    expected = -sum((each.loss_weights * each.token_advantages).sum() for each in data.groups)
     assert metrics["policy/loss"] == pytest.approx(float(expected))
     assert metrics["policy/clip_fraction"] == 0 and metrics["policy/approx_kl"] == 0
 
 
 def test_groups_without_weight_are_not_computed_and_change_nothing():
     def step(idle):
-        vlm, (first, second, third) = random_model(scale=0.2), groups()
-        data = batch((first, second, third), reference_logprobs=None, kl_weights=None)
-        data = replace(data, advantages=(data.advantages[0], data.advantages[1] * 0, data.advantages[2]))
+        vlm, data = random_model(scale=0.2), batch(groups(), reference_logprobs=None, kl_weights=None)
+        data = changed(data, 1, token_advantages=data.groups[1].token_advantages * 0)
         if not idle:
-            keep = [0, 2]
-            data = TrainingBatch(
-                (first, third),
-                *(tuple(part[i] for i in keep) for part in (data.advantages, data.loss_weights)),
-                learning_rate=1e-3,
-                old_logprobs=tuple(data.old_logprobs[i] for i in keep),
-            )
+            data = replace(data, groups=(data.groups[0], data.groups[2]))
         tokens = []
         vlm.model.model.language_model.register_forward_hook(lambda *a: tokens.append(a[2].last_hidden_state.shape[1]))
         metrics = policy(vlm).update(data)
@@ -110,18 +111,24 @@ def test_groups_without_weight_are_not_computed_and_change_nothing():
 def test_a_batch_that_teaches_nothing_takes_no_step():
     vlm, data = random_model(), batch(groups(), reference_logprobs=None, kl_weights=None)
     before = [p.detach().clone() for p in vlm.model.parameters()]
-    metrics = policy(vlm).update(replace(data, advantages=tuple(a * 0 for a in data.advantages)))
+    still = [replace(each, token_advantages=each.token_advantages * 0) for each in data.groups]
+    metrics = policy(vlm).update(replace(data, groups=tuple(still)))
     assert metrics["policy/tokens"] == 0 and metrics["policy/grad_norm"] == 0
     assert all(torch.equal(a, b) for a, b in zip(before, vlm.model.parameters(), strict=True))
+
+
+def test_groups_with_unlike_streams_are_refused_before_they_are_mixed_up():
+    vlm, data = random_model(), batch(groups(), reference_logprobs=None, kl_weights=None)
+    with pytest.raises(ValueError, match="zip"):
+        policy(vlm).update(changed(data, 1, old_logprobs=None))
 
 
 @pytest.mark.parametrize("poison", [math.nan, math.inf])
 def test_a_gradient_that_is_not_finite_is_refused_before_it_touches_a_weight(poison):
     vlm, data = random_model(), batch(groups())
     before = [p.detach().clone() for p in vlm.model.parameters()]
-    weights = (data.loss_weights[0] * poison, *data.loss_weights[1:])
     with pytest.raises(UserError, match=r"not finite: lower optimizer\.lr"):
-        policy(vlm).update(replace(data, loss_weights=weights))
+        policy(vlm).update(changed(data, 0, loss_weights=data.groups[0].loss_weights * poison))
     assert all(torch.equal(a, b) for a, b in zip(before, vlm.model.parameters(), strict=True))
 
 
@@ -139,7 +146,7 @@ def test_metrics_are_means_over_response_tokens():
     model = plain_copy(vlm)
     with torch.no_grad():
         logp = torch.cat([plain_logprobs(model, g.prompt, c.ids) for g in groups() for c in g.completions])
-    old, adv = torch.cat(data.old_logprobs), torch.cat(data.advantages)
+    old, adv = (torch.cat([getattr(g, name) for g in data.groups]) for name in ("old_logprobs", "token_advantages"))
     ratio = (logp - old).exp()
     clipped = ((ratio > 1.3) & (adv > 0)) | ((ratio < 0.8) & (adv < 0))
     metrics = policy(vlm).update(data)

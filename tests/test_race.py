@@ -41,7 +41,7 @@ def test_both_sides_take_the_same_update(monkeypatch):
     monkeypatch.setattr(embedded, "_Batch", embedded._Batch)
     with small_race(placeholders=True) as (ours, peer, given):
         batch, _ = same_update(ours, peer)
-        assert [group.lengths for group in batch.groups] == given.lengths.tolist()
+        assert [each.group.lengths for each in batch.groups] == given.lengths.tolist()
         with torch.no_grad():
             peer.model.lm_head.weight.mul_(1.5)
         with pytest.raises(SystemExit, match="log-probabilities"):

@@ -10,7 +10,7 @@ import pytest
 import torch
 from killing import MOMENTS, killed
 from safetensors.torch import load_file
-from tiny import random_group, random_model
+from tiny import random_group, random_model, training_group
 from torch.distributed.checkpoint import filesystem
 from torch.distributed.checkpoint.format_utils import dcp_to_torch_save
 
@@ -186,7 +186,7 @@ def test_a_checkpoint_before_the_first_update_changes_nothing(tmp_path):
             Checkpoints(tmp_path / "checkpoints", keep=1).save(1, policy, {}, {"x": torch.zeros(1)})
         group = random_group([], [4, 3], dtype=torch.float32)
         for _ in range(2):
-            policy.update(TrainingBatch((group,), (torch.ones(7),), (torch.ones(7),), learning_rate=1e-3))
+            policy.update(TrainingBatch((training_group(group),), learning_rate=1e-3))
         return [parameter.detach() for parameter in vlm.model.parameters()]
 
     assert all(torch.equal(a, b) for a, b in zip(learn(save=True), learn(save=False), strict=True))

@@ -10,7 +10,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tiny import random_group
 
-from observe_r1.config import ObjectiveSettings, RewardSettings, TrainSettings
+from observe_r1.config import RewardSettings, TrainSettings
+from observe_r1.objective import dr_grpo
 from observe_r1.records import Example
 from observe_r1.rewards import Scorer, accuracy_reward, verifiable
 from observe_r1.training.loop import rollout_rows
@@ -70,8 +71,9 @@ def test_rollouts_are_read_back_as_they_were_written(folder, texts, name, reward
         completions=completions,
         rewards=rewards,
         parts={name: rewards},
+        advantages=dr_grpo(rewards[None])[0],
     )
-    rows = list(rollout_rows([group], ObjectiveSettings()))
+    rows = list(rollout_rows([group]))
     assert [row["text"] for row in rows] == texts
     lines = folder.write_rollouts(1, rows).read_text(encoding="ascii").splitlines()
     as_json = {"id": after_json(name), "answer": after_json(name)}

@@ -12,9 +12,9 @@ from observe_r1.config import DataSettings, ObjectiveSettings, RolloutSettings, 
 from observe_r1.data.order import ladder
 from observe_r1.errors import UserError
 from observe_r1.model.encoding import PromptTooLongError
+from observe_r1.objective import advantages
 from observe_r1.records import Completion, Example, Prompt
-from observe_r1.training.batches import Batcher
-from observe_r1.training.loop import RunLength, train
+from observe_r1.training.loop import Batcher, RunLength, train
 from observe_r1.training.prompts import PromptStream
 from observe_r1.training.sampler import GroupSampler
 from observe_r1.training.weight_sync import SharedWeights
@@ -228,8 +228,8 @@ def test_a_run_goes_on_over_small_steps_and_resumes_from_any_of_them():
         seen = []
 
         def update(batch):
-            weights = sum(float(w.sum()) for w in batch.loss_weights)
-            seen.append((drawn(batch.groups), round(weights, 6), batch.learning_rate))
+            weights = sum(float(each.loss_weights.sum()) for each in batch.groups)
+            seen.append((drawn(each.group for each in batch.groups), round(weights, 6), batch.learning_rate))
             return {"policy/tokens": 1.0}
 
         engine.version = step
@@ -261,6 +261,25 @@ def test_a_run_goes_on_over_small_steps_and_resumes_from_any_of_them():
         rest = run(resumed, engine, 6, stop)
         assert [update[0] for update in first + rest] == [update[0] for update in whole]
         assert rest == whole[len(first) :]
+
+
+def test_advantages_are_estimated_once_a_group_leftovers_and_all(monkeypatch):
+    estimated, written = [], []
+    group_norm = advantages.group_norm
+    monkeypatch.setattr(advantages, "group_norm", lambda rewards: estimated.append(len(rewards)) or group_norm(rewards))
+    engine = Scripted(lambda n: 2 if n in (3,) or n >= 4 else 0)
+    source = sampler(engine, stream())
+    train(
+        policy=SimpleNamespace(update=lambda batch: {"policy/tokens": 1.0}),
+        sampler=source,
+        batcher=Batcher(TrainSettings(model={"path": "m"}, data={"path": "d"}), None, None),
+        sync=SharedWeights(engine),
+        length=RunLength(RunSettings(steps=3), 50),
+        on_rollouts=lambda step, rows: written.extend(rows),
+        on_step=lambda step, metrics: None,
+        stopped=lambda: False,
+    )
+    assert sum(estimated) == sum(map(len, engine.calls)) == len(written) / G > 12
 
 
 def test_what_an_unfinished_step_sampled_is_written_before_the_error():

@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 from PIL import Image
+from tiny import group_of
 
 from observe_r1.cli.main import main
 from observe_r1.config import DataSettings, ModelSettings, OptimizerSettings
@@ -15,7 +16,7 @@ from observe_r1.model.adapters import plain_weights
 from observe_r1.model.encoding import encode_prompt
 from observe_r1.model.loading import load_model
 from observe_r1.policy.scoring import GroupScorer
-from observe_r1.records import Example, Group, Sampling
+from observe_r1.records import Example, Sampling
 from observe_r1.rollout.embedded import EmbeddedEngine
 from observe_r1.rollout.engine import RefusedPromptError
 from observe_r1.rollout.vllm import VLLMEngine
@@ -62,11 +63,7 @@ def prompts(vlm, tmp_path_factory):
 
 def scored(vlm, prompts, completions, temperature):
     """The policy's log-probabilities of sampled responses, one (T,) tensor a prompt."""
-    example = Example("x", (), (), answer="1")
-    groups = [
-        Group(example, p, tuple(c), torch.zeros(len(c)), torch.zeros(len(c), dtype=torch.bool))
-        for p, c in zip(prompts, completions, strict=True)
-    ]
+    groups = [group_of(p, c) for p, c in zip(prompts, completions, strict=True)]
     return GroupScorer(vlm, OptimizerSettings(), temperature=temperature).logprobs(groups)
 
 

@@ -1,5 +1,6 @@
 """Random models of each family and groups for exactness tests: no tokenizer, weights so wide that attention matters."""
 
+from collections.abc import Sequence
 from importlib import import_module
 
 import torch
@@ -15,7 +16,7 @@ from transformers import (
 
 from observe_r1.model.families import prepare_attention
 from observe_r1.model.loading import VisionLanguageModel
-from observe_r1.records import Completion, Example, Group, Prompt
+from observe_r1.records import Completion, Example, Group, Prompt, TrainingGroup
 
 VOCABULARY, IMAGE, VIDEO, VISION_START, VISION_END, STOP = 120, 100, 101, 102, 103, 104
 EXAMPLE = Example(id="x", messages=(), images=(), answer="1")
@@ -170,8 +171,26 @@ def random_group(
         )
         for length in lengths
     )
-    count = len(lengths)
-    return Group(EXAMPLE, prompt, completions, torch.zeros(count), torch.zeros(count, dtype=torch.bool))
+    return group_of(prompt, completions)
+
+
+def group_of(prompt: Prompt, completions: Sequence[Completion]) -> Group:
+    """A group whose responses are all wrong, and teach nothing."""
+    nothing = torch.zeros(len(completions))
+    return Group(EXAMPLE, prompt, tuple(completions), nothing, nothing.bool(), nothing, 0.0, nothing)
+
+
+def training_group(
+    group: Group,
+    advantages: torch.Tensor | None = None,
+    weights: torch.Tensor | None = None,
+    **streams: torch.Tensor | None,
+) -> TrainingGroup:
+    """The group with the streams given, and ones for what is not."""
+    sampled = torch.cat([completion.logprobs for completion in group.completions])
+    ones = torch.ones(sum(group.lengths))
+    advantages = ones if advantages is None else advantages
+    return TrainingGroup(group, advantages, ones if weights is None else weights, sampled, **streams)
 
 
 def plain_copy(vlm: VisionLanguageModel) -> PreTrainedModel:

@@ -30,7 +30,8 @@ def same_update(ours: OurSide, peer: TRLSide) -> tuple[TrainingBatch, dict[str, 
             raise SystemExit(f"the two sides differ: prompt {index} has other tokens")
     for cut_head in (False, True):
         peer.cut_head(cut_head)
-        difference = torch.cat(ours.policy.logprobs(batch.groups)) - peer.logprobs(theirs)[real].cpu()
+        scored = torch.cat(ours.policy.logprobs([each.group for each in batch.groups]))
+        difference = scored - peer.logprobs(theirs)[real].cpu()
         if float(difference.abs().max()) > 1e-3:
             raise SystemExit(f"the two sides differ: log-probabilities by {float(difference.abs().max()):.2g}")
         mine, others = ours.update(batch), peer.update(theirs, cut_head=cut_head)

@@ -11,11 +11,11 @@ from observe_r1.config import TrainSettings
 from observe_r1.model.encoding import encode_prompt
 from observe_r1.model.loading import load_model
 from observe_r1.policy.policy import Policy
-from observe_r1.records import Completion, Example, Group, Prompt, TrainingBatch
+from observe_r1.records import Completion, Example, Group, Prompt, TrainingBatch, TrainingGroup
 from observe_r1.rewards import PendingScores, Scorer, Scores
 from observe_r1.rollout import embedded
 from observe_r1.rollout.sampling import sampling_of
-from observe_r1.training.batches import Batcher
+from observe_r1.training.loop import Batcher
 from observe_r1.training.sampler import GroupSampler
 from racing.work import Script
 
@@ -111,13 +111,15 @@ class ScriptedScores:
 
 def given_batch(prompts: Sequence[Prompt], responses: Sequence[Tensor], advantages: Tensor) -> TrainingBatch:
     """Return one optimizer step on P·G `responses` with (P, G) `advantages`, each response's mean weighing the same."""
-    groups, per_token, weights = [], [], []
+    groups = []
     for index, (prompt, values) in enumerate(zip(prompts, advantages, strict=True)):
         ids = responses[index * len(values) : (index + 1) * len(values)]
         lengths = torch.tensor([len(one) for one in ids])
         completions = tuple(Completion(one, torch.zeros(len(one)), "", version=0, finish="stop") for one in ids)
         example = Example(id="", messages=(), images=(), answer="")
-        groups.append(Group(example, prompt, completions, torch.zeros(len(ids)), torch.zeros(len(ids)).bool()))
-        per_token.append(values.repeat_interleave(lengths))
-        weights.append((1 / (lengths * advantages.numel())).repeat_interleave(lengths))
-    return TrainingBatch(tuple(groups), tuple(per_token), tuple(weights), learning_rate=1e-6)
+        nothing = torch.zeros(len(ids))
+        group = Group(example, prompt, completions, nothing, nothing.bool(), nothing, 1.0, values)
+        weights = (1 / (lengths * advantages.numel())).repeat_interleave(lengths)
+        sampled = torch.zeros(int(lengths.sum()))
+        groups.append(TrainingGroup(group, values.repeat_interleave(lengths), weights, sampled))
+    return TrainingBatch(tuple(groups), learning_rate=1e-6)

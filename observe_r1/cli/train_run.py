@@ -18,9 +18,8 @@ from observe_r1.records import Example, Prompt
 from observe_r1.registry import load
 from observe_r1.rewards import Scorer
 from observe_r1.training.batch_sizes import check_batch_sizes
-from observe_r1.training.batches import Batcher
 from observe_r1.training.held_out import HeldOut, evaluation_rewards, load_held_out
-from observe_r1.training.loop import RunLength, train
+from observe_r1.training.loop import Batcher, RunLength, train
 from observe_r1.training.progress import Progress
 from observe_r1.training.prompts import Encode
 from observe_r1.training.record import Record

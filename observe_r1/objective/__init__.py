@@ -1,14 +1,32 @@
-"""What is maximised: bonus, weights, advantages, KL and losses. Pure tensor maths; no I/O, no model.
+"""What is maximised: bonus, weights, advantages (`advantages`), KL and losses (`loss`).
 
-N counts groups (prompts), G the responses of a group, T the response tokens laid end to end.
+Pure tensor maths; no I/O, no model. N counts groups (prompts), G the responses of a group, T the response tokens laid
+end to end. docs/method.md says which function stands for which equation of which paper.
 """
 
-from observe_r1.objective.advantages import dr_grpo, group_advantages, group_norm, rloo, whiten
-from observe_r1.objective.aggregation import constant_length, sequence_mean, token_mean
-from observe_r1.objective.bonus import shortest_correct_bonus
-from observe_r1.objective.kl import k1, k2, k3, kl_to_go, token_advantages
-from observe_r1.objective.loss import policy_loss_terms, truncated_importance_weight
-from observe_r1.objective.weight import dynamic_weight
+from observe_r1.objective.advantages import (
+    dr_grpo,
+    dynamic_weight,
+    group_advantages,
+    group_norm,
+    kl_to_go,
+    rloo,
+    scored_advantages,
+    shortest_correct_bonus,
+    token_advantages,
+    whiten,
+)
+from observe_r1.objective.loss import (
+    constant_length,
+    k1,
+    k2,
+    k3,
+    policy_loss,
+    policy_loss_terms,
+    sequence_mean,
+    token_mean,
+    truncated_importance_weight,
+)
 
 __all__ = [
     "constant_length",
@@ -20,8 +38,10 @@ __all__ = [
     "k2",
     "k3",
     "kl_to_go",
+    "policy_loss",
     "policy_loss_terms",
     "rloo",
+    "scored_advantages",
     "sequence_mean",
     "shortest_correct_bonus",
     "token_advantages",

@@ -1,4 +1,10 @@
-"""How the rewards of a group become advantages.
+"""How the rewards of a group become advantages: bonus, dynamic weight, estimators, whitening, KL in the reward.
+
+    b = shortest_correct_bonus(correct, lengths)
+    w = dynamic_weight(pass rate)
+    A = w · estimator(r + b)                  all three at once: `scored_advantages`, when a group is scored
+    A ← whiten(A)                             over a whole rollout, where asked for
+    A_t = token_advantages(A)                 spread over tokens, less the KL still to come where that is in the reward
 
 Every estimator takes rewards (N, G) and returns advantages (N, G), in the rewards' own float type (integers
 become torch's default one). A group whose rewards are all equal gets exactly 0, whatever rounding makes of
@@ -9,6 +15,94 @@ import torch
 from torch import Tensor
 
 from observe_r1 import registry
+from observe_r1.config import ObjectiveSettings
+
+
+def scored_advantages(
+    rewards: Tensor, correct: Tensor, lengths: Tensor, objective: ObjectiveSettings
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Add the bonus, weigh by uncertainty and normalise, group by group, as the settings say.
+
+    Args:
+        rewards: (N, G) float, without bonus.
+        correct: (N, G) bool.
+        lengths: (N, G) int, in tokens.
+        objective: says which estimator, and with what bonus and weight.
+
+    Returns:
+        The bonus, (N, G); the weight of each group, (N,), ones without dynamic weight; and the advantages, (N, G),
+        of rewards and bonus, weight included.
+    """
+    bonus = shortest_correct_bonus(correct, lengths, bonus=objective.bonus, min_length=objective.bonus_min_length)
+    weight = torch.ones(len(rewards))
+    if objective.dynamic_weight:
+        weight = dynamic_weight(correct.float().mean(dim=1), objective.sigma)
+    return bonus, weight, group_advantages(rewards + bonus, objective.estimator, weight)
+
+
+def shortest_correct_bonus(correct: Tensor, lengths: Tensor, *, bonus: float = 0.2, min_length: int = 100) -> Tensor:
+    """Return what each response gets on top of its reward: `bonus` for at most one a group, else 0.
+
+        b_i = bonus · [i = argmin{ℓ_j : correct_j}] · [ℓ_i > min_length]
+
+    The shortest correct response of all is the only candidate: where it has `min_length` tokens or fewer,
+    nobody gets the bonus. Of equally short ones the first counts. A group with no correct response gets
+    none.
+
+    Source: Observe-R1 (arXiv 2505.12432), bonus reward within a length constraint.
+
+    Args:
+        correct: (N, G) bool.
+        lengths: (N, G) int, in tokens.
+        bonus: what the response gets.
+        min_length: in tokens; the response must be longer.
+
+    Returns:
+        (N, G) float, in torch's default dtype.
+    """
+    correct = correct.bool()
+    beyond = torch.iinfo(lengths.dtype).max
+    candidate = lengths.masked_fill(~correct, beyond).argmin(dim=1, keepdim=True)
+    earns = correct & (lengths > min_length)
+    is_candidate = torch.zeros_like(correct).scatter(1, candidate, True)
+    return (earns & is_candidate).to(torch.get_default_dtype()) * bonus
+
+
+def dynamic_weight(pass_rate: Tensor, sigma: float = 1.8) -> Tensor:
+    """Return the weight of each group's advantages.
+
+        w = 4σ · p · (1 − p)
+
+    0 where all responses are right or all are wrong, σ at p = ½.
+
+    Source: Observe-R1 (arXiv 2505.12432), dynamic weighting.
+
+    Args:
+        pass_rate: p, share of a group's responses that are correct, in [0, 1]; any shape.
+        sigma: σ, the weight at p = ½.
+
+    Returns:
+        The shape and dtype of `pass_rate`.
+    """
+    return 4 * sigma * pass_rate * (1 - pass_rate)
+
+
+def group_advantages(rewards: Tensor, estimator: str = "group_norm", weight: Tensor | None = None) -> Tensor:
+    """Return the advantages of whole groups under the named estimator, times each group's weight.
+
+    Args:
+        rewards: (N, G), the bonus included.
+        estimator: `group_norm`, `dr_grpo`, `rloo` or `reinforce_baseline`.
+        weight: (N,) or (N, 1), one a group; none leaves the advantages as they are.
+
+    Returns:
+        (N, G).
+
+    Raises:
+        UserError: there is no such estimator.
+    """
+    advantages = registry.load("estimator", estimator)(rewards)
+    return advantages if weight is None else advantages * weight.reshape(-1, 1)
 
 
 def group_norm(rewards: Tensor) -> Tensor:
@@ -46,24 +140,6 @@ def rloo(rewards: Tensor) -> Tensor:
     return _zero_where_equal(rewards, rewards - others)
 
 
-def group_advantages(rewards: Tensor, estimator: str = "group_norm", weight: Tensor | None = None) -> Tensor:
-    """Return the advantages of whole groups under the named estimator, times each group's weight.
-
-    Args:
-        rewards: (N, G), the bonus included.
-        estimator: `group_norm`, `dr_grpo`, `rloo` or `reinforce_baseline`.
-        weight: (N,) or (N, 1), one a group; none leaves the advantages as they are.
-
-    Returns:
-        (N, G).
-
-    Raises:
-        UserError: there is no such estimator.
-    """
-    advantages = registry.load("estimator", estimator)(rewards)
-    return advantages if weight is None else advantages * weight.reshape(-1, 1)
-
-
 def whiten(advantages: Tensor, token_counts: Tensor) -> Tensor:
     """Normalise advantages over the whole batch, every response counted as often as it has tokens.
 
@@ -87,6 +163,43 @@ def whiten(advantages: Tensor, token_counts: Tensor) -> Tensor:
     variance = (counts * centred.square()).sum() / total
     whitened = centred * variance.clamp(min=1e-8).rsqrt()
     return _zero_where_equal(advantages.reshape(1, -1), whitened.reshape(1, -1)).reshape(advantages.shape)
+
+
+def kl_to_go(kl: Tensor, lengths: list[int]) -> Tensor:
+    """Return for each token the sum of `kl` from it to the end of its own response.
+
+        K_t = Σ_{s ≥ t} kl_s    (s over the tokens of the same response)
+
+    Args:
+        kl: (T,), one value a token, responses end to end.
+        lengths: tokens of each response, T in all.
+
+    Returns:
+        (T,).
+    """
+    return torch.cat([part.flip(0).cumsum(0).flip(0) for part in kl.split(lengths)])
+
+
+def token_advantages(advantages: Tensor, lengths: list[int], kl: Tensor | None = None, coef: float = 0.0) -> Tensor:
+    """Spread the advantages of responses over their tokens; with `kl`, subtract the KL still to come.
+
+        A_{i,t} = A_i − coef · K_{i,t}
+
+    This is the undiscounted return of a reward that pays −coef · kl at every token and the response's
+    (weighted) advantage at the last. Groups of advantage 0 therefore still feel the KL.
+
+    Args:
+        advantages: (R,), one a response.
+        lengths: tokens of each response, T in all.
+        kl: (T,), one value a token, responses end to end.
+        coef: coefficient of the KL.
+
+    Returns:
+        (T,).
+    """
+    repeats = torch.tensor(lengths, device=advantages.device)
+    spread = advantages.repeat_interleave(repeats)
+    return spread if kl is None else spread - coef * kl_to_go(kl, lengths)
 
 
 def _floating(values: Tensor) -> Tensor:

@@ -159,11 +159,12 @@ def _rows(vlm: VisionLanguageModel, groups: Sequence[Group], spans: tuple[Span, 
     )
 
 
-def select(per_group: Sequence[Tensor], groups: Sequence[Group], spans: Sequence[Span]) -> Tensor:
-    """Cut per-token tensors (T,) of each group to the tokens of `spans`: (S,), in the order of `Pack.targets`."""
+def select(streams: Sequence[Tensor], groups: Sequence[Group], spans: Sequence[Span]) -> Tensor:
+    """Cut a stream of every group, (T,) each, to the tokens of `spans`: (S,), in the order of `Pack.targets`."""
+    pairs = list(zip(streams, groups, strict=True))
     parts = []
     for span in spans:
-        lengths = groups[span.group].lengths
-        begin = sum(lengths[: span.first])
-        parts.append(per_group[span.group][begin : begin + sum(lengths[span.first : span.last])])
+        stream, group = pairs[span.group]
+        begin = sum(group.lengths[: span.first])
+        parts.append(stream[begin : begin + sum(group.lengths[span.first : span.last])])
     return torch.cat(parts)

@@ -12,12 +12,11 @@ from observe_r1.config import ObjectiveSettings, OptimizerSettings
 from observe_r1.errors import UserError
 from observe_r1.model.loading import VisionLanguageModel
 from observe_r1.model.transfer import to_device
-from observe_r1.objective import policy_loss_terms
+from observe_r1.objective import policy_loss
 from observe_r1.policy.offload import MasterWeights
 from observe_r1.policy.packing import Pack, select
 from observe_r1.policy.scoring import GroupScorer
-from observe_r1.policy.token_logprobs import TokenScores
-from observe_r1.records import Group, TrainingBatch
+from observe_r1.records import Group, TrainingBatch, TrainingGroup
 
 
 class Policy:
@@ -53,14 +52,13 @@ class Policy:
         Groups without any weight in the loss are left out; a batch of nothing else takes no step.
         Errors: `UserError` where the loss or the gradient is not finite; the weights are then as before.
         """
-        active = [i for i in range(len(batch.groups)) if _teaches(batch, i)]
+        groups = [group for group in batch.groups if _teaches(group)]
         totals = UpdateTotals()
-        if not active:
+        if not groups:
             return totals.metrics(grad_norm=0.0, lr=batch.learning_rate)
-        groups = [batch.groups[i] for i in active]
         try:
-            for pack in self.scorer.packs(groups):
-                self._accumulate(pack, batch, active, groups, totals)
+            for pack in self.scorer.packs([each.group for each in groups]):
+                self._accumulate(pack, groups, totals)
             grad_norm = float(torch.nn.utils.clip_grad_norm_(self.parameters, self.settings.max_grad_norm))
             metrics = totals.metrics(grad_norm, lr=batch.learning_rate)
             if not math.isfinite(metrics["policy/loss"]) or not math.isfinite(grad_norm):
@@ -81,28 +79,28 @@ class Policy:
         if isinstance(self.weights, MasterWeights):
             self.weights.publish()
 
-    def _accumulate(
-        self, pack: Pack, batch: TrainingBatch, active: list[int], groups: list[Group], totals: "UpdateTotals"
-    ) -> None:
+    def _accumulate(self, pack: Pack, groups: Sequence[TrainingGroup], totals: "UpdateTotals") -> None:
         """Add one pack's gradient and metrics."""
 
-        def tokens(per_group: Sequence[Tensor]) -> Tensor:
-            chosen = [per_group[i] for i in active]
-            return to_device(select(chosen, groups, pack.spans), self.device)
+        def tokens(streams: Sequence[Tensor]) -> Tensor:
+            return to_device(select(streams, [each.group for each in groups], pack.spans), self.device)
 
+        old = [each.old_logprobs for each in groups if each.old_logprobs is not None]
+        reference = [each.reference_logprobs for each in groups if each.reference_logprobs is not None]
+        kl_weights = [each.kl_weights for each in groups if each.kl_weights is not None]
         scores = self.scorer.score(pack)
-        old = scores.logprobs.detach() if batch.old_logprobs is None else tokens(batch.old_logprobs)
-        terms, clipped = policy_loss_terms(
-            scores.logprobs, old, tokens(batch.advantages), self.objective.clip_low, self.objective.clip_high
+        loss, sums = policy_loss(
+            scores.logprobs,
+            advantages=tokens([each.token_advantages for each in groups]),
+            weights=tokens([each.loss_weights for each in groups]),
+            sampler_logprobs=tokens([each.sampler_logprobs for each in groups]),
+            objective=self.objective,
+            old_logprobs=tokens(old) if old else None,
+            reference_logprobs=tokens(reference) if reference else None,
+            kl_weights=tokens(kl_weights) if kl_weights else None,
         )
-        loss = (tokens(batch.loss_weights) * terms).sum()
-        if batch.reference_logprobs is not None and batch.kl_weights is not None:
-            estimate = registry.load("kl estimator", self.objective.kl_estimator)
-            kl = estimate(scores.logprobs, tokens(batch.reference_logprobs))
-            loss = loss + (tokens(batch.kl_weights) * kl).sum()
         loss.backward()
-        sampled = [torch.cat([c.logprobs for c in g.completions]) for g in groups]
-        totals.add(loss, scores, old, clipped, to_device(select(sampled, groups, pack.spans), self.device))
+        totals.add(len(pack.targets), sums | {"entropy": scores.entropy.sum().double()})
 
 
 class UpdateTotals:
@@ -115,21 +113,11 @@ class UpdateTotals:
         self.tokens = 0
         self.sums: dict[str, Tensor] = {}
 
-    def add(self, loss: Tensor, scores: TokenScores, old: Tensor, clipped: Tensor, sampled: Tensor) -> None:
-        """Add one pack. `approx_kl` is Schulman's k3 estimate of KL(old ‖ new)."""
-        with torch.no_grad():
-            change = scores.logprobs - old
-            values = {
-                "loss": loss.detach(),
-                "entropy": scores.entropy,
-                "clip_fraction": clipped.float(),
-                "approx_kl": change.exp() - 1 - change,
-                "logprob": scores.logprobs,
-                "sampler_difference": (scores.logprobs.exp() - sampled.exp()).abs(),
-            }
-            self.tokens += len(old)
-            for name, value in values.items():
-                self.sums[name] = self.sums.get(name, 0.0) + value.sum().double()
+    def add(self, tokens: int, sums: dict[str, Tensor]) -> None:
+        """Add one pack of `tokens` response tokens."""
+        self.tokens += tokens
+        for name, value in sums.items():
+            self.sums[name] = self.sums.get(name, 0.0) + value
 
     def metrics(self, grad_norm: float, lr: float) -> dict[str, Any]:
         """Return means over the update's response tokens, with the loss as it was minimised."""
@@ -145,6 +133,6 @@ class UpdateTotals:
         }
 
 
-def _teaches(batch: TrainingBatch, index: int) -> bool:
-    in_kl = batch.kl_weights is not None and bool(batch.kl_weights[index].any())
-    return in_kl or bool((batch.advantages[index] * batch.loss_weights[index]).any())
+def _teaches(group: TrainingGroup) -> bool:
+    in_kl = group.kl_weights is not None and bool(group.kl_weights.any())
+    return in_kl or bool((group.token_advantages * group.loss_weights).any())

@@ -37,7 +37,7 @@ from observe_r1.files import remove_files, replacing
 from observe_r1.policy.policy import Policy
 from observe_r1.training.step_files import steps_in
 
-FORMAT = 3
+FORMAT = 4
 """Raised when a checkpoint of before can no longer be read."""
 
 _STATE, _LEFTOVERS, _WEIGHTS, _DIGESTS = "state.json", "leftovers.safetensors", "weights", "SHA256SUMS"

@@ -9,12 +9,16 @@ from torch import Tensor
 
 from observe_r1.records import Completion, Example, Group, Prompt
 
+_OF_A_GROUP = ("rewards", "correct", "bonus", "advantages")
+"""Its tensors of one value a response; `weight` is a number and stands among the JSON values."""
+
 
 def dump_groups(groups: Sequence[Group]) -> tuple[list[dict[str, Any]], dict[str, Tensor]]:
     """Return `groups` as JSON values and named tensors; prompts are left out, `load_groups` makes them again."""
-    rows, tensors = [], {}
+    rows: list[dict[str, Any]] = []
+    tensors: dict[str, Tensor] = {}
     for index, group in enumerate(groups):
-        tensors[f"{index}.rewards"], tensors[f"{index}.correct"] = group.rewards, group.correct
+        tensors |= {f"{index}.{name}": getattr(group, name) for name in _OF_A_GROUP}
         for name, values in group.parts.items():
             tensors[f"{index}.parts.{name}"] = values
         for number, completion in enumerate(group.completions):
@@ -24,6 +28,7 @@ def dump_groups(groups: Sequence[Group]) -> tuple[list[dict[str, Any]], dict[str
             {
                 "example": _dump_example(group.example),
                 "stream": group.prompt.stream,
+                "weight": group.weight,
                 "parts": list(group.parts),
                 "completions": [{"text": c.text, "version": c.version, "finish": c.finish} for c in group.completions],
             }
@@ -47,8 +52,8 @@ def load_groups(
                 example=example,
                 prompt=encode(example, row["stream"]),
                 completions=completions,
-                rewards=tensors[f"{index}.rewards"],
-                correct=tensors[f"{index}.correct"],
+                **{name: tensors[f"{index}.{name}"] for name in _OF_A_GROUP},
+                weight=row["weight"],
                 parts={name: tensors[f"{index}.parts.{name}"] for name in row["parts"]},
             )
         )

@@ -1,17 +1,42 @@
-"""The loop: sample, score, weigh, update, publish."""
+"""The loop: sample, score, weigh, batch, update, publish. What each line of a step does, and where its equations stand:
+
+    groups = sampler.next_groups()      `training.sampler`: rollout, rewards, dynamic sampling; what is scored gets its
+                                        advantages by `objective.scored_advantages` (`shortest_correct_bonus`,
+                                        `dynamic_weight`, and an estimator: `group_norm`, `dr_grpo`, `rloo`)
+    batches = batcher.batches(groups)   below: `whiten`, `token_advantages` with its KL (`k1`, `k2`, `k3`), shares of
+                                        the loss (`token_mean`, `sequence_mean`, `constant_length`) times
+                                        `truncated_importance_weight`
+    policy.update(batch)                `policy.policy`: an optimizer step on `objective.policy_loss`, whose terms are
+                                        `policy_loss_terms` and a KL
+    sync.publish(step)                  `training.weight_sync`: the new weights go to the sampler
+
+docs/method.md has these functions beside their equations and papers.
+
+A rollout is split like this:
+
+    rollout   128 groups × 8 responses                     `rollout.prompts` × `rollout.group_size`
+    batch       8 groups × 8 responses, 16 of them         `optimizer.minibatch` groups each; a smaller rollout's last
+                                                           one may have fewer, and its loss counts that much less
+    pack      as many groups as fit `optimizer.tokens_per_pack` tokens; gradients of a batch's packs add up
+"""
 
 import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol
 
-from observe_r1.config import ObjectiveSettings, RunSettings
+import torch
+from torch import Tensor
+
+from observe_r1 import registry
+from observe_r1.config import RunSettings, TrainSettings
 from observe_r1.errors import UserError
-from observe_r1.records import Group, TrainingBatch
+from observe_r1.objective import sequence_mean, token_advantages, truncated_importance_weight, whiten
+from observe_r1.policy.schedule import learning_rate
+from observe_r1.policy.scoring import GroupScorer
+from observe_r1.records import Group, TrainingBatch, TrainingGroup
 from observe_r1.rewards.accuracy import read_as
-from observe_r1.training.batches import Batcher
 from observe_r1.training.progress import Now, counted, unseen
 from observe_r1.training.sampler import GroupSampler
-from observe_r1.training.signal import signal_of
 from observe_r1.training.weight_sync import WeightSync
 
 
@@ -26,7 +51,7 @@ class Policy(Protocol):
 def train(
     policy: Policy,
     sampler: GroupSampler,
-    batcher: Batcher,
+    batcher: "Batcher",
     sync: WeightSync,
     length: "RunLength",
     on_rollouts: Callable[[int, Iterator[dict[str, Any]]], object],
@@ -48,7 +73,7 @@ def train(
             groups = sampler.next_groups()
         except UserError:
             if sampler.sampled:
-                on_rollouts(step, rollout_rows(sampler.sampled, sampler.objective))
+                on_rollouts(step, rollout_rows(sampler.sampled))
             raise
         sync.rest()
         progress = before, length.progress(step, sampler)
@@ -60,10 +85,104 @@ def train(
         updating = time.perf_counter() - updating
         now("handing over the new weights")
         sync.publish(step)
-        on_rollouts(step, rollout_rows(sampler.sampled, sampler.objective))
+        on_rollouts(step, rollout_rows(sampler.sampled))
         metrics = sampler.metrics | batcher.metrics | update_metrics(updates, updating)
         metrics |= {"progress": progress[1], "time/step": time.perf_counter() - started}
         on_step(step, metrics)
+
+
+class Batcher:
+    """Makes the training batches of a rollout; scores it first where the objective needs log-probabilities.
+
+    Args:
+        settings: of the run.
+        policy: whose own log-probabilities `objective.old_logprobs: policy` takes.
+        reference: the frozen starting model, where `objective.kl_coef` is not 0.
+    """
+
+    def __init__(self, settings: TrainSettings, policy: GroupScorer, reference: GroupScorer | None) -> None:
+        self.settings = settings
+        self.policy = policy
+        self.reference = reference
+        self.metrics: dict[str, float] = {}
+        """Of the last rollout: its mean KL from the reference, a token, where there is one."""
+
+    def batches(self, groups: Sequence[Group], progress: Sequence[float]) -> list[TrainingBatch]:
+        """Return one batch an optimizer step, of whole groups in their order; none for no groups.
+
+        Args:
+            groups: of the rollout.
+            progress: the run's progress in [0, 1] before and after this rollout; optimizer steps divide it evenly.
+        """
+        self.metrics = {}
+        if not groups:
+            return []
+        objective, size = self.settings.objective, self.settings.optimizer.minibatch
+        sampled = [torch.cat([c.logprobs for c in group.completions]) for group in groups]
+        old = list(self.policy.logprobs(groups)) if objective.old_logprobs == "policy" else sampled
+        reference = self.reference.logprobs(groups) if self.reference else None
+        advantages = self._token_advantages(groups, old, reference)
+        starts = range(0, len(groups), size)
+        shares = [share for start in starts for share in self._shares(groups[start : start + size])]
+        in_loss = reference is not None and objective.kl_in == "loss"
+        training = []
+        for i, (group, (weights, kl_weights)) in enumerate(zip(groups, shares, strict=True)):
+            if objective.importance_cap is not None:  # needs `old_logprobs: policy`
+                weights = weights * truncated_importance_weight(old[i], sampled[i], objective.importance_cap)
+            training.append(
+                TrainingGroup(
+                    group=group,
+                    token_advantages=advantages[i],
+                    loss_weights=weights,
+                    sampler_logprobs=sampled[i],
+                    old_logprobs=old[i],
+                    reference_logprobs=reference[i] if reference and in_loss else None,
+                    kl_weights=kl_weights if in_loss else None,
+                )
+            )
+        before, after = progress
+        rates = [before + (after - before) * number / len(starts) for number in range(1, len(starts) + 1)]
+        return [
+            TrainingBatch(tuple(training[start : start + size]), learning_rate(self.settings.optimizer, rate))
+            for start, rate in zip(starts, rates, strict=True)
+        ]
+
+    def _token_advantages(
+        self, groups: Sequence[Group], old: Sequence[Tensor], reference: Sequence[Tensor] | None
+    ) -> list[Tensor]:
+        """Whiten advantages over the rollout and spread them over tokens, (T,) a group; subtract a KL in the reward."""
+        objective = self.settings.objective
+        advantages = torch.stack([group.advantages for group in groups])
+        if objective.whiten:
+            advantages = whiten(advantages, torch.tensor([group.lengths for group in groups]))
+        if reference is None:
+            return [token_advantages(a, g.lengths) for a, g in zip(advantages, groups, strict=True)]
+        estimate = registry.load("kl estimator", objective.kl_estimator)
+        kl = [estimate(o, r) for o, r in zip(old, reference, strict=True)]
+        self.metrics = {"policy/reference_kl": float(torch.cat(kl).mean())}
+        in_reward = objective.kl_in == "reward"
+        return [
+            token_advantages(a, g.lengths, k if in_reward else None, objective.kl_coef)
+            for a, g, k in zip(advantages, groups, kl, strict=True)
+        ]
+
+    def _shares(self, groups: Sequence[Group]) -> list[tuple[Tensor, Tensor]]:
+        """Return each token's share in a batch's loss and in its KL term, (T,) both, by group.
+
+        Where the groups are fewer than `optimizer.minibatch` their shares add up to less than 1: a group moves the
+        weights no more than one of a whole batch does.
+        """
+        objective, limit = self.settings.objective, self.settings.rollout.max_new_tokens
+        lengths = torch.tensor([n for group in groups for n in group.lengths])
+        keep = None
+        if objective.mask_truncated:
+            keep = torch.tensor([c.finish != "length" for group in groups for c in group.completions])
+        shares = registry.load("aggregation", objective.aggregation)(lengths, limit, keep)
+        kl_shares = objective.kl_coef * sequence_mean(lengths, limit, keep)
+        sizes = [sum(group.lengths) for group in groups]
+        filled = len(groups) / self.settings.optimizer.minibatch
+        streams = [(filled * each).float().repeat_interleave(lengths).split(sizes) for each in (shares, kl_shares)]
+        return list(zip(*streams, strict=True))
 
 
 class RunLength:
@@ -105,12 +224,9 @@ def update_metrics(updates: Sequence[dict[str, float]], seconds: float) -> dict[
     return metrics
 
 
-def rollout_rows(groups: Sequence[Group], objective: ObjectiveSettings) -> Iterator[dict[str, Any]]:
+def rollout_rows(groups: Sequence[Group]) -> Iterator[dict[str, Any]]:
     """Yield one row a sampled response: what it was, what it earned, what it taught."""
-    if not groups:
-        return
-    signal = signal_of(groups, objective)
-    for index, group in enumerate(groups):
+    for group in groups:
         for number, completion in enumerate(group.completions):
             yield {
                 "id": group.example.id,
@@ -124,7 +240,7 @@ def rollout_rows(groups: Sequence[Group], objective: ObjectiveSettings) -> Itera
                 "read_as": None if group.correct[number] else read_as(completion.text),
                 "reward": float(group.rewards[number]),
                 "parts": {name: float(values[number]) for name, values in group.parts.items()},
-                "bonus": float(signal.bonus[index, number]),
-                "weight": float(signal.weight[index]),
-                "advantage": float(signal.advantages[index, number]),
+                "bonus": float(group.bonus[number]),
+                "weight": group.weight,
+                "advantage": float(group.advantages[number]),
             }

@@ -2,6 +2,7 @@
 
 import math
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -9,13 +10,13 @@ import torch
 
 from observe_r1.config import ObjectiveSettings, RolloutSettings
 from observe_r1.errors import UserError
+from observe_r1.objective import scored_advantages
 from observe_r1.records import Completion, Group
-from observe_r1.rewards import PendingScores, Scorer
+from observe_r1.rewards import PendingScores, Scorer, Scores
 from observe_r1.rollout.engine import Engine
 from observe_r1.rollout.sampling import sampling_of
 from observe_r1.training.progress import Now, counted, unseen
 from observe_r1.training.prompts import Drawn, PromptStream
-from observe_r1.training.signal import signal_of
 
 
 class GroupSampler:
@@ -127,9 +128,9 @@ class GroupSampler:
         clock.sampling += time.perf_counter() - started - (clock.scoring - scoring)
         clock.tokens += sum(len(c.ids) for group in completions for c in group)
         started = time.perf_counter()
-        scored = counted(self.now, "scoring", list(enumerate(completions)))
-        groups = [_scored(drawn[i], group, pending[i]) for i, group in scored]
+        scores = [pending[i].result() for i in counted(self.now, "scoring", range(len(drawn)))]
         clock.scoring += time.perf_counter() - started
+        groups = scored_groups(drawn, completions, scores, self.objective)
         for each, group in zip(drawn, groups, strict=True):
             self.stream.order.record(each.row, float(group.correct.float().mean()))
         return groups
@@ -139,10 +140,8 @@ class GroupSampler:
         if not groups:
             return []
         self.sampled += [_without_images(group) for group in groups]
-        informative = signal_of(groups, self.objective).informative
-        self.informative_share = float(informative.float().mean())
-        dynamic = self.settings.dynamic_sampling
-        return [g for g, teaches in zip(groups, informative, strict=True) if teaches or not dynamic]
+        self.informative_share = _mean([group.informative for group in groups])
+        return [group for group in groups if group.informative or not self.settings.dynamic_sampling]
 
     def _measure(self, chosen: list[Group], rounds: int, clock: "RolloutClock") -> dict[str, float]:
         responses = [c for group in self.sampled for c in group.completions]
@@ -163,10 +162,9 @@ class GroupSampler:
             metrics |= _response_metrics(self.sampled, responses)
             metrics["speed/sampling_tokens_per_s"] = clock.tokens / max(clock.sampling, 1e-9)
             metrics["speed/scoring_tokens_per_s"] = clock.tokens / max(clock.scoring, 1e-9)
-            signal = signal_of(self.sampled, self.objective)
-            metrics["rollout/groups_used"] = float(signal.informative.float().mean())
-            metrics["rollout/weight"] = float(signal.weight.mean())
-            metrics["reward/bonus"] = float(signal.bonus.mean())
+            metrics["rollout/groups_used"] = _mean([group.informative for group in self.sampled])
+            metrics["rollout/weight"] = _mean([group.weight for group in self.sampled])
+            metrics["reward/bonus"] = float(torch.cat([group.bonus for group in self.sampled]).mean())
         return metrics
 
 
@@ -179,20 +177,33 @@ class RolloutClock:
         self.tokens = 0
 
 
-def _scored(
-    drawn: Drawn,
-    completions: list[Completion],
-    pending: PendingScores,
-) -> Group:
-    scores = pending.result()
-    return Group(
-        example=drawn.example,
-        prompt=drawn.prompt,
-        completions=tuple(completions),
-        rewards=torch.tensor(scores.total),
-        correct=torch.tensor(scores.correct, dtype=torch.bool),
-        parts={name: torch.tensor(values) for name, values in scores.parts.items()},
-    )
+def scored_groups(
+    drawn: Sequence[Drawn],
+    completions: Sequence[Sequence[Completion]],
+    scores: Sequence[Scores],
+    objective: ObjectiveSettings,
+) -> list[Group]:
+    """Put together what was drawn, sampled and scored, with what the objective makes of it; G is the same for all."""
+    if not scores:
+        return []
+    rewards = torch.tensor([each.total for each in scores])
+    correct = torch.tensor([each.correct for each in scores], dtype=torch.bool)
+    lengths = torch.tensor([[len(c.ids) for c in group] for group in completions])
+    bonus, weight, advantages = scored_advantages(rewards, correct, lengths, objective)
+    return [
+        Group(
+            example=drawn[i].example,
+            prompt=drawn[i].prompt,
+            completions=tuple(completions[i]),
+            rewards=rewards[i],
+            correct=correct[i],
+            bonus=bonus[i],
+            weight=float(weight[i]),
+            advantages=advantages[i],
+            parts={name: torch.tensor(values) for name, values in scores[i].parts.items()},
+        )
+        for i in range(len(scores))
+    ]
 
 
 def _without_images(group: Group) -> Group:
@@ -216,3 +227,7 @@ def _response_metrics(groups: list[Group], responses: list[Completion]) -> dict[
     if "format" in groups[0].parts:
         metrics["response/well_formed"] = float((torch.cat([g.parts["format"] for g in groups]) > 0).float().mean())
     return metrics
+
+
+def _mean(values: Sequence[float]) -> float:
+    return float(torch.tensor(values, dtype=torch.float32).mean())

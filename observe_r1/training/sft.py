@@ -11,10 +11,10 @@ import torch
 
 from observe_r1.config import SFTSettings
 from observe_r1.errors import UserError
-from observe_r1.objective import token_mean
+from observe_r1.objective import token_advantages, token_mean
 from observe_r1.policy.policy import Policy
 from observe_r1.policy.schedule import learning_rate
-from observe_r1.records import Completion, Example, Group, Prompt, TrainingBatch
+from observe_r1.records import Completion, Example, Group, Prompt, TrainingBatch, TrainingGroup
 from observe_r1.training.progress import Progress
 from observe_r1.training.prompts import PromptStream
 
@@ -30,19 +30,28 @@ def demonstration(example: Example, prompt: Prompt, tokenizer: Any) -> Group:
     completion = Completion(
         ids=torch.tensor(ids), logprobs=torch.zeros(len(ids)), text=example.response, version=0, finish="stop"
     )
-    return Group(example, prompt, (completion,), rewards=torch.ones(1), correct=torch.ones(1, dtype=torch.bool))
+    return Group(
+        example=example,
+        prompt=prompt,
+        completions=(completion,),
+        rewards=torch.ones(1),
+        correct=torch.ones(1, dtype=torch.bool),
+        bonus=torch.zeros(1),
+        weight=1.0,
+        advantages=torch.ones(1),
+    )
 
 
 def sft_batch(groups: Sequence[Group], lr: float) -> TrainingBatch:
     """Return the batch whose loss has the gradient of the mean negative log-likelihood over response tokens."""
     lengths = torch.tensor([n for group in groups for n in group.lengths])
-    weights = token_mean(lengths, int(lengths.max())).float()
-    return TrainingBatch(
-        groups=tuple(groups),
-        advantages=tuple(torch.ones(int(n)) for n in lengths),
-        loss_weights=tuple(w.expand(int(n)) for w, n in zip(weights, lengths, strict=True)),
-        learning_rate=lr,
-    )
+    shares = token_mean(lengths, int(lengths.max())).float()
+    weights = shares.repeat_interleave(lengths).split(lengths.tolist())
+    training = [
+        TrainingGroup(g, token_advantages(g.advantages, g.lengths), w, sampler_logprobs=g.completions[0].logprobs)
+        for g, w in zip(groups, weights, strict=True)
+    ]
+    return TrainingBatch(tuple(training), lr)
 
 
 def fine_tune(
