@@ -321,7 +321,7 @@ def as_region(reading: Reading) -> Region | None:
 
 def _matrix(tokens: list[Token]) -> Matrix:
     texts = [token.text for token in tokens]
-    if texts[1] != "{" or texts[-1] != "}" or texts[-4] != "\\end" or texts[2] != texts[-2]:
+    if len(texts) < 8 or texts[1] != "{" or texts[-1] != "}" or texts[-4] != "\\end" or texts[2] != texts[-2]:
         raise Unreadable("no matrix")
     kind = texts[2]
     if kind not in ("pmatrix", "bmatrix", "matrix", "vmatrix", "array"):
