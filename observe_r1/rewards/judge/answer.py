@@ -67,9 +67,9 @@ REFUSES = _pattern(
 """What stands before an answer and takes it back, or leaves it open."""
 
 
-_NAMES = re.compile(r"[^=<>|&\[\]*+/%\"$~^]*")
+_SUBJECT = re.compile(r"[^=<>|&\[\]*+/%\"$~^]*")
 """What a value may be said of: words and formulas' names, no operators."""
-_SUBJECT = re.compile(r"[Tt](?:he|his)(?: (?!is\b|are\b)[\w'-]+){1,6} ")
+_PLAIN_SUBJECT = re.compile(r"[Tt](?:he|his)(?: (?!is\b|are\b)[\w'-]+){1,6} ")
 """What a word may be said of: "The colour of the car is red"."""
 _JUDGED = _pattern(r"(yes|no|true|false)[,.;:] ")
 _WAVERS = _pattern(r"\b(?:yes|no|true|false|or|but|maybe|might|may|could|perhaps|if|unless|however|wrong|incorrect)\b")
@@ -112,8 +112,9 @@ def cores(text: str) -> Iterator[tuple[str, bool]]:
         yield bare, False
     *_, verb = [None, *_VERB.finditer(bare)]
     subject = bare[: verb.start()] if verb else ""
-    if verb and not REFUSES.search(subject) and not _STATES.search(subject) and _NAMES.fullmatch(subject):
-        yield _without_lead(bare[verb.end() :]), not (_SUBJECT.fullmatch(subject) and verb[0].strip() in ("is", "are"))
+    if verb and not REFUSES.search(subject) and not _STATES.search(subject) and _SUBJECT.fullmatch(subject):
+        of_words = _PLAIN_SUBJECT.fullmatch(subject) and verb[0].strip() in ("is", "are")
+        yield _without_lead(bare[verb.end() :]), not of_words
 
 
 def _without_lead(text: str) -> str:

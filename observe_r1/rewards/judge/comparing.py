@@ -105,17 +105,13 @@ def _same_named(gold: Reading, answer: Reading) -> bool:
 
 
 def _same_clock(gold: Clock, answer: Clock) -> bool:
-    """Whether two times of day are one; a.m. or p.m. missing on either side is forgiven."""
-    if (gold.minute, gold.second) != (answer.minute, answer.second):
-        return False
-    hours = [
+    """Whether two times of day are one; a.m. or p.m. missing on one side is forgiven, 15:45 is 3:45 p.m."""
+    if gold.half and answer.half:
+        return gold == answer
+    hours, hours_2 = (
         {each.hour, each.hour % 12 + 12 * (each.half == "p")} if each.half else {each.hour} for each in (gold, answer)
-    ]
-    return (
-        gold.half == answer.half and gold.hour == answer.hour
-        if gold.half and answer.half
-        else bool(hours[0] & hours[1])
     )
+    return bool(hours & hours_2) and (gold.minute, gold.second) == (answer.minute, answer.second)
 
 
 def _same_ratio(gold: Ratio, answer: Reading) -> bool:

@@ -25,7 +25,7 @@ TOKEN = re.compile(
 _FUNCTIONS = frozenset(
     {"sin", "cos", "tan", "cot", "sec", "csc", "arcsin", "arccos", "arctan", "sinh", "cosh", "tanh"}
 ) | {"ln", "log", "lg", "exp", "sqrt", "abs"}
-_OF_ANGLES = frozenset({"sin", "cos", "tan", "cot", "sec", "csc"})
+OF_ANGLES = frozenset({"sin", "cos", "tan", "cot", "sec", "csc"})
 _CONSTANTS = {"pi": "π", "infty": "∞", "infinity": "∞", "inf": "∞", "e": "e", "i": "i"}
 _GREEK = frozenset(
     "alpha beta gamma delta epsilon varepsilon zeta eta theta vartheta iota kappa lambda mu nu xi rho sigma tau "
@@ -375,7 +375,7 @@ def variables(tree: Node) -> frozenset[str]:
 
 def has_angle(tree: Node) -> bool:
     """Whether a formula applies a function to an angle, which then owns a degree sign at the end: \\cos 60°."""
-    return any(node.op in _OF_ANGLES for node in nodes(tree))
+    return any(node.op in OF_ANGLES for node in nodes(tree))
 
 
 def nodes(tree: Node) -> Iterator[Node]:

@@ -58,11 +58,12 @@ def measured(tokens: list[Token]) -> Quantity:
     if scale or percent or money:
         quantity = _number(tokens)
         if scale:
-            quantity = Quantity(Node("*", (quantity.formula, Node("number", (scale,)))))
+            formula = Node("*", (quantity.formula, Node("number", (scale,))))
+            quantity = replace(quantity, formula=formula, step=quantity.step and quantity.step * scale)
         return replace(quantity, unit=money, percent=percent)
     for at in range(max(1, len(tokens) - _MAX_UNIT), len(tokens)):
         token = tokens[at]
-        starts = token.kind == "word" or token.text in ("\\Omega", "\\mu", "\\frac", "°", "^", "µ", "Å", "Ω")
+        starts = token.kind == "word" or token.text in ("\\Omega", "\\mu", "\\frac", "°", "µ", "Å", "Ω")
         if starts and (unit := unit_of(tokens[at:])):
             if unit == DEGREE and any(each.text == "\\pi" for each in tokens):
                 break  # π - 45°
@@ -81,6 +82,7 @@ def measured(tokens: list[Token]) -> Quantity:
 
 
 def _number(tokens: list[Token]) -> Quantity:
+    """A formula, and of a decimal its last digit's worth and how many digits it has."""
     formula = parse(tokens)
     decimal = _DECIMAL.fullmatch("".join(token.text for token in tokens))
     if not decimal:
@@ -102,6 +104,7 @@ def _in_digits(tokens: list[Token]) -> list[Token]:
 
 
 def _without_money(tokens: list[Token]) -> tuple[list[Token], Unit | None]:
+    """Tokens without the sign or name of a currency at their beginning or end, and the currency."""
     for at in (0, -1):
         if tokens and (money := _MONEY.get(tokens[at].text.casefold())):
             return (tokens[1:] if at == 0 else tokens[:-1]), Unit(((money, 1),))
@@ -111,6 +114,7 @@ def _without_money(tokens: list[Token]) -> tuple[list[Token], Unit | None]:
 
 
 def _without_scale(tokens: list[Token], money: Unit | None) -> tuple[list[Token], Fraction | None]:
+    """Tokens without million, dozen and their like at the end, and how many that is."""
     last = tokens[-1].text.casefold() if len(tokens) > 1 else ""
     scales = _SCALES | (_MONEY_SCALES if money else {})
     if last in scales:

@@ -7,7 +7,7 @@ from typing import Any
 
 from observe_r1.rewards.judge.answer import REFUSES
 from observe_r1.rewards.judge.evaluating import close, constant, inexact, near, scaled
-from observe_r1.rewards.judge.formulas import Node, Token, Unreadable, parse, variables
+from observe_r1.rewards.judge.formulas import OF_ANGLES, Node, Token, Unreadable, parse, variables, written
 from observe_r1.rewards.judge.quantities import measured
 from observe_r1.rewards.judge.units import in_base_units
 from observe_r1.rewards.judge.values import (
@@ -173,6 +173,8 @@ def _name(tokens: list[Token]) -> str | None:
             token.kind == "word" or token.text in ("\\angle", "\\triangle", "_", "{", "}") for token in tokens
         )
         return "" if words and not {"is", "are"} & {*texts} and not REFUSES.search(" ".join(texts)) else None
+    if tree.op in OF_ANGLES and variables(tree):
+        return written(tree)  # \sin A
     if tree.op == "variable":
         name = tree.args[0]
         return name if len(name) == 1 or name.startswith("\\") else ""

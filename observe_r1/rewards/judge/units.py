@@ -17,15 +17,9 @@ _METRIC = {
     "Hz": "k M G", "L": "m", "l": "m", "eV": "k M", "mol": "m", "F": "µ n p m", "cal": "k", "Wh": "k", "t": "",
 }  # fmt: skip
 _PREFIXES = {
-    "k": "kilo",
-    "c": "centi",
-    "d": "deci",
-    "m": "milli",
-    "µ": "micro",
-    "n": "nano",
-    "p": "pico",
-    "M": "mega",
-} | {"G": "giga", "h": "hecto"}
+    "k": "kilo", "c": "centi", "d": "deci", "m": "milli", "µ": "micro", "n": "nano", "p": "pico", "M": "mega",
+    "G": "giga", "h": "hecto",
+}  # fmt: skip
 _BASES = {
     "m": "meter", "g": "gram", "s": "second", "A": "ampere", "V": "volt", "N": "newton", "J": "joule", "W": "watt",
     "Pa": "pascal", "Hz": "hertz", "L": "liter", "l": "liter", "eV": "electron_volt", "mol": "mole", "F": "farad",
@@ -114,6 +108,7 @@ def _without_fraction(tokens: list[Token]) -> list[Token]:
 
 
 def _leading_power(tokens: list[Token], at: int) -> tuple[int, int]:
+    """The power that `square` or `cubic` gives, 0 for none, and where the unit's name begins."""
     power = _POWERS.get(tokens[at].text.casefold(), 0)
     if power:
         at += 1
@@ -123,6 +118,7 @@ def _leading_power(tokens: list[Token], at: int) -> tuple[int, int]:
 
 
 def _name(tokens: list[Token], at: int, powered: bool) -> tuple[str | None, int]:
+    """pint's name of the unit at a place, "" for any unit, None for none; and where it ends."""
     if at == len(tokens):
         return None, at
     text = tokens[at].text
@@ -143,6 +139,7 @@ def _name(tokens: list[Token], at: int, powered: bool) -> tuple[str | None, int]
 
 
 def _trailing_power(tokens: list[Token], at: int) -> tuple[int, int]:
+    """The power after a unit's name, as in `m^{-2}` or `cm2`, and where it ends."""
     texts = [token.text for token in tokens[at : at + 5]]
     if texts[:1] != ["^"]:
         if texts[:1] in (["2"], ["3"]) and not tokens[at].spaced:  # cm2
