@@ -2,7 +2,8 @@
 
 Over the labelled answers in tests/: `judge_cases.jsonl`, gathered from what users of such trainers report, and
 `judge_own.jsonl`, thought up against this judge. Beside ours stand math-verify as TRL calls it, EasyR1's mathruler
-(`pip install mathruler pylatexenc`) and the comparison of texts. Times are medians of `--repeat` rounds in turns.
+(`pip install mathruler pylatexenc`) and the comparison of texts. A time is the median over the answers, of `--repeat`
+rounds in turns again the median. Ours needs no worker process for any of them.
 
     python benchmarks/judging.py
 """
@@ -58,18 +59,20 @@ def judges() -> dict[str, Judge]:
 
 
 def measure(judge: Judge, cases: list[dict[str, Any]]) -> dict[str, float]:
-    """Return a judge's errors and microseconds an answer over labelled cases."""
+    """Return a judge's errors over labelled cases, and the median of microseconds that an answer takes."""
     wrong = missed = raised = 0
-    started = time.perf_counter()
+    seconds = []
     for case in cases:
+        started = time.perf_counter()
         try:
             right = bool(judge(case["response"], case["gold"]))
         except Exception:  # noqa: BLE001  (a peer that raises is counted, not trusted)
             right, raised = False, raised + 1
+        seconds.append(time.perf_counter() - started)
         wrong += right and not case["right"]
         missed += case["right"] and not right
-    seconds = time.perf_counter() - started
-    return {"wrong_scored": wrong, "right_missed": missed, "raised": raised, "microseconds": seconds / len(cases) * 1e6}
+    median = statistics.median(seconds) * 1e6
+    return {"wrong_scored": wrong, "right_missed": missed, "raised": raised, "microseconds": median}
 
 
 def main() -> None:

@@ -79,7 +79,8 @@ def test_signals_to_every_process_of_a_job_change_no_score(world, tmp_path, monk
         (file,) = self._own.values()
         for worker in file._pool._workers:
             for each in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT, *[signal.SIGKILL] * (len(calls) in (2, 4))):
-                worker._running[0].send_signal(each)
+                if running := worker._running:  # else it is just being started anew
+                    running[0].send_signal(each)
         if len(calls) == 4:
             signal.raise_signal(signal.SIGTERM)
         return pending
