@@ -76,6 +76,7 @@ def test_formulas_and_words(right, options, gold, good, bad):
         ("Which? (A) 5 cm (B) 5 m", "A"),
         ("Which? (A) B (B) A", "A"),
         ("Which? (A) (B) (C)", "A"),
+        ("Which? (A) 30° (B) (C) 60°", "C"),
         ("Which? (A) 30° (B) 45° (C) 60°. Choose one.", "C"),
         ("Which? (A) 30° (B) 45° (C) 60° Choose one", "C"),
         ("Which? (A) the first of them\nand last (B) 45°", "B"),
