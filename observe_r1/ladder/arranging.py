@@ -25,6 +25,7 @@ from observe_r1.ladder.rows import embedded, keep_image, read_questions, read_ro
 from observe_r1.ladder.simple import SCREENED
 from observe_r1.ladder.stage import DROPPED, Watch, dropped
 from observe_r1.rewards import accuracy_reward
+from observe_r1.rewards.accuracy import gold_answer
 
 STAGE = "arrange"
 LADDER = "ladder.jsonl"
@@ -74,7 +75,7 @@ def arrange(folder: Path, settings: LadderSettings, watch: Watch) -> None:
     items = _measured(folder, arranging, places)
     unmeasured = [] if arranging.measured == "." else sorted(set(places.values()) - {item.row for item in items})
     decisions = checked_decisions(folder / REVIEW, questions, places)
-    items = _corrected(folder, arranging, items, decisions)
+    items = _corrected(folder, arranging, items, questions, decisions)
     decisions = _without_outdated(folder, arranging, items, decisions, watch)
     shortest = min_complexity(items, arranging)
     levels, unsolved, out = sort_out(items, decisions, shortest)
@@ -186,16 +187,25 @@ def _measured(folder: Path, settings: ArrangeSettings, places: Mapping[str, int]
 
 
 def _corrected(
-    folder: Path, settings: ArrangeSettings, items: Sequence[Item], decisions: dict[str, Decision]
+    folder: Path,
+    settings: ArrangeSettings,
+    items: Sequence[Item],
+    questions: Examples,
+    decisions: dict[str, Decision],
 ) -> list[Item]:
     """Put corrected answers in, and grade the responses that were kept against them."""
     new = {row_id: decision.answer for row_id, decision in decisions.items() if decision.action == "correct"}
+    golds = {
+        row_id: gold_answer(replace(questions[item.row], answer=new[row_id]))
+        for item in items
+        if (row_id := item.figures["id"]) in new
+    }
     given: dict[str, list[GradedResponse]] = {row_id: [] for row_id in new}
     responses = folder / settings.measured / measuring.RESPONSES
     if new:
         for row in read_rows(responses, measuring.RESPONSE):
-            if row["id"] in new:
-                right = accuracy_reward(row["text"], new[row["id"]]) > 0
+            if row["id"] in golds:
+                right = accuracy_reward(row["text"], golds[row["id"]]) > 0
                 response = GradedResponse(row["text"], right, row["well_formed"], row["tokens"], row["finish"])
                 given[row["id"]].append(response)
     for item in items:

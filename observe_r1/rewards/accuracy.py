@@ -5,15 +5,26 @@ beyond stated bounds, so it needs no process of its own and no time limit.
 """
 
 import re
+from dataclasses import replace
+from functools import lru_cache
+from string import ascii_uppercase, digits
 from unicodedata import category
 
+from observe_r1.records import Example
 from observe_r1.rewards.judge.answer import MAX_CHARS, final_answer
 from observe_r1.rewards.judge.comparing import matches
+from observe_r1.rewards.judge.options import chosen_letters, find_options, named_options
 from observe_r1.rewards.judge.reading import read
-from observe_r1.rewards.judge.values import described
+from observe_r1.rewards.judge.values import Choice, described
 
 _EATEN = re.compile("[\a\b\f\v\r]|\t(?=imes|heta|ext|an\\b|riangle|frac)|\n(?=eq|abla|u\\b)")
 """What JSON makes of `\\frac`, `\\beta`, `\\times`, `\\neq` that are written with one backslash."""
+
+_GOES_ON = re.compile(
+    r"[.!?]\s+[^\W\d]|[。\uff1f]|\n|\b(?:answer|choose|select|pick|options?|which|what|find)\b", re.IGNORECASE
+)
+"""More than an option: after the last one a question may go on, as in "(C) 60°. Choose one."."""
+_NUMBER = re.compile(r"-?\d+(?:\.\d+)?")
 
 
 def accuracy_reward(response: str, answer: str) -> float:
@@ -33,6 +44,58 @@ def accuracy_reward(response: str, answer: str) -> float:
 def accuracy(response: str, answer: str, template: str) -> float:
     """`accuracy_reward` with the signature that every reward function has."""
     return accuracy_reward(response, answer)
+
+
+def question_text(example: Example) -> str:
+    """Return the text of the last user turn, where the question stands."""
+    parts = (part for message in example.messages[-1:] for part in message["content"])
+    return "".join(part["text"] for part in parts if part["type"] == "text")
+
+
+def gold_answer(example: Example) -> str:
+    """Return what the accuracy reward compares responses to `example` with.
+
+    Where its question lists options, "(A) 45° (B) 60°", and the gold answer is the letter or the text of exactly one,
+    that is both of them, "B. 60°"; else the gold answer as it stands.
+    """
+    return labelled_gold(question_text(example), example.answer)
+
+
+@lru_cache(maxsize=4096)
+def labelled_gold(question: str, answer: str) -> str:
+    """Return the gold answer of a question, as `gold_answer` does. Whatever is in doubt about options leaves it."""
+    gold, options = final_answer(answer), find_options(question)
+    if (
+        not options
+        or options.labels == digits[1:]
+        or any(isinstance(each, Choice) and each.text for each in read(gold))
+    ):
+        return answer
+    *others, last = options.texts
+    texts = [*others, last.partition("\n")[0].strip()]
+    letters = ascii_uppercase[: len(texts)]
+    named = named_options(gold, replace(options, texts=texts))
+    if len(named) != 1 or not all(_is_option(text, letters) for text in texts):
+        return answer
+    letter = named.pop()
+    text = texts.pop(letters.index(letter))
+    if any(_alike(text, other) for other in texts):
+        return answer
+    ways = [text] if chosen_letters(gold) == {letter} else [gold, text]
+    whole = (f"{letter}. {way}" for way in ways)
+    return next((each for each in whole if all(accuracy_reward(right, each) for right in (letter, text, gold))), answer)
+
+
+def _is_option(text: str, letters: str) -> bool:
+    """Whether a text can be an option's, and is not the letter of one of them."""
+    letter = chosen_letters(text)
+    return bool(read(text)) and not _GOES_ON.search(text) and not (len(letter) == 1 and letter <= {*letters})
+
+
+def _alike(option: str, other: str) -> bool:
+    """Whether an answer could be the text of either option: 5 is 5 cm and 5 m."""
+    bare = [found[0] for found in _NUMBER.finditer(option)]
+    return any(matches(text, option) and matches(text, other) for text in [option, other, *bare])
 
 
 def verifiable(answer: str) -> bool:

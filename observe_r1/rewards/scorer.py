@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from observe_r1 import registry
 from observe_r1.errors import UserError
 from observe_r1.records import Example
+from observe_r1.rewards.accuracy import gold_answer
 from observe_r1.rewards.own import own_rewards, part_names
 from observe_r1.threads import in_daemon_thread
 
@@ -107,10 +108,12 @@ class Scorer:
     def submit(self, responses: Sequence[str], example: Example, prompt: str = "") -> PendingScores:
         """Score one group by our rewards, and begin to by the user's own.
 
-        `prompt` is the chat as the model's template writes it, for rewards of the user's own.
+        Ours compare with `gold_answer(example)`, which knows the options that the question lists; the user's own get
+        the example as it stands. `prompt` is the chat as the model's template writes it, for the latter.
         """
+        gold = gold_answer(example)
         known = [
-            {name: float(reward(response, example.answer, self._template)) for name, reward in self._ours.items()}
+            {name: float(reward(response, gold, self._template)) for name, reward in self._ours.items()}
             for response in responses
         ]
         own = {

@@ -2,15 +2,13 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from string import ascii_lowercase, ascii_uppercase, digits
+from string import ascii_uppercase
 from typing import Any
 
 from observe_r1.errors import UserError
 from observe_r1.ladder.sources.fields import field
+from observe_r1.rewards.judge.options import options_at
 
-_LABELS = (ascii_uppercase, ascii_lowercase, digits[1:])
-_STYLES = (r"\(({})\)", r"(?<!\w)({})[.):、]")
 _LETTER = re.compile(r"\(?([A-Za-z])\)?[.:]?")
 
 
@@ -54,17 +52,6 @@ def letter_of(answer: str, options: Sequence[str], where: str) -> str:
     raise UserError(f"{where}: needs a letter from A to {last} or an option's text, got {answer!r:.80}: correct it")
 
 
-@dataclass(frozen=True, slots=True)
-class Options:
-    """Labelled options as they stand in a text."""
-
-    texts: list[str]
-    labels: str
-    """What labels them, in order: letters or digits, perhaps more than there are options."""
-    starts: list[int]
-    """Where in the text the letter or digit of each label stands."""
-
-
 def split_options(text: str) -> list[str]:
     """Return the options of "(A) 1 (B) 2", "A. 1; B. 2", "(1) 1 (2) 2" and the like; none if they are not such.
 
@@ -73,25 +60,3 @@ def split_options(text: str) -> list[str]:
     text = text.strip()
     options = options_at(text, 0)
     return options.texts if options else []
-
-
-def options_at(text: str, start: int) -> Options | None:
-    """Return the options that begin at `start` and go on to the end of the text, None if there are no two."""
-    for labels in _LABELS:
-        for style in _STYLES:
-            if len(found := _labels_at(text, start, labels, style)) > 1:
-                ends = [*(match.start() for match in found[1:]), len(text)]
-                texts = [text[match.end() : end].strip() for match, end in zip(found, ends, strict=True)]
-                cut = [option.rstrip(";,").rstrip() for option in texts]
-                return Options(cut, labels, [match.start(1) for match in found])
-    return None
-
-
-def _labels_at(text: str, start: int, labels: str, style: str) -> list[re.Match[str]]:
-    found: list[re.Match[str]] = []
-    for label in labels:
-        match = re.compile(style.format(label)).search(text, found[-1].end() if found else start)
-        if match is None or (not found and match.start() > start):
-            break
-        found.append(match)
-    return found

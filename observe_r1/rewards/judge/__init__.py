@@ -8,4 +8,5 @@ values       what an answer can be
 units        what a unit is, and is in another
 evaluating   what a formula is worth, and whether two are worth the same
 comparing    whether two answers are the same
+options      which options a question lists, and which of them an answer names
 """
