@@ -11,6 +11,11 @@ class UserError(Exception):
     """
 
 
+def how_to_install(extra: str, *options: str) -> str:
+    """Return the command that installs `extra` of this package, which is on no package index."""
+    return " ".join(["pip install", *options, f"-e '.[{extra}]' in the clone of the repository (docs/install.md)"])
+
+
 def explain_yaml(error: Exception) -> str:
     """Return a `yaml.YAMLError` as one line, with line and column where they are known."""
     mark = getattr(error, "problem_mark", None)
