@@ -72,7 +72,7 @@ def test_every_problem_of_few_rows_is_a_line_of_its_own(folder, capsys):
     (folder / "page.png").write_text("<!DOCTYPE html><html></html>")
     path = write(
         folder / "a.jsonl",
-        {"question": "What?", "answer": "1"},
+        {"task": "What?", "answer": "1"},
         row(2, id=7),
         row(3, images=["empty.png", "page.png"], problem="<image><image>", answer=PROSE),
         row(4, answer="\\frac{1}{"),
@@ -89,7 +89,7 @@ def test_every_problem_of_few_rows_is_a_line_of_its_own(folder, capsys):
     rule = "every <image> mark needs an image, every image a mark"
     image = f"{path} row 3: image '{folder}"
     assert code == 2 and lines[:10] == [
-        f"{path} row 1: no column 'message': the row has question, answer; set data.input_key",
+        f"{path} row 1: no column 'message': the row has task, answer; set data.input_key",
         f"{image}/empty.png' is empty (0 bytes)",
         f"{image}/page.png' is an HTML page (a download that failed?)",
         f"{path} row 3: the gold answer '{PROSE}' {cannot}",
@@ -144,6 +144,15 @@ def test_demonstrations_need_no_gold_answer(folder, capsys):
     code, lines = check(capsys, write(folder / "a.jsonl", {"message": turns}, {"message": turns[:1]}))
     assert code == 2 and lines[0].startswith(f"{folder / 'a.jsonl'} row 2: no column 'answer'")
     assert lines[-1] == "bad: 1 of 2 rows, for what is named above"
+
+
+def test_demonstrations_are_said_to_be_for_sft(folder, capsys):
+    turns = [{"from": "human", "value": "What?"}, {"from": "gpt", "value": "That."}]
+    code, lines = check(capsys, write(folder / "a.jsonl", *[{"conversations": turns}] * 7))
+    use = "for sft; train and ladder need a gold answer in 'answer'"
+    assert code == 0 and lines[1] == f"answers    7 demonstrations: {use}" and lines[-1] == "good: all 7 rows"
+    lines = check(capsys, write(folder / "a.jsonl", {"conversations": turns}, row(1), row(2)))[1]
+    assert lines[1] == f"answers    2 number, 1 demonstration: {use}"
 
 
 def test_several_files_and_the_first_rows_only(folder, capsys):
