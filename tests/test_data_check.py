@@ -110,7 +110,7 @@ def test_many_rows_with_the_same_problems_are_one_line_a_problem(folder, capsys)
     code, lines = check(capsys, path)
     first = f"(first: {path} row 1, 2, 3)"
     assert code == 2 and lines[:3] == [
-        f"1,000 rows: image '…': no such file {first}",
+        f"1,000 rows: image '…': no such file {first[:-1]}; the first has '{folder}/1.png')",
         f"1,000 rows: 'answer': the gold answer needs text or a finite number, got None {first}",
         f"5 rows: 'id': 'x' is the id of {path} row 1001 already: give every row its own "
         f"(first: {path} row 1002, 1003, 1004)",
@@ -190,21 +190,30 @@ def test_an_image_that_the_processor_refuses_makes_a_row_bad(folder, capsys):
     [
         (["check"], "setting 'data.path' is missing"),
         (["check", "no.jsonl"], "no.jsonl: no such file"),
+        (["check", "questoins.jsonl"], "questoins.jsonl: no such file (did you mean 'questions.jsonl'?)"),
+        (["check", "./questions.json"], "./questions.json: no such file (did you mean 'questions.jsonl'?)"),
         (["check", "a.jsonl", "--data.probs", "0.5,0.5"], "data.probs = 0.5,0.5: needs one probability a file, got 2"),
         (["check", "a.jsonl", "--data.oder", "random"], "unknown option '--data.oder' (did you mean '--data.order'?)"),
-        (["chek", "a.jsonl"], "unknown command 'data chek': known: data check"),
+        (["chek", "a.jsonl"], "unknown command 'data chek' (did you mean 'check'?); `observe-r1 data` lists them"),
     ],
 )
 def test_a_command_that_cannot_be_followed(folder, monkeypatch, capsys, words, message):
     monkeypatch.chdir(write(folder / "a.jsonl", row(1)).parent)
+    write(folder / "questions.jsonl", row(1))
     assert main(["data", *words]) == 2
     assert capsys.readouterr().err.splitlines()[-1].startswith(f"observe-r1: error: {message}")
 
 
-@pytest.mark.parametrize("words", [[], ["--help"], ["check", "--help"]])
-def test_help_teaches(words, capsys):
+@pytest.mark.parametrize("words", [[], ["--help"], ["help"]])
+def test_the_commands_are_listed(words, capsys):
+    assert main(["data", *words]) == 0
+    text = capsys.readouterr().out
+    assert text.startswith("Usage: observe-r1 data COMMAND") and "  check  " in text and "  judge  " in text
+
+
+def test_help_teaches(capsys):
     with pytest.raises(SystemExit) as stop:
-        main(["data", *words])
+        main(["data", "check", "--help"])
     text = capsys.readouterr().out
     assert stop.value.code == 0 and text.startswith("Usage: observe-r1 data check FILE[,FILE] ")
     assert "RECIPE" not in text and "--model.path" in text and "--data.image_cache" in text

@@ -158,7 +158,7 @@ def test_message_comes_before_problem_and_prompt_and_holds_chats_only(tmp_path):
         row = {"prompt": "Which?", "answer": "1"} | absent
         assert only(tmp_path, row).messages[0]["content"][0]["text"] == "Which?"
     assert "not a chat" in refusal(tmp_path, {"message": "Which?", "answer": "1"})
-    assert "'message': not a chat: needs a list of messages, got None" in refusal(tmp_path, {"message": None})
+    assert "'message': not a chat: needs a list of messages, got 3" in refusal(tmp_path, {"message": 3})
 
 
 def test_a_column_named_with_a_dot_is_itself(tmp_path):

@@ -90,7 +90,7 @@ _EXAMPLES = {
     ),
     "ladder build": (
         "observe-r1 ladder build questions.jsonl --model Qwen/Qwen2.5-VL-3B-Instruct --output ladder",
-        "observe-r1 ladder build mathvision:MathLLMs/MathVision we_math:We-Math/We-Math --model M --output ladder"
+        "observe-r1 ladder build geometry3k:hiyouga/geometry3k mmk12:FanqingM/MMK12 --model M --output ladder"
         " --arrange.size 20000 --arrange.shares published",
         "observe-r1 ladder build a.parquet --model M --output ladder --screen.models SMALL,SMALLER"
         " --rollout.engine vllm",

@@ -4,7 +4,7 @@ from observe_r1.cli.heavy_imports import heavy_imports
 from observe_r1.cli.needs import check_needs
 from observe_r1.cli.terminal import show, starting
 from observe_r1.errors import UserError
-from observe_r1.registry import nearest
+from observe_r1.registry import COMMAND_SLIP, nearest
 
 VERBS = {
     "build": "screen, measure and arrange: questions in, a ladder out; stopped, it goes on where it was",
@@ -24,7 +24,9 @@ def run(argv: list[str]) -> int:
         return 0
     verb, words = argv[0], argv[1:]
     if verb not in VERBS:
-        raise UserError(f"unknown command 'ladder {verb}'{nearest(verb, list(VERBS))}; `observe-r1 ladder` lists them")
+        raise UserError(
+            f"unknown command 'ladder {verb}'{nearest(verb, VERBS, COMMAND_SLIP)}; `observe-r1 ladder` lists them"
+        )
     if verb == "sources":
         return _sources(words)
     from observe_r1.cli.ladder_settings import ladder_settings
@@ -57,7 +59,7 @@ def _usage() -> str:
         "Usage: observe-r1 ladder COMMAND ...\n\n"
         "NeuraLadder: order raw visual questions from easy to hard for the model that shall learn from them.\n\n"
         f"Commands:\n{verbs}\n\n"
-        "  observe-r1 ladder build questions.jsonl mathvision:MathLLMs/MathVision --model MODEL --output DIR\n"
+        "  observe-r1 ladder build questions.jsonl geometry3k:hiyouga/geometry3k --model MODEL --output DIR\n"
         "  observe-r1 train --model.path MODEL --data.path DIR\n\n"
         "  observe-r1 ladder COMMAND --help  explains every setting of a command\n"
     )
