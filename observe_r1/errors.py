@@ -1,6 +1,7 @@
 """The one exception that means "the user can fix this"."""
 
 import errno
+import re
 
 
 class UserError(Exception):
@@ -11,12 +12,22 @@ class UserError(Exception):
     """
 
 
+def how_to_install(extra: str, *options: str) -> str:
+    """Return the command that installs `extra` of this package, which is on no package index."""
+    return " ".join(["pip install", *options, f"-e '.[{extra}]' in the clone of the repository (docs/install.md)"])
+
+
 def explain_yaml(error: Exception) -> str:
     """Return a `yaml.YAMLError` as one line, with line and column where they are known."""
     mark = getattr(error, "problem_mark", None)
     reason = getattr(error, "problem", None) or str(error).splitlines()[0]
     place = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
-    return f"{place}broken YAML: {reason}"
+    hint = " (check the indentation of the line before; use spaces, not tabs)" if _INDENTATION.search(reason) else ""
+    return f"{place}broken YAML: {reason}{hint}"
+
+
+_INDENTATION = re.compile(r"expected <block end>|mapping values are not allowed|'\\t'")
+"""What YAML says where the cause most often is a line that begins too far left or right, or with a tab."""
 
 
 def full_disk(error: OSError) -> UserError | None:

@@ -74,9 +74,13 @@ _HINTS = {
 _MOST_SLIPS = 2
 
 
-def nearest(name: str, known: Iterable[str]) -> str:
-    """Return ` (did you mean 'x'?)` for the known names closest to `name`, or an empty string."""
-    return did_you_mean(closest(name, known))
+COMMAND_SLIP = 3
+"""Commands are few and unlike each other: a slip may be made in as many characters of one."""
+
+
+def nearest(name: str, known: Iterable[str], slip_in: int = 5) -> str:
+    """Return ` (did you mean 'x'?)` for the known names `closest` to `name`, or an empty string."""
+    return did_you_mean(closest(name, known, slip_in))
 
 
 def did_you_mean(names: Sequence[str]) -> str:
@@ -84,24 +88,25 @@ def did_you_mean(names: Sequence[str]) -> str:
     return f" (did you mean {' or '.join(map(repr, names[:3]))}?)" if names else ""
 
 
-def closest(name: str, known: Iterable[str]) -> list[str]:
+def closest(name: str, known: Iterable[str], slip_in: int = 5) -> list[str]:
     """Return the known names that the fewest slips of the keys make `name` of.
 
-    A slip is a character too many, missing, wrong or swapped with the next; one may be made in five characters, two in
-    ten. More apart, names mean different things. Each part of a dotted name counts by itself, and four will do there.
+    A slip is a character too many, missing, wrong or swapped with the next; one may be made in `slip_in` characters,
+    two in twice as many. More apart, names mean different things. Each part of a dotted name counts by itself, and
+    four will do there.
     """
-    slips = {other: count for other in known if (count := _slips(name, other)) is not None}
+    slips = {other: count for other in known if (count := _slips(name, other, slip_in)) is not None}
     fewest = min(slips.values(), default=0)
     return [other for other, count in slips.items() if count == fewest]
 
 
-def _slips(name: str, other: str) -> int | None:
+def _slips(name: str, other: str, slip_in: int) -> int | None:
     """Return how many slips turn `other` into `name`; None where one part needs more than may be made in it."""
     parts, others = name.split("."), other.split(".")
     if len(parts) != len(others):
         return None
     counts = [_edits(part, another) for part, another in zip(parts, others, strict=True)]
-    length = 5 if len(parts) == 1 else 4
+    length = slip_in if len(parts) == 1 else 4
     allowed = all(count <= min(_MOST_SLIPS, len(part) // length) for count, part in zip(counts, parts, strict=True))
     return sum(counts) if allowed else None
 

@@ -126,7 +126,7 @@ class _StrictLoader(yaml.SafeLoader):
             if key.tag != f"{_TAG}str":
                 raise _NotTakenError("a key that is not text: put it in quotes", key)
             if key.value in seen:
-                raise _NotTakenError(f"the key {key.value!r:.80} stands twice", key)
+                raise _NotTakenError(f"duplicate key {key.value!r:.80}", key)
             seen.add(key.value)
         return super().construct_mapping(node, deep)
 

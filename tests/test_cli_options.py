@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from observe_r1.cli import options
 from observe_r1.cli.ladder_settings import ladder_settings
 from observe_r1.cli.options import parse_settings
 from observe_r1.config import SFTSettings, TrainSettings, setting_names
@@ -27,6 +28,12 @@ def recipe(tmp_path):
 
 
 # Options
+
+
+def test_names_of_other_trainers_are_told_as_settings_that_exist():
+    assert set(options._ELSEWHERE.values()) <= setting_names(TrainSettings).keys()
+    assert not options._ELSEWHERE.keys() & options.FLAGS.keys()
+    assert parse("--learning_rate", "1e-4").optimizer.lr == 1e-4  # OpenRLHF's name, too
 
 
 def test_without_options_everything_is_at_its_default():
@@ -131,6 +138,10 @@ def test_every_value_survives_the_command_line(lr, seed, output, betas, checkpoi
     [
         (["--objective.bonuss", "1"], r"unknown option '--objective.bonuss' \(did you mean '--objective.bonus'\?\)"),
         (["--lr", "1"], r"unknown option '--lr' \(did you mean '--optimizer.lr'\?\)"),
+        (["--max_steps", "2"], r"unknown option '--max_steps' \(did you mean '--run.steps'\?\)"),
+        (["--per_device_train_batch_size", "4"], r"\(did you mean '--optimizer.minibatch'\?\)"),
+        (["--num_train_epochs=1"], r"\(did you mean '--run.epochs'\?\)"),
+        (["--rewards.functions", "acuracy=1"], r"rewards\.functions\.acuracy = 'acuracy': unknown reward"),
         (["--promt_data", "x"], r"did you mean '--prompt_data'\?"),
         (["--zzzzzzzzzz", "x"], "unknown option '--zzzzzzzzzz'; --help lists them all"),
         (["-x"], "unknown option '-x'"),

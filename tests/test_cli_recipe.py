@@ -70,7 +70,7 @@ def test_a_section_of_sft_keeps_its_own_defaults_beside_one_stated_setting(recip
     [
         ("model:\n\tpath: x\n", r"recipe\.yaml: line 2, column 1: broken YAML: .*'\\t'"),
         ("a: [1\nb: 2\n", r"recipe\.yaml: line 2, column 2: broken YAML"),
-        ("run: {seed: 1}\nrun: {steps: 1}\n", r"recipe\.yaml: line 2, column 1: the key 'run' stands twice"),
+        ("run: {seed: 1}\nrun: {steps: 1}\n", r"recipe\.yaml: line 2, column 1: duplicate key 'run'"),
         ("#\nmodel: a\x01b\n", r"recipe\.yaml: line 2: broken YAML: unacceptable character #x0001"),
         (
             "!!python/object/apply:os.getcwd []\n",

@@ -26,7 +26,9 @@ def test_what_differs_is_left_out_and_what_all_have_stays():
     texts = [f"b.jsonl row {n}, 'images': needs a list, got {n * 1.5}: make it a list" for n in (2, 4, 6, 9)]
     assert lines(*texts) == ["4 rows: 'images': needs a list, got …: make it a list (first: b.jsonl row 2, 4, 6)"]
     texts = [f"c.jsonl row {n}: image '/x y/{n}.png' is empty (0 bytes)" for n in range(4)]
-    assert lines(*texts) == ["4 rows: image '…' is empty (0 bytes) (first: c.jsonl row 0, 1, 2)"]
+    assert lines(*texts) == [
+        "4 rows: image '…' is empty (0 bytes) (first: c.jsonl row 0, 1, 2; the first has '/x y/0.png')"
+    ]
     texts = [f"row {n}: the prompt has {n}00 tokens, data.max_prompt_tokens is 10" for n in range(1, 5)]
     expected = "4 rows: the prompt has … tokens, data.max_prompt_tokens is 10 (first: row 1, row 2, row 3)"
     assert lines(*texts) == [expected.replace("row 1, row 2, row 3", "row 1, 2, 3")]

@@ -72,7 +72,7 @@ def test_every_problem_of_few_rows_is_a_line_of_its_own(folder, capsys):
     (folder / "page.png").write_text("<!DOCTYPE html><html></html>")
     path = write(
         folder / "a.jsonl",
-        {"question": "What?", "answer": "1"},
+        {"task": "What?", "answer": "1"},
         row(2, id=7),
         row(3, images=["empty.png", "page.png"], problem="<image><image>", answer=PROSE),
         row(4, answer="\\frac{1}{"),
@@ -89,7 +89,7 @@ def test_every_problem_of_few_rows_is_a_line_of_its_own(folder, capsys):
     rule = "every <image> mark needs an image, every image a mark"
     image = f"{path} row 3: image '{folder}"
     assert code == 2 and lines[:10] == [
-        f"{path} row 1: no column 'message': the row has question, answer; set data.input_key",
+        f"{path} row 1: no column 'message': the row has task, answer; set data.input_key",
         f"{image}/empty.png' is empty (0 bytes)",
         f"{image}/page.png' is an HTML page (a download that failed?)",
         f"{path} row 3: the gold answer '{PROSE}' {cannot}",
@@ -110,7 +110,7 @@ def test_many_rows_with_the_same_problems_are_one_line_a_problem(folder, capsys)
     code, lines = check(capsys, path)
     first = f"(first: {path} row 1, 2, 3)"
     assert code == 2 and lines[:3] == [
-        f"1,000 rows: image '…': no such file {first}",
+        f"1,000 rows: image '…': no such file {first[:-1]}; the first has '{folder}/1.png')",
         f"1,000 rows: 'answer': the gold answer needs text or a finite number, got None {first}",
         f"5 rows: 'id': 'x' is the id of {path} row 1001 already: give every row its own "
         f"(first: {path} row 1002, 1003, 1004)",
@@ -144,6 +144,15 @@ def test_demonstrations_need_no_gold_answer(folder, capsys):
     code, lines = check(capsys, write(folder / "a.jsonl", {"message": turns}, {"message": turns[:1]}))
     assert code == 2 and lines[0].startswith(f"{folder / 'a.jsonl'} row 2: no column 'answer'")
     assert lines[-1] == "bad: 1 of 2 rows, for what is named above"
+
+
+def test_demonstrations_are_said_to_be_for_sft(folder, capsys):
+    turns = [{"from": "human", "value": "What?"}, {"from": "gpt", "value": "That."}]
+    code, lines = check(capsys, write(folder / "a.jsonl", *[{"conversations": turns}] * 7))
+    use = "for sft; train and ladder need a gold answer in 'answer'"
+    assert code == 0 and lines[1] == f"answers    7 demonstrations: {use}" and lines[-1] == "good: all 7 rows"
+    lines = check(capsys, write(folder / "a.jsonl", {"conversations": turns}, row(1), row(2)))[1]
+    assert lines[1] == f"answers    2 number, 1 demonstration: {use}"
 
 
 def test_several_files_and_the_first_rows_only(folder, capsys):
@@ -181,21 +190,30 @@ def test_an_image_that_the_processor_refuses_makes_a_row_bad(folder, capsys):
     [
         (["check"], "setting 'data.path' is missing"),
         (["check", "no.jsonl"], "no.jsonl: no such file"),
+        (["check", "questoins.jsonl"], "questoins.jsonl: no such file (did you mean 'questions.jsonl'?)"),
+        (["check", "./questions.json"], "./questions.json: no such file (did you mean 'questions.jsonl'?)"),
         (["check", "a.jsonl", "--data.probs", "0.5,0.5"], "data.probs = 0.5,0.5: needs one probability a file, got 2"),
         (["check", "a.jsonl", "--data.oder", "random"], "unknown option '--data.oder' (did you mean '--data.order'?)"),
-        (["chek", "a.jsonl"], "unknown command 'data chek': known: data check"),
+        (["chek", "a.jsonl"], "unknown command 'data chek' (did you mean 'check'?); `observe-r1 data` lists them"),
     ],
 )
 def test_a_command_that_cannot_be_followed(folder, monkeypatch, capsys, words, message):
     monkeypatch.chdir(write(folder / "a.jsonl", row(1)).parent)
+    write(folder / "questions.jsonl", row(1))
     assert main(["data", *words]) == 2
     assert capsys.readouterr().err.splitlines()[-1].startswith(f"observe-r1: error: {message}")
 
 
-@pytest.mark.parametrize("words", [[], ["--help"], ["check", "--help"]])
-def test_help_teaches(words, capsys):
+@pytest.mark.parametrize("words", [[], ["--help"], ["help"]])
+def test_the_commands_are_listed(words, capsys):
+    assert main(["data", *words]) == 0
+    text = capsys.readouterr().out
+    assert text.startswith("Usage: observe-r1 data COMMAND") and "  check  " in text and "  judge  " in text
+
+
+def test_help_teaches(capsys):
     with pytest.raises(SystemExit) as stop:
-        main(["data", *words])
+        main(["data", "check", "--help"])
     text = capsys.readouterr().out
     assert stop.value.code == 0 and text.startswith("Usage: observe-r1 data check FILE[,FILE] ")
     assert "RECIPE" not in text and "--model.path" in text and "--data.image_cache" in text

@@ -121,12 +121,13 @@ def test_saved_datasets(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.parametrize("question", ["problem", "question"])
 @pytest.mark.parametrize("name", ["metadata.jsonl", "metadata.csv"])
-def test_image_folders(tmp_path: Path, name: str) -> None:
+def test_image_folders(tmp_path: Path, name: str, question: str) -> None:
     for folder, answer in [("train", "1"), ("test", "2")]:
         (tmp_path / folder).mkdir()
         Image.new("RGB", (3, 2)).save(tmp_path / folder / "a.png")
-        row = {"file_name": "a.png", "problem": "<image>How many?", "answer": answer}
+        row = {"file_name": "a.png", question: "<image>How many?", "answer": answer}
         if name.endswith("csv"):
             (tmp_path / folder / name).write_text(f"{','.join(row)}\n{','.join(row.values())}\n")
         else:

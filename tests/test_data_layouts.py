@@ -115,6 +115,33 @@ def test_trl_with_a_plain_text_prompt(tmp_path):
     assert only(tmp_path, {"prompt": "What?", "image": "", "answer": "1"}).images == ()
 
 
+def test_the_question_may_stand_in_a_column_of_that_name(tmp_path):
+    row = {"question": "<image>What?", "images": ["/a.png"], "answer": "1"}
+    example = only(tmp_path, row)
+    assert example.messages[0]["content"] == [{"type": "image"}, {"type": "text", "text": "What?"}]
+    assert only(tmp_path, row | {"problem": "<image>Which?"}).messages[0]["content"][1]["text"] == "Which?"
+    assert only(tmp_path, row | {"problem": ""}).messages == example.messages
+
+
+@pytest.mark.parametrize("column", ["message", "problem", "prompt", "messages", "conversations", "question"])
+@pytest.mark.parametrize("value", ["", None])
+def test_an_empty_question_is_not_called_a_missing_column(tmp_path, column, value):
+    told = refusal(tmp_path, {column: value, "answer": 3})
+    assert told == f", {column!r}: the question is empty: write it there, or leave out the row"
+
+
+@pytest.mark.parametrize("row", [{}, {"answer": None}, {"answer": ""}])
+def test_a_demonstration_without_a_gold_answer_is_said_to_be_for_sft(tmp_path, row):
+    chat = [{"from": "human", "value": "What?"}, {"from": "gpt", "value": "That."}]
+    told = refusal(tmp_path, {"conversations": chat, **row})
+    assert told == (
+        ": no gold answer in 'answer': the row ends with an assistant turn, a demonstration for sft; train and ladder "
+        "need a gold answer: write it into that column, or name another with data.label_key"
+    )
+    assert only(tmp_path, {"conversations": chat, **row}, require_answer=False).response == "That."
+    assert "(did you mean 'anwser'?)" in refusal(tmp_path, {"conversations": chat, "anwser": 1})
+
+
 def test_any_other_column_holds_a_chat_or_a_text(tmp_path):
     chat = [{"role": "user", "content": [{"type": "text", "text": "What?"}]}]
     for question in (chat, json.dumps(chat, indent=1), "What?"):
@@ -131,7 +158,7 @@ def test_message_comes_before_problem_and_prompt_and_holds_chats_only(tmp_path):
         row = {"prompt": "Which?", "answer": "1"} | absent
         assert only(tmp_path, row).messages[0]["content"][0]["text"] == "Which?"
     assert "not a chat" in refusal(tmp_path, {"message": "Which?", "answer": "1"})
-    assert "'message': not a chat: needs a list of messages, got None" in refusal(tmp_path, {"message": None})
+    assert "'message': not a chat: needs a list of messages, got 3" in refusal(tmp_path, {"message": 3})
 
 
 def test_a_column_named_with_a_dot_is_itself(tmp_path):

@@ -147,7 +147,7 @@ def test_load_data_without_answers(tmp_path: Path) -> None:
     path.write_text(json.dumps({"message": turns}))
     example = load_data(DataSettings(path=str(path)), seed=0, require_answer=False)[0]
     assert (example.answer, example.response) == ("", "1")
-    with pytest.raises(UserError, match="no column 'answer'"):
+    with pytest.raises(UserError, match="no gold answer in 'answer'"):
         load_data(DataSettings(path=str(path)), seed=0)
 
 

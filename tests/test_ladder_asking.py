@@ -211,7 +211,7 @@ def test_a_stopped_refresh_goes_on_with_its_own_model_where_none_is_named(questi
     with monkeypatch.context() as patch:
         stop_after_the_first_batch(patch)
         assert refresh(questions, "--model=newer", "--seed=5", "--anew") == 130
-    assert "the same command without --anew goes on" in capsys.readouterr().out
+    assert "the same command without --anew resumes" in capsys.readouterr().out
     assert main(["ladder", "arrange", str(out), "--arrange.measured=refreshed-2"]) == 2
     assert f"run `observe-r1 ladder refresh {out}` first" in capsys.readouterr().err
     assert refresh(questions) == 0

@@ -188,7 +188,7 @@ def test_ctrl_c_ends_after_the_batch_and_says_how_to_go_on(world, tmp_path, whol
 
     monkeypatch.setattr(Progress, "stage", interrupt)
     assert main(words(world, tmp_path / "out")) == 130
-    assert f"measure: {BATCH} of {QUESTIONS} questions; the same command goes on" in capsys.readouterr().out
+    assert f"measure: {BATCH} of {QUESTIONS} questions; the same command resumes" in capsys.readouterr().out
     monkeypatch.undo()
     monkeypatch.setattr(ladder_run, "write_ladder_report", lambda folder: [])
     assert main(words(world, tmp_path / "out")) == 0

@@ -78,9 +78,9 @@ def test_every_row_passes_or_says_why_not(shades, tmp_path):
     assert {r["id"]: r["answer"] for r in passed}["choice"] == "B"
     assert all(r["source"] == "q" for r in passed)
     assert reasons(tmp_path / "out") == {
-        "again": ("duplicate", "stands there already"),
+        "again": ("duplicate", "repeats an earlier question"),
         "prose": ("answer", "free text"),
-        "text again": ("duplicate", "stands there already"),
+        "text again": ("duplicate", "repeats an earlier question"),
     }
     details = {r["id"]: r["detail"] for r in read(tmp_path / "out" / "dropped.jsonl")}
     assert details["again"] == "same pictures and question as good"
@@ -99,7 +99,7 @@ def test_the_same_picture_in_another_file_format_is_the_same(shades, tmp_path):
     (tmp_path / "0.bmp").write_bytes(picture(0, "BMP"))
     rows = [row("How many?", "3", "0.png", id="a"), row("How many?", "3", "0.bmp", id="b")]
     assert screen(tmp_path / "out", write(tmp_path / "q.jsonl", rows)) == 0
-    assert reasons(tmp_path / "out") == {"b": ("duplicate", "stands there already")}
+    assert reasons(tmp_path / "out") == {"b": ("duplicate", "repeats an earlier question")}
 
 
 @pytest.mark.parametrize(
@@ -212,7 +212,7 @@ def test_broken_rows_of_a_public_layout_too(shades, tmp_path, capsys):
     assert screen(tmp_path / "out", source, options=["--skip-bad"]) == 0
     assert [r["id"] for r in read(tmp_path / "out" / "screened.jsonl")] == ["mathvision/1"]
     dropped = read(tmp_path / "out" / "dropped.jsonl")
-    assert [r["reason"] for r in dropped] == ["broken row", "broken row", "stands there already"]
+    assert [r["reason"] for r in dropped] == ["broken row", "broken row", "repeats an earlier question"]
 
 
 def test_many_broken_rows_of_a_public_layout_are_all_named(shades, tmp_path):

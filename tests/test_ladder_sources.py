@@ -1,6 +1,7 @@
 """Reading a source row by row, skipping what is broken; images in every form; the listing."""
 
 import json
+import re
 import subprocess
 import sys
 from io import BytesIO
@@ -13,6 +14,7 @@ from ladder_layouts import RED
 from PIL import Image
 
 from observe_r1 import registry
+from observe_r1.cli.main import main
 from observe_r1.data import open_image
 from observe_r1.errors import UserError
 from observe_r1.ladder.sources import describe_sources, read_source, reading
@@ -34,6 +36,18 @@ def jsonl(folder: Path, lines: list[Any]) -> Path:
     path = folder / "rows.jsonl"
     path.write_text("\n".join(line if isinstance(line, str) else json.dumps(line) for line in lines))
     return path
+
+
+def test_examples_never_train_on_a_benchmark(capsys: pytest.CaptureFixture[str]) -> None:
+    """What help and docs build as an example is copied as it stands."""
+    assert main(["ladder"]) == 0
+    with pytest.raises(SystemExit):
+        main(["ladder", "build", "--help"])
+    text = capsys.readouterr().out + (Path(__file__).parents[1] / "docs" / "ladder.md").read_text()
+    examples = re.findall(r"observe-r1 ladder build (.*?) --", text)
+    named = {name for example in examples for name in re.findall(r"(\w+):\w+/", example)}
+    assert "geometry3k" in named
+    assert all("all of it" not in (registry.load("source", name).benchmark or "") for name in named)
 
 
 def refusal(text: str) -> str:

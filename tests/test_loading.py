@@ -107,5 +107,5 @@ def test_quantized_weights_cannot_be_trained(checkpoint):
 
 def test_without_bitsandbytes_the_extra_is_named(checkpoint, monkeypatch):
     monkeypatch.setitem(sys.modules, "bitsandbytes", None)
-    with pytest.raises(UserError, match=r"model\.quantize = '8bit' needs bitsandbytes: pip install 'observe-r1\[quan"):
+    with pytest.raises(UserError, match=r"model\.quantize = '8bit' needs bitsandbytes: pip install -e '\.\[quan"):
         load(checkpoint, quantize="8bit", lora_rank=4)

@@ -78,9 +78,7 @@ def test_parameters_that_never_had_a_gradient_are_no_obstacle(checkpoint, tmp_pa
 
 def test_without_bitsandbytes_the_extra_is_named(checkpoint, monkeypatch):
     monkeypatch.setitem(sys.modules, "bitsandbytes", None)
-    with pytest.raises(
-        UserError, match=r"optimizer\.kind = 'adamw_8bit' needs bitsandbytes: pip install 'observe-r1\["
-    ):
+    with pytest.raises(UserError, match=r"optimizer\.kind = 'adamw_8bit' needs bitsandbytes: pip install -e '\.\["):
         policy(load(checkpoint), kind="adamw_8bit")
 
 

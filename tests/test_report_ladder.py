@@ -111,6 +111,7 @@ def test_the_card_counts_and_warns(built):
     text = (built / "README.md").read_text()
     assert "| 0.125 | 8 | 13.3% | 8 |" in text
     assert "| `mine` |" in text
+    assert "    observe-r1 train observe_r1 --model.path CHECKPOINT --data.path FOLDER" in text
     assert "> - `mathvision`: all of it is a benchmark" in text
     assert "no response solved, set aside for review: 4." in text
     assert "    arrange:\n      measured: .\n" in text

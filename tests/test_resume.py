@@ -115,7 +115,7 @@ def test_ctrl_c_leaves_a_checkpoint_and_says_how_to_go_on(world, unbroken, tmp_p
     with monkeypatch.context() as patched:
         patched.setattr(Progress, "update", interrupt)
         assert main(command(world, tmp_path / "run")) == 130
-    assert "the same command with --run.resume goes on" in capsys.readouterr().out
+    assert "the same command with --run.resume continues" in capsys.readouterr().out
     assert main(command(world, tmp_path / "run", "--run.resume")) == 0
     assert_same(tmp_path / "run", unbroken)
 
@@ -234,7 +234,7 @@ def test_a_second_ctrl_c_while_a_checkpoint_is_written_stops_at_once(world, unbr
 
 def test_a_folder_with_a_run_says_how_to_go_on_with_it(world, unbroken, capsys):
     assert main(command(world, unbroken)) == 2
-    assert "not an empty folder; add --run.resume to go on with the run in it" in capsys.readouterr().err
+    assert "not an empty folder; add --run.resume to resume the run in it" in capsys.readouterr().err
 
 
 def test_what_cannot_be_resumed_is_one_line(world, unbroken, tmp_path, capsys):

@@ -120,7 +120,7 @@ def test_wandb_gets_settings_and_metrics(folder, monkeypatch):
 
 def test_a_missing_wandb_names_the_extra(folder, monkeypatch):
     monkeypatch.setitem(sys.modules, "wandb", None)
-    with pytest.raises(UserError, match=r"wandb is not installed; pip install 'observe-r1\[wandb\]'"):
+    with pytest.raises(UserError, match=r"wandb is not installed: pip install -e '\.\[wandb\]'"):
         open_sinks(folder, RunSettings(wandb="shapes"))
 
 

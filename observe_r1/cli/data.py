@@ -4,20 +4,28 @@ from argparse import ArgumentParser
 
 from observe_r1.cli.heavy_imports import heavy_imports
 from observe_r1.cli.options import parse_settings
-from observe_r1.cli.terminal import one_line, starting
+from observe_r1.cli.terminal import one_line, show, starting
 from observe_r1.config import DataCheckSettings
 from observe_r1.errors import UserError
+from observe_r1.registry import COMMAND_SLIP, nearest
+
+VERBS = {
+    "check": "check a dataset before a run: every bad row in one line, the rest in figures",
+    "judge": "show how the accuracy reward reads a gold answer and an answer, and whether they are the same",
+}
 
 
 def run(argv: list[str]) -> int:
-    """Run `data check` or `data judge`. Returns 0 where all rows are good, or the answer right, else 2 or 1."""
-    command, words = (argv[0], argv[1:]) if argv else ("--help", [])
-    if command in ("-h", "--help"):
-        command, words = "check", [command]
+    """Run one of `VERBS`. Returns 0 where all rows are good, or the answer right, else 2 or 1."""
+    if not argv or argv[0] in ("-h", "--help", "help"):
+        show(_usage())
+        return 0
+    command, words = argv[0], argv[1:]
+    if command not in VERBS:
+        meant = nearest(command, VERBS, COMMAND_SLIP)
+        raise UserError(f"unknown command 'data {command}'{meant}; `observe-r1 data` lists them")
     if command == "judge":
         return _judge(words)
-    if command != "check":
-        raise UserError(f"unknown command 'data {command}': known: data check, data judge")
     if words and not words[0].startswith("-"):
         words = ["--data.path", *words]
     settings = parse_settings(DataCheckSettings, words, verb="data check")
@@ -25,6 +33,18 @@ def run(argv: list[str]) -> int:
         from observe_r1.cli.data_check import check_data
 
     return check_data(settings)
+
+
+def _usage() -> str:
+    width = max(map(len, VERBS))
+    verbs = "\n".join(f"  {verb:<{width}}  {summary}" for verb, summary in VERBS.items())
+    return (
+        "Usage: observe-r1 data COMMAND ...\n\n"
+        f"Commands:\n{verbs}\n\n"
+        "  observe-r1 data check questions.jsonl\n"
+        "  observe-r1 data judge --gold '\\frac{1}{2}' --answer 0.5\n\n"
+        "  observe-r1 data COMMAND --help  explains every setting of a command\n"
+    )
 
 
 def _judge(words: list[str]) -> int:

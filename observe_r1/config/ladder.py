@@ -118,7 +118,7 @@ class LadderRunSettings(Section):
     """The build itself; nothing here changes what comes out."""
 
     output: PathText = "runs/ladder"
-    """Folder of the ladder. The same command goes on with what is in it."""
+    """Folder of the ladder. The same command resumes with what is in it."""
     threads: int | None = Field(None, ge=1)
     """CPU threads of this process; all cores by default."""
     workers: int = Field(1, ge=1)

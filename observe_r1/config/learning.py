@@ -108,7 +108,7 @@ class RunSettings(Section):
     steps: int | None = Field(None, ge=1)
     """Length of the run in steps: rollouts."""
     resume: bool = False
-    """Go on from the run folder's newest checkpoint, with the same settings; start anew where there is none."""
+    """Resume from the run folder's newest checkpoint, with the same settings; start anew where there is none."""
     save_every: int = Field(20, ge=1)
     """Steps between checkpoints; one is also written at the end and after Ctrl-C."""
     keep: int = Field(2, ge=1)

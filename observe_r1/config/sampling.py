@@ -54,7 +54,7 @@ class ModelSettings(ProcessorSettings):
     """The vision-language model that is trained."""
 
     path: PathText
-    """Folder or Hub name of a Hugging Face checkpoint (Qwen2.5-VL and its kin)."""
+    """Folder or Hub name of a Hugging Face checkpoint (Qwen2.5-VL or a related model)."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Compute type. Master weights and optimizer states are always float32."""
     device: Device = "auto"

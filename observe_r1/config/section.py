@@ -128,7 +128,7 @@ def setting_names(kind: type[BaseModel], prefix: str = "") -> dict[str, Any]:
 
 
 def _explain(kind: type[Section], error: Any) -> str:
-    key = ".".join(str(part) for part in error["loc"])
+    key = ".".join(str(part) for part in error["loc"] if part != "[key]")  # pydantic's word for a key of a mapping
     if error["type"] == "extra_forbidden":
         known = list(setting_names(kind)) + list(kind.model_fields)
         return f"unknown setting {key!r}{registry.nearest(key, known)}"

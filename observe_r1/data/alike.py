@@ -21,6 +21,8 @@ _VALUE = re.compile(
 _LONGEST = 1_000
 """Characters of a message that tell its cause."""
 _OTHERS = "other causes"
+_ANY_TEXT = "'…'"
+"""Stands for quoted values that differ."""
 
 
 @dataclass(slots=True)
@@ -32,6 +34,8 @@ class _Cause:
     parts: list[str]
     """The text; at odd places a value, or dots where the messages have different ones."""
     start: str
+    first: list[str]
+    """The parts as the first message had them."""
     count: int = 0
     told: int = 0
     """The count when it was last told."""
@@ -41,12 +45,14 @@ class _Cause:
     """Theirs."""
 
     def line(self) -> str:
-        """Return the count, the text and the first places."""
+        """Return the count, the text, the first places, and what dots in quotes stand for at the first."""
         shown: list[str] = []
         for place, before in zip(self.places, ["", *self.places], strict=False):
             head, _, number = place.rpartition(" ")
             shown.append(number if head and head == before.rpartition(" ")[0] else place)
-        first = f" (first: {', '.join(shown)})" if any(shown) else ""
+        hidden = [text for text, part in zip(self.first, self.parts, strict=True) if part == _ANY_TEXT != text]
+        values = f"; the first has {' and '.join(hidden)}" if hidden else ""
+        first = f" (first: {', '.join(shown)}{values})" if any(shown) else ""
         return f"{self.start}{self.count:,} {self.noun}: {''.join(self.parts)}{first}"
 
 
@@ -73,11 +79,11 @@ class Alike:
         key = "\0".join([noun, start, *parts[::2]])
         if key not in self._causes and len(self._causes) >= MOST_CAUSES:
             key, parts = _OTHERS, [_OTHERS]
-        cause = self._causes.setdefault(key, _Cause(noun, parts, start))
+        cause = self._causes.setdefault(key, _Cause(noun, parts, start, [*parts]))
         cause.count += 1
         for index in range(1, len(parts), 2):
             if parts[index] != cause.parts[index]:
-                cause.parts[index] = "'…'" if parts[index][0] in "'\"" else "…"
+                cause.parts[index] = _ANY_TEXT if parts[index][0] in "'\"" else "…"
         if cause.count <= NAMED:
             cause.messages.append(start + message)
             cause.places.append(place)

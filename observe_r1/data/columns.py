@@ -13,7 +13,7 @@ from observe_r1.registry import nearest
 MESSAGE = "message"
 """The column that always holds a chat. In any other a text may be the question itself."""
 
-_IN_ITS_PLACE = ("problem", "prompt", "messages", "conversations")
+_IN_ITS_PLACE = ("problem", "prompt", "messages", "conversations", "question")
 _IMAGE_COLUMNS = ("images", "image")
 _CHAT_AS_JSON = re.compile(r"""\s*(\[\s*)?\{\s*"|\s*\[\s*\]\s*$|\s*\[\s*\{\s*'(role|content|from|value)'""")
 _NEVER_READ = re.compile(r"(.*_)?(videos?|audios?|speech|tools?|tool_calls|functions)(_(paths?|urls?|files?))?|objects")
@@ -28,11 +28,14 @@ def question(row: dict[str, Any], key: str, origin: str) -> tuple[str, Any]:
 
     It is the column `key`; where that is `message` and the row has none or null (the rows of a Parquet file all have
     the same columns), `problem` (EasyR1) or `prompt` (verl, TRL), `messages` (OpenAI, ms-swift) or `conversations`
-    (LLaVA).
-    Errors: `UserError` if there is no such column.
+    (LLaVA), or `question` (many image folders).
+    Errors: `UserError` if there is no such column, or nothing in it.
     """
     if key == MESSAGE and row.get(key) in (None, ""):
-        key = next((name for name in _IN_ITS_PLACE if row.get(name) not in (None, "")), key)
+        present = [name for name in (key, *_IN_ITS_PLACE) if name in row]
+        key = next((name for name in present if row[name] not in (None, "")), key)
+        if present and row.get(key) in (None, ""):
+            raise UserError(f"{origin}, {present[0]!r}: the question is empty: write it there, or leave out the row")
     value = column(row, key, "input_key", origin)
     if isinstance(value, str) and key != MESSAGE and not _CHAT_AS_JSON.match(value):
         value = [{"role": "user", "content": value}]

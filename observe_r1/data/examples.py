@@ -18,6 +18,7 @@ from observe_r1.data.rows import open_rows
 from observe_r1.data.wrong_value import wrong_value
 from observe_r1.errors import UserError
 from observe_r1.records import Example
+from observe_r1.registry import nearest
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,7 +50,7 @@ class Examples(LazySequence[Example]):
             id=self.implied_id(index) if row.get("id") in (None, "") else str(row["id"]),
             messages=chat.messages,
             images=chat.images,
-            answer=self._answer(row, origin),
+            answer=self._answer(row, origin, is_demonstration=chat.response is not None),
             response=chat.response,
             source=str(row.get("source") or ""),
             difficulty=_number(row, "difficulty", (0, 1), origin),
@@ -61,10 +62,18 @@ class Examples(LazySequence[Example]):
         """Return the id of a row that states none: `file#row`, rows counted from 1."""
         return f"{Path(self.name).stem}#{index + 1}"
 
-    def _answer(self, row: dict[str, Any], origin: str) -> str:
+    def _answer(self, row: dict[str, Any], origin: str, *, is_demonstration: bool) -> str:
         inside, name = columns.holder(row, self.label_key)
-        if not self.require_answer and inside.get(name) in (None, ""):
+        absent = inside.get(name) in (None, "")
+        if absent and not self.require_answer:
             return ""
+        if absent and is_demonstration:
+            others = [column for column in row if column != self.label_key]
+            raise UserError(
+                f"{origin}: no gold answer in {self.label_key!r}{nearest(self.label_key, others)}: the row ends with "
+                "an assistant turn, a demonstration for sft; train and ladder need a gold answer: write it into that "
+                "column, or name another with data.label_key"
+            )
         value = columns.column(row, self.label_key, "label_key", origin)
         text = _answer_text(value)
         if not text.strip():
@@ -82,7 +91,7 @@ def load_examples(
             `save_to_disk` wrote, or an `owner/name` on the Hugging Face Hub; see `find_parts`. `@SPLIT` after a folder
             or name says which split to read, if not `train`.
         input_key: Column that holds the chat, as `parse_chat` takes it, or (not in `message`) the question as
-            text. A row without `message` may have `problem` or `prompt` in its place. Images stand in the chat or
+            text. What may stand in the place of `message`: see `columns.question`. Images stand in the chat or
             in the column `images` or `image`.
         label_key: Column that holds the gold answer, text or a number; `a.b` is `b` inside `a`.
         require_answer: Whether a row without a gold answer is an error; if not, its answer is empty.

@@ -6,10 +6,12 @@ import glob
 import json
 import re
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from observe_r1.errors import UserError
+from observe_r1.registry import closest, did_you_mean
 
 KINDS = (".json", ".jsonl", ".parquet", ".csv", ".tsv", ".arrow")
 """Files that hold rows."""
@@ -62,7 +64,15 @@ def find_parts(place: str, split: str, *, asked: bool) -> list[str]:
         return found
     if _HUB_NAME.fullmatch(place) and path.suffix.lower() not in KINDS:
         return [place]
-    raise UserError(f"{place}: no such file")
+    raise UserError(f"{place}: no such file{_neighbour(path)}")
+
+
+def _neighbour(path: Path) -> str:
+    """Name the file of rows, or the folder, beside the missing `path` that may be meant."""
+    with suppress(OSError):
+        beside = [p.name for p in path.parent.iterdir() if p.suffix.lower() in KINDS or p.is_dir()]
+        return did_you_mean([str(path.with_name(name)) for name in closest(path.name, beside)])
+    return ""
 
 
 def is_saved(folder: Path) -> bool:

@@ -34,7 +34,7 @@ def sift(folder: Path, settings: LadderSettings, watch: Watch) -> bool:
     """Write the questions of all sources that pass to `questions.jsonl`, the others to `dropped.jsonl`.
 
     In this order: rows that cannot be read or whose pictures do not open (with `skip_bad`); answers that cannot be
-    verified; questions that stand there already; questions of a benchmark. Pictures that stand inside their rows are
+    verified; questions that repeat an earlier one; questions of a benchmark. Pictures that stand inside their rows are
     written into `images/`. Killed, it begins again.
 
     Returns whether it came to the end. Errors: `UserError` for a source or benchmark that cannot be opened and, unless
@@ -83,7 +83,7 @@ def _reason(
     if unverifiable:
         return "answer", unverifiable, f"gold answer {example.answer!r:.80}"
     if earlier := duplicates.find(example.id, print_):
-        return "duplicate", "stands there already", f"same pictures and question as {earlier}"
+        return "duplicate", "repeats an earlier question", f"same pictures and question as {earlier}"
     if shared := contamination.find(print_):
         return "benchmark", "stands in a benchmark", shared
     return None

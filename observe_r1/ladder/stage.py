@@ -43,7 +43,7 @@ _KEPT_BY = {
     "low complexity": "a lower arrange.min_complexity",
     "not drawn for size or shares": "other arrange.size or arrange.shares",
     "answer": "a gold answer that can be verified",
-    "duplicate": "nothing: each question stands once",
+    "duplicate": "nothing: each question is kept once",
     "benchmark": "fewer screen.benchmarks",
     "arrange": "arrange.measured: another measurement",
     "review": "another action in review.yaml",

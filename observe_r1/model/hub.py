@@ -65,7 +65,7 @@ def _is_folder(path: str, place: str) -> bool:
         HfApi().repo_info(path, timeout=_PATIENCE)
     except (HfHubHTTPError, HFValidationError) as error:
         reason = str(error).strip().splitlines()[0]
-        raise UserError(f"{place}: no such folder, and not to be had from the Hugging Face Hub: {reason}") from error
+        raise UserError(f"{place}: no such folder, and not available from the Hugging Face Hub: {reason}") from error
     except HTTPError as error:
         raise UserError(f"{place}: no such folder, and the Hugging Face Hub cannot be reached: {error}") from error
     return False

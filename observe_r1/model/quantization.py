@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from transformers import BitsAndBytesConfig
 
 from observe_r1.config import ModelSettings
-from observe_r1.errors import UserError
+from observe_r1.errors import UserError, how_to_install
 
 _LEFT = ["model.visual", "lm_head"]
 
@@ -30,9 +30,7 @@ def quantization(settings: ModelSettings, device: torch.device) -> dict[str, Any
             "train adapters on them (model.lora_rank: 32) or leave it at 'none'"
         )
     if find_spec("bitsandbytes") is None:
-        raise UserError(
-            f"model.quantize = {settings.quantize!r} needs bitsandbytes: pip install 'observe-r1[quantize]'"
-        )
+        raise UserError(f"model.quantize = {settings.quantize!r} needs bitsandbytes: {how_to_install('quantize')}")
     config = BitsAndBytesConfig(
         load_in_8bit=settings.quantize == "8bit",
         load_in_4bit=settings.quantize == "4bit",

@@ -10,7 +10,7 @@ from torch import nn
 from torch.optim import AdamW, Optimizer
 
 from observe_r1.config import OptimizerSettings
-from observe_r1.errors import UserError
+from observe_r1.errors import UserError, how_to_install
 
 
 def adamw(parameters: Sequence[nn.Parameter], settings: OptimizerSettings) -> Optimizer:
@@ -24,7 +24,7 @@ def adamw_8bit(parameters: Sequence[nn.Parameter], settings: OptimizerSettings) 
     Errors: `UserError` without bitsandbytes.
     """
     if find_spec("bitsandbytes") is None:
-        raise UserError("optimizer.kind = 'adamw_8bit' needs bitsandbytes: pip install 'observe-r1[quantize]'")
+        raise UserError(f"optimizer.kind = 'adamw_8bit' needs bitsandbytes: {how_to_install('quantize')}")
     from bitsandbytes.optim import AdamW8bit
 
     return AdamW8bit(parameters, **_common(settings))

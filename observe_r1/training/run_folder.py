@@ -150,7 +150,7 @@ class RunFolder:
 
     def _refuse_old_files(self) -> None:
         if self._before - {LOCK, f"{self._config.name}.partial"}:
-            resume = "add --run.resume to go on with the run in it, " if self._config.is_file() else ""
+            resume = "add --run.resume to resume the run in it, " if self._config.is_file() else ""
             raise UserError(
                 f"run.output = {str(self.path)!r}: not an empty folder; {resume}remove it or give another one"
             )

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import yaml
 
 from observe_r1.config import RunSettings
-from observe_r1.errors import UserError
+from observe_r1.errors import UserError, how_to_install
 from observe_r1.files import json_line
 
 
@@ -113,9 +113,7 @@ class WeightsAndBiases:
         try:
             import wandb
         except ImportError as error:
-            raise UserError(
-                f"run.wandb = {project!r}: wandb is not installed; pip install 'observe-r1[wandb]'"
-            ) from error
+            raise UserError(f"run.wandb = {project!r}: wandb is not installed: {how_to_install('wandb')}") from error
         config = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
         try:
             self._run = wandb.init(project=project, dir=str(folder), name=folder.name, config=config)
