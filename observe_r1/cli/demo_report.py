@@ -17,6 +17,7 @@ from observe_r1.training.progress import Progress
 
 def report(demo: Path, before: HeldOut, after: HeldOut, seconds: dict[str, float], view: Progress) -> None:
     """Write `summary.json` and `demo.png` into `demo`, and print the result once `view` is closed."""
+    view.now("drawing the result")
     result: dict[str, Any] = {
         "before": summary(before.graded),
         "after": summary(after.graded),

@@ -97,7 +97,7 @@ def saving(
             save_model(vlm, folder.model, data)
         except UserError:  # a full disk stops both; what stopped the run is what the user must hear
             model = "its model cannot be saved either"
-        checkpoint = f"--run.resume goes on after step {record.saved}" if record.saved else "there is no checkpoint yet"
+        checkpoint = f"{view.again} goes on after step {record.saved}" if record.saved else "there is no checkpoint yet"
         raise UserError(f"{error} (stopped after step {record.step}, {model}; {checkpoint})") from caught
     how = "interrupted" if stop.requested else "stopped early" if record.out_of_patience else "done"
     if record.step:
@@ -105,7 +105,7 @@ def saving(
         save_model(vlm, folder.model, data)
         record.line = f"{how} after step {record.step}: model in {folder.model}, metrics in {folder.metrics}"
         if stop.requested:
-            record.line += "; the same command with --run.resume goes on"
+            record.line += f"; {view.again} goes on"
     else:
         record.line = f"{how} before the first step: no model to save"
     if record.best.step is not None:

@@ -100,6 +100,8 @@ class Progress:
         self.steps = steps
         self.console = console or Console(stderr=True)
         self.stop = StopRequest(self._acknowledge)
+        self.again = "the same command with --run.resume"
+        """What goes on with an interrupted run."""
         self.line = "nothing done yet"
         """How far the latest stage is, in words."""
         self._step = 0
