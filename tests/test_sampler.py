@@ -45,8 +45,8 @@ class Scripted:
 
     version = finished = 0
 
-    def __init__(self, passes):
-        self.passes = passes
+    def __init__(self, passes, ends=lambda i: "stop"):
+        self.passes, self.ends = passes, ends
         self.calls = []
 
     def generate(self, prompts, sampling, on_group=None):
@@ -55,7 +55,7 @@ class Scripted:
         for index, prompt in enumerate(prompts):
             right = self.passes(prompt.stream)
             group = [
-                Completion(torch.ones(5), torch.zeros(5), "right" if i < right else "wrong", self.version, "stop")
+                Completion(torch.ones(5), torch.zeros(5), "right" if i < right else "wrong", self.version, self.ends(i))
                 for i in range(sampling.n)
             ]
             on_group(index, group)
@@ -184,6 +184,33 @@ def test_leftovers_over_the_maximum_age_are_thrown_away():
 def test_a_bound_on_rounds_ends_in_an_error_that_says_what_to_change():
     with pytest.raises(UserError, match=r"5 rounds of sampling found only 0 of 4 informative groups.*max_rounds"):
         sampler(Scripted(lambda n: G), stream(count=1000)).next_groups()
+
+
+@pytest.mark.parametrize("found", [0, 1])
+@pytest.mark.parametrize("cut", range(G + 1))
+def test_where_most_responses_are_cut_off_that_is_what_is_said_to_change(found, cut):
+    notes = []
+    engine = Scripted(lambda n: 2 if n < found else 0, lambda i: "length" if i < cut else "stop")
+    source = sampler(engine, stream(count=1000, note=notes.append), max_rounds=2, max_new_tokens=77)
+    try:
+        source.next_groups()
+    except UserError as error:
+        assert found == 0
+        notes.append(str(error))
+    (said,) = notes
+    long = f"{cut * 25}% of the responses were cut off at rollout.max_new_tokens = 77"
+    assert (long in said) == (cut > 2) and ("max_rounds" in said) == (cut <= 2)
+
+
+def test_later_rounds_of_a_step_say_which_they_are():
+    said = []
+    source = sampler(Scripted(lambda n: 2 if n >= 4 else 0), stream())
+    source.now = lambda what, total=0, done=int: said.append(what)
+    source.next_groups()
+    assert list(dict.fromkeys(said)) == [
+        *("preparing prompts", "sampling", "scoring"),
+        *("round 2: preparing prompts", "round 2: sampling", "round 2: scoring"),
+    ]
 
 
 def test_a_step_that_cannot_be_filled_is_smaller_and_said_so():
