@@ -66,14 +66,14 @@ def _table(result: dict[str, Any]) -> Table:
             str(level["questions"]),
             f"{level['before']:.1%}",
             f"{level['after']:.1%}",
-            f"{100 * change:+.1f}",
+            f"{100 * change:+z.1f}",
         )
     table.add_section()
     before, after = result["before"], result["after"]
     questions = sum(level["questions"] for level in result["by_difficulty"])
     change = after["accuracy"] - before["accuracy"]
     table.add_row(
-        "all", str(questions), f"{before['accuracy']:.1%}", f"{after['accuracy']:.1%}", f"{100 * change:+.1f}"
+        "all", str(questions), f"{before['accuracy']:.1%}", f"{after['accuracy']:.1%}", f"{100 * change:+z.1f}"
     )
     table.add_row("format", "", f"{before['format']:.1%}", f"{after['format']:.1%}", "")
     return table

@@ -4,10 +4,17 @@ SIGTERM, by which schedulers and containers ask a process to end, and SIGHUP, by
 Ctrl-C. A signal that the process was started to ignore (under `nohup`, or in a script's background) stays ignored.
 """
 
+import os
 import signal
-from collections.abc import Callable
+import termios
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from types import FrameType, TracebackType
 from typing import Any, Self
+
+_STANDARD_INPUT = 0
+_LOCAL = 3
+"""Place of the local modes among a terminal's attributes."""
 
 
 class StopRequest:
@@ -47,3 +54,34 @@ class StopRequest:
             raise KeyboardInterrupt
         self.requested = True
         self._acknowledge(f"stopping after {self._after}; a second Ctrl-C stops at once")
+
+
+@contextmanager
+def unechoed() -> Iterator[None]:
+    """Let the terminal not print `^C` in the block, which would shift and tear what is drawn there.
+
+    Nothing changes where standard input is not the terminal that signals come from.
+    """
+    before = _terminal()
+    echo = before[_LOCAL] & termios.ECHOCTL if before else 0
+    try:
+        if before:
+            _set_echo(before, 0)
+        yield
+    finally:
+        if echo and (now := _terminal()):
+            _set_echo(now, echo)
+
+
+def _terminal() -> list[Any] | None:
+    """Return the terminal's attributes; None where there is none, or this process in its background may change none."""
+    try:
+        return termios.tcgetattr(_STANDARD_INPUT) if os.tcgetpgrp(_STANDARD_INPUT) == os.getpgrp() else None
+    except (OSError, termios.error):  # a file, a pipe, another session's terminal, one that was closed
+        return None
+
+
+def _set_echo(attributes: list[Any], echo: int) -> None:
+    attributes[_LOCAL] = attributes[_LOCAL] & ~termios.ECHOCTL | echo
+    with suppress(termios.error):  # closed just now
+        termios.tcsetattr(_STANDARD_INPUT, termios.TCSANOW, attributes)
