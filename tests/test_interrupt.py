@@ -45,14 +45,14 @@ def test_a_request_to_stop_is_shown_at_once_with_what_comes_next(terminal, handl
 ON_A_TERMINAL = """
 import io, os, signal, sys, termios
 from rich.console import Console
-from observe_r1.training.interrupt import unechoed
 from observe_r1.training.progress import Progress
 
 terminal = os.open(sys.argv[1], os.O_RDWR)  # the session's own, since it has none
 os.dup2(terminal, 0)
 
-def echoed():
-    return bool(termios.tcgetattr(terminal)[3] & termios.ECHOCTL)
+def echoed():  # and output that waits is thrown away
+    modes = termios.tcgetattr(terminal)[3] & (termios.ECHOCTL | termios.NOFLSH)
+    return {termios.ECHOCTL: True, termios.NOFLSH: False}.get(modes, modes)
 
 def view(live=True):
     return Progress("train", 9, Console(file=io.StringIO(), force_terminal=live, width=80))
@@ -81,10 +81,10 @@ try:
 except KeyboardInterrupt:
     print("at the start", echoed())
 attributes = termios.tcgetattr(terminal)
-attributes[3] &= ~termios.ECHOCTL
+attributes[3] = attributes[3] & ~termios.ECHOCTL | termios.NOFLSH
 termios.tcsetattr(terminal, termios.TCSANOW, attributes)
 print("as it was", end(int))
-attributes[3] |= termios.ECHOCTL
+attributes[3] = attributes[3] & ~termios.NOFLSH | termios.ECHOCTL
 termios.tcsetattr(terminal, termios.TCSANOW, attributes)
 child = os.fork()
 if not child:
@@ -96,7 +96,7 @@ os._exit(0)
 """
 
 
-def test_the_panel_is_not_torn_by_what_the_terminal_echoes():
+def test_the_panel_is_not_torn_by_what_the_terminal_does_at_ctrl_c():
     """Whoever ends it and however, the terminal is afterwards as it was before."""
     master, slave = pty.openpty()
     command = [sys.executable, "-c", ON_A_TERMINAL, os.ttyname(slave)]

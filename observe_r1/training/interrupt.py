@@ -15,6 +15,8 @@ from typing import Any, Self
 _STANDARD_INPUT = 0
 _LOCAL = 3
 """Place of the local modes among a terminal's attributes."""
+_CTRL_C = termios.ECHOCTL | termios.NOFLSH
+"""Whether `^C` is printed, and whether output that waits is kept."""
 
 
 class StopRequest:
@@ -57,20 +59,19 @@ class StopRequest:
 
 
 @contextmanager
-def unechoed() -> Iterator[None]:
-    """Let the terminal not print `^C` in the block, which would shift and tear what is drawn there.
+def undisturbed() -> Iterator[None]:
+    """Let Ctrl-C neither print `^C` in the block nor throw away output, which would tear what is drawn on the terminal.
 
     Nothing changes where standard input is not the terminal that signals come from.
     """
     before = _terminal()
-    echo = before[_LOCAL] & termios.ECHOCTL if before else 0
     try:
         if before:
-            _set_echo(before, 0)
+            _set_local(before, before[_LOCAL] & ~termios.ECHOCTL | termios.NOFLSH)
         yield
     finally:
-        if echo and (now := _terminal()):
-            _set_echo(now, echo)
+        if before and (now := _terminal()):
+            _set_local(now, now[_LOCAL] & ~_CTRL_C | before[_LOCAL] & _CTRL_C)
 
 
 def _terminal() -> list[Any] | None:
@@ -81,7 +82,7 @@ def _terminal() -> list[Any] | None:
         return None
 
 
-def _set_echo(attributes: list[Any], echo: int) -> None:
-    attributes[_LOCAL] = attributes[_LOCAL] & ~termios.ECHOCTL | echo
+def _set_local(attributes: list[Any], modes: int) -> None:
     with suppress(termios.error):  # closed just now
-        termios.tcsetattr(_STANDARD_INPUT, termios.TCSANOW, attributes)
+        changed = [*attributes[:_LOCAL], modes, *attributes[_LOCAL + 1 :]]
+        termios.tcsetattr(_STANDARD_INPUT, termios.TCSANOW, changed)

@@ -17,7 +17,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from observe_r1.training.interrupt import StopRequest, unechoed
+from observe_r1.training.interrupt import StopRequest, undisturbed
 
 T = TypeVar("T")
 
@@ -134,7 +134,7 @@ class Progress:
         with ExitStack() as stack:
             stack.enter_context(self.stop)
             if self._live:
-                stack.enter_context(unechoed())
+                stack.enter_context(undisturbed())
                 self._live.start(refresh=True)
             self._thread.start()
             self._entered = stack.pop_all()
