@@ -11,7 +11,6 @@ import torch
 from observe_r1.config import DataSettings, ObjectiveSettings, RolloutSettings, RunSettings, TrainSettings
 from observe_r1.data.order import ladder
 from observe_r1.errors import UserError
-from observe_r1.model.encoding import PromptTooLongError
 from observe_r1.objective import advantages
 from observe_r1.records import Completion, Example, Prompt
 from observe_r1.training.loop import Batcher, RunLength, train
@@ -376,38 +375,3 @@ def test_state_resumes_where_it_was_leftovers_and_all():
     resumed = sampler(Scripted(passes), stream())
     resumed.load_state_dict(state)
     assert drawn(resumed.next_groups()) + drawn(resumed.next_groups()) == expected
-
-
-def test_prompts_over_the_limit_are_dropped_named_and_counted():
-    notes = []
-
-    def sometimes(example, number):
-        if number % 2:
-            raise PromptTooLongError(
-                f"{example.origin}: the prompt has 900 tokens, data.max_prompt_tokens is 10", tokens=900
-            )
-        return encode(example, number)
-
-    source = stream(encode=sometimes, note=notes.append)
-    assert [each.prompt.stream for each in source.take(3)] == [0, 2, 4]
-    assert source.dropped == 2 and notes[0].startswith("dropped: row 2: the prompt has 900 tokens")
-
-
-def test_a_dataset_of_nothing_but_long_prompts_is_an_error():
-    def never(example, number):
-        raise PromptTooLongError("too long", tokens=900)
-
-    with pytest.raises(UserError, match=r"every prompt is over data\.max_prompt_tokens"):
-        stream(count=5, encode=never).take(1)
-
-
-def test_a_broken_row_ends_the_run_when_it_is_reached_not_before():
-    def broken(example, number):
-        if number == 2:
-            raise UserError("row 3: image missing")
-        return encode(example, number)
-
-    source = stream(encode=broken)
-    assert len(source.take(2)) == 2
-    with pytest.raises(UserError, match="row 3"):
-        source.take(1)
