@@ -2,7 +2,6 @@
 
 import io
 import re
-import signal
 from threading import Event
 
 import pytest
@@ -12,7 +11,6 @@ from rich.console import Console
 
 from observe_r1.errors import UserError
 from observe_r1.training import progress as module
-from observe_r1.training.interrupt import StopRequest
 from observe_r1.training.progress import Progress, sparkline
 
 METRICS = {
@@ -153,6 +151,39 @@ def test_loading_is_no_part_of_what_the_steps_are_reckoned_to_take(clock):
     assert "11:00 elapsed, 1:00 left" in drawn(view, 80)
 
 
+@pytest.mark.parametrize("terminal", [True, False])
+def test_a_resumed_run_starts_where_it_goes_on(clock, terminal):
+    view = Progress("train", 12, Console(file=io.StringIO(), force_terminal=terminal, width=80))
+    view.about(model="m")
+    view.going_on(6, 0.5)
+    clock.now += 60
+    text = drawn(view, 80)
+    assert "step 6/12" in text and "50%  1:00 elapsed" in text and "left" not in text
+    view.update(7, {"progress": 0.75})
+    assert "75%  1:00 elapsed, 1:00 left" in drawn(view, 80)  # a quarter took a minute here
+
+
+def test_a_resumed_run_that_does_nothing_more_has_no_line_of_a_step(clock):
+    console = log_console()
+    with Progress("train", 6, console) as view:
+        view.about(model="m")
+        view.going_on(6, 1.0)
+    assert console.file.getvalue() == "train: model m\n"
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+@pytest.mark.parametrize(
+    ("metric", "value"),
+    [("policy/reference_kl", -1e-9), ("policy/approx_kl", -0.0), ("policy/entropy", -1e-9), ("reward/mean", -1e-9)],
+)
+def test_zero_has_no_sign(metric, value, terminal, clock):
+    console = log_console()
+    view = Progress("train", 6, console)
+    view.update(6, {metric: value})
+    text = drawn(view, 80) if terminal else console.file.getvalue()
+    assert re.search(" 0([.]0+)? ", text) and "-" not in text
+
+
 def test_a_log_gets_one_whole_line_a_step(clock):
     console = log_console()
     with Progress("train", 4, console) as view:
@@ -227,51 +258,6 @@ def test_a_terminal_shows_what_goes_on_without_being_told_anew(monkeypatch):
     with Progress("train", 2, Console(file=output, force_terminal=True, width=80)) as view:
         view.now("sampling", 9, count)
         assert seen.wait(60)
-
-
-# Ctrl-C
-
-
-@pytest.fixture
-def handled():
-    """Signals as a process has them that was not started to ignore any."""
-    signals = (signal.SIGTERM, signal.SIGHUP)
-    before = {each: signal.signal(each, signal.SIG_DFL) for each in signals}
-    yield
-    for each, handler in before.items():
-        signal.signal(each, handler)
-
-
-@pytest.mark.parametrize("terminal", [True, False])
-def test_a_request_to_stop_is_shown_at_once_with_what_comes_next(terminal, handled):
-    output = io.StringIO()
-    with Progress("train", 9, Console(file=output, force_terminal=terminal, width=80)) as view:
-        view.about(model="m")
-        view.stop.after("this step, then saving")
-        signal.raise_signal(signal.SIGTERM)
-        assert view.stop.requested
-        said = "stopping after this step, then saving; a second Ctrl-C stops at once"
-        shown = drawn(view, 80)
-        assert all(len(line) == 80 for line in shown.splitlines()) and said in shown
-        with pytest.raises(KeyboardInterrupt):
-            signal.raise_signal(signal.SIGTERM)
-    assert terminal or output.getvalue().count(said) == 1
-
-
-@pytest.mark.parametrize("which", [signal.SIGTERM, signal.SIGHUP])
-def test_before_there_is_anything_to_save_a_signal_ends_at_once(which, handled):
-    with pytest.raises(KeyboardInterrupt), StopRequest(lambda text: None) as stop:
-        signal.raise_signal(which)
-    assert not stop.requested and signal.getsignal(which) is signal.SIG_DFL
-
-
-def test_a_signal_that_the_process_was_started_to_ignore_stays_ignored(handled):
-    """As under `nohup`, and in a script's background."""
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    with StopRequest(lambda text: None) as stop:
-        stop.after("this step")
-        signal.raise_signal(signal.SIGHUP)
-    assert not stop.requested and signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
 
 
 def test_what_a_step_does_not_have_is_left_out():

@@ -69,6 +69,20 @@ def assert_same(run, other):
         assert (run / name).read_bytes() == (other / name).read_bytes()
 
 
+def starts(patched):
+    """What the view is told from now on that runs begin with: steps, and the share that is done."""
+    from observe_r1.training.progress import Progress
+
+    seen, going_on = [], Progress.going_on
+
+    def note(self, step, done):
+        seen.append((step, done))
+        going_on(self, step, done)
+
+    patched.setattr(Progress, "going_on", note)
+    return seen
+
+
 @pytest.mark.parametrize("moment", MOMENTS)
 def test_killed_and_resumed_equals_never_stopped(world, unbroken, tmp_path, moment):
     run = tmp_path / "run"
@@ -93,7 +107,10 @@ def test_supervised_fine_tuning_resumes_too(world, tmp_path, monkeypatch):
     with monkeypatch.context() as patched, pytest.raises(RuntimeError, match="power cut"):
         patched.setattr(Progress, "update", crash)
         tune(tmp_path / "run")
-    assert tune(tmp_path / "run", "--run.resume", "true") == 0
+    with monkeypatch.context() as patched:
+        seen = starts(patched)
+        assert tune(tmp_path / "run", "--run.resume", "true") == 0
+    assert seen == [(2, 0.4)]
     weights = [load_file(tmp_path / name / "model" / "model.safetensors") for name in ("run", "unbroken")]
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[1])
     assert timeless(tmp_path / "run") == timeless(tmp_path / "unbroken")
@@ -116,7 +133,10 @@ def test_ctrl_c_leaves_a_checkpoint_and_says_how_to_go_on(world, unbroken, tmp_p
         patched.setattr(Progress, "update", interrupt)
         assert main(command(world, tmp_path / "run")) == 130
     assert "the same command with --run.resume continues" in capsys.readouterr().out
-    assert main(command(world, tmp_path / "run", "--run.resume")) == 0
+    with monkeypatch.context() as patched:
+        seen = starts(patched)
+        assert main(command(world, tmp_path / "run", "--run.resume")) == 0
+    assert seen == [(3, 0.5)]
     assert_same(tmp_path / "run", unbroken)
 
 

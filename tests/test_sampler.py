@@ -11,7 +11,6 @@ import torch
 from observe_r1.config import DataSettings, ObjectiveSettings, RolloutSettings, RunSettings, TrainSettings
 from observe_r1.data.order import ladder
 from observe_r1.errors import UserError
-from observe_r1.model.encoding import PromptTooLongError
 from observe_r1.objective import advantages
 from observe_r1.records import Completion, Example, Prompt
 from observe_r1.training.loop import Batcher, RunLength, train
@@ -45,8 +44,8 @@ class Scripted:
 
     version = finished = 0
 
-    def __init__(self, passes):
-        self.passes = passes
+    def __init__(self, passes, ends=lambda i: "stop"):
+        self.passes, self.ends = passes, ends
         self.calls = []
 
     def generate(self, prompts, sampling, on_group=None):
@@ -55,7 +54,7 @@ class Scripted:
         for index, prompt in enumerate(prompts):
             right = self.passes(prompt.stream)
             group = [
-                Completion(torch.ones(5), torch.zeros(5), "right" if i < right else "wrong", self.version, "stop")
+                Completion(torch.ones(5), torch.zeros(5), "right" if i < right else "wrong", self.version, self.ends(i))
                 for i in range(sampling.n)
             ]
             on_group(index, group)
@@ -184,6 +183,33 @@ def test_leftovers_over_the_maximum_age_are_thrown_away():
 def test_a_bound_on_rounds_ends_in_an_error_that_says_what_to_change():
     with pytest.raises(UserError, match=r"5 rounds of sampling found only 0 of 4 informative groups.*max_rounds"):
         sampler(Scripted(lambda n: G), stream(count=1000)).next_groups()
+
+
+@pytest.mark.parametrize("found", [0, 1])
+@pytest.mark.parametrize("cut", range(G + 1))
+def test_where_most_responses_are_cut_off_that_is_what_is_said_to_change(found, cut):
+    notes = []
+    engine = Scripted(lambda n: 2 if n < found else 0, lambda i: "length" if i < cut else "stop")
+    source = sampler(engine, stream(count=1000, note=notes.append), max_rounds=2, max_new_tokens=77)
+    try:
+        source.next_groups()
+    except UserError as error:
+        assert found == 0
+        notes.append(str(error))
+    (said,) = notes
+    long = f"{cut * 25}% of the responses were cut off at rollout.max_new_tokens = 77"
+    assert (long in said) == (cut > 2) and ("max_rounds" in said) == (cut <= 2)
+
+
+def test_later_rounds_of_a_step_say_which_they_are():
+    said = []
+    source = sampler(Scripted(lambda n: 2 if n >= 4 else 0), stream())
+    source.now = lambda what, total=0, done=int: said.append(what)
+    source.next_groups()
+    assert list(dict.fromkeys(said)) == [
+        *("preparing prompts", "sampling", "scoring"),
+        *("round 2: preparing prompts", "round 2: sampling", "round 2: scoring"),
+    ]
 
 
 def test_a_step_that_cannot_be_filled_is_smaller_and_said_so():
@@ -349,38 +375,3 @@ def test_state_resumes_where_it_was_leftovers_and_all():
     resumed = sampler(Scripted(passes), stream())
     resumed.load_state_dict(state)
     assert drawn(resumed.next_groups()) + drawn(resumed.next_groups()) == expected
-
-
-def test_prompts_over_the_limit_are_dropped_named_and_counted():
-    notes = []
-
-    def sometimes(example, number):
-        if number % 2:
-            raise PromptTooLongError(
-                f"{example.origin}: the prompt has 900 tokens, data.max_prompt_tokens is 10", tokens=900
-            )
-        return encode(example, number)
-
-    source = stream(encode=sometimes, note=notes.append)
-    assert [each.prompt.stream for each in source.take(3)] == [0, 2, 4]
-    assert source.dropped == 2 and notes[0].startswith("dropped: row 2: the prompt has 900 tokens")
-
-
-def test_a_dataset_of_nothing_but_long_prompts_is_an_error():
-    def never(example, number):
-        raise PromptTooLongError("too long", tokens=900)
-
-    with pytest.raises(UserError, match=r"every prompt is over data\.max_prompt_tokens"):
-        stream(count=5, encode=never).take(1)
-
-
-def test_a_broken_row_ends_the_run_when_it_is_reached_not_before():
-    def broken(example, number):
-        if number == 2:
-            raise UserError("row 3: image missing")
-        return encode(example, number)
-
-    source = stream(encode=broken)
-    assert len(source.take(2)) == 2
-    with pytest.raises(UserError, match="row 3"):
-        source.take(1)

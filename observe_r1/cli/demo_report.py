@@ -17,6 +17,7 @@ from observe_r1.training.progress import Progress
 
 def report(demo: Path, before: HeldOut, after: HeldOut, seconds: dict[str, float], view: Progress) -> None:
     """Write `summary.json` and `demo.png` into `demo`, and print the result once `view` is closed."""
+    view.now("drawing the result")
     result: dict[str, Any] = {
         "before": summary(before.graded),
         "after": summary(after.graded),
@@ -65,14 +66,14 @@ def _table(result: dict[str, Any]) -> Table:
             str(level["questions"]),
             f"{level['before']:.1%}",
             f"{level['after']:.1%}",
-            f"{100 * change:+.1f}",
+            f"{100 * change:+z.1f}",
         )
     table.add_section()
     before, after = result["before"], result["after"]
     questions = sum(level["questions"] for level in result["by_difficulty"])
     change = after["accuracy"] - before["accuracy"]
     table.add_row(
-        "all", str(questions), f"{before['accuracy']:.1%}", f"{after['accuracy']:.1%}", f"{100 * change:+.1f}"
+        "all", str(questions), f"{before['accuracy']:.1%}", f"{after['accuracy']:.1%}", f"{100 * change:+z.1f}"
     )
     table.add_row("format", "", f"{before['format']:.1%}", f"{after['format']:.1%}", "")
     return table

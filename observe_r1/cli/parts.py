@@ -98,7 +98,7 @@ def saving(
         except UserError:  # a full disk stops both; what stopped the run is what the user must hear
             model = "its model cannot be saved either"
         checkpoint = (
-            f"--run.resume continues after step {record.saved}" if record.saved else "there is no checkpoint yet"
+            f"{view.again} continues after step {record.saved}" if record.saved else "there is no checkpoint yet"
         )
         raise UserError(f"{error} (stopped after step {record.step}, {model}; {checkpoint})") from caught
     how = "interrupted" if stop.requested else "stopped early" if record.out_of_patience else "done"
@@ -107,7 +107,7 @@ def saving(
         save_model(vlm, folder.model, data)
         record.line = f"{how} after step {record.step}: model in {folder.model}, metrics in {folder.metrics}"
         if stop.requested:
-            record.line += "; the same command with --run.resume continues"
+            record.line += f"; {view.again} continues"
     else:
         record.line = f"{how} before the first step: no model to save"
     if record.best.step is not None:

@@ -71,6 +71,7 @@ def train_model(settings: TrainSettings, view: Progress) -> parts.Ended:
 
             batcher, sync = Batcher(settings, policy.scorer, reference), weight_sync(engine, vlm)
             sync.publish(record.step)
+            view.going_on(record.step, length.progress(record.step, sampler))
             record.begin()
             train(
                 policy, sampler, batcher, sync, length, folder.write_rollouts, on_step, stopped, record.step, view.now

@@ -4,10 +4,19 @@ SIGTERM, by which schedulers and containers ask a process to end, and SIGHUP, by
 Ctrl-C. A signal that the process was started to ignore (under `nohup`, or in a script's background) stays ignored.
 """
 
+import os
 import signal
-from collections.abc import Callable
+import termios
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from types import FrameType, TracebackType
 from typing import Any, Self
+
+_STANDARD_INPUT = 0
+_LOCAL = 3
+"""Place of the local modes among a terminal's attributes."""
+_CTRL_C = termios.ECHOCTL | termios.NOFLSH
+"""Whether `^C` is printed, and whether output that waits is kept."""
 
 
 class StopRequest:
@@ -47,3 +56,33 @@ class StopRequest:
             raise KeyboardInterrupt
         self.requested = True
         self._acknowledge(f"stopping after {self._after}; a second Ctrl-C stops at once")
+
+
+@contextmanager
+def undisturbed() -> Iterator[None]:
+    """Let Ctrl-C neither print `^C` in the block nor throw away output, which would tear what is drawn on the terminal.
+
+    Nothing changes where standard input is not the terminal that signals come from.
+    """
+    before = _terminal()
+    try:
+        if before:
+            _set_local(before, before[_LOCAL] & ~termios.ECHOCTL | termios.NOFLSH)
+        yield
+    finally:
+        if before and (now := _terminal()):
+            _set_local(now, now[_LOCAL] & ~_CTRL_C | before[_LOCAL] & _CTRL_C)
+
+
+def _terminal() -> list[Any] | None:
+    """Return the terminal's attributes; None where there is none, or this process in its background may change none."""
+    try:
+        return termios.tcgetattr(_STANDARD_INPUT) if os.tcgetpgrp(_STANDARD_INPUT) == os.getpgrp() else None
+    except (OSError, termios.error):  # a file, a pipe, another session's terminal, one that was closed
+        return None
+
+
+def _set_local(attributes: list[Any], modes: int) -> None:
+    with suppress(termios.error):  # closed just now
+        changed = [*attributes[:_LOCAL], modes, *attributes[_LOCAL + 1 :]]
+        termios.tcsetattr(_STANDARD_INPUT, termios.TCSANOW, changed)

@@ -3,6 +3,7 @@
 import math
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from itertools import pairwise
 from threading import Event, Thread
 from time import monotonic
@@ -16,7 +17,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from observe_r1.training.interrupt import StopRequest
+from observe_r1.training.interrupt import StopRequest, undisturbed
 
 T = TypeVar("T")
 
@@ -25,12 +26,13 @@ class _Shown(NamedTuple):
     metric: str
     label: str
     form: str
+    """With `z`, where the figure can round to zero from below: no -0.0000."""
     trend: bool = False
 
 
 _RESULTS = (
-    _Shown("sft/loss", "loss", "{:.4f}", trend=True),
-    _Shown("reward/mean", "reward", "{:.3f}", trend=True),
+    _Shown("sft/loss", "loss", "{:z.4f}", trend=True),
+    _Shown("reward/mean", "reward", "{:z.3f}", trend=True),
     _Shown("reward/accuracy", "accuracy", "{:.1%}", trend=True),
     _Shown("evaluation/accuracy", "held-out", "{:.1%}", trend=True),
     _Shown("response/well_formed", "well formed", "{:.1%}"),
@@ -38,9 +40,9 @@ _RESULTS = (
     _Shown("response/length", "length", "{:.0f} tokens"),
 )
 _HEALTH = (
-    _Shown("policy/reference_kl", "KL", "{:.4f}"),
-    _Shown("policy/approx_kl", "KL of update", "{:.2g}"),
-    _Shown("policy/entropy", "entropy", "{:.3f}"),
+    _Shown("policy/reference_kl", "KL", "{:z.4f}"),
+    _Shown("policy/approx_kl", "KL of update", "{:z.2g}"),
+    _Shown("policy/entropy", "entropy", "{:z.3f}"),
     _Shown("response/truncated", "truncated", "{:.1%}"),
     _Shown("speed/sampling_tokens_per_s", "sampling", "{:,.0f} tokens/s"),
     _Shown("speed/updating_tokens_per_s", "updating", "{:,.0f} tokens/s"),
@@ -100,9 +102,13 @@ class Progress:
         self.steps = steps
         self.console = console or Console(stderr=True)
         self.stop = StopRequest(self._acknowledge)
+        self.again = "the same command with --run.resume"
+        """What goes on with an interrupted run."""
         self.line = "nothing done yet"
         """How far the latest stage is, in words."""
         self._step = 0
+        self._done_before = 0.0
+        """Share of the run that an earlier process has done."""
         self._metrics: dict[str, float] = {}
         self._history: dict[str, list[float]] = {shown.metric: [] for shown in _RESULTS if shown.trend}
         self._facts: dict[str, str] = {}
@@ -114,6 +120,7 @@ class Progress:
         self._started = self._ready = self._printed_at = monotonic()
         self._printed_step, self._printed_step_at = 0, -math.inf
         self._begun = self._open = False
+        self._entered = ExitStack()
         self._closed = Event()
         self._thread = Thread(target=self._beat, daemon=True)
         self._live = None
@@ -124,10 +131,13 @@ class Progress:
     def __enter__(self) -> Self:
         self._started = self._ready = monotonic()
         self._open = True
-        self.stop.__enter__()
-        if self._live:
-            self._live.start(refresh=True)
-        self._thread.start()
+        with ExitStack() as stack:
+            stack.enter_context(self.stop)
+            if self._live:
+                stack.enter_context(undisturbed())
+                self._live.start(refresh=True)
+            self._thread.start()
+            self._entered = stack.pop_all()
         return self
 
     def __exit__(
@@ -136,13 +146,18 @@ class Progress:
         try:
             self.close()
         finally:
-            self.stop.__exit__(kind, error, traceback)
+            self._entered.close()
 
     def about(self, **facts: str) -> None:
         """Say what the run is: its model, data, device and folder; in a log this is one line."""
         self._facts, self._begun, self._ready = facts, True, monotonic()
         if not self._live:
             self.note(f"{self.label}: " + "; ".join(f"{name} {fact}" for name, fact in facts.items()))
+
+    def going_on(self, step: int, done: float) -> None:
+        """Start after `step`, where the share `done` of the run is done; 0 for a new run."""
+        self._step = self._printed_step = step
+        self._done_before = done
 
     def now(self, what: str, total: int = 0, done: Callable[[], int] = int) -> None:
         """Show what is being done until the next call, and how far it is; `done` is asked from another thread."""
@@ -212,7 +227,7 @@ class Progress:
         head.add_column(no_wrap=True)
         head.add_column(ratio=1)
         head.add_column(no_wrap=True)
-        done = self._metrics.get("progress", 0.0)
+        done = self._done()
         head.add_row(self._step_text(), ProgressBar(total=1.0, completed=done), f"{done:.0%}  {self._times()}")
         return head
 
@@ -287,9 +302,13 @@ class Progress:
     def _step_text(self) -> str:
         return f"step {self._step:,}" + (f"/{self.steps:,}" if self.steps else "")
 
+    def _done(self) -> float:
+        return self._metrics.get("progress", self._done_before)
+
     def _times(self) -> str:
-        elapsed, done = monotonic() - self._started, self._metrics.get("progress", 0.0)
-        left = f", {_clock((monotonic() - self._ready) * (1 - done) / done)} left" if done else ""
+        elapsed, done = monotonic() - self._started, self._done()
+        here = done - self._done_before
+        left = f", {_clock((monotonic() - self._ready) * (1 - done) / here)} left" if here > 0 else ""
         return f"{_clock(elapsed)} elapsed{left}"
 
 

@@ -72,7 +72,7 @@ class GroupSampler:
                 self._fall_short(len(pool))
                 break
             rounds += 1
-            pool += self._note(self._sample(self._draws(wanted - len(pool)), clock))
+            pool += self._note(self._sample(self._draws(wanted - len(pool)), rounds, clock))
         chosen, self.leftovers = pool[:wanted], pool[wanted:]
         self.metrics = self._measure(chosen, rounds, clock)
         return chosen
@@ -95,12 +95,16 @@ class GroupSampler:
         """Warn that this step has fewer groups than it should. Errors: `UserError` where it has none."""
         rounds, wanted = self.settings.max_rounds, self.settings.prompts
         reason = f"{rounds} rounds of sampling found only {found} of {wanted} informative groups"
+        cut = _mean([c.finish == "length" for group in self.sampled for c in group.completions])
+        cut_off = f"{cut:.0%} of the responses were cut off at rollout.max_new_tokens = {self.settings.max_new_tokens}"
+        if not found and cut > 0.5:
+            raise UserError(f"{reason}: {cut_off}; raise it")
         if not found:
             raise UserError(
                 f"{reason}: the questions are too easy or too hard for the model; raise rollout.max_rounds, change the "
                 "data, or turn rollout.dynamic_sampling off"
             )
-        way = "rollout.max_rounds or other data would fill it"
+        way = f"{cut_off}: raise it" if cut > 0.5 else "rollout.max_rounds or other data would fill it"
         self.stream.notes.add(f"step {self.engine.version + 1}: {reason}, so the step is smaller; {way}")
 
     def _draws(self, missing: int) -> int:
@@ -110,8 +114,9 @@ class GroupSampler:
         expected = math.ceil(missing / max(self.informative_share, 1 / self.settings.prompts))
         return min(expected, self.settings.prompts)
 
-    def _sample(self, count: int, clock: "RolloutClock") -> list[Group]:
-        self.now("preparing prompts")
+    def _sample(self, count: int, number: int, clock: "RolloutClock") -> list[Group]:
+        place = f"round {number}: " if number > 1 else ""  # counts begin again, which must not look like a hang
+        self.now(f"{place}preparing prompts")
         drawn = self.stream.take(count)
         pending: dict[int, PendingScores] = {}
 
@@ -122,13 +127,13 @@ class GroupSampler:
             clock.scoring += time.perf_counter() - begun
 
         before = self.engine.finished
-        self.now("sampling", len(drawn) * self.sampling.n, lambda: self.engine.finished - before)
+        self.now(f"{place}sampling", len(drawn) * self.sampling.n, lambda: self.engine.finished - before)
         started, scoring = time.perf_counter(), clock.scoring
         completions = self.engine.generate([each.prompt for each in drawn], self.sampling, on_group=score)
         clock.sampling += time.perf_counter() - started - (clock.scoring - scoring)
         clock.tokens += sum(len(c.ids) for group in completions for c in group)
         started = time.perf_counter()
-        scores = [pending[i].result() for i in counted(self.now, "scoring", range(len(drawn)))]
+        scores = [pending[i].result() for i in counted(self.now, f"{place}scoring", range(len(drawn)))]
         clock.scoring += time.perf_counter() - started
         groups = scored_groups(drawn, completions, scores, self.objective)
         for each, group in zip(drawn, groups, strict=True):

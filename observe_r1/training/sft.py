@@ -65,6 +65,7 @@ def fine_tune(
     step: int = 0,
 ) -> None:
     """Go from `step` to `steps` optimizer steps of `optimizer.minibatch` rows each, or until asked to stop."""
+    view.going_on(step, step / steps)
     while step < steps and not view.stop.requested:
         view.now("preparing prompts")
         drawn = stream.take(settings.optimizer.minibatch)

@@ -1,0 +1,130 @@
+"""Ctrl-C and the signals that count as it: acknowledged, saved for, and never torn into what is drawn."""
+
+import io
+import os
+import pty
+import signal
+import subprocess
+import sys
+
+import pytest
+from rich.console import Console
+
+from observe_r1.training.interrupt import StopRequest
+from observe_r1.training.progress import Progress
+
+
+@pytest.fixture
+def handled():
+    """Signals as a process has them that was not started to ignore any."""
+    signals = (signal.SIGTERM, signal.SIGHUP)
+    before = {each: signal.signal(each, signal.SIG_DFL) for each in signals}
+    yield
+    for each, handler in before.items():
+        signal.signal(each, handler)
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_a_request_to_stop_is_shown_at_once_with_what_comes_next(terminal, handled):
+    output = io.StringIO()
+    with Progress("train", 9, Console(file=output, force_terminal=terminal, width=80)) as view:
+        view.about(model="m")
+        view.stop.after("this step, then saving")
+        signal.raise_signal(signal.SIGTERM)
+        assert view.stop.requested
+        said = "stopping after this step, then saving; a second Ctrl-C stops at once"
+        console = Console(file=io.StringIO(), width=80, record=True)
+        console.print(view)
+        shown = console.export_text()
+        assert all(len(line) == 80 for line in shown.splitlines()) and said in shown
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGTERM)
+    assert terminal or output.getvalue().count(said) == 1
+
+
+ON_A_TERMINAL = """
+import io, os, signal, sys, termios
+from rich.console import Console
+from observe_r1.training.progress import Progress
+
+terminal = os.open(sys.argv[1], os.O_RDWR)  # the session's own, since it has none
+os.dup2(terminal, 0)
+
+def echoed():  # and output that waits is thrown away
+    modes = termios.tcgetattr(terminal)[3] & (termios.ECHOCTL | termios.NOFLSH)
+    return {termios.ECHOCTL: True, termios.NOFLSH: False}.get(modes, modes)
+
+def view(live=True):
+    return Progress("train", 9, Console(file=io.StringIO(), force_terminal=live, width=80))
+
+def end(how):
+    try:
+        with view():
+            seen = echoed()
+            how()
+    except (KeyboardInterrupt, ValueError):
+        pass
+    return seen, echoed()
+
+def fail():
+    raise ValueError
+
+signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGTERM, signal.SIG_DFL)
+print(end(int), end(fail), *(end(lambda: signal.raise_signal(each)) for each in (signal.SIGINT, signal.SIGTERM)))
+with view(live=False):
+    print("log", echoed())
+interrupted = view()
+interrupted._live.start = lambda refresh: signal.raise_signal(signal.SIGINT)
+try:
+    interrupted.__enter__()
+except KeyboardInterrupt:
+    print("at the start", echoed())
+attributes = termios.tcgetattr(terminal)
+attributes[3] = attributes[3] & ~termios.ECHOCTL | termios.NOFLSH
+termios.tcsetattr(terminal, termios.TCSANOW, attributes)
+print("as it was", end(int))
+attributes[3] = attributes[3] & ~termios.NOFLSH | termios.ECHOCTL
+termios.tcsetattr(terminal, termios.TCSANOW, attributes)
+child = os.fork()
+if not child:
+    os.setpgid(0, 0)  # in the background, where a change of the terminal would stop it
+    with view():
+        os._exit(not echoed())
+print("background", os.waitpid(child, os.WUNTRACED)[1], flush=True)
+os._exit(0)
+"""
+
+
+def test_the_panel_is_not_torn_by_what_the_terminal_does_at_ctrl_c():
+    """Whoever ends it and however, the terminal is afterwards as it was before."""
+    master, slave = pty.openpty()
+    command = [sys.executable, "-c", ON_A_TERMINAL, os.ttyname(slave)]
+    done = subprocess.run(
+        command, capture_output=True, text=True, stdin=subprocess.DEVNULL, start_new_session=True, check=True
+    )
+    os.close(master)
+    os.close(slave)
+    assert done.stdout.splitlines() == [
+        " ".join(["(False, True)"] * 4),
+        "log True",
+        "at the start True",
+        "as it was (False, False)",
+        "background 0",
+    ]
+
+
+@pytest.mark.parametrize("which", [signal.SIGTERM, signal.SIGHUP])
+def test_before_there_is_anything_to_save_a_signal_ends_at_once(which, handled):
+    with pytest.raises(KeyboardInterrupt), StopRequest(lambda text: None) as stop:
+        signal.raise_signal(which)
+    assert not stop.requested and signal.getsignal(which) is signal.SIG_DFL
+
+
+def test_a_signal_that_the_process_was_started_to_ignore_stays_ignored(handled):
+    """As under `nohup`, and in a script's background."""
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    with StopRequest(lambda text: None) as stop:
+        stop.after("this step")
+        signal.raise_signal(signal.SIGHUP)
+    assert not stop.requested and signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
