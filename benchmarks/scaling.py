@@ -1,4 +1,4 @@
-"""What an update takes: seconds and memory against responses a prompt, prompt length and vocabulary.
+"""What an update takes: seconds and memory against responses per prompt, prompt length and vocabulary.
 
 Each point is a process of its own that takes optimizer steps on one group: the benchmarks' small Qwen2.5-VL, float32,
 image tower trained, G responses of 175 tokens to a prompt with one image. *Activations* are what the process holds at
@@ -38,12 +38,12 @@ SWEEPS: tuple[tuple[str, dict[str, int], tuple[int, ...]], ...] = (
 )
 """What varies, what stays the same, and the values of the former. `side` is that of the image, in patches."""
 COLUMNS = {
-    "group": ("responses a prompt", "responses a prompt"),
+    "group": ("responses per prompt", "responses per prompt"),
     "side": ("prompt length", "prompt length (tokens, image included)"),
     "vocabulary": ("vocabulary", "vocabulary (tokens)"),
 }
 """What each column of the picture varies, and the name of its axis."""
-ROWS = (("seconds", "Time", "seconds an update"), ("activations_mib", "Memory", "activations (MiB)"))
+ROWS = (("seconds", "Time", "seconds per update"), ("activations_mib", "Memory", "activations (MiB)"))
 """What each row of the picture shows, and the name of its axis."""
 RESPONSE = 175
 MIB = 2**20
@@ -107,7 +107,7 @@ def draw(result: dict[str, Any], picture: Path) -> None:
                 )
                 axes.set_title(f"{what} by {title}", pad=34)
                 axes.set(xlabel=label, ylabel=unit)
-        place = f"{result['threads']} threads of a CPU, float32, {result['response_tokens']} tokens a response"
+        place = f"{result['threads']} threads of a CPU, float32, {result['response_tokens']} tokens per response"
         figure.suptitle(f"What one update of one group takes ({place})", x=0.012, ha="left")
         figure.savefig(path, dpi=120, metadata={"Software": None})
 
