@@ -39,7 +39,7 @@ def test_demo_writes_what_it_promises_however_often_it_is_stopped(tmp_path, caps
     for part, step in (("warm start", 3), ("reinforcement learning", 1)):
         assert run_stopped_in(demo(), part, step, monkeypatch) == 130
         assert f"metrics in {folder}" in (said := capsys.readouterr().out) and "removing" not in said
-        assert "; the same command goes on" in said and "--run.resume" not in said
+        assert "; the same command continues" in said and "--run.resume" not in said
     learned = (folder / "ladder" / "measured.jsonl").stat().st_mtime_ns
     assert demo().run() == 0
     assert (folder / "ladder" / "measured.jsonl").stat().st_mtime_ns == learned

@@ -125,7 +125,7 @@ def test_held_out_rows_are_read_as_data_is_but_for_mixing_and_limit(world):
     assert len(load_held_out(config)) == 7
     assert load_held_out(config)[3] == load_data(config.data.model_copy(
         update={"path": config.evaluation.path, "probs": None, "max_samples": None}), 0)[3]  # fmt: skip
-    with pytest.raises(UserError, match="no column 'gold'"):
+    with pytest.raises(UserError, match="no gold answer in 'gold'"):
         load_held_out(config.model_copy(update={"data": config.data.model_copy(update={"label_key": "gold"})}))
 
 
