@@ -1,12 +1,11 @@
-"""What each part of a run does when: are images, tokens and scores made while the model samples, or is it kept waiting?
+"""What each part of a run does when: are images and tokens made while the model samples, or is it kept waiting?
 
 A few steps of the demo's reinforcement learning (`recipes/tiny/observe_r1.yaml`, its tiny model after a short warm
 start), with two things as they are in real data: pictures are large files (`--side`), which the processor scales down
-again to what the model knows, and gold answers are formulas, so that math-verify is asked about every answer. The run
-is that of `observe-r1 train`, with one computing thread, so that on two cores encoding and scoring have the other; its
-parts are timed where it calls them. `encoding` is reading a picture, scaling it, tokenizing and checking the gold
-answer; the first may wait for the process that reads formulas to start. `scoring` is what takes a worker process;
-`scoring at once`, part of `sampling`, is telling what can be told without and handing over the rest.
+again to what the model knows, and gold answers are formulas. The run is that of `observe-r1 train`, with one computing
+thread, so that on two cores encoding has the other; its parts are timed where it calls them. `encoding` is reading a
+picture, scaling it, tokenizing and checking the gold answer. `scoring`, within `sampling`, is comparing the answers of
+a group. The results kept here are from when that took a worker process.
 
     python benchmarks/step_trace.py [--model FOLDER] [--steps 4] [--rollout.prompts 32 …any setting of train]
     python benchmarks/step_trace.py --redraw            draws the pictures from what was measured
@@ -63,7 +62,7 @@ TRACED = (
 LANES = {
     "main thread": ("sampling", "updating", "writing", "waiting for prompts", "waiting for scores"),
     "encoding thread": ("encoding",),
-    "reward worker": ("scoring",),
+    "scoring": ("scoring",),
 }
 COLOURS = {  # Okabe and Ito's, told apart by the colour-blind
     "sampling": "#0072b2",
@@ -150,7 +149,7 @@ def figures(spans: list[Span]) -> dict[str, float]:
     def named(*names: str) -> list[Span]:
         return [span for span in spans if span.name in names]
 
-    seconds = {name: sum(span.end - span.start for span in named(name)) for name in (*COLOURS, "scoring at once")}
+    seconds = {name: sum(span.end - span.start for span in named(name)) for name in COLOURS}
     sampling, working = named("sampling"), named("sampling", "updating", "writing")
     shares = {}
     for name in ("encoding", "scoring"):
