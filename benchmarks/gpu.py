@@ -30,8 +30,8 @@ from racing.trl_side import TRLSide
 from racing.work import script
 
 from observe_r1.config import TrainSettings
+from observe_r1.demo.tiny_model import TINY
 from observe_r1.records import Example
-from observe_r1.world.tiny_model import TINY
 
 PROMPTS, GROUP, LONGEST = 4, 8, 1024
 GRID, TINY_GRID = (60, 84), (8, 8)

@@ -26,8 +26,8 @@ from pathlib import Path
 
 import psutil
 
-from observe_r1.world.dataset import write_demonstrations, write_questions
-from observe_r1.world.tiny_model import make_tiny_model
+from observe_r1.demo.dataset import write_demonstrations, write_questions
+from observe_r1.demo.tiny_model import make_tiny_model
 
 STEPS = 12
 KINDS = {

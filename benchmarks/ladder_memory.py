@@ -18,8 +18,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from observe_r1.world.dataset import write_questions
-from observe_r1.world.tiny_model import make_tiny_model
+from observe_r1.demo.dataset import write_questions
+from observe_r1.demo.tiny_model import make_tiny_model
 
 
 def build(folder: Path, count: int) -> dict[str, Any]:

@@ -23,6 +23,8 @@ import torch
 from racing.models import SMALL
 
 from observe_r1.config import LadderSettings
+from observe_r1.demo.dataset import write_questions
+from observe_r1.demo.tiny_model import make_tiny_model
 from observe_r1.ladder import building, measuring
 from observe_r1.ladder.asking import load_engine, stream_of
 from observe_r1.ladder.journal import start_over
@@ -31,8 +33,6 @@ from observe_r1.ladder.stage import Watch
 from observe_r1.model.encoding import encode_prompt
 from observe_r1.records import Prompt, Sampling
 from observe_r1.rollout.embedded import EmbeddedEngine
-from observe_r1.world.dataset import write_questions
-from observe_r1.world.tiny_model import make_tiny_model
 
 
 def prepare(folder: Path, arguments: argparse.Namespace) -> LadderSettings:

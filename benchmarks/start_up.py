@@ -21,8 +21,8 @@ import time
 from importlib.metadata import version
 from pathlib import Path
 
-from observe_r1.cli.heavy_imports import heavy_imports
 from observe_r1.cli.main import VERBS
+from observe_r1.cli.needs import heavy_imports
 from observe_r1.cli.options import parse_settings
 from observe_r1.cli.terminal import starting
 from observe_r1.config import TrainSettings
@@ -53,8 +53,8 @@ def sample_first_token(options: list[str]) -> None:
     settings = parse_settings(TrainSettings, [str(RECIPE), *options], verb="train")
     view = starting("train")
     with heavy_imports():
-        from observe_r1.cli.train_run import train_model
         from observe_r1.rollout import embedded
+        from observe_r1.run.train import train_model
     sample = embedded.next_tokens
 
     def first(*arguments: object) -> None:
@@ -83,8 +83,8 @@ def prepare(folder: Path) -> tuple[Path, Path]:
     """Write model and questions, in a process of its own; return the model's folder and the questions' file."""
     code = (
         "import sys; from pathlib import Path; folder = Path(sys.argv[1])\n"
-        "from observe_r1.world.dataset import write_questions\n"
-        "from observe_r1.world.tiny_model import make_tiny_model\n"
+        "from observe_r1.demo.dataset import write_questions\n"
+        "from observe_r1.demo.tiny_model import make_tiny_model\n"
         "make_tiny_model(folder / 'model'); write_questions(folder / 'train', 'train', seed=0, count=200)"
     )
     subprocess.run([sys.executable, "-c", code, str(folder)], check=True)

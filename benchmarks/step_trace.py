@@ -28,21 +28,21 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from PIL import Image
 
-from observe_r1.cli import train_run
 from observe_r1.cli.options import parse_settings
-from observe_r1.cli.sft_run import fine_tune_model
 from observe_r1.config import SFTSettings, TrainSettings
+from observe_r1.demo.dataset import write_demonstrations, write_questions
+from observe_r1.demo.tiny_model import make_tiny_model
 from observe_r1.policy.policy import Policy
 from observe_r1.report.theme import on_both_papers
 from observe_r1.rewards import PendingScores, Scorer
 from observe_r1.rollout.embedded import EmbeddedEngine
+from observe_r1.run import train
+from observe_r1.run.folder import RunFolder
+from observe_r1.run.progress import Progress
+from observe_r1.run.recorder import Record
+from observe_r1.run.sft import fine_tune_model
 from observe_r1.training.loop import Batcher
-from observe_r1.training.progress import Progress
 from observe_r1.training.prompts import PromptStream
-from observe_r1.training.record import Record
-from observe_r1.training.run_folder import RunFolder
-from observe_r1.world.dataset import write_demonstrations, write_questions
-from observe_r1.world.tiny_model import make_tiny_model
 
 ROOT = Path(__file__).parent.parent
 SIDE = 84
@@ -102,10 +102,10 @@ def trace_run(settings: TrainSettings) -> list[Span]:
     spans: list[Span] = []
     for owner, attribute, name in TRACED:
         setattr(owner, attribute, traced(getattr(owner, attribute), name, spans))
-    make = train_run.checked_encode
-    train_run.checked_encode = lambda *args: traced(make(*args), "encoding", spans)
+    make = train.checked_encode
+    train.checked_encode = lambda *args: traced(make(*args), "encoding", spans)
     with Progress("train") as view:
-        train_run.train_model(settings, view)
+        train.train_model(settings, view)
     first = min(span.start for span in spans if span.name == "waiting for prompts")
     last = max(span.end for span in spans if span.name == "updating")
     return [Span(name, start - first, end - first) for name, start, end in spans if first <= start < last]

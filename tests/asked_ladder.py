@@ -9,14 +9,14 @@ from PIL import Image
 from observe_r1.cli import ladder_run
 from observe_r1.cli.main import main
 from observe_r1.config import ModelSettings
+from observe_r1.demo.tiny_model import make_tiny_model
 from observe_r1.errors import UserError
 from observe_r1.ladder import building, measuring, simple
 from observe_r1.model.processor import load_processor
 from observe_r1.records import Completion
 from observe_r1.rollout.engine import RefusedPromptError
-from observe_r1.training import progress
-from observe_r1.training.interrupt import StopRequest
-from observe_r1.world.tiny_model import make_tiny_model
+from observe_r1.run import progress
+from observe_r1.run.interrupt import StopRequest
 
 COUNT = 6
 

@@ -130,8 +130,8 @@ def _tree() -> set[Path]:
 def world(tmp_path_factory):
     """A folder with questions (`train`), demonstrations (`sft`), an untrained tiny model and its warm start `warm`."""
     from observe_r1.cli.main import main
-    from observe_r1.world.dataset import write_demonstrations, write_questions
-    from observe_r1.world.tiny_model import make_tiny_model
+    from observe_r1.demo.dataset import write_demonstrations, write_questions
+    from observe_r1.demo.tiny_model import make_tiny_model
 
     folder = tmp_path_factory.mktemp("world")
     make_tiny_model(folder / "tiny")
@@ -146,6 +146,6 @@ def world(tmp_path_factory):
 @pytest.fixture(scope="session")
 def sound_model(tmp_path_factory):
     """The folder of a tiny model with two layers; not to be changed."""
-    from observe_r1.world.tiny_model import Sizes, make_tiny_model
+    from observe_r1.demo.tiny_model import Sizes, make_tiny_model
 
     return make_tiny_model(tmp_path_factory.mktemp("models") / "sound", sizes=Sizes(width=64, layers=2), scale=1.5)

@@ -7,13 +7,13 @@ from importlib import import_module
 
 MOMENTS = {
     "sampling": ("observe_r1.rollout.embedded", "EmbeddedEngine.generate", 7),
-    "writing rollouts": ("observe_r1.training.step_files", "json_line", 40),
-    "writing metrics": ("observe_r1.training.sinks", "json_line", 5),
-    "saving a checkpoint": ("observe_r1.training.checkpoints", "save_file", 3),
+    "writing rollouts": ("observe_r1.run.folder", "json_line", 40),
+    "writing metrics": ("observe_r1.run.trackers", "json_line", 5),
+    "saving a checkpoint": ("observe_r1.run.checkpoint", "save_file", 3),
     "removing the old": ("pathlib", "Path.unlink", 3),
-    "evaluating": ("observe_r1.training.held_out", "summary", 3),
-    "exporting the best": ("observe_r1.training.record", "save_model", 1),
-    "exported the best": ("observe_r1.training.record", "save_model", 1),
+    "evaluating": ("observe_r1.run.held_out", "summary", 3),
+    "exporting the best": ("observe_r1.run.recorder", "save_model", 1),
+    "exported the best": ("observe_r1.run.recorder", "save_model", 1),
 }
 """What is called then, and in which of its calls."""
 _AFTER = ("saving a checkpoint", "exported the best")  # the call is made, what comes next is not
@@ -22,7 +22,7 @@ _AFTER = ("saving a checkpoint", "exported the best")  # the call is made, what 
 def killed(moment: str, command: list[str]) -> bool:
     """Run `command` until `moment`; whether it came to that."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["observe_r1.cli.train_run"])  # imported once for all processes: it takes seconds
+    context.set_forkserver_preload(["observe_r1.run.train"])  # imported once for all processes: it takes seconds
     process = context.Process(target=_run, args=(moment, command))
     process.start()
     process.join()

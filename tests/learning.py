@@ -6,12 +6,12 @@ import torch
 from tiny import random_group, training_group
 
 from observe_r1.config import DataSettings, ModelSettings, ObjectiveSettings, OptimizerSettings
+from observe_r1.demo.tiny_model import Sizes, make_tiny_model
 from observe_r1.model.loading import load_model
 from observe_r1.policy.policy import Policy
-from observe_r1.policy.scoring import GroupScorer
+from observe_r1.policy.token_logprobs import GroupScorer
 from observe_r1.records import TrainingBatch
-from observe_r1.training.checkpoints import Checkpoints
-from observe_r1.world.tiny_model import Sizes, make_tiny_model
+from observe_r1.run.checkpoint import Checkpoints
 
 DATA = DataSettings(path="unused")
 OPTIMIZER = OptimizerSettings(lr=1e-2, max_grad_norm=1e9)

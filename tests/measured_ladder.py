@@ -8,7 +8,7 @@ import yaml
 from PIL import Image
 
 from observe_r1.config import LadderSettings
-from observe_r1.config.recorded import dump_settings
+from observe_r1.config.verbs import dump_settings
 from observe_r1.ladder.arranging import arrange
 from observe_r1.ladder.journal import Journal
 from observe_r1.ladder.stage import Watch

@@ -24,7 +24,6 @@ from peft import PeftModel
 from safetensors.torch import load_file
 from transformers import AutoModelForImageTextToText
 
-from observe_r1.cli import train_run
 from observe_r1.cli.main import main
 from observe_r1.config import TrainSettings
 from observe_r1.errors import UserError
@@ -32,7 +31,8 @@ from observe_r1.model.adapters import plain_weights
 from observe_r1.model.attention import use_shared_prefix
 from observe_r1.model.loading import VisionLanguageModel, load_model
 from observe_r1.model.saving import save_model
-from observe_r1.policy.scoring import GroupScorer
+from observe_r1.policy.token_logprobs import GroupScorer
+from observe_r1.run import train
 
 
 @pytest.fixture(scope="module")
@@ -185,13 +185,13 @@ def test_the_base_under_the_adapters_is_the_reference(checkpoint, targets):
 
 def test_a_reference_is_loaded_only_where_there_is_no_base_to_serve(checkpoint, monkeypatch):
     loaded = []
-    monkeypatch.setattr(train_run, "load_model", lambda *a, **k: loaded.append(k) or load_model(*a, **k))
+    monkeypatch.setattr(train, "load_model", lambda *a, **k: loaded.append(k) or load_model(*a, **k))
 
     def reference(rank, coefficient):
         loaded.clear()
         model = {"path": str(checkpoint), "device": "cpu", "lora_rank": rank, "dtype": "bfloat16"}
         settings = {"model": model, "data": {"path": "unused"}, "objective": {"kl_coef": coefficient}}
-        return train_run.load_policy(TrainSettings.model_validate(settings))[1]
+        return train.load_policy(TrainSettings.model_validate(settings))[1]
 
     assert reference(0, 0.0) is None and len(loaded) == 1
     assert reference(4, 0.0) is None and len(loaded) == 1
@@ -200,7 +200,7 @@ def test_a_reference_is_loaded_only_where_there_is_no_base_to_serve(checkpoint, 
     separate = reference(0, 0.1)
     assert len(loaded) == 2
     assert {(p.dtype, p.requires_grad) for p in separate.vlm.model.parameters()} == {(torch.bfloat16, False)}
-    assert separate.vlm.features.limit == 0  # what `model.feature_cache` allows is the policy's alone
+    assert separate.vlm.features.limit == 0  # what `model.loading` allows is the policy's alone
 
 
 def test_a_checkpoint_holds_the_adapters_and_goes_on_bit_by_bit(checkpoint, tmp_path):

@@ -5,7 +5,7 @@ import pytest
 from observe_r1.cli.main import main
 from observe_r1.config import TrainSettings
 from observe_r1.errors import UserError
-from observe_r1.training.batch_sizes import check_batch_sizes
+from observe_r1.run.train import check_batch_sizes
 from observe_r1.training.loop import RunLength
 
 

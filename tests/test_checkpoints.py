@@ -18,8 +18,8 @@ from observe_r1.config import ObjectiveSettings, OptimizerSettings
 from observe_r1.errors import UserError
 from observe_r1.policy.policy import Policy
 from observe_r1.records import TrainingBatch
-from observe_r1.training import checkpoints
-from observe_r1.training.checkpoints import Checkpoints
+from observe_r1.run import checkpoint
+from observe_r1.run.checkpoint import Checkpoints
 
 FILES = ("SHA256SUMS", "leftovers.safetensors", "state.json", "weights/.metadata", "weights/__0_0.distcp")
 STEPS = (2, 4)
@@ -142,9 +142,9 @@ def test_what_stops_the_reading_is_raised_and_the_checkpoint_stays(run, policy, 
         raise error
 
     if inside_torch:  # which wraps whatever is raised there
-        monkeypatch.setattr(checkpoints.dcp.FileSystemReader, "read_data", stop)
+        monkeypatch.setattr(checkpoint.dcp.FileSystemReader, "read_data", stop)
     else:
-        monkeypatch.setattr(checkpoints, "file_digest", stop)
+        monkeypatch.setattr(checkpoint, "file_digest", stop)
     with pytest.raises(type(error)) as raised:
         load(run, policy)
     assert raised.value is error
@@ -163,11 +163,11 @@ def test_a_disk_that_does_not_answer_is_one_line_and_the_checkpoint_stays(run, p
         if place == "open":
             patched.setattr("pathlib.Path.open", fail)
         elif place == "read":
-            patched.setattr(checkpoints, "file_digest", fail)
+            patched.setattr(checkpoint, "file_digest", fail)
         elif place == "list":
             patched.setattr("os.scandir", fail)
         else:
-            patched.setattr(checkpoints.dcp.FileSystemReader, "read_data", fail)
+            patched.setattr(checkpoint.dcp.FileSystemReader, "read_data", fail)
         with pytest.raises(UserError, match=f"cannot read '{path}': {os.strerror(number)}"):
             load(run, policy)
     assert names(run) == ["step-000002", "step-000004"]
@@ -181,7 +181,7 @@ def test_another_format_is_no_damage(run, policy, found, message, digests):
     state.write_text(json.dumps(json.loads(state.read_text()) | {"format": found}))
     (newest(run) / "SHA256SUMS").unlink()
     if digests == "as ours":
-        checkpoints._write_digests(newest(run))
+        checkpoint._write_digests(newest(run))
     elif digests == "of its own kind":
         (newest(run) / "SHA256SUMS").write_text("xxh3 0123\n")
     with pytest.raises(UserError, match=message):
@@ -197,7 +197,7 @@ def test_what_stops_the_writing_is_raised_as_it_was(run, policy, monkeypatch, er
     def stop(*_, **__):
         raise error
 
-    monkeypatch.setattr(checkpoints.dcp.FileSystemWriter, "write_data", stop)
+    monkeypatch.setattr(checkpoint.dcp.FileSystemWriter, "write_data", stop)
     with pytest.raises(type(error)) as raised:
         save(run, policy, 6)
     assert raised.value is error
@@ -208,7 +208,7 @@ def test_what_stops_the_writing_is_raised_as_it_was(run, policy, monkeypatch, er
 def test_a_disk_that_fills_up_within_torch_is_one_line(run, policy, monkeypatch, size, reason):
     """A limit on the size of a file stands for it. Torch's writer of large tensors loses what the system says."""
     limit = 1 << 9 if size == 1 else 1 << 20
-    monkeypatch.setattr(checkpoints, "_weights", lambda policy: {"model": {"x": torch.zeros(size)}})
+    monkeypatch.setattr(checkpoint, "_weights", lambda policy: {"model": {"x": torch.zeros(size)}})
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit, before[1]))
     try:

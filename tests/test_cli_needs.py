@@ -5,11 +5,11 @@ import pytest
 from observe_r1.cli import needs
 from observe_r1.cli.main import main
 from observe_r1.cli.needs import check_needs
-from observe_r1.cli.train_run import require_rewarded
 from observe_r1.config import LadderSettings, SFTSettings, TrainSettings
 from observe_r1.data.format_prompts import apply_format_prompt
 from observe_r1.errors import UserError
 from observe_r1.records import Example
+from observe_r1.run.train import require_rewarded
 
 REQUIRED = ["--model.path", "m", "--data.path", "d"]
 

@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from observe_r1.cli import options
-from observe_r1.cli.ladder_settings import ladder_settings
+from observe_r1.cli.ladder import ladder_settings
 from observe_r1.cli.options import parse_settings
 from observe_r1.config import SFTSettings, TrainSettings, setting_names
 from observe_r1.errors import UserError

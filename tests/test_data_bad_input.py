@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from observe_r1.cli.main import main
-from observe_r1.world.tiny_model import make_tiny_model
+from observe_r1.demo.tiny_model import make_tiny_model
 
 
 @pytest.fixture(scope="module")

@@ -16,9 +16,9 @@ from observe_r1.cli.main import main
 from observe_r1.config import DataSettings, ModelSettings
 from observe_r1.data import load_data
 from observe_r1.data.checking import Repeats
+from observe_r1.demo.tiny_model import make_tiny_model
 from observe_r1.model.encoding import encode_prompt
 from observe_r1.model.processor import load_processor
-from observe_r1.world.tiny_model import make_tiny_model
 
 PROSE = "because the angle at the centre is twice the angle at the circumference"
 

@@ -5,10 +5,10 @@ from PIL import Image
 from transformers.models.qwen2_vl.image_processing_qwen2_vl import smart_resize
 
 from observe_r1.config import DataSettings, ModelSettings
+from observe_r1.demo.tiny_model import make_tiny_model
 from observe_r1.model.encoding import encode_prompt
 from observe_r1.model.processor import load_processor
 from observe_r1.records import Example
-from observe_r1.world.tiny_model import make_tiny_model
 
 PATCH, MERGE = 14, 2
 

@@ -9,10 +9,10 @@ import sys
 import pytest
 from PIL import Image
 
-from observe_r1.cli.demo import Demo
 from observe_r1.cli.main import main
+from observe_r1.demo.steps import Demo
 from observe_r1.errors import UserError
-from observe_r1.training.progress import Progress
+from observe_r1.run.progress import Progress
 
 
 def run_stopped_in(demo, part, step, monkeypatch):

@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 from tiny import FAMILIES, IMAGE, STOP, VIDEO, group_of, plain_copy, plain_logprobs, random_model, random_prompt
 
 from observe_r1.config import OptimizerSettings
-from observe_r1.policy.scoring import GroupScorer
+from observe_r1.policy.token_logprobs import GroupScorer
 from observe_r1.records import Sampling
 from observe_r1.rollout.embedded import EmbeddedEngine
-from observe_r1.rollout.sampling import next_tokens, response_uniforms
+from observe_r1.rollout.engine import next_tokens, response_uniforms
 
 
 def prompts(dtype=torch.float32):

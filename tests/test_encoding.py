@@ -8,11 +8,11 @@ from PIL import Image
 
 from observe_r1.config import DataSettings, ModelSettings
 from observe_r1.data import apply_format_prompt
+from observe_r1.demo.tiny_model import make_tiny_model
 from observe_r1.errors import UserError
 from observe_r1.model.encoding import PromptTooLongError, encode_prompt
 from observe_r1.model.loading import load_model
 from observe_r1.records import Example
-from observe_r1.world.tiny_model import make_tiny_model
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,6 @@ import torch
 import yaml
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
-from observe_r1.cli.afterwards import snippet
 from observe_r1.cli.main import main
 from observe_r1.config import DataSettings, ModelSettings, TrainSettings
 from observe_r1.data import FORMAT_PROMPTS, load_data
@@ -21,7 +20,8 @@ from observe_r1.model.encoding import encode_prompt
 from observe_r1.model.loading import load_model
 from observe_r1.records import Example, Sampling
 from observe_r1.rollout.embedded import EmbeddedEngine
-from observe_r1.training.run_folder import RunFolder
+from observe_r1.run.folder import RunFolder
+from observe_r1.run.parts import snippet
 
 CPU = ["--run.threads", "1", "--model.device", "cpu"]
 
@@ -186,7 +186,7 @@ def test_bfloat16_computes_on_float32_weights(world, tmp_path):
 
 
 def test_ctrl_c_saves_after_the_step_and_a_second_one_stops_at_once(world, tmp_path, capfd, monkeypatch):
-    from observe_r1.training.progress import Progress
+    from observe_r1.run.progress import Progress
 
     def interrupt(*signals):
         def update(self, step, metrics):

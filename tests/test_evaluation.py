@@ -13,7 +13,7 @@ from observe_r1.evaluation.accuracy import Graded, GradedResponse, evaluate, sum
 from observe_r1.model.encoding import PromptTooLongError
 from observe_r1.records import Completion, Example, Prompt, Sampling
 from observe_r1.rewards import Scorer
-from observe_r1.training.best import Best
+from observe_r1.run.recorder import Best
 
 WELL_FORMED = "<observe>a</observe> <think>b</think> <answer>{}</answer>"
 GREEDY = Sampling(temperature=0)

@@ -29,6 +29,7 @@ from transformers import (
 )
 
 from observe_r1.config import DataSettings, ModelSettings, ObjectiveSettings, OptimizerSettings
+from observe_r1.demo.tiny_model import IMAGE_PAD, TURN_END, VIDEO_PAD, VISION_END, VISION_START, make_tokenizer
 from observe_r1.model import forward
 from observe_r1.model.encoding import encode_prompt
 from observe_r1.model.families import prepare_attention, shares_prefix
@@ -36,11 +37,9 @@ from observe_r1.model.loading import load_model
 from observe_r1.model.saving import save_model
 from observe_r1.policy.packing import build_pack, plan_packs
 from observe_r1.policy.policy import Policy
-from observe_r1.policy.scoring import GroupScorer
-from observe_r1.policy.token_logprobs import TokenLogprobs
+from observe_r1.policy.token_logprobs import GroupScorer, TokenLogprobs
 from observe_r1.records import Example, Sampling, TrainingBatch
 from observe_r1.rollout.embedded import EmbeddedEngine
-from observe_r1.world.tokenizer import IMAGE_PAD, TURN_END, VIDEO_PAD, VISION_END, VISION_START, make_tokenizer
 
 UNSHARED = {"sliding window": 1e-9, "qwen3_5": 1e-5}  # Qwen3.5's linear attention is float32 whatever it is given
 PROCESSORS = {

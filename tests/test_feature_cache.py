@@ -6,8 +6,8 @@ import pytest
 import torch
 from tiny import SHARING, random_group, random_model, random_prompt
 
-from observe_r1.model.feature_cache import FeatureCache
 from observe_r1.model.forward import encode_images
+from observe_r1.model.loading import FeatureCache
 from observe_r1.policy.packing import build_pack, plan_packs
 from observe_r1.policy.token_logprobs import TokenLogprobs
 

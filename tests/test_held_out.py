@@ -13,10 +13,10 @@ from observe_r1.data import load_data
 from observe_r1.errors import UserError
 from observe_r1.model.encoding import PromptTooLongError
 from observe_r1.rewards import Scorer
-from observe_r1.training import progress
-from observe_r1.training.held_out import HeldOut, evaluation_rewards, load_held_out
-from observe_r1.training.progress import Progress
-from observe_r1.training.run_folder import RunFolder
+from observe_r1.run import progress
+from observe_r1.run.folder import RunFolder
+from observe_r1.run.held_out import HeldOut, evaluation_rewards, load_held_out
+from observe_r1.run.progress import Progress
 
 
 def train(world, output, *options):

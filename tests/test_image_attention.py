@@ -8,8 +8,8 @@ from tiny import FAMILIES, random_group, random_model
 from torch._dynamo.testing import CompileCounter
 
 from observe_r1.model import flex_attention, image_attention
+from observe_r1.model.families import use_flash_segments
 from observe_r1.model.forward import encode_images
-from observe_r1.model.image_attention import use_flash_segments
 
 
 @pytest.fixture(autouse=True)

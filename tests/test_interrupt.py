@@ -10,8 +10,8 @@ import sys
 import pytest
 from rich.console import Console
 
-from observe_r1.training.interrupt import StopRequest
-from observe_r1.training.progress import Progress
+from observe_r1.run.interrupt import StopRequest
+from observe_r1.run.progress import Progress
 
 
 @pytest.fixture
@@ -45,7 +45,7 @@ def test_a_request_to_stop_is_shown_at_once_with_what_comes_next(terminal, handl
 ON_A_TERMINAL = """
 import io, os, signal, sys, termios
 from rich.console import Console
-from observe_r1.training.progress import Progress
+from observe_r1.run.progress import Progress
 
 terminal = os.open(sys.argv[1], os.O_RDWR)  # the session's own, since it has none
 os.dup2(terminal, 0)

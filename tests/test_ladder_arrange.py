@@ -14,7 +14,7 @@ from observe_r1.ladder import mix
 from observe_r1.ladder.arranging import Item, min_complexity
 from observe_r1.ladder.journal import Journal
 from observe_r1.report.build_folder import open_build
-from observe_r1.report.ladder_card import ladder_card
+from observe_r1.report.ladder_page import ladder_card
 from observe_r1.report.ladder_summary import summarize
 
 pytest_plugins = ["measured_ladder"]

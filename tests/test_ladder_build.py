@@ -22,7 +22,7 @@ from observe_r1.model.loading import load_model
 from observe_r1.records import Sampling
 from observe_r1.rewards import accuracy_reward, format_reward
 from observe_r1.rollout.embedded import EmbeddedEngine
-from observe_r1.training.progress import Progress
+from observe_r1.run.progress import Progress
 
 QUESTIONS, N, BATCH = 22, 4, 6
 FILES = ("questions", "screening", "screened", "measured", "responses", "dropped", "unsolved", "ladder")

@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from observe_r1.config import LadderSettings, ModelSettings
+from observe_r1.demo.tiny_model import make_tiny_model
 from observe_r1.ladder import asking
 from observe_r1.model.loading import load_model
-from observe_r1.world.tiny_model import make_tiny_model
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,7 @@ import pytest
 import yaml
 
 from observe_r1.config import LadderSettings
-from observe_r1.config.recorded import dump_settings
+from observe_r1.config.verbs import dump_settings
 from observe_r1.errors import UserError
 from observe_r1.ladder.folder import opened
 from observe_r1.ladder.journal import Journal, read_progress

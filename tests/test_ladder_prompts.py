@@ -13,7 +13,7 @@ from observe_r1.errors import UserError
 from observe_r1.ladder import measuring
 from observe_r1.model.saving import RECORD
 from observe_r1.report.build_folder import open_build
-from observe_r1.report.ladder_card import ladder_card
+from observe_r1.report.ladder_page import ladder_card
 from observe_r1.report.ladder_summary import summarize
 
 pytest_plugins = ["asked_ladder"]

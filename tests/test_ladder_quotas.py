@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from observe_r1.config import PUBLISHED_SHARES, LadderSettings, validate
 from observe_r1.errors import UserError
-from observe_r1.ladder.quotas import quotas
+from observe_r1.ladder.mix import quotas
 
 LEVELS = st.lists(st.tuples(st.integers(0, 400), st.integers(0, 20)), min_size=1, max_size=10).filter(
     lambda levels: any(share for _, share in levels)

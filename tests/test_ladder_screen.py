@@ -10,7 +10,7 @@ import pyarrow.parquet
 import pytest
 from PIL import Image
 
-from observe_r1.cli.ladder_settings import ladder_settings
+from observe_r1.cli.ladder import ladder_settings
 from observe_r1.cli.main import main
 from observe_r1.config import LadderSettings
 from observe_r1.data import load_examples, open_image

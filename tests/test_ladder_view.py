@@ -6,7 +6,7 @@ import pytest
 from rich.console import Console
 
 from observe_r1.cli.main import main
-from observe_r1.training.progress import Progress
+from observe_r1.run.progress import Progress
 
 
 def shown(terminal, *events):

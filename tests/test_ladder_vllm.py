@@ -10,6 +10,7 @@ from PIL import Image
 from observe_r1.cli import ladder_run
 from observe_r1.cli.main import main
 from observe_r1.config import DataSettings, ModelSettings
+from observe_r1.demo.tiny_model import Sizes, make_tiny_model
 from observe_r1.ladder.asking import stream_of
 from observe_r1.ladder.rows import read_questions
 from observe_r1.model.encoding import encode_prompt
@@ -17,7 +18,6 @@ from observe_r1.model.loading import load_model
 from observe_r1.records import Sampling
 from observe_r1.rollout import vllm
 from observe_r1.rollout.embedded import EmbeddedEngine
-from observe_r1.world.tiny_model import Sizes, make_tiny_model
 
 
 def read(path):

@@ -10,14 +10,14 @@ import pytest
 
 from observe_r1.config import TrainSettings
 from observe_r1.errors import UserError
-from observe_r1.training.run_folder import RunFolder
+from observe_r1.run.folder import RunFolder
 
 SETTINGS = TrainSettings(model={"path": "m"}, data={"path": "d"})
 
 OPEN_IN_ANOTHER_PROCESS = """
 import os, sys
 from observe_r1.config import TrainSettings
-from observe_r1.training.run_folder import RunFolder
+from observe_r1.run.folder import RunFolder
 resume = "resume" in sys.argv
 folder = RunFolder(sys.argv[1], TrainSettings(model={"path": "m"}, data={"path": "d"}), resume)
 child = os.fork() if "and fork" in sys.argv else 1

@@ -5,10 +5,10 @@ from huggingface_hub import HfApi
 from huggingface_hub.errors import HTTPError, LocalEntryNotFoundError
 
 from observe_r1.config import ModelSettings
+from observe_r1.demo.tiny_model import make_tiny_model
 from observe_r1.errors import UserError
 from observe_r1.model.hub import check_model_path, checkpoint_folder
 from observe_r1.model.loading import load_model
-from observe_r1.world.tiny_model import make_tiny_model
 
 
 def test_a_folder_is_taken_and_a_run_s_folder_names_the_model_in_it(tmp_path):

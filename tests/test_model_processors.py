@@ -10,12 +10,12 @@ from model_folders import change, change_text, load, refusal, unlink, write
 
 from observe_r1.cli.main import main
 from observe_r1.config import DataSettings, ModelSettings
+from observe_r1.demo.dataset import write_questions
 from observe_r1.errors import UserError
 from observe_r1.model.encoding import encode_prompt
 from observe_r1.model.processor import load_processor
 from observe_r1.model.saving import save_model
 from observe_r1.records import Example
-from observe_r1.world.dataset import write_questions
 
 
 @pytest.fixture

@@ -22,7 +22,7 @@ from safetensors.torch import load_file
 
 from observe_r1.errors import UserError
 from observe_r1.model.saving import save_model
-from observe_r1.training.checkpoints import Checkpoints
+from observe_r1.run.checkpoint import Checkpoints
 
 BF16 = {"dtype": torch.bfloat16}
 

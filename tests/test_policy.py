@@ -9,8 +9,8 @@ from tiny import plain_copy, plain_logprobs, random_group, random_model, trainin
 
 from observe_r1.config import ObjectiveSettings, OptimizerSettings
 from observe_r1.errors import UserError
+from observe_r1.policy.optimizers import learning_rate
 from observe_r1.policy.policy import Policy
-from observe_r1.policy.schedule import learning_rate
 from observe_r1.records import TrainingBatch
 
 

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from observe_r1.errors import UserError
-from observe_r1.training import progress as module
-from observe_r1.training.progress import Progress, sparkline
+from observe_r1.run import progress as module
+from observe_r1.run.progress import Progress, sparkline
 
 METRICS = {
     "progress": 0.25,

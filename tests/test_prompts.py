@@ -5,12 +5,12 @@ from threading import Event
 
 import pytest
 
-from observe_r1.cli.parts import prompt_stream
 from observe_r1.config import DataSettings
 from observe_r1.data.order import ladder
 from observe_r1.errors import UserError
 from observe_r1.model.encoding import PromptTooLongError
 from observe_r1.records import Example, Prompt
+from observe_r1.run.parts import prompt_stream
 from observe_r1.training.prompts import AHEAD, PromptStream
 
 

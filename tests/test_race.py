@@ -12,8 +12,8 @@ from racing.set_up import our_side, questions, work_of
 from racing.trl_side import TRLSide
 from racing.work import Script, script
 
+from observe_r1.demo.tiny_model import TINY
 from observe_r1.rollout import embedded
-from observe_r1.world.tiny_model import TINY
 
 
 @contextmanager

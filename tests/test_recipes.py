@@ -10,7 +10,7 @@ import pytest
 from observe_r1.cli.options import parse_settings
 from observe_r1.config import LadderSettings, SFTSettings, TrainSettings
 from observe_r1.errors import UserError
-from observe_r1.training.run_folder import dump_settings
+from observe_r1.run.folder import dump_settings
 
 ROOT = Path(__file__).parents[1]
 RECIPES = sorted(path.relative_to(ROOT / "recipes") for path in (ROOT / "recipes").rglob("*.yaml"))

@@ -7,7 +7,7 @@ import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
-from observe_r1.report.demo_figure import Card, draw_demo
+from observe_r1.demo.outcome import Card, draw_demo
 from observe_r1.report.theme import DARK, LIGHT
 
 PICTURE = re.compile(

@@ -17,11 +17,11 @@ from PIL import Image
 
 from observe_r1.data import load_examples
 from observe_r1.errors import UserError
-from observe_r1.report import pictures
+from observe_r1.report import question
 from observe_r1.report.build_folder import open_build
 from observe_r1.report.ladder_page import EXAMPLES_PER_LEVEL, write_ladder_report
 from observe_r1.report.ladder_summary import summarize
-from observe_r1.report.pictures import SIDE, inline_picture
+from observe_r1.report.question import SIDE, inline_picture
 
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
 
@@ -214,7 +214,7 @@ def test_every_way_to_name_an_image_is_shown_and_broken_ones_say_why(tmp_path):
 
 
 def test_copies_of_pictures_are_bounded(tmp_path, monkeypatch):
-    monkeypatch.setattr(pictures, "MAX_BYTES", 4_000)
+    monkeypatch.setattr(question, "MAX_BYTES", 4_000)
     noise = np.random.default_rng(0).integers(0, 256, (1500, 2000, 3), dtype=np.uint8)
     buffer = BytesIO()
     Image.fromarray(noise).save(buffer, format="PNG")

@@ -9,8 +9,7 @@ from hypothesis import strategies as st
 from observe_r1.errors import UserError
 from observe_r1.ladder.review import ACTIONS, Decision, read_decisions
 from observe_r1.report import review_page
-from observe_r1.report.review_file import write_decisions
-from observe_r1.report.review_page import write_review
+from observe_r1.report.review_page import write_decisions, write_review
 
 ANY_TEXT = st.text(st.characters(exclude_categories=()), max_size=20)
 

@@ -16,11 +16,11 @@ from torch.distributed.checkpoint.format_utils import dcp_to_torch_save
 
 from observe_r1.cli.main import main
 from observe_r1.config import ObjectiveSettings, OptimizerSettings
+from observe_r1.demo.tiny_model import Sizes, make_tiny_model
 from observe_r1.policy.policy import Policy
 from observe_r1.records import TrainingBatch
-from observe_r1.training import checkpoints
-from observe_r1.training.checkpoints import Checkpoints
-from observe_r1.world.tiny_model import Sizes, make_tiny_model
+from observe_r1.run import checkpoint
+from observe_r1.run.checkpoint import Checkpoints
 
 STEPS = 6
 
@@ -71,7 +71,7 @@ def assert_same(run, other):
 
 def starts(patched):
     """What the view is told from now on that runs begin with: steps, and the share that is done."""
-    from observe_r1.training.progress import Progress
+    from observe_r1.run.progress import Progress
 
     seen, going_on = [], Progress.going_on
 
@@ -92,7 +92,7 @@ def test_killed_and_resumed_equals_never_stopped(world, unbroken, tmp_path, mome
 
 
 def test_supervised_fine_tuning_resumes_too(world, tmp_path, monkeypatch):
-    from observe_r1.training.progress import Progress
+    from observe_r1.run.progress import Progress
 
     def tune(output, *options):
         data, length = world / "sft" / "sft.jsonl", ["--run.steps", "5", "--run.save_every", "2"]
@@ -123,7 +123,7 @@ def test_leftovers_are_part_of_what_is_resumed(unbroken):
 
 
 def test_ctrl_c_leaves_a_checkpoint_and_says_how_to_go_on(world, unbroken, tmp_path, monkeypatch, capsys):
-    from observe_r1.training.progress import Progress
+    from observe_r1.run.progress import Progress
 
     def interrupt(self, step, metrics):
         if step == 3:
@@ -154,7 +154,7 @@ def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(world, unbroken,
 
 
 def test_ctrl_c_in_an_evaluation_leaves_it_to_the_resumed_run(world, unbroken, tmp_path, monkeypatch, capsys):
-    from observe_r1.training.progress import Progress
+    from observe_r1.run.progress import Progress
 
     run, calls = tmp_path / "run", []
 
@@ -213,7 +213,7 @@ def test_a_checkpoint_before_the_first_update_changes_nothing(tmp_path):
 
 
 def test_a_full_disk_is_one_line_and_loses_nothing(world, unbroken, tmp_path, monkeypatch, capsys):
-    run, save, calls = tmp_path / "run", checkpoints.dcp.save, []
+    run, save, calls = tmp_path / "run", checkpoint.dcp.save, []
 
     def full(*args, **kwargs):
         calls.append(1)
@@ -222,7 +222,7 @@ def test_a_full_disk_is_one_line_and_loses_nothing(world, unbroken, tmp_path, mo
         return save(*args, **kwargs)
 
     with monkeypatch.context() as patched:
-        patched.setattr(checkpoints.dcp, "save", full)
+        patched.setattr(checkpoint.dcp, "save", full)
         assert main(command(world, run)) == 2
     error = capsys.readouterr().err.strip().splitlines()[-1]
     assert "cannot write checkpoint" in error and "No space left on device" in error and "--run.resume" in error
@@ -235,7 +235,7 @@ def test_a_full_disk_is_one_line_and_loses_nothing(world, unbroken, tmp_path, mo
 def test_a_second_ctrl_c_while_a_checkpoint_is_written_stops_at_once(world, unbroken, tmp_path, monkeypatch, module):
     """Also within torch's own writing, which wraps whatever is raised in it."""
     run = tmp_path / "run"
-    owner, name = (filesystem, "_write_item") if "filesystem" in module else (checkpoints, "save_file")
+    owner, name = (filesystem, "_write_item") if "filesystem" in module else (checkpoint, "save_file")
     write = getattr(owner, name)
 
     def interrupt(*args, **kwargs):
@@ -276,8 +276,8 @@ def test_what_cannot_be_resumed_is_one_line(world, unbroken, tmp_path, capsys):
     (newest / "SHA256SUMS").unlink()
     (newest / "state.json").write_text(json.dumps(state | {"format": 2}))
     refuse("written by an older version")
-    for checkpoint in (run / "checkpoints").iterdir():
-        (checkpoint / "state.json").write_text("")
+    for each in (run / "checkpoints").iterdir():
+        (each / "state.json").write_text("")
     refuse("is whole: give another run.output to start anew")
 
 

@@ -14,8 +14,8 @@ from observe_r1.config import RewardSettings, TrainSettings
 from observe_r1.objective import dr_grpo
 from observe_r1.records import Example
 from observe_r1.rewards import Scorer, accuracy_reward, verifiable
+from observe_r1.run.folder import RunFolder
 from observe_r1.training.loop import rollout_rows
-from observe_r1.training.run_folder import RunFolder
 
 # 250 groups of 8: two thousand texts.
 thorough = settings(

@@ -9,8 +9,7 @@ from hypothesis import strategies as st
 
 from observe_r1.config import TrainSettings
 from observe_r1.errors import UserError
-from observe_r1.training.run_folder import RunFolder, dump_settings
-from observe_r1.training.step_files import json_line
+from observe_r1.run.folder import RunFolder, dump_settings, json_line
 from observe_r1.yaml_text import parse_yaml
 
 SETTINGS = TrainSettings(model={"path": "m"}, data={"path": "d"})

@@ -12,7 +12,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from observe_r1.config import RunSettings
 from observe_r1.errors import UserError
-from observe_r1.training.sinks import open_sinks
+from observe_r1.run.trackers import open_sinks
 
 METRICS = {"reward/mean": 0.5, "policy/entropy": 1.25, "policy/updates": 2.0}
 

@@ -98,7 +98,7 @@ def test_streams_that_are_closed_or_no_files_stay_as_they_are(monkeypatch):
 
 def train_unread(words, which):
     """Train; after two steps whoever reads the output dies, and the run is sent a signal."""
-    from observe_r1.training.progress import Progress
+    from observe_r1.run.progress import Progress
 
     reader, writer = os.pipe()
     for descriptor in (1, 2):
@@ -125,7 +125,7 @@ def test_a_run_whose_reader_dies_saves_when_it_is_asked_to_stop(world, tmp_path,
     cpu = ["--optimizer.minibatch", "2", "--run.threads", "1", "--model.device", "cpu"]
     run = tmp_path / "run"
     context = get_context("forkserver")
-    context.set_forkserver_preload(["observe_r1.cli.train_run"])
+    context.set_forkserver_preload(["observe_r1.run.train"])
     words = ["train", *paths, *sizes, *cpu, "--run.steps", "9", "--run.output", str(run)]
     process = context.Process(target=train_unread, args=(words, which))
     process.start()

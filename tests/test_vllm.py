@@ -11,16 +11,16 @@ from tiny import group_of
 
 from observe_r1.cli.main import main
 from observe_r1.config import DataSettings, ModelSettings, OptimizerSettings
+from observe_r1.demo.tiny_model import Sizes, make_tiny_model
 from observe_r1.errors import UserError
 from observe_r1.model.adapters import plain_weights
 from observe_r1.model.encoding import encode_prompt
 from observe_r1.model.loading import load_model
-from observe_r1.policy.scoring import GroupScorer
+from observe_r1.policy.token_logprobs import GroupScorer
 from observe_r1.records import Example, Sampling
 from observe_r1.rollout.embedded import EmbeddedEngine
 from observe_r1.rollout.engine import RefusedPromptError
 from observe_r1.rollout.vllm import VLLMEngine
-from observe_r1.world.tiny_model import Sizes, make_tiny_model
 
 DATA = DataSettings(path="-", format_prompt="none")
 MAX_PIXELS = 40 * 28 * 28

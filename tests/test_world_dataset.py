@@ -9,10 +9,9 @@ from PIL import Image, ImageChops
 
 from observe_r1.data.examples import load_examples
 from observe_r1.data.images import open_image
+from observe_r1.demo.dataset import make_items, to_example, write_demonstrations, write_questions
+from observe_r1.demo.scene import render
 from observe_r1.files import replacing
-from observe_r1.world.dataset import to_example, write_demonstrations, write_questions
-from observe_r1.world.items import make_items
-from observe_r1.world.render import render
 
 
 def rows_of(path) -> list[dict]:

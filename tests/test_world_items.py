@@ -4,10 +4,10 @@ import re
 from random import Random
 
 import pytest
-
 from observe_r1.world import teacher
-from observe_r1.world.items import make_item, make_items
-from observe_r1.world.tasks import Attribute, Question
+
+from observe_r1.demo.dataset import make_item, make_items
+from observe_r1.demo.tasks import Attribute, Question
 
 RESPONSE = re.compile(
     r"<observe>((?: (?:empty|(?:red|green|blue|yellow)-(?:circle|square|triangle))){9}) </observe>"

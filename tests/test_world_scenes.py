@@ -7,10 +7,9 @@ import numpy as np
 import pytest
 from transformers.image_utils import OPENAI_CLIP_MEAN
 
-from observe_r1.world.items import make_item, make_items
-from observe_r1.world.render import BACKGROUND, render
-from observe_r1.world.scene import LEVELS, draw_scene
-from observe_r1.world.tasks import KINDS, Attribute, Question
+from observe_r1.demo.dataset import make_item, make_items
+from observe_r1.demo.scene import BACKGROUND, LEVELS, draw_scene, render
+from observe_r1.demo.tasks import KINDS, Attribute, Question
 
 
 def seen_in(image) -> list[tuple[str, str] | None]:

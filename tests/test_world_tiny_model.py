@@ -10,11 +10,18 @@ from torch import nn
 from transformers import AutoModelForImageTextToText, AutoProcessor, GenerationConfig
 
 from observe_r1.data.format_prompts import FORMAT_PROMPTS
-from observe_r1.world.items import make_items
-from observe_r1.world.render import render
-from observe_r1.world.scene import COLOURS, SHAPES
-from observe_r1.world.tiny_model import Sizes, build_config, build_model, build_processor, init_weights, make_tiny_model
-from observe_r1.world.tokenizer import SPECIAL_TOKENS, make_tokenizer
+from observe_r1.demo.dataset import make_items
+from observe_r1.demo.scene import COLOURS, SHAPES, render
+from observe_r1.demo.tiny_model import (
+    SPECIAL_TOKENS,
+    Sizes,
+    build_config,
+    build_model,
+    build_processor,
+    init_weights,
+    make_tiny_model,
+    make_tokenizer,
+)
 
 TOKENIZER = make_tokenizer()
 

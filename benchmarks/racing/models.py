@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 from transformers import Qwen2_5_VLForConditionalGeneration
 
-from observe_r1.world.tiny_model import Sizes, build_config, build_processor
+from observe_r1.demo.tiny_model import Sizes, build_config, build_processor
 
 SMALL = Sizes(
     width=512,

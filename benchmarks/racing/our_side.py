@@ -6,7 +6,6 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from observe_r1.cli.parts import prompt_stream
 from observe_r1.config import TrainSettings
 from observe_r1.model.encoding import encode_prompt
 from observe_r1.model.loading import load_model
@@ -14,7 +13,8 @@ from observe_r1.policy.policy import Policy
 from observe_r1.records import Completion, Example, Group, Prompt, TrainingBatch, TrainingGroup
 from observe_r1.rewards import PendingScores, Scorer, Scores
 from observe_r1.rollout import embedded
-from observe_r1.rollout.sampling import sampling_of
+from observe_r1.rollout.engine import sampling_of
+from observe_r1.run.parts import prompt_stream
 from observe_r1.training.loop import Batcher
 from observe_r1.training.sampler import GroupSampler
 from racing.work import Script

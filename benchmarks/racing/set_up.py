@@ -6,9 +6,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from observe_r1.config import TrainSettings
+from observe_r1.demo.tiny_model import Sizes, make_tiny_model
 from observe_r1.records import Example
 from observe_r1.rewards import Scorer
-from observe_r1.world.tiny_model import Sizes, make_tiny_model
 from racing.counting import Work, costs
 from racing.our_side import OurSide
 from racing.work import Script, write_questions

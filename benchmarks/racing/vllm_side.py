@@ -8,7 +8,7 @@ import torch
 from observe_r1.config import TrainSettings
 from observe_r1.model.loading import VisionLanguageModel
 from observe_r1.records import Prompt
-from observe_r1.rollout.sampling import sampling_of
+from observe_r1.rollout.engine import sampling_of
 from observe_r1.rollout.vllm import VLLMEngine, _request
 from racing.work import Script
 

@@ -2,7 +2,7 @@
 
 from argparse import ArgumentParser
 
-from observe_r1.cli.heavy_imports import heavy_imports
+from observe_r1.cli.needs import heavy_imports
 from observe_r1.cli.options import parse_settings
 from observe_r1.cli.terminal import one_line, show, starting
 from observe_r1.config import DataCheckSettings

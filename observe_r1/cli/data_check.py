@@ -1,26 +1,120 @@
 """Every row of a dataset checked: what is wrong with bad ones, many alike counted, and the rest in figures."""
 
+from array import array
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from itertools import chain, islice
 from threading import Lock
 
+import numpy as np
 from rich.console import Console
 from rich.text import Text
 
-from observe_r1.cli.data_survey import Survey
-from observe_r1.cli.gold_answers import require_verifiable
 from observe_r1.cli.terminal import one_line
 from observe_r1.config import DataCheckSettings, DataSettings, ModelSettings, ProcessorSettings
 from observe_r1.data.alike import Alike
-from observe_r1.data.checking import CheckedRow, RowCheck, read
+from observe_r1.data.checking import CheckedRow, Repeats, RowCheck, read_example
 from observe_r1.data.examples import Examples, open_examples
 from observe_r1.data.images import MOST_HELD, held_bytes
 from observe_r1.data.mixture import file_names, mix_sequences
 from observe_r1.data.wrong_value import shorten
 from observe_r1.errors import UserError
 from observe_r1.records import Example
+from observe_r1.rewards.accuracy import require_verifiable
+from observe_r1.rewards.judge.reading import read
+from observe_r1.rewards.judge.values import kind
+from observe_r1.run.progress import Progress
 from observe_r1.threads import in_order
-from observe_r1.training.progress import Progress
+
+
+class Survey:
+    """Counts, lengths, image sizes, and what stands in the dataset twice."""
+
+    def __init__(self) -> None:
+        self.rows = 0
+        self.ids = Repeats()
+        """Of rows that state one."""
+        self._bad = bytearray()
+        self._answers: Counter[str] = Counter()
+        self._demonstrations = 0
+        """Rows with a response in the place of a gold answer."""
+        self._characters, self._tokens = array("L"), array("L")
+        self._widths, self._heights = array("L"), array("L")
+        self._questions = Repeats()
+
+    @property
+    def bad(self) -> int:
+        """Rows with a problem."""
+        return sum(self._bad)
+
+    def add(self, row: CheckedRow, implied_id: str) -> None:
+        """Take the next row."""
+        place, example = self.rows, row.example
+        self.rows += 1
+        self._bad.append(bool(row.problems))
+        for width, height in row.image_sizes:
+            self._widths.append(width)
+            self._heights.append(height)
+        if row.tokens is not None:
+            self._tokens.append(row.tokens)
+        if example is None:
+            return
+        if example.id != implied_id:
+            self.ids.add(place, example.id)
+        if example.answer or example.response is None:
+            self._answers[_answer_kind(example.answer)] += 1
+        else:
+            self._demonstrations += 1
+        self._characters.append(_characters(example))
+        self._questions.add(place, repr(example.messages), *example.images)
+
+    def mark_bad(self, place: int) -> None:
+        """Say that the row at `place` has a problem after all."""
+        self._bad[place] = True
+
+    def lines(self, max_prompt_tokens: int, label_key: str) -> list[tuple[str, str]]:
+        """Return the figures, each with its name."""
+        answers = [f"{count:,} {kind}" for kind, count in self._answers.most_common()]
+        if count := self._demonstrations:
+            noun = "demonstration" if count == 1 else "demonstrations"
+            answers.append(f"{count:,} {noun}: for sft; train and ladder need a gold answer in {label_key!r}")
+        lines = [
+            ("rows", f"{self.rows:,}"),
+            ("answers", ", ".join(answers)),
+            ("questions", f"{_spread(self._characters)} characters"),
+        ]
+        if self._tokens:
+            over = int((np.array(self._tokens) > max_prompt_tokens).sum())
+            limit = f"{over:,} over data.max_prompt_tokens ({max_prompt_tokens:,}), which training drops"
+            lines.append(("prompts", f"{_spread(self._tokens)} tokens, those of images included; {limit}"))
+        if self._widths:
+            lines.append(("images", f"{len(self._widths):,}: {self._image_sizes()} pixels"))
+        repeated = sum(1 for _ in self._questions.pairs())
+        lines.append(("repeated", f"{repeated:,} (rows that ask an earlier row's question of the same images)"))
+        return lines
+
+    def _image_sizes(self) -> str:
+        by_pixels = np.argsort(np.array(self._widths) * np.array(self._heights), kind="stable")
+        places = (by_pixels[0], by_pixels[(len(by_pixels) - 1) // 2], by_pixels[-1])
+        smallest, median, largest = (f"{self._widths[place]} × {self._heights[place]}" for place in places)
+        return f"smallest {smallest}, median {median}, largest {largest}"
+
+
+def _answer_kind(answer: str) -> str:
+    readings = read(answer)
+    return kind(readings[0]) if readings else "unverifiable" if answer else "absent"
+
+
+def _characters(example: Example) -> int:
+    return sum(len(part.get("text", "")) for message in example.messages for part in message["content"])
+
+
+def _spread(values: "array[int]") -> str:
+    if not values:
+        return "no"
+    ordered = np.sort(np.array(values))
+    return f"{ordered[0]:,} to {ordered[-1]:,} (median {ordered[(len(ordered) - 1) // 2]:,})"
+
 
 _AT_ONCE = 32
 """Rows being checked: most of the time goes into waiting for images."""
@@ -65,7 +159,7 @@ def _checked(check: RowCheck, places: Iterator[Place]) -> Iterator[tuple[Place, 
     def held(row: tuple[Examples, int, Example | UserError]) -> int:
         return 0 if isinstance(row[2], UserError) else held_bytes(row[2])
 
-    rows = ((*place, read(*place)) for place in places)
+    rows = ((*place, read_example(*place)) for place in places)
     for (examples, index, _), checked in in_order(lambda row: check(*row), rows, _AT_ONCE, held, MOST_HELD):
         yield (examples, index), checked
 

@@ -10,16 +10,16 @@ from observe_r1.errors import UserError, full_disk
 from observe_r1.registry import COMMAND_SLIP, nearest
 
 VERBS = {
-    "train": ("observe_r1.cli.train", "train a vision-language model by reinforcement learning"),
-    "sft": ("observe_r1.cli.sft", "warm-start a model on demonstrations (supervised fine-tuning)"),
-    "data": ("observe_r1.cli.data", "check a dataset before a run, and show how an answer is judged"),
-    "ladder": ("observe_r1.cli.ladder", "order questions from easy to hard for a model: build, review, refresh"),
+    "train": ("observe_r1.cli.train:train", "train a vision-language model by reinforcement learning"),
+    "sft": ("observe_r1.cli.train:sft", "warm-start a model on demonstrations (supervised fine-tuning)"),
+    "data": ("observe_r1.cli.data:run", "check a dataset before a run, and show how an answer is judged"),
+    "ladder": ("observe_r1.cli.ladder:run", "order questions from easy to hard for a model: build, review, refresh"),
     "demo": (
-        "observe_r1.cli.demo",
+        "observe_r1.demo.steps:run",
         "watch a tiny model learn to look first, then reason; no GPU, no downloads",
     ),
 }
-"""Each verb's module, which has `run(argv: list[str]) -> int`, and its line in the help."""
+"""Each verb's function, `(argv: list[str]) -> int`, imported when it is called, and its line in the help."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -71,7 +71,8 @@ def _dispatch(arguments: list[str]) -> int:
         return 0
     if verb not in VERBS:
         raise UserError(f"unknown command {verb!r}{nearest(verb, VERBS, COMMAND_SLIP)}; `observe-r1 --help` lists them")
-    return int(import_module(VERBS[verb][0]).run(rest))
+    module, _, function = VERBS[verb][0].partition(":")
+    return int(getattr(import_module(module), function)(rest))
 
 
 def _usage() -> str:

@@ -12,7 +12,7 @@ from select import select
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from observe_r1.training.progress import Progress
+    from observe_r1.run.progress import Progress
 
 _NOBODY_READS = (errno.EPIPE, errno.EIO)
 """A reader that has seen enough or died, a terminal that was closed: neither is an error of a command."""
@@ -83,7 +83,7 @@ def steady_streams() -> Iterator[dict[str, Outlet]]:
 
 def starting(label: str) -> Progress:
     """Return the view of a command that is about to import torch and transformers; enter it before they are."""
-    from observe_r1.training.progress import Progress  # with rich, for which `--help` does not wait
+    from observe_r1.run.progress import Progress  # with rich, for which `--help` does not wait
 
     view = Progress(label)
     view.now("loading torch and transformers")

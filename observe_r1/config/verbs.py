@@ -1,7 +1,10 @@
 """The settings of each command, section by section."""
 
+from typing import Any
+
 from pydantic import model_validator
 
+from observe_r1 import __version__
 from observe_r1.config.learning import (
     EvaluationSettings,
     ObjectiveSettings,
@@ -18,6 +21,7 @@ from observe_r1.config.sampling import (
     RolloutSettings,
 )
 from observe_r1.config.section import Section
+from observe_r1.yaml_text import dump_yaml
 
 
 class TrainSettings(Section):
@@ -85,3 +89,15 @@ class DataCheckSettings(Section):
 
     data: DataSettings
     model: ProcessorSettings = ProcessorSettings()
+
+
+def dump_settings(settings: Section) -> str:
+    """Return every setting as YAML that can be given as a recipe."""
+    values = settings.model_dump(mode="json")
+    head = f"# observe-r1 {__version__}: every setting of this run; give this file as a recipe to repeat it.\n"
+    return head + dump_yaml(values)
+
+
+def flat(values: dict[str, Any]) -> dict[str, Any]:
+    """Return the sections of a recipe as settings by dotted name."""
+    return {f"{section}.{name}": value for section, part in values.items() for name, value in part.items()}

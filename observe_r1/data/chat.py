@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from observe_r1.data.image_sources import held, image_source, own_limits
-from observe_r1.data.json_errors import explain_json_error
-from observe_r1.data.wrong_value import check_text, shorten, wrong_value
+from observe_r1.data.wrong_value import check_text, explain_json_error, shorten, wrong_value
 from observe_r1.errors import UserError
 from observe_r1.records import ImageSource, Message
 

@@ -30,7 +30,7 @@ class CheckedRow:
     problems: tuple[str, ...]
 
 
-def read(examples: Examples, index: int) -> Example | UserError:
+def read_example(examples: Examples, index: int) -> Example | UserError:
     """Return the row at `index`, or why it cannot be read."""
     try:
         return examples[index]

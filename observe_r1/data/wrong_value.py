@@ -1,10 +1,49 @@
 """The error for a value of the wrong kind."""
 
+import json
 import re
+from pathlib import Path
 from typing import Any, NoReturn
 
 from observe_r1.errors import UserError
 from observe_r1.web import without_password
+
+_TRAILING_COMMA = re.compile(r",\s*([\]}])")
+
+
+def explain_json_error(text: str, error: json.JSONDecodeError) -> tuple[str, int]:
+    """Return why `text` is not JSON and at which character; trailing commas and raw line breaks are named as such.
+
+    A trailing comma is placed at the bracket after it: Python 3.13 points at the comma, those before it at the bracket.
+    """
+    comma = text.rfind(",", 0, error.pos + 1)
+    closing = _TRAILING_COMMA.match(text, comma) if comma >= 0 else None
+    if closing and closing.end() > error.pos:
+        return f"trailing comma before {closing[1]!r}: remove it", closing.end() - 1
+    reason = error.msg
+    if reason.startswith("Invalid control character"):
+        reason = f"the string holds the raw control character {text[error.pos]!r}: write it as json.dumps does"
+        if text[error.pos] in "\r\n":
+            reason = "the string holds raw line breaks: write each as \\n, as json.dumps does"
+    elif reason.startswith("Unterminated string"):
+        reason = f"{reason}; a line break inside a string is written as \\n, as json.dumps does"
+    return reason, error.pos
+
+
+def broken_json(path: Path, offset: int, reason: str) -> UserError:
+    """Return the error for the byte at `offset` of a file, its line and column counted from 1."""
+    line_number, line_start = 1, 0
+    with path.open("rb") as file:
+        for line in file:
+            if line_start + len(line) > offset or not line.endswith(b"\n"):
+                break
+            line_number += 1
+            line_start += len(line)
+        else:
+            line = b""
+    column = len(line[: offset - line_start].decode(errors="replace")) + 1
+    return UserError(f"{path}: line {line_number}, column {column}: broken JSON: {reason}")
+
 
 _LONGEST = 80
 _LONE_SURROGATE = re.compile("[\ud800-\udfff]")

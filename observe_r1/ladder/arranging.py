@@ -18,8 +18,7 @@ from observe_r1.evaluation.accuracy import GradedResponse
 from observe_r1.files import json_line, write_atomic
 from observe_r1.ladder import measuring
 from observe_r1.ladder.journal import Journal, is_complete, start_over
-from observe_r1.ladder.mix import mix
-from observe_r1.ladder.quotas import quotas
+from observe_r1.ladder.mix import mix, quotas
 from observe_r1.ladder.review import REVIEW, UNDECIDED, Decision, checked_decisions
 from observe_r1.ladder.rows import embedded, keep_image, read_questions, read_rows, write_message
 from observe_r1.ladder.simple import SCREENED

@@ -10,7 +10,7 @@ from observe_r1.ladder import measuring, screening, simple
 from observe_r1.ladder.arranging import arrange
 from observe_r1.ladder.asking import measuring_model
 from observe_r1.ladder.journal import is_complete, read_progress
-from observe_r1.ladder.quotas import check_shares
+from observe_r1.ladder.mix import check_shares
 from observe_r1.ladder.rows import read_questions
 from observe_r1.ladder.stage import Watch
 from observe_r1.model.hub import check_model_path

@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 
 from observe_r1.config import LadderSettings
-from observe_r1.config.recorded import dump_settings, flat
+from observe_r1.config.verbs import dump_settings, flat
 from observe_r1.errors import UserError
 from observe_r1.files import LOCK, lock_folder, remove_files, unlock_folder, write_atomic
 from observe_r1.ladder import arranging, measuring, screening, simple

@@ -25,7 +25,7 @@ from observe_r1.model.encoding import encode_prompt
 from observe_r1.model.saving import trained_format
 from observe_r1.records import Example, Prompt
 from observe_r1.rewards import Scorer
-from observe_r1.rollout.sampling import sampling_of
+from observe_r1.rollout.engine import sampling_of
 
 STAGE = "measure"
 MEASURED = "measured.jsonl"

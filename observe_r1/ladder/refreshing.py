@@ -10,7 +10,7 @@ from itertools import count, takewhile
 from pathlib import Path
 
 from observe_r1.config import LadderSettings
-from observe_r1.config.recorded import dump_settings
+from observe_r1.config.verbs import dump_settings
 from observe_r1.data.mixture import mix_sequences
 from observe_r1.errors import UserError
 from observe_r1.files import remove_files, write_atomic

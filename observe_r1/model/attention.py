@@ -3,7 +3,7 @@
 Transformers passes keyword arguments of a forward through to the attention function, so the caller hands over a
 *layout* (`model(…, layout=layout)`) instead of a (T, T) mask, and the layout computes the attention the cheapest way it
 knows: packed groups for training (`model.packed_layout`), a growing key-value cache for sampling
-(`rollout.decode_layout`).
+(`rollout.caches`).
 """
 
 from typing import Any, Protocol

@@ -11,8 +11,7 @@ from transformers import Cache, PreTrainedModel
 from transformers.models.qwen3_vl.modeling_qwen3_vl import BaseModelOutputWithDeepstackFeatures
 
 from observe_r1.model.attention import AttentionLayout
-from observe_r1.model.feature_cache import Features
-from observe_r1.model.loading import VisionLanguageModel
+from observe_r1.model.loading import Features, VisionLanguageModel
 from observe_r1.model.transfer import to_device
 from observe_r1.records import Prompt
 

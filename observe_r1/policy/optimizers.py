@@ -3,6 +3,7 @@
 Checkpoints read `state[parameter]["step"]`, so another one has to be of Adam's kind.
 """
 
+import math
 from collections.abc import Sequence
 from importlib.util import find_spec
 
@@ -11,6 +12,20 @@ from torch.optim import AdamW, Optimizer
 
 from observe_r1.config import OptimizerSettings
 from observe_r1.errors import UserError, how_to_install
+
+
+def learning_rate(settings: OptimizerSettings, progress: float) -> float:
+    """Return the rate at `progress` in [0, 1]: linear warm-up from 0, then the schedule's fall to `min_lr_ratio`.
+
+    Progress counts prompts or steps, whichever the run's length is given in, so both lengths share one schedule.
+    """
+    if progress < settings.warmup:
+        return settings.lr * progress / settings.warmup
+    if settings.schedule == "constant":
+        return settings.lr
+    after = min(1.0, (progress - settings.warmup) / (1 - settings.warmup))
+    falling = 1 - after if settings.schedule == "linear" else 0.5 * (1 + math.cos(math.pi * after))
+    return settings.lr * (settings.min_lr_ratio + (1 - settings.min_lr_ratio) * falling)
 
 
 def adamw(parameters: Sequence[nn.Parameter], settings: OptimizerSettings) -> Optimizer:

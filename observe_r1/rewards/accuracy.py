@@ -10,6 +10,8 @@ from functools import lru_cache
 from string import ascii_uppercase, digits
 from unicodedata import category
 
+from observe_r1.data.wrong_value import shorten
+from observe_r1.errors import UserError
 from observe_r1.records import Example
 from observe_r1.rewards.judge.answer import MAX_CHARS, final_answer
 from observe_r1.rewards.judge.comparing import matches
@@ -116,6 +118,17 @@ def gold_fault(answer: str) -> str | None:
         )
     odd = next((c for c in answer if category(c) in ("Cc", "Cs") and c not in "\n\t"), None)
     return f"it holds the control character U+{ord(odd):04X}: remove it" if odd else None
+
+
+def require_verifiable(example: Example) -> None:
+    """Raise `UserError` where the gold answer of `example` cannot be verified."""
+    if fault := gold_fault(example.answer):
+        raise UserError(f"{example.origin}: the gold answer {shorten(example.answer)} cannot be verified: {fault}")
+    if not verifiable(example.answer):
+        raise UserError(
+            f"{example.origin}: the gold answer {shorten(example.answer)} cannot be verified: correct it or drop "
+            "the row; a letter, number, formula or short phrase can"
+        )
 
 
 def read_as(response: str) -> str:

@@ -2,19 +2,111 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import inspect
+import sys
+import traceback
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import cache
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
-from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from types import ModuleType, TracebackType
+from typing import TYPE_CHECKING, Any, Self
 
 from observe_r1.errors import UserError
 from observe_r1.records import Example
-from observe_r1.rewards import user_code
+from observe_r1.rewards.validation import checked_rewards
 from observe_r1.rewards.worker import START_LIMIT, WorkerDied, WorkerKilled, WorkerPool
 
 if TYPE_CHECKING:
     from observe_r1.config import RewardSettings
+
+
+# The inside of a reward file's worker process: imports the user's file and calls its function.
+#
+# Whatever the file does wrong is told in one line with the place in it.
+
+SIGNATURES = {
+    "reward_func": ("queries", "prompts", "labels"),
+    "reward": ("response", "answer", "example"),
+}
+"""The functions of which a reward file defines one, with their parameters."""
+
+_MODULE = "observe_r1_reward_file"
+"""What the file is imported as: its own name could hide a library's."""
+
+
+def load(path: str) -> str:
+    """Import the file and return the name of its function. Errors: `UserError` where there is not exactly one."""
+    return _function(path)[0]
+
+
+def call_reward_func(path: str, queries: list[str], prompts: list[str], labels: list[str]) -> list[float]:
+    """Return what the file's `reward_func` gives a group."""
+    name, function = _function(path)
+    with _explained(path):
+        values = function(queries, prompts, labels)
+    return checked_rewards(values, len(queries), f"{path}: {name}")
+
+
+def call_reward(path: str, responses: list[str], example: Example) -> list[float]:
+    """Return what the file's `reward` gives each response of a group."""
+    name, function = _function(path)
+    with _explained(path):
+        values = [function(response, example.answer, example) for response in responses]
+    return checked_rewards(values, len(responses), f"{path}: {name}")
+
+
+@cache
+def _function(path: str) -> tuple[str, Callable[..., Any]]:
+    with _explained(path):
+        module = _import(path)
+    defined = [name for name in SIGNATURES if callable(getattr(module, name, None))]
+    if len(defined) != 1:
+        known = " or ".join(f"{name}({', '.join(parameters)})" for name, parameters in SIGNATURES.items())
+        found = "reward_func and reward" if defined else "neither reward_func nor reward"
+        raise UserError(f"{path} defines {found}; it must define either {known}")
+    name = defined[0]
+    function = getattr(module, name)
+    try:
+        inspect.signature(function).bind(*SIGNATURES[name])
+    except TypeError as error:
+        wanted = f"{name}({', '.join(SIGNATURES[name])})"
+        raise UserError(f"{path}: {name}{inspect.signature(function)} cannot be called as {wanted}: {error}") from error
+    return name, function
+
+
+def _import(path: str) -> ModuleType:
+    spec = spec_from_file_location(_MODULE, path)
+    assert spec is not None and spec.loader is not None
+    # Modules beside the file can be imported, but hide none of Python's own.
+    sys.path.append(str(Path(path).resolve().parent))
+    module = sys.modules[_MODULE] = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@contextmanager
+def _explained(path: str) -> Iterator[None]:
+    """Turn whatever the user's code raises into one line that names the place in the file."""
+    try:
+        yield
+    except BaseException as error:  # sys.exit, too, is an error of the file
+        raise UserError(f"{path}{_line(path, error)}: {_one_line(error)}") from error
+
+
+def _line(path: str, error: BaseException) -> str:
+    """Return ` line N`, the deepest line of the file that the error came through, if there is one."""
+    place = str(Path(path).absolute())
+    lines = [line for frame, line in traceback.walk_tb(error.__traceback__) if frame.f_code.co_filename == place]
+    if isinstance(error, SyntaxError) and error.filename == place and error.lineno:
+        lines.append(error.lineno)
+    return f" line {lines[-1]}" if lines else ""
+
+
+def _one_line(error: BaseException) -> str:
+    text = error.msg if isinstance(error, SyntaxError) else str(error)
+    return f"{type(error).__name__}: {' '.join(text.split())[:300]}".removesuffix(": ")
 
 
 class RewardFile:
@@ -39,7 +131,7 @@ class RewardFile:
             stack.enter_context(self._pool)
             limit = max(START_LIMIT, self._limit)
             with self._explained("importing it", limit):
-                self._function = self._pool.prepare(user_code.load, self._path, timeout=limit)[0]
+                self._function = self._pool.prepare(load, self._path, timeout=limit)[0]
             self._close = stack.pop_all()
         return self
 
@@ -58,10 +150,10 @@ class RewardFile:
         """
         with self._explained(self._function, self._limit):
             if self._function == "reward":
-                return self._pool.submit(user_code.call_reward, self._path, list(responses), example).result()
+                return self._pool.submit(call_reward, self._path, list(responses), example).result()
             queries = [prompt + response for response in responses]
             prompts, labels = [prompt] * len(queries), [example.answer] * len(queries)
-            return self._pool.submit(user_code.call_reward_func, self._path, queries, prompts, labels).result()
+            return self._pool.submit(call_reward_func, self._path, queries, prompts, labels).result()
 
     @contextmanager
     def _explained(self, what: str, limit: float) -> Iterator[None]:

@@ -14,7 +14,7 @@ from urllib3.exceptions import HTTPError, MaxRetryError
 
 from observe_r1.errors import UserError
 from observe_r1.records import Example
-from observe_r1.rewards.returned import checked_rewards
+from observe_r1.rewards.validation import checked_rewards
 from observe_r1.web import DeadlineError, http_client, request, without_password
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from observe_r1 import registry
 from observe_r1.errors import UserError
 from observe_r1.records import Example
 from observe_r1.rewards.accuracy import gold_answer
-from observe_r1.rewards.own import own_rewards, part_names
+from observe_r1.rewards.custom import own_rewards, part_names
 from observe_r1.threads import in_daemon_thread
 
 if TYPE_CHECKING:

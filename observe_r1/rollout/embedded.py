@@ -15,8 +15,7 @@ from observe_r1.model.forward import rope_positions
 from observe_r1.model.loading import VisionLanguageModel
 from observe_r1.records import Completion, Prompt, Sampling
 from observe_r1.rollout.caches import response_cache
-from observe_r1.rollout.engine import OnGroup
-from observe_r1.rollout.sampling import next_tokens, response_uniforms
+from observe_r1.rollout.engine import OnGroup, next_tokens, response_uniforms
 
 _PREFILL_TOKENS = 16384  # prompts computed at once
 _FINISHED_SHARE = 8  # rows leave once one in so many has finished: each leaving copies the cache

@@ -1,10 +1,13 @@
 """What every sampler offers, local or remote."""
 
+import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol, runtime_checkable
 
+import torch
 from torch import Tensor
 
+from observe_r1.config import SamplerSettings
 from observe_r1.errors import UserError
 from observe_r1.records import Completion, Prompt, Sampling
 
@@ -55,3 +58,62 @@ class CopyingEngine(Engine, Protocol):
     def sleep(self) -> None:
         """Free what is not needed until the next `load_weights`."""
         ...
+
+
+def sampling_of(settings: SamplerSettings, *, n: int, seed: int) -> Sampling:
+    """Return how `settings` say that `n` responses a prompt are drawn, from `seed`."""
+    return Sampling(
+        n=n,
+        temperature=settings.temperature,
+        top_p=settings.top_p,
+        top_k=settings.top_k,
+        max_new_tokens=settings.max_new_tokens,
+        stop=settings.stop,
+        seed=seed,
+    )
+
+
+def response_uniforms(sampling: Sampling, stream: int, number: int) -> Tensor:
+    """Return one response's random numbers: (max_new_tokens,) float64 in [0, 1), one a token.
+
+    They depend on seed, prompt and the response's number alone, never on what else is in the batch.
+    """
+    digest = hashlib.blake2b(f"{sampling.seed}/{stream}/{number}".encode(), digest_size=8).digest()
+    generator = torch.Generator().manual_seed(int.from_bytes(digest, "little") >> 1)
+    return torch.rand(sampling.max_new_tokens, generator=generator, dtype=torch.float64)
+
+
+def next_tokens(
+    logits: Tensor, uniforms: Tensor, sampling: Sampling, forbidden: Sequence[int]
+) -> tuple[Tensor, Tensor]:
+    """Draw one token a row by inverting the cumulative distribution at `uniforms`.
+
+    Shapes: logits (B, vocabulary), uniforms (B,) float64. Returns tokens (B,) int64 and their log-probabilities
+    (B,) float32 under the distribution drawn from: after temperature, top-k, top-p and the ban on `forbidden`.
+    Greedy decoding (temperature 0) is certain of its token: log-probability 0.
+    """
+    logits = logits.float().index_fill(
+        1, torch.tensor(forbidden, dtype=torch.long, device=logits.device), float("-inf")
+    )
+    if sampling.temperature == 0:
+        tokens = logits.argmax(dim=1)
+        return tokens, torch.zeros_like(tokens, dtype=torch.float32)
+    logprobs = _truncate(logits / sampling.temperature, sampling).log_softmax(dim=1)
+    cumulative = logprobs.double().exp().cumsum(dim=1)
+    # Scaled by the total, which rounding leaves a hair off 1; `right` skips tokens of probability 0.
+    targets = uniforms.to(logits.device)[:, None] * cumulative[:, -1:]
+    tokens = torch.searchsorted(cumulative, targets, right=True).clamp(max=logits.shape[1] - 1)
+    return tokens[:, 0], logprobs.gather(1, tokens)[:, 0]
+
+
+def _truncate(logits: Tensor, sampling: Sampling) -> Tensor:
+    """Remove what top-k and then top-p leave out; ties at the k-th place all stay."""
+    if 0 < sampling.top_k < logits.shape[1]:
+        threshold = logits.topk(sampling.top_k, dim=1).values[:, -1:]
+        logits = logits.masked_fill(logits < threshold, float("-inf"))
+    if sampling.top_p < 1:
+        ordered, order = logits.sort(dim=1, descending=True)
+        probabilities = ordered.softmax(dim=1)
+        beyond = probabilities.cumsum(dim=1) - probabilities >= sampling.top_p
+        logits = logits.masked_fill(beyond.scatter(1, order, beyond), float("-inf"))
+    return logits

@@ -16,6 +16,8 @@ from typing import Any
 import torch
 from packaging.version import Version
 from torch import Tensor
+from vllm.config import VllmConfig
+from vllm.v1.sample.logits_processor import BatchUpdate, LogitsProcessor
 
 from observe_r1.config import QuestionSettings, SamplerSettings
 from observe_r1.errors import UserError, how_to_install
@@ -23,6 +25,27 @@ from observe_r1.model.loading import VisionLanguageModel
 from observe_r1.records import Completion, Prompt, Sampling
 from observe_r1.registry import nearest
 from observe_r1.rollout.engine import OnGroup, RefusedPromptError
+
+
+class PlaceholderMask(LogitsProcessor):
+    """Takes placeholder tokens out of every distribution, as the policy does; vLLM's logits processor interface."""
+
+    def __init__(self, vllm_config: VllmConfig, device: torch.device, is_pin_memory: bool) -> None:
+        config = vllm_config.model_config.hf_config
+        ids = {getattr(config, name, None) for name in ("image_token_id", "video_token_id")}
+        self._forbidden = torch.tensor(sorted(ids - {None}), dtype=torch.long, device=device)
+
+    def apply(self, logits: Tensor) -> Tensor:
+        """Mask `logits` (rows, vocabulary) in place."""
+        return logits.index_fill_(1, self._forbidden, float("-inf"))
+
+    def is_argmax_invariant(self) -> bool:
+        """Return False: a placeholder may be the most probable token."""
+        return False
+
+    def update_state(self, batch_update: BatchUpdate | None) -> None:
+        """Ignore which requests come and go: all are masked alike."""
+
 
 _log = logging.getLogger(__name__)
 
@@ -205,8 +228,6 @@ def _start(vlm: VisionLanguageModel, arguments: dict[str, Any]) -> Any:
     vllm = _import_vllm()
     from vllm.engine.arg_utils import EngineArgs
     from vllm.exceptions import VLLMError
-
-    from observe_r1.rollout.vllm_mask import PlaceholderMask
 
     known = list(EngineArgs.__dataclass_fields__)
     for name in arguments:

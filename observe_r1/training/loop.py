@@ -31,12 +31,11 @@ from observe_r1 import registry
 from observe_r1.config import RunSettings, TrainSettings
 from observe_r1.errors import UserError
 from observe_r1.objective import sequence_mean, token_advantages, truncated_importance_weight, whiten
-from observe_r1.policy.schedule import learning_rate
-from observe_r1.policy.scoring import GroupScorer
+from observe_r1.policy.optimizers import learning_rate
+from observe_r1.policy.token_logprobs import GroupScorer
 from observe_r1.records import Group, TrainingBatch, TrainingGroup
 from observe_r1.rewards.accuracy import read_as
-from observe_r1.training.progress import Now, counted, unseen
-from observe_r1.training.sampler import GroupSampler
+from observe_r1.training.sampler import GroupSampler, Now, counted, unseen
 from observe_r1.training.weight_sync import WeightSync
 
 

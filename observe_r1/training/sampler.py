@@ -2,9 +2,9 @@
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 import torch
 
@@ -13,10 +13,28 @@ from observe_r1.errors import UserError
 from observe_r1.objective import scored_advantages
 from observe_r1.records import Completion, Group
 from observe_r1.rewards import PendingScores, Scorer, Scores
-from observe_r1.rollout.engine import Engine
-from observe_r1.rollout.sampling import sampling_of
-from observe_r1.training.progress import Now, counted, unseen
+from observe_r1.rollout.engine import Engine, sampling_of
 from observe_r1.training.prompts import Drawn, PromptStream
+
+T = TypeVar("T")
+
+
+class Now(Protocol):
+    """Told what is being done."""
+
+    def __call__(self, what: str, total: int = 0, done: Callable[[], int] = int) -> None:
+        """Take that `done()` of `total` parts are done from now on; a total of 0 where they are not counted."""
+
+
+def unseen(what: str, total: int = 0, done: Callable[[], int] = int) -> None:
+    """Show nobody what is being done."""
+
+
+def counted(now: Now, what: str, items: Sequence[T]) -> Iterator[T]:
+    """Yield `items`, and show how many of them are done."""
+    for index, item in enumerate(items):
+        now(what, len(items), lambda index=index: index)  # type: ignore[misc]
+        yield item
 
 
 class GroupSampler:

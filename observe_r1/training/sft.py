@@ -12,11 +12,11 @@ import torch
 from observe_r1.config import SFTSettings
 from observe_r1.errors import UserError
 from observe_r1.objective import token_advantages, token_mean
+from observe_r1.policy.optimizers import learning_rate
 from observe_r1.policy.policy import Policy
-from observe_r1.policy.schedule import learning_rate
 from observe_r1.records import Completion, Example, Group, Prompt, TrainingBatch, TrainingGroup
-from observe_r1.training.progress import Progress
 from observe_r1.training.prompts import PromptStream
+from observe_r1.training.sampler import Now, unseen
 
 
 def demonstration(example: Example, prompt: Prompt, tokenizer: Any) -> Group:
@@ -61,19 +61,19 @@ def fine_tune(
     settings: SFTSettings,
     steps: int,
     on_step: Callable[[int, dict[str, float]], None],
-    view: Progress,
+    stopped: Callable[[], bool],
     step: int = 0,
+    now: Now = unseen,
 ) -> None:
-    """Go from `step` to `steps` optimizer steps of `optimizer.minibatch` rows each, or until asked to stop."""
-    view.going_on(step, step / steps)
-    while step < steps and not view.stop.requested:
-        view.now("preparing prompts")
+    """Go from `step` to `steps` optimizer steps of `optimizer.minibatch` rows each, or until `stopped` says yes."""
+    while step < steps and not stopped():
+        now("preparing prompts")
         drawn = stream.take(settings.optimizer.minibatch)
         if not drawn:
             break
         groups = [demonstration(each.example, each.prompt, tokenizer) for each in drawn]
         step += 1
-        view.now("updating")
+        now("updating")
         metrics = policy.update(sft_batch(groups, learning_rate(settings.optimizer, step / steps)))
         shown = {name: metrics[name] for name in ("policy/entropy", "policy/grad_norm", "policy/lr", "policy/tokens")}
         on_step(step, {"progress": step / steps, "sft/loss": -metrics["policy/logprob"]} | shown)

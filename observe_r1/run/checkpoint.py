@@ -1,0 +1,238 @@
+"""Checkpoints: everything a killed run needs to go on as if nothing had happened.
+
+    checkpoints/step-000020/
+        weights/        trained weights and optimizer state in torch's distributed format, as sharded runs read it
+        state.json      step, position in the data, leftover groups without their tensors
+        leftovers.safetensors
+        SHA256SUMS      the digest of every file, as `sha256sum --check` reads it, and last of its own lines
+
+A checkpoint is written beside and renamed, so it is whole or absent. It is damaged where a file is missing or does not
+have its digest, and only then: what else keeps it from being read (no permission, a disk that does not answer, too
+little memory) says nothing about it and is raised. A damaged one is set aside as `damaged-step-000020`.
+
+Nothing in it is pickled but what torch's format pickles itself (the plan of its files), and it is only ever read from
+the run's own folder.
+"""
+
+import json
+import re
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from hashlib import file_digest, sha256
+from itertools import chain, count
+from pathlib import Path
+from typing import Any
+
+import torch.distributed.checkpoint as dcp
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from torch.distributed.checkpoint.api import CheckpointException
+from torch.distributed.checkpoint.default_planner import DefaultLoadPlanner
+from torch.distributed.checkpoint.state_dict import get_optimizer_state_dict, set_optimizer_state_dict
+
+from observe_r1.errors import UserError
+from observe_r1.files import remove_files, replacing
+from observe_r1.policy.policy import Policy
+from observe_r1.run.folder import steps_in
+
+FORMAT = 4
+"""Raised when a checkpoint of before can no longer be read."""
+
+_STATE, _LEFTOVERS, _WEIGHTS, _DIGESTS = "state.json", "leftovers.safetensors", "weights", "SHA256SUMS"
+_FILES = (f"{_WEIGHTS}/__*_*.distcp", f"{_WEIGHTS}/.metadata", _LEFTOVERS, _STATE, _DIGESTS)
+"""Everything in a checkpoint, in the order in which it is removed.
+
+The digests go last: what a kill leaves is removed after the next save, and until then known to be incomplete.
+"""
+
+_ASIDE = re.compile(r"damaged-step-[0-9]{6,}(-[0-9]+)?$")
+
+
+class Checkpoints:
+    """The newest `keep` checkpoints of a run and its best, in the run folder's `checkpoints/`."""
+
+    def __init__(self, folder: Path, keep: int) -> None:
+        self.folder = folder
+        self.keep = keep
+
+    def save(
+        self, step: int, policy: Policy, state: dict[str, Any], tensors: dict[str, Tensor], best: int | None = None
+    ) -> Path:
+        """Write the checkpoint of `step`, then remove all but the newest `keep` and the best; return its folder.
+
+        Args:
+            step: steps done, counted from 1.
+            policy: whose weights and optimizer state are saved.
+            state: what else is needed, as JSON values.
+            tensors: what of it are tensors.
+            best: step of the best checkpoint, which stays; None where there is none.
+
+        Errors: `UserError` where it cannot be written, a full disk for one; the checkpoints before are as they were.
+        """
+        path = self.folder / f"step-{step:06d}"
+        if path.exists() and path not in self._newest_first():
+            raise UserError(f"cannot write checkpoint {str(path)!r}: something else stands there; move it away")
+        try:
+            with replacing(path) as new:
+                with _alone():
+                    dcp.save(_weights(policy), checkpoint_id=new / _WEIGHTS, no_dist=True)
+                save_file(tensors, new / _LEFTOVERS)
+                (new / _STATE).write_text(json.dumps({"format": FORMAT, "step": step, **state}), encoding="ascii")
+                _write_digests(new)
+        except (OSError, SafetensorError, _TorchWriteError) as error:
+            reason = (isinstance(error, OSError) and error.strerror) or str(error).splitlines()[0]
+            raise UserError(f"cannot write checkpoint {str(path)!r}: {reason}") from error
+        self.remove_old(best)
+        return path
+
+    def remove_old(self, best: int | None) -> None:
+        """Remove all but the newest `keep` and the best, and what a kill left of one that was being removed.
+
+        Errors: `UserError` where one cannot be removed.
+        """
+        try:
+            for old in self._newest_first()[self.keep :]:
+                if old.name != f"step-{best or 0:06d}" and not old.is_symlink():
+                    remove_files(old, _FILES)
+        except OSError as error:
+            raise UserError(f"cannot remove old checkpoints in {str(self.folder)!r}: {error.strerror}") from error
+
+    def load_newest(
+        self, policy: Policy, note: Callable[[str], None]
+    ) -> tuple[dict[str, Any], dict[str, Tensor]] | None:
+        """Load the newest whole checkpoint into `policy`; return its state and tensors, or None where there is none.
+
+        A damaged one is set aside, and `note` is told. Errors: `UserError` for one that cannot be read, is of another
+        format or of another model, and where all were damaged.
+        """
+        try:
+            for path in self._newest_first():
+                damage = _damage(path)
+                if damage is None:
+                    return self._load(path, policy)
+                aside = _set_aside(path)
+                note(f"checkpoint {path} is damaged: {damage}; set aside as {aside.name}, trying the one before")
+            damaged = self.folder.is_dir() and any(_ASIDE.match(path.name) for path in self.folder.iterdir())
+        except OSError as error:
+            raise UserError(f"cannot read {str(error.filename or self.folder)!r}: {error.strerror or error}") from error
+        if damaged:
+            raise UserError(f"no checkpoint in {self.folder} is whole: give another run.output to start anew")
+        return None
+
+    def _load(self, path: Path, policy: Policy) -> tuple[dict[str, Any], dict[str, Tensor]]:
+        state = json.loads((path / _STATE).read_text(encoding="ascii"))
+        _check_format(path, state["format"])
+        tensors = load_file(path / _LEFTOVERS)
+        both = _weights(policy)
+        saved = dcp.FileSystemReader(path / _WEIGHTS).read_metadata().state_dict_metadata
+        for name, weight in both["model"].items():
+            if getattr(saved.get(f"model.{name}"), "size", None) != weight.shape:
+                raise UserError(f"checkpoint {path} is of another model: {name} is {tuple(weight.shape)} here")
+        with _alone():
+            # A parameter that never had a gradient has no optimizer state yet.
+            planner = DefaultLoadPlanner(allow_partial_load=True)
+            dcp.load(both, checkpoint_id=path / _WEIGHTS, planner=planner, no_dist=True)
+        set_optimizer_state_dict(policy.weights, policy.optimizer, optim_state_dict=both["optimizer"])
+        policy.publish()
+        return state, tensors
+
+    def _newest_first(self) -> list[Path]:
+        """Return the checkpoints; a folder with a step's name and nothing of ours in it is somebody else's."""
+        own = {Path(name).parts[0] for name in _FILES}
+        folders = {step: Path(entry) for step, entry in steps_in(self.folder).items() if entry.is_dir()}
+        ours = {step: path for step, path in folders.items() if own & {inside.name for inside in path.iterdir()}}
+        return [ours[step] for step in sorted(ours, reverse=True)]
+
+
+def _write_digests(checkpoint: Path) -> None:
+    """Write down the digests of all files that are there, and as a comment that of these lines."""
+    names = sorted(str(path.relative_to(checkpoint)) for path in checkpoint.rglob("*") if path.is_file())
+    lines = "".join(f"{_digest(checkpoint / name)}  {name}\n" for name in names)
+    (checkpoint / _DIGESTS).write_text(f"{lines}# {sha256(lines.encode()).hexdigest()}\n", encoding="ascii")
+
+
+def _damage(checkpoint: Path) -> str | None:
+    """Return what proves that a checkpoint is not as it was written; None where it is.
+
+    Errors: `OSError` where a file cannot be read; `UserError` for a checkpoint of another format.
+    """
+    try:
+        *lines, last = (checkpoint / _DIGESTS).read_bytes().splitlines(keepends=True) or [b""]
+    except FileNotFoundError:
+        _check_readable_format(checkpoint)
+        return f"{_DIGESTS} is missing"
+    if last != f"# {sha256(b''.join(lines)).hexdigest()}\n".encode():
+        _check_readable_format(checkpoint)
+        return f"{_DIGESTS} has changed since it was written"
+    for line in lines:
+        digest, name = line.decode().rstrip("\n").split("  ", 1)
+        try:
+            found = _digest(checkpoint / name)
+        except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+            return f"{name} is missing"
+        if found != digest:
+            return f"{name} has changed since it was written"
+    return None
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return file_digest(file, "sha256").hexdigest()
+
+
+def _check_readable_format(checkpoint: Path) -> None:
+    """Raise `UserError` for a checkpoint of another format, whose digests may stand elsewhere."""
+    try:
+        found = json.loads((checkpoint / _STATE).read_bytes())["format"]
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        return
+    _check_format(checkpoint, found)
+
+
+def _check_format(checkpoint: Path, found: object) -> None:
+    if isinstance(found, int) and found > FORMAT:
+        raise UserError(f"checkpoint {checkpoint} was written by a newer version of observe-r1: update it")
+    if isinstance(found, int) and found < FORMAT:
+        raise UserError(f"checkpoint {checkpoint} was written by an older version of observe-r1: resume with that one")
+
+
+def _set_aside(checkpoint: Path) -> Path:
+    """Give a damaged checkpoint a name under which it is no step, and return its new path."""
+    name = f"damaged-{checkpoint.name}"
+    names = chain([name], (f"{name}-{number}" for number in count(2)))
+    aside = next(path for path in map(checkpoint.with_name, names) if not path.exists())
+    return checkpoint.rename(aside)
+
+
+def _weights(policy: Policy) -> dict[str, Any]:
+    """Return references to trained weights and optimizer state, which saving reads and loading fills."""
+    if not policy.optimizer.state:
+        get_optimizer_state_dict(policy.weights, policy.optimizer)
+        # torch fills an empty optimizer state by a step at rate 0; Adam's bias correction would count it ever after.
+        for state in policy.optimizer.state.values():
+            state["step"] *= 0
+    trained = {name: p.detach() for name, p in policy.weights.named_parameters() if p.requires_grad}
+    return {"model": trained, "optimizer": get_optimizer_state_dict(policy.weights, policy.optimizer)}
+
+
+class _TorchWriteError(Exception):
+    """What torch's writer of tensors says of a file that it could not write; it loses the system's reason."""
+
+
+@contextmanager
+def _alone() -> Iterator[None]:
+    """Let what stops torch through as it was raised, Ctrl-C too, where torch wraps it.
+
+    Keeps torch from warning that there is only one process, which `no_dist` has just told it.
+    """
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="torch.distributed is disabled", category=UserWarning)
+        try:
+            yield
+        except CheckpointException as error:
+            ((cause, _),) = error.failures.values()
+            if isinstance(cause, RuntimeError) and "inline_container" in str(cause):
+                raise _TorchWriteError("the disk may be full") from cause
+            raise cause from error
