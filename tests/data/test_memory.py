@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from observe_r1.data import image_decoding
+from observe_r1.data import images
 from observe_r1.data.images import opened_image
 from observe_r1.threads import Budget, in_order
 
@@ -43,7 +43,7 @@ def test_many_large_images_take_the_memory_of_few(large: Path, words: list[str],
 
 
 def test_images_count_as_long_as_they_are_in_use(large: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(image_decoding, "_MEMORY", Budget(MIB))
+    monkeypatch.setattr(images, "_MEMORY", Budget(MIB))
     second = threading.Event()
 
     def open_another() -> None:

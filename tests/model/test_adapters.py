@@ -160,7 +160,7 @@ def test_every_process_writes_the_same_bytes(checkpoint, tmp_path):
     """Python gives text another hash, and sets another order, in every process."""
     folders = tmp_path / "here", tmp_path / "there"
     save_model(load(checkpoint, lora_rank=4), folders[0], DATA)
-    path = os.pathsep.join([str(Path(__file__).parent), *sys.path])
+    path = os.pathsep.join([str(Path(__file__).parents[1]), *sys.path])
     seed = "1" if os.environ.get("PYTHONHASHSEED") != "1" else "2"
     command = [sys.executable, "-c", SAVE, str(checkpoint), str(folders[1])]
     subprocess.run(command, env=os.environ | {"PYTHONHASHSEED": seed, "PYTHONPATH": path}, check=True)

@@ -7,7 +7,7 @@ import pytest
 
 from observe_r1.rewards import accuracy_reward, verifiable
 
-HERE = Path(__file__).parent
+HERE = Path(__file__).parents[1]
 CASES = [
     json.loads(line)
     for name in ("judge_cases.jsonl", "judge_own.jsonl")

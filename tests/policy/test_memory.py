@@ -13,7 +13,7 @@ from observe_r1.model.adapters import add_adapters
 from observe_r1.model.attention import use_shared_prefix
 from observe_r1.model.packed_layout import PackedLayout
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 CARDS = {"24gb": 22.0, "80gb": 79.1}
 """GiB that torch can have of an A10G or L4 and of an A100 or H100, the least of each size."""
 FREE = 0.1

@@ -4,8 +4,8 @@ import re
 from random import Random
 
 import pytest
-from observe_r1.world import teacher
 
+from observe_r1.demo import tasks as teacher
 from observe_r1.demo.dataset import make_item, make_items
 from observe_r1.demo.tasks import Attribute, Question
 

@@ -10,7 +10,7 @@ from observe_r1.cli.options import parse_settings
 from observe_r1.config import SFTSettings, TrainSettings
 from observe_r1.errors import UserError
 
-RECIPES = Path(__file__).parents[1] / "observe_r1" / "recipes"
+RECIPES = Path(__file__).parents[2] / "observe_r1" / "recipes"
 REQUIRED = ["--model.path", "m", "--data.path", "d"]
 
 

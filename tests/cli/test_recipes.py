@@ -12,7 +12,7 @@ from observe_r1.config import LadderSettings, SFTSettings, TrainSettings
 from observe_r1.errors import UserError
 from observe_r1.run.folder import dump_settings
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 RECIPES = sorted(path.relative_to(ROOT / "recipes") for path in (ROOT / "recipes").rglob("*.yaml"))
 METHODS = ["grpo", "observe_r1", "observe_r1_random"]
 ONE_GPU = ["qwen2_5_vl_3b_24gb", "qwen2_5_vl_3b_80gb"]

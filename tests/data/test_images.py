@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from observe_r1.data import image_decoding, open_image
+from observe_r1.data import images, open_image
 from observe_r1.errors import UserError
 
 RED, BLUE, WHITE = (255, 0, 0), (0, 0, 255), (255, 255, 255)
@@ -172,9 +172,9 @@ def test_decompression_bombs(side: int) -> None:
 
 def test_one_pixel_over_the_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     data = encoded(red_and_blue())
-    monkeypatch.setattr(image_decoding, "MAX_PIXELS", 8)
+    monkeypatch.setattr(images, "MAX_PIXELS", 8)
     assert open_image(data, "row").size == (4, 2)
-    monkeypatch.setattr(image_decoding, "MAX_PIXELS", 7)
+    monkeypatch.setattr(images, "MAX_PIXELS", 7)
     assert "more than 7 pixels" in refusal(data)
 
 
@@ -198,7 +198,7 @@ def test_damaged_files_open_or_are_refused(data: st.DataObject) -> None:
         damaged[data.draw(st.integers(0, last))] = data.draw(st.integers(0, 255))
     cut = data.draw(st.integers(1, len(damaged)) | st.just(len(damaged)))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(image_decoding, "MAX_PIXELS", 100_000)  # a damaged header may ask for gigabytes
+        patch.setattr(images, "MAX_PIXELS", 100_000)  # a damaged header may ask for gigabytes
         try:
             assert open_image(bytes(damaged[:cut]), "row").mode == "RGB"
         except UserError as error:

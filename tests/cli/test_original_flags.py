@@ -16,7 +16,7 @@ def split(text):
     return text.split()
 
 
-RECIPES = Path(__file__).parents[1] / "recipes"
+RECIPES = Path(__file__).parents[2] / "recipes"
 
 
 @pytest.fixture
@@ -376,5 +376,5 @@ def test_sft_refuses_a_flag_of_reinforcement_learning():
 
 
 def test_the_guide_is_written_from_the_table():
-    page = Path(__file__).parents[1] / "docs" / "coming-from-openrlhf.md"
+    page = Path(__file__).parents[2] / "docs" / "coming-from-openrlhf.md"
     assert page.read_text(encoding="utf-8") == guide(), "run `make docs`"

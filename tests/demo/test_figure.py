@@ -60,7 +60,7 @@ def test_what_is_written_and_drawn_stands_out_on_its_paper(theme):
 
 
 def test_every_figure_of_the_docs_is_there_for_light_and_dark_and_shown_so():
-    root = Path(__file__).parent.parent
+    root = Path(__file__).parents[2]
     shown = {}
     for page in (root / "README.md", *(root / "docs").glob("*.md")):
         for dark, light in re.findall(PICTURE, page.read_text()):

@@ -13,7 +13,7 @@ from observe_r1.config import TrainSettings, setting_names, validate
 from observe_r1.objective import advantages, loss
 from observe_r1.training import loop
 
-PAGE = (Path(__file__).parents[1] / "docs" / "method.md").read_text(encoding="utf-8")
+PAGE = (Path(__file__).parents[2] / "docs" / "method.md").read_text(encoding="utf-8")
 LINES = [line for line in PAGE.splitlines() if line.startswith("| ")][1:]
 ROWS = [[cell.strip() for cell in line.strip("|").split("|")] for line in LINES]
 SETTINGS = {

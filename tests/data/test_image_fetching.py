@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from observe_r1.config import QuestionSettings
-from observe_r1.data import image_fetching, open_image
+from observe_r1.data import images, open_image
 from observe_r1.errors import UserError
 from observe_r1.web import _is_public, http_client, without_password
 
@@ -135,7 +135,7 @@ class Answer(BaseHTTPRequestHandler):
 @pytest.fixture
 def server(monkeypatch):
     client = partial(http_client, retries=1, timeout=0.5)
-    monkeypatch.setattr(image_fetching, "_client", lambda **limits: client(deadline=image_fetching.DEADLINE, **limits))
+    monkeypatch.setattr(images, "_client", lambda **limits: client(deadline=images.DEADLINE, **limits))
     server = Server()
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
@@ -189,7 +189,7 @@ def test_what_is_no_image_is_one_line_and_never_kept(server, tmp_path, path, mes
 
 
 def test_too_many_bytes(server, tmp_path, monkeypatch):
-    monkeypatch.setattr(image_fetching, "MAX_BYTES", 300_000)
+    monkeypatch.setattr(images, "MAX_BYTES", 300_000)
     assert "has more than 300,000 bytes" in refusal(f"{server.url}/huge.png", tmp_path)
 
 
@@ -202,13 +202,13 @@ def test_silence_has_an_end(server, tmp_path):
     "what", ["trickle", "dripping_header", "dripping_headers", "dripping_status", "endless_continue"]
 )
 def test_one_deadline_for_headers_and_body(server, tmp_path, monkeypatch, what):
-    monkeypatch.setattr(image_fetching, "DEADLINE", 0.3)
+    monkeypatch.setattr(images, "DEADLINE", 0.3)
     assert "incomplete after 0.3 s" in refusal(f"{server.url}/{what}.png", tmp_path)
     assert server.asked[f"/{what}.png"] == 1
 
 
 def test_the_deadline_covers_connecting_and_looking_up_the_name(monkeypatch, tmp_path):
-    monkeypatch.setattr(image_fetching, "_client", lambda **limits: http_client(retries=1, timeout=9, deadline=0.2))
+    monkeypatch.setattr(images, "_client", lambda **limits: http_client(retries=1, timeout=9, deadline=0.2))
     with socket.socket() as full, socket.socket() as first, socket.socket() as second:
         full.bind(("127.0.0.1", 0))
         full.listen(0)
@@ -306,7 +306,7 @@ def open_size(url: str, cache: str) -> tuple[int, int]:
 
 
 def test_threads_and_processes_may_fetch_at_once(server, tmp_path, monkeypatch):
-    monkeypatch.setattr(image_fetching, "_client", lambda **limits: http_client(retries=1, timeout=60, deadline=60))
+    monkeypatch.setattr(images, "_client", lambda **limits: http_client(retries=1, timeout=60, deadline=60))
     cache, names = str(tmp_path / "cache"), [f"{server.url}/ok.{number % 3}.png" for number in range(24)]
     sizes = []
     threads = [threading.Thread(target=lambda url=url: sizes.append(open_size(url, cache))) for url in names]

@@ -7,7 +7,7 @@ import pytest
 
 from observe_r1.rewards import accuracy_reward, verifiable
 
-_TABLE = (Path(__file__).parents[1] / "docs" / "rewards.md").read_text("utf-8")
+_TABLE = (Path(__file__).parents[2] / "docs" / "rewards.md").read_text("utf-8")
 _ROWS = [
     [re.findall(r"`([^`]+)`", cell) for cell in line.split(" | ")[1:]]
     for line in _TABLE.splitlines()

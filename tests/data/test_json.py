@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from observe_r1.data import json_list
+from observe_r1.data import json_rows
 from observe_r1.data.json_rows import JsonRows
 from observe_r1.errors import UserError
 
@@ -86,9 +86,9 @@ LISTS = st.lists(st.recursive(VALUES | st.floats(allow_nan=False) | st.text(), s
 
 def offsets_or_error(path: Path, window: int) -> list[int] | str:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(json_list, "WINDOW", window)
+        patch.setattr(json_rows, "WINDOW", window)
         try:
-            return list(json_list.list_offsets(path))
+            return list(json_rows.list_offsets(path))
         except UserError as error:
             return str(error)
 

@@ -43,7 +43,7 @@ def test_examples_never_train_on_a_benchmark(capsys: pytest.CaptureFixture[str])
     assert main(["ladder"]) == 0
     with pytest.raises(SystemExit):
         main(["ladder", "build", "--help"])
-    text = capsys.readouterr().out + (Path(__file__).parents[1] / "docs" / "ladder.md").read_text()
+    text = capsys.readouterr().out + (Path(__file__).parents[2] / "docs" / "ladder.md").read_text()
     examples = re.findall(r"observe-r1 ladder build (.*?) --", text)
     named = {name for example in examples for name in re.findall(r"(\w+):\w+/", example)}
     assert "geometry3k" in named

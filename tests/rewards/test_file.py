@@ -12,7 +12,7 @@ from observe_r1.records import Example
 from observe_r1.rewards import Scorer, Scores
 from observe_r1.rewards.reward_file import RewardFile
 
-EXAMPLES = Path(__file__).parents[1] / "examples" / "rewards"
+EXAMPLES = Path(__file__).parents[2] / "examples" / "rewards"
 EXAMPLE = Example(id="x", messages=(), images=(b"png",), answer="4", difficulty=0.25, origin="rows.jsonl row 3")
 
 

@@ -7,7 +7,7 @@ import torch
 from tiny import FAMILIES, random_group, random_model
 from torch._dynamo.testing import CompileCounter
 
-from observe_r1.model import flex_attention, image_attention
+from observe_r1.model import families, flex_attention
 from observe_r1.model.families import use_flash_segments
 from observe_r1.model.forward import encode_images
 
@@ -45,7 +45,7 @@ def test_segments_at_once_equal_one_after_the_other(monkeypatch, family):
     images = [0, 24, 56]
     windowed = family == "qwen2_5_vl"
     assert made[-1] == images and len(made) == 1 + windowed
-    assert not image_attention._masks
+    assert not families._masks
 
 
 def test_the_mask_is_the_segment():
