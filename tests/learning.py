@@ -9,7 +9,7 @@ from observe_r1.config import DataSettings, ModelSettings, ObjectiveSettings, Op
 from observe_r1.demo.tiny_model import Sizes, make_tiny_model
 from observe_r1.model.loading import load_model
 from observe_r1.policy.policy import Policy
-from observe_r1.policy.token_logprobs import GroupScorer
+from observe_r1.policy.token_logprobs import LogprobModel
 from observe_r1.records import TrainingBatch
 from observe_r1.run.checkpoint import Checkpoints
 
@@ -52,7 +52,7 @@ def batch(*groups, lr=1e-2):
 
 def learn(trained, steps=3, first=0, lr=1e-2, **kind):
     """Take optimizer steps number `first` and on; the same number always brings the same groups."""
-    vlm = trained.scorer.vlm
+    vlm = trained.vlm
     return [
         trained.update(batch(*(group(vlm, seed=2 * step + i, **kind) for i in range(2)), lr=lr))
         for step in range(first, first + steps)
@@ -69,12 +69,12 @@ def assert_resumes(fresh, folder):
     assert checkpoints.load_newest(resumed, print)[0]["step"] == 2
     assert learn(resumed, steps=2, first=2) == expected[2:]
     assert equal(resumed.parameters, unbroken.parameters)
-    assert equal(resumed.scorer.vlm.model.parameters(), unbroken.scorer.vlm.model.parameters())
+    assert equal(resumed.vlm.model.parameters(), unbroken.vlm.model.parameters())
     return next(folder.glob("step-*"))
 
 
 def logprobs(vlm, **settings):
-    return GroupScorer(vlm, OPTIMIZER, **settings).logprobs([group(vlm), group(vlm, seed=1)])
+    return LogprobModel(vlm, OPTIMIZER, **settings).logprobs([group(vlm), group(vlm, seed=1)])
 
 
 def equal(ours, theirs):

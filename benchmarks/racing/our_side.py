@@ -45,7 +45,7 @@ class OurSide:
         self.scorer = ScriptedScorer(scorer)
         self.stream = prompt_stream(examples, self._encode, settings.data, 0, None, print)
         self.sampler = GroupSampler(self.engine, self.stream, self.scorer, settings.rollout, settings.objective, 0)
-        self.batcher = Batcher(settings, self.policy.scorer, None)
+        self.batcher = Batcher(settings, self.policy, None)
 
     def follow(self, script: Script) -> None:
         """Let responses be as long and as right as `script` says; prompts come in the order of the examples."""

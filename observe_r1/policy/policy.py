@@ -1,12 +1,11 @@
-"""The model being trained: scores groups and takes optimizer steps."""
+"""The model being trained: gives log-probabilities and takes optimizer steps."""
 
 import math
 from collections.abc import Sequence
-from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from observe_r1 import registry
 from observe_r1.config import ObjectiveSettings, OptimizerSettings
@@ -14,59 +13,26 @@ from observe_r1.errors import UserError
 from observe_r1.model.loading import VisionLanguageModel
 from observe_r1.model.transfer import to_device
 from observe_r1.objective import policy_loss
+from observe_r1.policy.master_weights import MasterWeights
 from observe_r1.policy.packing import Pack, select
-from observe_r1.policy.token_logprobs import GroupScorer
+from observe_r1.policy.token_logprobs import LogprobModel
 from observe_r1.records import Group, TrainingBatch, TrainingGroup
-
-# Master weights and optimizer state in the CPU's memory, after ZeRO-Offload (arXiv 2101.06840), for one device.
-#
-# The device holds the trained weights in the compute type only. Each gradient goes to the CPU, in float32, as soon as
-# the
-# backward pass has it, and leaves the device: no two of them are there at once.
-
-
-class MasterWeights(nn.Module):
-    """Float32 copies of `vlm`'s trained weights on the CPU, under the same names; `vlm`'s own become `dtype`."""
-
-    def __init__(self, vlm: VisionLanguageModel, dtype: torch.dtype) -> None:
-        super().__init__()
-        self._pairs: list[tuple[nn.Parameter, nn.Parameter]] = []
-        for name, parameter in vlm.model.named_parameters():
-            if parameter.requires_grad:
-                master = nn.Parameter(parameter.detach().to("cpu", torch.float32, copy=True))
-                self._place(name, master)
-                self._pairs.append((parameter, master))
-                vlm.masters[name] = master.detach()
-                parameter.data = parameter.data.to(dtype)
-                parameter.register_post_accumulate_grad_hook(partial(_hand_over, master))
-
-    @torch.no_grad()
-    def publish(self) -> None:
-        """Copy the master weights to the device, rounded to its type."""
-        for parameter, master in self._pairs:
-            parameter.copy_(master)
-
-    def _place(self, name: str, master: nn.Parameter) -> None:
-        """Register `master` under a dotted name, which checkpoints then give it as they would without offload."""
-        *path, last = name.split(".")
-        module: nn.Module = self
-        for part in path:
-            if part not in module._modules:
-                module.add_module(part, nn.Module())
-            module = module.get_submodule(part)
-        module.register_parameter(last, master)
-
-
-def _hand_over(master: nn.Parameter, parameter: Tensor) -> None:
-    """Add the device's gradient to the master's."""
-    assert parameter.grad is not None
-    gradient = parameter.grad.to("cpu", torch.float32)
-    master.grad = gradient if master.grad is None else master.grad.add_(gradient)
-    parameter.grad = None
 
 
 class Policy:
-    """Local policy: one process, one device, float32 master weights, the optimizer that the settings name."""
+    """Local policy: one process, one device, float32 master weights, the optimizer that the settings name.
+
+    Args:
+        vlm: The model. Weights that are trained are float32; where `dtype` is another type, or with
+            `optimizer.offload`, they become copies of their `MasterWeights`.
+        optimizer: The optimizer, and how a batch is split into packs.
+        objective: Clip bounds and KL of the loss.
+        temperature: Of the distribution that responses are sampled from.
+        dtype: Compute type; weights that are not trained are held in it already.
+
+    Raises:
+        UserError: No parameter is trained.
+    """
 
     def __init__(
         self,
@@ -77,11 +43,15 @@ class Policy:
         temperature: float = 1.0,
         dtype: torch.dtype = torch.float32,
     ) -> None:
+        self.vlm = vlm
         self.settings = optimizer
         self.objective = objective
-        self.scorer = GroupScorer(vlm, optimizer, temperature=temperature, dtype=dtype)
-        self.device = vlm.device
-        self.weights = MasterWeights(vlm, dtype) if optimizer.offload else vlm.model
+        self.dtype = dtype
+        self.logprob_model = LogprobModel(vlm, optimizer, temperature=temperature)
+        self.masters: MasterWeights | None = None
+        if optimizer.offload or dtype != torch.float32:
+            self.masters = MasterWeights(vlm, dtype, offload=optimizer.offload)
+        self.weights = vlm.model if self.masters is None else self.masters
         """The module whose parameters the optimizer steps and checkpoints hold."""
         self.parameters = [p for p in self.weights.parameters() if p.requires_grad]
         if not self.parameters:
@@ -89,22 +59,32 @@ class Policy:
         self.optimizer = registry.load("optimizer", optimizer.kind)(self.parameters, optimizer)
 
     def logprobs(self, groups: Sequence[Group]) -> tuple[Tensor, ...]:
-        """Return the log-probabilities of each group's response tokens: one (T,) tensor a group, on the CPU."""
-        return self.scorer.logprobs(groups)
+        """Return the log-probabilities of each group's response tokens; see `LogprobModel.logprobs`."""
+        return self.logprob_model.logprobs(groups)
 
     def update(self, batch: TrainingBatch) -> dict[str, float]:
-        """Take one optimizer step on `batch` and return its metrics.
+        """Take one optimizer step on the batch's loss, the sum of `objective.policy_loss` over its packs.
 
         Groups without any weight in the loss are left out; a batch of nothing else takes no step.
-        Errors: `UserError` where the loss or the gradient is not finite; the weights are then as before.
+
+        Args:
+            batch: Whole groups, all with the same streams.
+
+        Returns:
+            Metrics by name: means over the response tokens, the loss, and the gradient's norm before it was clipped.
+
+        Raises:
+            UserError: The loss or the gradient is not finite; the weights are then as before.
         """
         groups = [group for group in batch.groups if _teaches(group)]
         totals = UpdateTotals()
         if not groups:
             return totals.metrics(grad_norm=0.0, lr=batch.learning_rate)
         try:
-            for pack in self.scorer.packs([each.group for each in groups]):
+            for pack in self.logprob_model.packs([each.group for each in groups]):
                 self._accumulate(pack, groups, totals)
+            if self.masters is not None:
+                self.masters.collect()
             grad_norm = float(torch.nn.utils.clip_grad_norm_(self.parameters, self.settings.max_grad_norm))
             metrics = totals.metrics(grad_norm, lr=batch.learning_rate)
             if not math.isfinite(metrics["policy/loss"]) or not math.isfinite(grad_norm):
@@ -122,19 +102,19 @@ class Policy:
 
     def publish(self) -> None:
         """Let the model compute with the weights that the optimizer or a checkpoint has just written."""
-        if isinstance(self.weights, MasterWeights):
-            self.weights.publish()
+        if self.masters is not None:
+            self.masters.publish()
 
     def _accumulate(self, pack: Pack, groups: Sequence[TrainingGroup], totals: "UpdateTotals") -> None:
         """Add one pack's gradient and metrics."""
 
         def tokens(streams: Sequence[Tensor]) -> Tensor:
-            return to_device(select(streams, [each.group for each in groups], pack.spans), self.device)
+            return to_device(select(streams, [each.group for each in groups], pack.spans), self.vlm.device)
 
         old = [each.old_logprobs for each in groups if each.old_logprobs is not None]
         reference = [each.reference_logprobs for each in groups if each.reference_logprobs is not None]
         kl_weights = [each.kl_weights for each in groups if each.kl_weights is not None]
-        scores = self.scorer.score(pack)
+        scores = self.logprob_model.score(pack)
         loss, sums = policy_loss(
             scores.logprobs,
             advantages=tokens([each.token_advantages for each in groups]),
@@ -146,6 +126,7 @@ class Policy:
             kl_weights=tokens(kl_weights) if kl_weights else None,
         )
         loss.backward()
+        assert scores.entropy is not None
         totals.add(len(pack.targets), sums | {"entropy": scores.entropy.sum().double()})
 
 
@@ -160,7 +141,12 @@ class UpdateTotals:
         self.sums: dict[str, Tensor] = {}
 
     def add(self, tokens: int, sums: dict[str, Tensor]) -> None:
-        """Add one pack of `tokens` response tokens."""
+        """Add one pack.
+
+        Args:
+            tokens: Response tokens of the pack.
+            sums: Sums over them by name, scalars.
+        """
         self.tokens += tokens
         for name, value in sums.items():
             self.sums[name] = self.sums.get(name, 0.0) + value
@@ -180,5 +166,6 @@ class UpdateTotals:
 
 
 def _teaches(group: TrainingGroup) -> bool:
+    """Whether any token of the group has a weight in the loss."""
     in_kl = group.kl_weights is not None and bool(group.kl_weights.any())
     return in_kl or bool((group.token_advantages * group.loss_weights).any())

@@ -1,4 +1,4 @@
-"""The policy's one forward: a packed batch in, log-probability and entropy of every response token out."""
+"""The policy's one forward: a pack of groups in, log-probability and entropy of every response token out."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
@@ -12,9 +12,63 @@ from observe_r1.config import OptimizerSettings
 from observe_r1.model.adapters import without_adapters
 from observe_r1.model.families import shares_prefix
 from observe_r1.model.forward import encode_images, hidden_states
+from observe_r1.model.head import head_logits
 from observe_r1.model.loading import VisionLanguageModel
 from observe_r1.policy.packing import Pack, build_pack, plan_packs
 from observe_r1.records import Group
+
+
+class LogprobModel:
+    """A model as a source of log-probabilities: the policy, or the reference of a KL term.
+
+    It computes with `vlm`'s current weights, in the type that they are held in.
+
+    Args:
+        vlm: The model.
+        settings: Token budget of a pack, and rows of logits at once.
+        temperature: Of the distribution that is scored, as responses were sampled under it.
+        adapters: False scores with the weights under LoRA adapters, which never change: a reference model that takes
+            no memory of its own.
+    """
+
+    def __init__(
+        self,
+        vlm: VisionLanguageModel,
+        settings: OptimizerSettings,
+        *,
+        temperature: float = 1.0,
+        adapters: bool = True,
+    ) -> None:
+        self.vlm = vlm
+        self.adapters = adapters
+        self.budget = settings.tokens_per_pack
+        self.score = TokenLogprobs(vlm, temperature, settings.head_chunk)
+        """`score(pack)` returns its `TokenScores`, with gradient where the caller wants one."""
+
+    @torch.no_grad()
+    def logprobs(self, groups: Sequence[Group]) -> tuple[Tensor, ...]:
+        """Return the log-probabilities of each group's response tokens.
+
+        Returns:
+            One (T,) float32 tensor a group, in nats, on the CPU.
+        """
+        parts: list[list[Tensor]] = [[] for _ in groups]
+        with nullcontext() if self.adapters else without_adapters(self.vlm.model):
+            for pack in self.packs(groups):
+                sizes = [sum(groups[s.group].lengths[s.first : s.last]) for s in pack.spans]
+                scores = self.score(pack, entropy=False)
+                for span, part in zip(pack.spans, scores.logprobs.split(sizes), strict=True):
+                    parts[span.group].append(part)
+        # Read when all are queued: a GPU has the next pack while this one's is put together.
+        return tuple(torch.cat(part).cpu() for part in parts)
+
+    def packs(self, groups: Sequence[Group]) -> Iterator[Pack]:
+        """Yield `groups` packed into sequences within the token budget (`plan_packs`), each built when it is its turn.
+
+        A pack's layout keeps masks for all of a forward's layers: those of a whole rollout at once would fill memory.
+        """
+        for spans in plan_packs(groups, self.budget, shares_prefix(self.vlm.model)):
+            yield build_pack(self.vlm, groups, spans)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -23,14 +77,19 @@ class TokenScores:
 
     logprobs: Tensor
     """(S,) float32 (float64 for a float64 model), in nats."""
-    entropy: Tensor
-    """(S,) of the distribution that predicts each token, in nats; a metric, without gradient."""
+    entropy: Tensor | None
+    """(S,) of the distribution that predicts each token, in nats; a metric, without gradient. None unless asked for."""
 
 
 class TokenLogprobs(nn.Module):
     """Image tower once a prompt, text model once a pack, head on the predicting positions only.
 
     Sharding wraps this module's `forward`, and nothing calls the model's parts around it.
+
+    Args:
+        vlm: The model.
+        temperature: Logits are divided by it.
+        chunk: Rows of logits, one a response token, that exist at once.
     """
 
     def __init__(self, vlm: VisionLanguageModel, temperature: float, chunk: int) -> None:
@@ -41,76 +100,36 @@ class TokenLogprobs(nn.Module):
         self.chunk = chunk
         self.register_buffer("_forbidden", torch.tensor(vlm.forbidden, dtype=torch.long, device=vlm.device))
 
-    def forward(self, pack: Pack) -> TokenScores:
-        """Score the response tokens of `pack` under the distribution that is sampled from: logits over temperature,
-        placeholder tokens excluded."""
+    def forward(self, pack: Pack, *, entropy: bool = True) -> TokenScores:
+        """Score the response tokens of `pack` under the distribution that is sampled from.
+
+        That is: logits over temperature, placeholder tokens excluded.
+
+        Args:
+            pack: S response tokens and what they follow.
+            entropy: Whether to compute it, in three more passes over the logits.
+        """
         images = encode_images(self.vlm, pack.prompts)
         hidden = hidden_states(self.model, pack.ids, pack.positions, images=images, layout=pack.layout).flatten(0, 1)
         logprobs, entropies = [], []
         chunks = pack.predictors.split(self.chunk), pack.targets.split(self.chunk)
         for predictors, targets in zip(*chunks, strict=True):
             # Recomputing a chunk's logits in the backward pass keeps (chunk, vocabulary) the largest tensor there is.
-            logprob, entropy = checkpoint(self._head, hidden[predictors], targets, use_reentrant=False)
+            logprob, each = checkpoint(self._head, hidden[predictors], targets, entropy, use_reentrant=False)
             logprobs.append(logprob)
-            entropies.append(entropy)
-        return TokenScores(torch.cat(logprobs), torch.cat(entropies))
+            entropies.append(each)
+        return TokenScores(torch.cat(logprobs), torch.cat(entropies) if entropy else None)
 
-    def _head(self, hidden: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-        logits = self.model.lm_head(hidden)
-        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    def _head(self, hidden: Tensor, targets: Tensor, with_entropy: bool) -> tuple[Tensor, Tensor | None]:
+        """Return log-probability and entropy of (S,) targets that (S, width) hidden states predict."""
+        logits = head_logits(self.model, hidden)
         # Finite, so that a forbidden token adds 0 · log 0 = 0 to the entropy.
         logits.div_(self.temperature).index_fill_(1, self._forbidden, torch.finfo(logits.dtype).min)
         logprobs = logits.log_softmax(dim=-1)
         chosen = logprobs.gather(1, targets[:, None])[:, 0]
+        if not with_entropy:
+            return chosen, None
         # Last: recomputation stops once it has what the backward pass needs.
         with torch.no_grad():
             entropy = -logprobs.exp().mul_(logprobs).sum(dim=-1)
         return chosen, entropy
-
-
-class GroupScorer:
-    """Scores packs of groups with `vlm`'s current weights, under `temperature`, computing in `dtype`.
-
-    With `adapters` off it scores with the weights under LoRA adapters, which never change: a reference model that
-    takes no memory of its own.
-    """
-
-    def __init__(
-        self,
-        vlm: VisionLanguageModel,
-        settings: OptimizerSettings,
-        *,
-        temperature: float = 1.0,
-        dtype: torch.dtype = torch.float32,
-        adapters: bool = True,
-    ) -> None:
-        self.vlm = vlm
-        self.adapters = adapters
-        self.budget = settings.tokens_per_pack
-        self.dtype = dtype
-        self.module = TokenLogprobs(vlm, temperature, settings.head_chunk)
-
-    def packs(self, groups: Sequence[Group]) -> Iterator[Pack]:
-        """Yield `groups` packed into sequences within the token budget (`plan_packs`), each built when it is its turn.
-
-        A pack's layout keeps masks for all of a forward's layers: those of a whole rollout at once would fill memory.
-        """
-        for spans in plan_packs(groups, self.budget, shares_prefix(self.vlm.model)):
-            yield build_pack(self.vlm, groups, spans)
-
-    def score(self, pack: Pack) -> TokenScores:
-        """Score one pack, with gradient where the caller wants one."""
-        with torch.autocast(self.vlm.device.type, dtype=self.dtype, enabled=self.dtype == torch.bfloat16):
-            return self.module(pack)
-
-    @torch.no_grad()
-    def logprobs(self, groups: Sequence[Group]) -> tuple[Tensor, ...]:
-        """Return the log-probabilities of each group's response tokens: one (T,) tensor a group, on the CPU."""
-        parts: list[list[Tensor]] = [[] for _ in groups]
-        with nullcontext() if self.adapters else without_adapters(self.vlm.model):
-            for pack in self.packs(groups):
-                sizes = [sum(groups[s.group].lengths[s.first : s.last]) for s in pack.spans]
-                for span, part in zip(pack.spans, self.score(pack).logprobs.split(sizes), strict=True):
-                    parts[span.group].append(part)
-        # Read when all are queued: a GPU has the next pack while this one's is put together.
-        return tuple(torch.cat(part).cpu() for part in parts)

@@ -158,5 +158,5 @@ class Record:
         """Export the model as it is, the best so far, unless it has been; the starting model is there already."""
         if self.step > 0 and self._folder.best_step() != self.step:
             self.view.now("saving the best model")
-            save_model(self._policy.scorer.vlm, self._folder.best, self._data)
+            save_model(self._policy.vlm, self._folder.best, self._data)
             self._folder.write_best(self.step, held_out.best_by, self.best.accuracy)

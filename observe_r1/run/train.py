@@ -10,7 +10,7 @@ from observe_r1.errors import UserError
 from observe_r1.model.encoding import encode_prompt
 from observe_r1.model.loading import load_model
 from observe_r1.policy.policy import Policy
-from observe_r1.policy.token_logprobs import GroupScorer
+from observe_r1.policy.token_logprobs import LogprobModel
 from observe_r1.records import Example, Prompt
 from observe_r1.registry import load
 from observe_r1.rewards import Scorer
@@ -73,10 +73,10 @@ def train_model(settings: TrainSettings, view: Progress) -> parts.Ended:
         check_batch_sizes(settings, len(examples), length.prompts)
         view.now("loading the model")
         policy, reference = load_policy(settings)
-        vlm, rollout = policy.scorer.vlm, settings.rollout
+        vlm, rollout = policy.vlm, settings.rollout
         view.about(**parts.facts(settings, vlm.device, len(examples)))
         view.now("starting the sampler")
-        engine = load("engine", rollout.engine).from_settings(vlm, rollout, settings.data, policy.scorer.dtype)
+        engine = load("engine", rollout.engine).from_settings(vlm, rollout, settings.data, policy.dtype)
         stop.after("this step, then saving")
 
         encode = checked_encode(vlm.processor, settings)
@@ -98,7 +98,7 @@ def train_model(settings: TrainSettings, view: Progress) -> parts.Ended:
             def stopped() -> bool:
                 return stop.requested or record.out_of_patience
 
-            batcher, sync = Batcher(settings, policy.scorer, reference), weight_sync(engine, vlm)
+            batcher, sync = Batcher(settings, policy, reference), weight_sync(engine, vlm)
             sync.publish(record.step)
             view.going_on(record.step, length.progress(record.step, sampler))
             record.begin()
@@ -111,7 +111,7 @@ def train_model(settings: TrainSettings, view: Progress) -> parts.Ended:
     return parts.Ended(130 if stop.requested else 0, hints)
 
 
-def load_policy(settings: TrainSettings) -> tuple[Policy, GroupScorer | None]:
+def load_policy(settings: TrainSettings) -> tuple[Policy, LogprobModel | None]:
     """Load the policy, and where a KL term needs a reference the model it starts from: its own, under LoRA adapters."""
     temperature, dtype = settings.rollout.temperature, parts.compute_dtype(settings.model)
     vlm = load_model(settings.model)
@@ -119,7 +119,7 @@ def load_policy(settings: TrainSettings) -> tuple[Policy, GroupScorer | None]:
     if settings.objective.kl_coef == 0:
         return policy, None
     base = vlm if settings.model.lora_rank else load_model(settings.model, frozen=True)
-    reference = GroupScorer(base, settings.optimizer, temperature=temperature, dtype=dtype, adapters=False)
+    reference = LogprobModel(base, settings.optimizer, temperature=temperature, adapters=False)
     return policy, reference
 
 

@@ -32,7 +32,6 @@ from observe_r1.config import RunSettings, TrainSettings
 from observe_r1.errors import UserError
 from observe_r1.objective import sequence_mean, token_advantages, truncated_importance_weight, whiten
 from observe_r1.policy.optimizers import learning_rate
-from observe_r1.policy.token_logprobs import GroupScorer
 from observe_r1.records import Group, TrainingBatch, TrainingGroup
 from observe_r1.rewards.accuracy import read_as
 from observe_r1.training.sampler import GroupSampler, Now, counted, unseen
@@ -90,6 +89,14 @@ def train(
         on_step(step, metrics)
 
 
+class Logprobs(Protocol):
+    """What scores groups: the policy, or a reference model."""
+
+    def logprobs(self, groups: Sequence[Group]) -> tuple[Tensor, ...]:
+        """Return the log-probabilities of each group's response tokens, one (T,) tensor a group, on the CPU."""
+        ...
+
+
 class Batcher:
     """Makes the training batches of a rollout; scores it first where the objective needs log-probabilities.
 
@@ -99,7 +106,7 @@ class Batcher:
         reference: the frozen starting model, where `objective.kl_coef` is not 0.
     """
 
-    def __init__(self, settings: TrainSettings, policy: GroupScorer, reference: GroupScorer | None) -> None:
+    def __init__(self, settings: TrainSettings, policy: "Logprobs", reference: "Logprobs | None") -> None:
         self.settings = settings
         self.policy = policy
         self.reference = reference

@@ -31,7 +31,7 @@ from observe_r1.model.adapters import plain_weights
 from observe_r1.model.attention import use_shared_prefix
 from observe_r1.model.loading import VisionLanguageModel, load_model
 from observe_r1.model.saving import save_model
-from observe_r1.policy.token_logprobs import GroupScorer
+from observe_r1.policy.token_logprobs import LogprobModel
 from observe_r1.run import train
 
 
@@ -92,7 +92,7 @@ def test_gradients_are_the_full_model_s_by_the_chain_rule(checkpoint):
         torch.nn.init.normal_(weight, 0, 0.02)
         full.model.get_submodule(name).weight.data += 3.0 * (weight @ a[name]).detach()
     for vlm in (adapted, full):
-        scorer = GroupScorer(vlm, OPTIMIZER)
+        scorer = LogprobModel(vlm, OPTIMIZER)
         (pack,) = scorer.packs([group(vlm)])
         scorer.score(pack).logprobs.sum().backward()
     for name in a:

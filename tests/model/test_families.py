@@ -37,7 +37,7 @@ from observe_r1.model.loading import load_model
 from observe_r1.model.saving import save_model
 from observe_r1.policy.packing import build_pack, plan_packs
 from observe_r1.policy.policy import Policy
-from observe_r1.policy.token_logprobs import GroupScorer, TokenLogprobs
+from observe_r1.policy.token_logprobs import LogprobModel, TokenLogprobs
 from observe_r1.records import Example, Sampling, TrainingBatch
 from observe_r1.rollout.embedded import EmbeddedEngine
 
@@ -198,5 +198,5 @@ def test_bfloat16_computes_nearly_the_same_on_the_same_weights(family):
     group = group_of(prompts[0], completions)
     sampled = torch.cat([c.logprobs for c in completions])
     for dtype in (torch.bfloat16, torch.float32):
-        (scored,) = GroupScorer(vlm, OptimizerSettings(), dtype=dtype).logprobs([group])
+        (scored,) = LogprobModel(vlm, OptimizerSettings(), dtype=dtype).logprobs([group])
         torch.testing.assert_close(scored, sampled, atol=0.1, rtol=0)

@@ -92,7 +92,7 @@ def test_offloaded_in_float32_is_adamw_bit_by_bit(checkpoint, settings):
     plain, away = (policy(load(checkpoint, **settings), offload=offload, **common) for offload in (False, True))
     assert learn(plain) == learn(away)
     assert equal(plain.parameters, away.parameters)
-    assert equal(plain.scorer.vlm.model.parameters(), away.scorer.vlm.model.parameters())
+    assert equal(plain.vlm.model.parameters(), away.vlm.model.parameters())
 
 
 def test_offloaded_in_bfloat16_the_device_holds_two_bytes_a_weight_and_no_gradient(checkpoint):

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from tiny import FAMILIES, IMAGE, STOP, VIDEO, group_of, plain_copy, plain_logprobs, random_model, random_prompt
 
 from observe_r1.config import OptimizerSettings
-from observe_r1.policy.token_logprobs import GroupScorer
+from observe_r1.policy.token_logprobs import LogprobModel
 from observe_r1.records import Sampling
 from observe_r1.rollout.embedded import EmbeddedEngine
 from observe_r1.rollout.engine import next_tokens, response_uniforms
@@ -194,6 +194,6 @@ def test_policy_scores_what_the_engine_sampled(family):
             strict=True,
         )
     ]
-    scored = GroupScorer(sampler.vlm, OptimizerSettings(), temperature=1.3).logprobs(groups)
+    scored = LogprobModel(sampler.vlm, OptimizerSettings(), temperature=1.3).logprobs(groups)
     sampled = [torch.cat([c.logprobs for c in g.completions]) for g in groups]
     torch.testing.assert_close(scored, tuple(sampled), atol=1e-4, rtol=0)

@@ -16,7 +16,7 @@ from observe_r1.errors import UserError
 from observe_r1.model.adapters import plain_weights
 from observe_r1.model.encoding import encode_prompt
 from observe_r1.model.loading import load_model
-from observe_r1.policy.token_logprobs import GroupScorer
+from observe_r1.policy.token_logprobs import LogprobModel
 from observe_r1.records import Example, Sampling
 from observe_r1.rollout.embedded import EmbeddedEngine
 from observe_r1.rollout.engine import RefusedPromptError
@@ -64,7 +64,7 @@ def prompts(vlm, tmp_path_factory):
 def scored(vlm, prompts, completions, temperature):
     """The policy's log-probabilities of sampled responses, one (T,) tensor a prompt."""
     groups = [group_of(p, c) for p, c in zip(prompts, completions, strict=True)]
-    return GroupScorer(vlm, OptimizerSettings(), temperature=temperature).logprobs(groups)
+    return LogprobModel(vlm, OptimizerSettings(), temperature=temperature).logprobs(groups)
 
 
 def check_agreement(vlm, engine, prompts, temperature=0.8):
