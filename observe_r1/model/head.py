@@ -51,8 +51,9 @@ def _float32_product(left: Tensor, right: Tensor) -> Tensor:
     """Return `left @ right` of two bfloat16 matrices in float32.
 
     `out_dtype` is for CUDA alone (torch ≥ 2.8). On the CPU float32 copies give the same: products of bfloat16 numbers
-    are exact in float32.
+    are exact in float32. Autocast would round their sum back to bfloat16.
     """
     if left.is_cuda:
         return torch.mm(left, right, out_dtype=torch.float32)
-    return left.float() @ right.float()
+    with torch.autocast("cpu", enabled=False):
+        return left.float() @ right.float()
