@@ -42,6 +42,7 @@ SLOW = {
     "model/test_loading",
     "model/test_processors",
     "model/test_weights",
+    "policy/test_master_weights",
     "policy/test_memory",
     "policy/test_optimizers",
     "policy/test_shared_prefix",

@@ -8,6 +8,7 @@ from tiny import random_group, training_group
 from observe_r1.config import DataSettings, ModelSettings, ObjectiveSettings, OptimizerSettings
 from observe_r1.demo.tiny_model import Sizes, make_tiny_model
 from observe_r1.model.loading import load_model
+from observe_r1.policy.master_weights import MasterWeights
 from observe_r1.policy.policy import Policy
 from observe_r1.policy.token_logprobs import LogprobModel
 from observe_r1.records import TrainingBatch
@@ -81,5 +82,21 @@ def equal(ours, theirs):
     return all(torch.equal(a, b) for a, b in zip(ours, theirs, strict=True))
 
 
+def in_bfloat16(vlm):
+    """The model with its trained weights held as a policy that computes in bfloat16 holds them."""
+    MasterWeights(vlm, torch.bfloat16, offload=False)
+    return vlm
+
+
 def trained_names(vlm):
     return {name for name, parameter in vlm.model.named_parameters() if parameter.requires_grad}
+
+
+def flat(parameters):
+    return torch.cat([parameter.detach().flatten().float() for parameter in parameters])
+
+
+def distance(ours, theirs, start):
+    """How far two runs ended from each other, as a share of how far they went."""
+    ours, theirs, start = flat(ours), flat(theirs), flat(start)
+    return float((ours - theirs).norm() / (theirs - start).norm())

@@ -106,7 +106,7 @@ class VisionLanguageModel:
     features: FeatureCache = field(default_factory=FeatureCache)
     """Of the image tower, where it is frozen."""
     masters: dict[str, Tensor] = field(default_factory=dict)
-    """Weights of which `model` holds only rounded copies, by name, on the CPU (`optimizer.offload`)."""
+    """Float32 weights of which `model` holds only rounded copies, by name (`policy.master_weights`)."""
 
     @property
     def device(self) -> torch.device:

@@ -92,6 +92,8 @@ class TokenLogprobs(nn.Module):
         chunk: Rows of logits, one a response token, that exist at once.
     """
 
+    _forbidden: Tensor
+
     def __init__(self, vlm: VisionLanguageModel, temperature: float, chunk: int) -> None:
         super().__init__()
         self.vlm = vlm

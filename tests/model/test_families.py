@@ -6,6 +6,7 @@ from unittest.mock import patch
 import pytest
 import torch
 from equivalence import GROUPS, alone, difference, packed
+from learning import in_bfloat16
 from PIL import Image
 from tiny import (
     FAMILIES,
@@ -197,6 +198,6 @@ def test_bfloat16_computes_nearly_the_same_on_the_same_weights(family):
     (completions,) = EmbeddedEngine(vlm, dtype=torch.bfloat16).generate(prompts, Sampling(n=3, max_new_tokens=12))
     group = group_of(prompts[0], completions)
     sampled = torch.cat([c.logprobs for c in completions])
-    for dtype in (torch.bfloat16, torch.float32):
-        (scored,) = LogprobModel(vlm, OptimizerSettings(), dtype=dtype).logprobs([group])
+    for model in (vlm, in_bfloat16(random_model(family, dtype=torch.float32, scale=0.12))):
+        (scored,) = LogprobModel(model, OptimizerSettings()).logprobs([group])
         torch.testing.assert_close(scored, sampled, atol=0.1, rtol=0)

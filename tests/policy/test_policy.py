@@ -5,7 +5,8 @@ from dataclasses import replace
 
 import pytest
 import torch
-from tiny import plain_copy, plain_logprobs, random_group, random_model, training_group
+from tiny import VOCABULARY, plain_copy, plain_logprobs, random_group, random_model, training_group
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from observe_r1.config import ObjectiveSettings, OptimizerSettings
 from observe_r1.errors import UserError
@@ -178,6 +179,27 @@ def test_entropy_is_that_of_the_predicting_distribution():
         logits[:, [IMAGE, VIDEO]] = -math.inf
         entropies.append(torch.distributions.Categorical(logits=logits).entropy())
     assert metrics["policy/entropy"] == pytest.approx(float(torch.cat(entropies).mean().detach()), rel=1e-5)
+
+
+class Exponentials(TorchDispatchMode):
+    """Counts passes over logits that take an exponential, as entropy does and a log-softmax of its own does not."""
+
+    def __init__(self):
+        self.count = 0
+
+    def __torch_dispatch__(self, operator, types, args=(), kwargs=None):
+        if operator is torch.ops.aten.exp.default and args[0].shape[-1] == VOCABULARY:
+            self.count += 1
+        return operator(*args, **(kwargs or {}))
+
+
+def test_entropy_is_computed_where_it_is_read_and_there_alone():
+    trained = policy(random_model(scale=0.2), head_chunk=1000)
+    with Exponentials() as scoring:
+        trained.logprobs(groups())
+    with Exponentials() as updating:
+        trained.update(batch(groups()))
+    assert (scoring.count, updating.count) == (0, 1)
 
 
 def test_frozen_parameters_stay():
