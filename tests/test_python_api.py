@@ -1,4 +1,4 @@
-"""The Python of docs/python.md runs as it is written, on the tiny model."""
+"""The Python of the README and of docs/python.md runs as it is written, on the tiny model."""
 
 import re
 import subprocess
@@ -10,8 +10,12 @@ import pytest
 import observe_r1
 from observe_r1 import LadderSettings, TrainSettings, UserError, read_recipe
 
-PAGE = (Path(__file__).parents[1] / "docs" / "python.md").read_text(encoding="utf-8")
-BLOCKS = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
+ROOT = Path(__file__).parents[1]
+BLOCKS = [
+    block
+    for page in ("README.md", "docs/python.md")
+    for block in re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(encoding="utf-8"), re.DOTALL)
+]
 
 SMALL = {
     "rollout.prompts": 2,
@@ -33,7 +37,7 @@ def test_every_name_can_be_imported():
 
 
 def test_importing_the_package_imports_nothing_heavy():
-    code = "import sys, observe_r1; print([name for name in ('torch', 'transformers', 'pydantic') if name in sys.modules])"
+    code = "import sys, observe_r1; print([name for name in ('torch', 'transformers', 'rich') if name in sys.modules])"
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert ran.stdout.strip() == "[]"
 
@@ -51,17 +55,17 @@ def test_options_lie_over_the_recipe_and_are_checked(tmp_path):
     with pytest.raises(UserError, match=r"options: objective.bonus = -1"):
         read_recipe("observe_r1", places | {"objective.bonus": -1})
     Path(tmp_path / "bare.yaml").write_text("run: {steps: 1}")
-    with pytest.raises(UserError, match="'data.path' is missing"):
+    with pytest.raises(UserError, match=r"'data.path' is missing"):
         read_recipe(tmp_path / "bare.yaml", {"model.path": "model"})
 
 
-def test_the_page_runs(world, tmp_path, monkeypatch, capsys):
-    """Every block, with the paths of the tiny world in place of those that the page names, and small steps."""
+def test_the_pages_run(world, tmp_path, monkeypatch, capsys):
+    """Every block, with the paths of the tiny world in place of those that the pages name, and small steps."""
     (tmp_path / "questions.jsonl").symlink_to(world / "train" / "train.jsonl")
     (tmp_path / "images").symlink_to(world / "train" / "images")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("observe_r1.api.read_recipe", _small(observe_r1.api.read_recipe))
-    assert len(BLOCKS) == 4
+    assert len(BLOCKS) == 5
     for block in BLOCKS:
         exec(block.replace("Qwen/Qwen2.5-VL-3B-Instruct", str(world / "warm" / "model")), {})
     assert Path("runs/first/model/config.json").is_file()
