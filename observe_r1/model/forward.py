@@ -18,7 +18,10 @@ from observe_r1.records import Prompt
 
 
 def rope_positions(model: PreTrainedModel, prompt: Prompt) -> Tensor:
-    """Return M-RoPE's positions (3, P) of a prompt, on the CPU; a response continues at their maximum + 1 on each axis."""
+    """Return M-RoPE's positions (3, P) of a prompt, on the CPU.
+
+    A response continues at their maximum + 1, on all three axes.
+    """
     positions, _ = model.model.get_rope_index(
         prompt.ids[None], mm_token_type_ids=prompt.token_types[None], image_grid_thw=prompt.image_grid
     )

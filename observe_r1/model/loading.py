@@ -186,7 +186,8 @@ def _check_computes(model: PreTrainedModel, processor: Any, dtype: torch.dtype, 
         raise
     except Exception as error:  # whatever values that do not fit make transformers raise
         raise UserError(f"{place}: config.json describes a model that cannot compute: {brief(error)}") from error
-    if not logits.isfinite().all():
+    # The buffers too, its rotary frequencies: flash attention on the CPU makes zeros of NaN.
+    if not all(tensor.isfinite().all() for tensor in (logits, *model.buffers())):
         raise UserError(f"{place}: the model answers NaN or infinity to any question: correct its config.json")
 
 
