@@ -31,7 +31,7 @@ class VisionLanguageModel:
 
     model: PreTrainedModel
     processor: Any
-    forbidden: tuple[int, ...]
+    suppressed_ids: tuple[int, ...]
     """Image and video placeholders: sampled, they would make the next forward fail, so sampler and policy both take
     them out of the distribution."""
     stop_ids: tuple[int, ...]
@@ -95,7 +95,7 @@ def load_model(settings: ModelSettings, *, frozen: bool = False, weights: bool =
     return VisionLanguageModel(
         model=model,
         processor=processor,
-        forbidden=tuple(sorted(token for token in placeholders if token is not None)),
+        suppressed_ids=tuple(sorted(token for token in placeholders if token is not None)),
         stop_ids=_stop_ids(model, processor),
         features=FeatureCache(0.0 if frozen else settings.feature_cache),
     )
