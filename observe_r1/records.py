@@ -60,6 +60,8 @@ class Prompt:
     """(patches, channels · temporal · patch²) float32; None without images."""
     image_grid: Tensor | None
     """(images, 3) int64: frames, height and width of each image in patches; None without images."""
+    image_digests: tuple[bytes, ...] = ()
+    """One an image: the same for two images that the model sees as the same, made where the prompt is encoded."""
     text: str = ""
     """The chat as the model's template writes it, one placeholder an image."""
     stream: int = 0

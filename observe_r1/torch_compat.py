@@ -1,4 +1,4 @@
-"""Lets packages with compiled parts for another build of torch import beside this one.
+"""Refuses libraries that are too old, and lets those with compiled parts for another build of torch import beside it.
 
 The published wheels of torchvision, torchaudio and torchcodec are linked against the CUDA build of torch and cannot
 load their operators beside a CPU build. torchvision then fails on import, because it registers fake kernels for
@@ -15,6 +15,7 @@ from pathlib import Path
 
 import torch
 from packaging.requirements import Requirement
+from packaging.version import Version
 
 from observe_r1.errors import UserError
 
@@ -23,6 +24,11 @@ _SCHEMAS = (
     "qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
 )
 _OPTIONAL = ("torchaudio", "torchcodec")
+_OLDEST = {
+    "torch": ("2.11", "its `varlen_attn` takes no scale, or is not there"),
+    "transformers": ("5.18", "it drops `mm_encoder_outputs` without a word, and with it every image"),
+}
+"""The oldest release that works, as in pyproject.toml, and what is wrong with the one before."""
 _library: torch.library.Library | None = None
 _done = False
 
@@ -32,11 +38,13 @@ def ensure_importable() -> None:
 
     A torchvision made for another torch is told in one line on stderr.
 
-    Raises: `UserError` where such a torchvision cannot be imported.
+    Raises:
+        UserError: torch or transformers is too old, or such a torchvision cannot be imported.
     """
     global _done, _library
     if _done:
         return
+    _refuse_too_old()
     _done = True
     loads = _loads("torchvision", "_C*.so")
     if not loads:
@@ -53,6 +61,16 @@ def ensure_importable() -> None:
 def has_repaired() -> bool:
     """Whether something could not load here, so that other programs need the repair, too."""
     return _library is not None or any(sys.modules.get(name, ...) is None for name in _OPTIONAL)
+
+
+def _refuse_too_old() -> None:
+    for name, (oldest, fault) in _OLDEST.items():
+        version = metadata.version(name)
+        if Version(version) < Version(oldest):
+            raise UserError(
+                f"{name} {version} is too old ({fault}): `pip install '{name}>={oldest}'`, or all versions that are "
+                "tested together (docs/install.md)"
+            )
 
 
 def _mismatch(loads: bool) -> str:
@@ -76,7 +94,7 @@ def _mismatch(loads: bool) -> str:
 
 
 def _try_torchvision(mismatch: str) -> None:
-    """Say the mismatch. Raises: `UserError` where torchvision cannot be imported for it."""
+    """Say the mismatch; raise `UserError` where torchvision cannot be imported for it."""
     advice = "install both at once, from one index (docs/install.md)"
     try:
         with warnings.catch_warnings(action="ignore"):  # torchvision says the same in five lines

@@ -38,7 +38,6 @@ SLOW = {
     "model/test_families",
     "model/test_files",
     "model/test_flex_attention",
-    "model/test_image_attention",
     "model/test_loading",
     "model/test_processors",
     "model/test_weights",

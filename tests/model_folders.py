@@ -68,6 +68,11 @@ def change_text(folder, **values):
     change(folder / "config.json", text_config=config["text_config"] | values)
 
 
+def change_vision(folder, **values):
+    config = json.loads((folder / "config.json").read_text())
+    change(folder / "config.json", vision_config=config["vision_config"] | values)
+
+
 def unlink(name):
     return lambda folder: (folder / name).unlink()
 

@@ -1,4 +1,6 @@
 import sys
+import tomllib
+from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
 import pytest
@@ -18,6 +20,7 @@ def installed(monkeypatch):
         monkeypatch.setattr(torch.version, "cuda", cuda)
         found = SimpleNamespace(version=vision, requires=["numpy", f"torch{made_for}", "scipy; extra == 'scipy'"])
         monkeypatch.setattr(torch_compat.metadata, "distribution", lambda name: found)
+        monkeypatch.setattr(torch_compat.metadata, "version", lambda name: "99")
         monkeypatch.setattr(torch_compat, "_loads", lambda package, pattern: loads or package != "torchvision")
         monkeypatch.setattr(
             torch_compat.torch.library, "Library", lambda *_: SimpleNamespace(define=lambda schema: None)
@@ -70,3 +73,18 @@ def test_a_torchvision_that_cannot_be_imported_for_it_is_the_users_to_mend(insta
         UserError, match=r"made for torch==2.14.0.*cannot be imported \(.*torchvision.*\): install both"
     ):
         torch_compat.ensure_importable()
+
+
+@pytest.mark.parametrize(("name", "version"), [("transformers", "5.17.0"), ("transformers", "4.57.1"), ("torch", "2.10")])
+def test_a_library_that_is_too_old_is_refused_at_import(monkeypatch, name, version):
+    monkeypatch.setattr(torch_compat, "_done", False)
+    monkeypatch.setattr(torch_compat.metadata, "version", lambda asked: version if asked == name else "99")
+    for _ in range(2):
+        with pytest.raises(UserError, match=rf"^{name} {version} is too old \(.*\): `pip install '{name}>=[0-9.]+'`"):
+            torch_compat.ensure_importable()
+
+
+def test_the_oldest_release_is_the_one_that_is_installed():
+    dependencies = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text())["project"]["dependencies"]
+    for name, (oldest, _) in torch_compat._OLDEST.items():
+        assert any(line.startswith(f"{name}>={oldest}") for line in dependencies)

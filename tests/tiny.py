@@ -14,7 +14,7 @@ from transformers import (
     Qwen3VLConfig,
 )
 
-from observe_r1.model.families import prepare_attention
+from observe_r1.model.families import prepare_model
 from observe_r1.model.loading import VisionLanguageModel
 from observe_r1.records import Completion, Example, Group, Prompt, TrainingGroup
 
@@ -125,9 +125,9 @@ def random_model(
         for parameter in model.parameters():
             if parameter.ndim > 1:
                 parameter.normal_(0, scale)
-    prepare_attention(model)
+    prepare_model(model, torch.float32)
     model.train()
-    return VisionLanguageModel(model, processor=Processor(), forbidden=(IMAGE, VIDEO), stop_ids=(STOP,))
+    return VisionLanguageModel(model, processor=Processor(), suppressed_ids=(IMAGE, VIDEO), stop_ids=(STOP,))
 
 
 def random_prompt(
@@ -139,14 +139,16 @@ def random_prompt(
         ids += [VISION_START, *[IMAGE] * (height * width // 4), VISION_END]
     ids += torch.randint(0, 100, (text,), generator=generator).tolist()
     tensor = torch.tensor(ids)
-    patches = sum(h * w for h, w in grids)
+    pixels = torch.randn(sum(h * w for h, w in grids), 1176, generator=generator, dtype=dtype)
+    images = pixels.split([h * w for h, w in grids]) if grids else ()
     return Prompt(
         ids=tensor,
         unexpanded_ids=tensor,
         token_types=(tensor == IMAGE).long(),
         images=(),
-        pixel_values=torch.randn(patches, 1176, generator=generator, dtype=dtype) if grids else None,
+        pixel_values=pixels if grids else None,
         image_grid=torch.tensor([[1, h, w] for h, w in grids]) if grids else None,
+        image_digests=tuple(f"{h} {w} {image.sum()}".encode() for (h, w), image in zip(grids, images, strict=True)),
         stream=stream,
     )
 

@@ -18,7 +18,7 @@ from observe_r1.ladder.folder import locked, opened
 from observe_r1.ladder.refreshing import MOVES, moves, refresh
 from observe_r1.ladder.rows import read_rows
 from observe_r1.ladder.stage import DROPPED, Watch
-from observe_r1.model.loading import choose_device
+from observe_r1.model.device import choose_device, with_dtype
 from observe_r1.report.build_folder import open_build
 from observe_r1.report.ladder_page import most_frequent, write_ladder_report
 from observe_r1.report.ladder_summary import LadderSummary, count_dropped, summarize
@@ -97,6 +97,7 @@ def run_verb(verb: str, settings: LadderSettings, view: Progress) -> int:
         torch.set_num_threads(settings.run.threads)
     if verb == "review":
         return _review(Path(settings.run.output), view)
+    settings = with_dtype(settings)
     facts = {"folder": settings.run.output}
     if settings.model.path:
         device = parts.device_line(choose_device(settings.model.device), settings.model.dtype)

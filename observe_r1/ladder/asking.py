@@ -8,14 +8,13 @@ from dataclasses import dataclass, replace
 from hashlib import blake2b
 from typing import Any
 
-import torch
-
 from observe_r1.config import LadderSettings, ModelSettings, RewardSettings
 from observe_r1.data.alike import Alike
 from observe_r1.errors import UserError
 from observe_r1.evaluation.accuracy import GradedResponse, grade
 from observe_r1.ladder.journal import Journal
 from observe_r1.ladder.stage import DROPPED, Watch, dropped
+from observe_r1.model.device import compute_dtype
 from observe_r1.model.encoding import PromptTooLongError
 from observe_r1.model.loading import load_model
 from observe_r1.records import Example, Prompt, Sampling
@@ -54,7 +53,7 @@ def load_engine(path: str, settings: LadderSettings) -> tuple[Engine, Any]:
     vlm = load_model(loading, frozen=True, weights=not hasattr(kind, "load_weights"))  # a `CopyingEngine` has its own
     # Nothing is trained beside it. And one engine that can sleep may be started in a process, here one follows another.
     rollout = settings.rollout.model_copy(update={"vllm": {"enable_sleep_mode": False} | settings.rollout.vllm})
-    engine = kind.from_settings(vlm, rollout, settings.data, getattr(torch, loading.dtype))
+    engine = kind.from_settings(vlm, rollout, settings.data, compute_dtype(loading))
     return engine, vlm.processor
 
 

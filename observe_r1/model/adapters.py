@@ -1,7 +1,9 @@
-"""LoRA (arXiv 2106.09685) through peft: y = W·x + (α/r)·B·A·x, where only A and B are trained.
+"""LoRA adapters through peft, and the frozen weights under them in 8 or 4 bits through bitsandbytes.
 
-Adapters are injected in place, so the model keeps its class, its calls and the names of all other weights. B starts at
-zero: an untrained adapter changes nothing.
+LoRA (arXiv 2106.09685): y = W·x + (α/r)·B·A·x, where only A and B are trained. Adapters are injected in place, so the
+model keeps its class, its calls and the names of all other weights. B starts at zero: an untrained adapter changes
+nothing. 8 bits are LLM.int8() (arXiv 2208.07339), 4 bits QLoRA's NF4 with double quantization (arXiv 2305.14314); the
+image tower and the head, small and sensitive, are left as they are.
 
 peft, which imports much, is loaded only where there are adapters.
 """
@@ -9,26 +11,29 @@ peft, which imports much, is loaded only where there are adapters.
 from collections.abc import Iterator
 from contextlib import contextmanager
 from copy import copy
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
-from transformers import PreTrainedModel
+from transformers import BitsAndBytesConfig, PreTrainedModel
 
 from observe_r1.config import ModelSettings
-from observe_r1.errors import UserError
-from observe_r1.model.quantization import dequantized
+from observe_r1.errors import UserError, how_to_install
+from observe_r1.model.device import compute_dtype
 
 _NAME = "default"  # of the one adapter, as peft calls it
 _PREFIX = "base_model.model."  # of every name in peft's files
+_NOT_QUANTIZED = ["model.visual", "lm_head"]
 
 
 def add_adapters(model: PreTrainedModel, settings: ModelSettings) -> None:
     """Freeze `model` and give the linear layers that `settings.lora_targets` names float32 adapters.
 
-    Errors: `UserError` where a target matches no linear layer that `settings.freeze` leaves.
+    Raises:
+        UserError: A target matches no linear layer that `settings.freeze` leaves.
     """
     from peft import LoraConfig, inject_adapter_in_model
 
@@ -78,15 +83,19 @@ def without_adapters(model: PreTrainedModel) -> Iterator[None]:
 
 @torch.no_grad()
 def merged_weights(model: PreTrainedModel, masters: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Return the weights of an ordinary model that computes what `model` does: float32, on the CPU, by their names.
+    """Return the weights of an ordinary model that computes what `model` does: adapters added, quantization undone.
 
-    Adapters are added to their layers, quantized weights computed back; `masters`, by name, stand for weights that
-    `model` holds less precisely. `model` itself stays as it is.
+    Args:
+        model: Stays as it is.
+        masters: Weights that `model` holds only rounded, by name; they are taken in place of its own.
+
+    Returns:
+        Float32, on the CPU, by their names.
     """
     weights: dict[str, Tensor] = {}
     for key, parameter in model.named_parameters():
         module = model.get_submodule(key.rpartition(".")[0])
-        held = dequantized(module) if key.endswith(".weight") else parameter
+        held = _dequantized(module) if key.endswith(".weight") else parameter
         weights[key.replace(".base_layer.", ".")] = masters.get(key, held).detach().to("cpu", torch.float32)
     for name, layer in _adapted_layers(model).items():
         a, b = (weights.pop(f"{name}.lora_{side}.{_NAME}.weight") for side in "AB")
@@ -97,7 +106,9 @@ def merged_weights(model: PreTrainedModel, masters: dict[str, Tensor]) -> dict[s
 def plain_weights(model: PreTrainedModel, masters: dict[str, Tensor]) -> dict[str, Tensor]:
     """Return the weights of an ordinary model, tied ones by each of their names.
 
-    They are those of `model` themselves where it is one; with adapters see `merged_weights`.
+    Args:
+        model: Where it has no adapters, its own weights are returned, not copies; otherwise see `merged_weights`.
+        masters: As for `merged_weights`.
     """
     if not has_adapters(model):
         return {name: parameter.detach() for name, parameter in model.named_parameters(remove_duplicate=False)}
@@ -124,7 +135,13 @@ def _adapted_layers(model: PreTrainedModel) -> dict[str, Any]:
 
 
 def save_adapters(model: PreTrainedModel, masters: dict[str, Tensor], folder: Path) -> None:
-    """Write the adapters of `model` to a new `folder`, for `peft.PeftModel.from_pretrained`; `masters` as above."""
+    """Write the adapters of `model` for `peft.PeftModel.from_pretrained`.
+
+    Args:
+        model: With adapters.
+        masters: As for `merged_weights`.
+        folder: Must not exist yet.
+    """
     from peft import get_peft_model_state_dict
 
     folder.mkdir()
@@ -136,3 +153,58 @@ def save_adapters(model: PreTrainedModel, masters: dict[str, Tensor], folder: Pa
         if isinstance(value, set):  # written in whatever order it has, another one in every process
             setattr(config, name, sorted(value))
     config.save_pretrained(str(folder))
+
+
+def quantization(settings: ModelSettings, device: torch.device) -> dict[str, Any]:
+    """Return the keyword arguments by which `from_pretrained` loads as `settings.quantize` says; none for `none`.
+
+    Raises:
+        UserError: There are no adapters to train, or bitsandbytes is missing.
+    """
+    if settings.quantize == "none":
+        return {}
+    if settings.lora_rank == 0:
+        raise UserError(
+            f"model.quantize = {settings.quantize!r}: quantized weights cannot be trained; "
+            "train adapters on them (model.lora_rank: 32) or leave it at 'none'"
+        )
+    if find_spec("bitsandbytes") is None:
+        raise UserError(f"model.quantize = {settings.quantize!r} needs bitsandbytes: {how_to_install('quantize')}")
+    config = BitsAndBytesConfig(
+        load_in_8bit=settings.quantize == "8bit",
+        load_in_4bit=settings.quantize == "4bit",
+        llm_int8_skip_modules=_NOT_QUANTIZED,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=compute_dtype(settings),
+    )
+    return {"quantization_config": config, "device_map": {"": device}}
+
+
+def keep_trainable(model: nn.Module) -> None:
+    """Keep the 4-bit layers of `model` as they were loaded.
+
+    In evaluation mode on a CPU with AVX-512 bitsandbytes would pack their weights anew, rounding their scales, into a
+    form that cannot be trained through.
+    """
+    layers: Any = model.modules()
+    for layer in layers:
+        if hasattr(layer, "support_avx512bf16_for_cpu"):
+            layer.support_avx512bf16_for_cpu = False
+
+
+def _dequantized(module: nn.Module) -> Tensor:
+    """Return the weight of `module`, a linear layer, without quantization; `module` itself stays as it is."""
+    weight: Any = module.weight
+    match type(weight).__name__:
+        case "Params4bit":
+            from bitsandbytes.functional import dequantize_4bit
+
+            return dequantize_4bit(weight.data, weight.quant_state)
+        case "Int8Params":
+            # peft's own way back moves the weight and loses its scales. A first forward moves them into the state.
+            state: Any = module.state
+            scales = weight.SCB if state.SCB is None else state.SCB
+            return weight.data * (scales[:, None] / 127)
+        case _:
+            return weight

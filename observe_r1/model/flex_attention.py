@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.nn.attention.flex_attention import BlockMask, flex_attention
 
-from observe_r1.model.transfer import to_device
+from observe_r1.model.device import to_device
 
 _BLOCK = 128  # tokens a side, FlexAttention's own default
 _SMALLEST = 1024  # tokens
@@ -35,10 +35,14 @@ def bucket(tokens: int) -> int:
 
 
 def make_block_mask(runs: Sequence[Run], device: torch.device) -> BlockMask:
-    """Return the block mask of a sequence of consecutive `runs`, padded to its `bucket`.
+    """Return the block mask of a sequence, padded to its `bucket`.
 
-    Which blocks are empty, full or neither is found token by block, in 1/128 of the (T, T) that
-    `create_block_mask` computes.
+    Which blocks are empty, full or neither is found token by block, in 1/128 of the (T, T) that `create_block_mask`
+    computes.
+
+    Args:
+        runs: Of the sequence, each beginning where the one before ends, the first at 0.
+        device: Where the attention is computed.
     """
     length = bucket(runs[-1].end)
     prompt_start, prompt_end, own = (to_device(t, device) for t in _spans(runs, length))
@@ -61,7 +65,18 @@ def make_block_mask(runs: Sequence[Run], device: torch.device) -> BlockMask:
 
 
 def attend(query: Tensor, key: Tensor, value: Tensor, mask: BlockMask, scaling: float) -> Tensor:
-    """Return the attention's output (1, H, T, D), T at most the mask's length; key and value are (1, H_kv, T, D)."""
+    """Compute attention under a block mask.
+
+    Args:
+        query: (1, H, T, D), T at most the mask's length.
+        key: (1, H_kv, T, D); H_kv divides H.
+        value: (1, H_kv, T, D).
+        mask: Of `make_block_mask`.
+        scaling: Of the scores, before the softmax.
+
+    Returns:
+        (1, H, T, D).
+    """
     tokens = query.shape[2]
     padding = (0, 0, 0, mask.seq_lengths[0] - tokens)
     query, key, value = (F.pad(states, padding) for states in (query, key, value))
@@ -75,7 +90,7 @@ def attend(query: Tensor, key: Tensor, value: Tensor, mask: BlockMask, scaling: 
 def _compiled() -> Callable[..., Tensor]:
     """Made on first use: torch's compiler takes seconds to import.
 
-    With `fullgraph`, one kernel too many is an error; without, Dynamo would go on uncompiled, with all T² scores.
+    With `fullgraph`, one kernel too many is an error; without it, Dynamo would compute all T² scores, uncompiled.
     """
     return torch.compile(flex_attention, dynamic=False, fullgraph=True)
 

@@ -10,14 +10,18 @@ from torch import Tensor
 from transformers import Cache, PreTrainedModel
 from transformers.models.qwen3_vl.modeling_qwen3_vl import BaseModelOutputWithDeepstackFeatures
 
-from observe_r1.model.attention import AttentionLayout
-from observe_r1.model.loading import Features, VisionLanguageModel
-from observe_r1.model.transfer import to_device
+from observe_r1.model.device import to_device
+from observe_r1.model.image_tower import Features
+from observe_r1.model.loading import VisionLanguageModel
+from observe_r1.model.shared_prefix import AttentionLayout
 from observe_r1.records import Prompt
 
 
 def rope_positions(model: PreTrainedModel, prompt: Prompt) -> Tensor:
-    """Return M-RoPE positions (3, P) of a prompt; a response continues at their maximum + 1 on all three axes."""
+    """Return M-RoPE's positions (3, P) of a prompt, on the CPU.
+
+    A response continues at their maximum + 1, on all three axes.
+    """
     positions, _ = model.model.get_rope_index(
         prompt.ids[None], mm_token_type_ids=prompt.token_types[None], image_grid_thw=prompt.image_grid
     )
@@ -25,10 +29,15 @@ def rope_positions(model: PreTrainedModel, prompt: Prompt) -> Tensor:
 
 
 def encode_images(vlm: VisionLanguageModel, prompts: Sequence[Prompt]) -> BaseModelOutputWithDeepstackFeatures | None:
-    """Run the image tower once over the images of each of `prompts`, those of a frozen tower once for all (`features`).
+    """Run the image tower once over the images of each prompt; of a frozen tower, over those not kept (`vlm.features`).
 
-    Returns transformers' encoder output, whose `pooler_output` holds one (tokens, hidden) tensor an image, those of a
-    prompt that stands several times in `prompts` as often, or None where no prompt has an image.
+    Args:
+        vlm: In the compute type, by autocast or by its weights.
+        prompts: In the order in which they are in the packed sequence or in its rows; one may be there several times.
+
+    Returns:
+        Transformers' encoder output, whose `pooler_output` holds one (tokens, hidden) tensor for each image of each of
+        `prompts`, in their order; None where no prompt has an image.
     """
     with_images = [prompt for prompt in prompts if prompt.image_grid is not None]
     if not with_images:
@@ -79,9 +88,18 @@ def hidden_states(
     layout: AttentionLayout | None = None,
     cache: Cache | None = None,
 ) -> Tensor:
-    """Return the text model's last hidden states (B, T, hidden) of `ids` (B, T) at `positions` (3, B, T).
+    """Run the text model.
 
-    `layout` is for models that share prefixes; the others attend causally, `cache` before `ids`.
+    Args:
+        model: The whole vision-language model.
+        ids: (B, T) int64, with one placeholder for each token of an image.
+        positions: (3, B, T) int64, M-RoPE's.
+        images: Of all placeholders, from `encode_images`.
+        layout: Which tokens see which, for models that share prefixes; the others attend causally.
+        cache: Keys and values of the tokens before `ids`, for models that do not share prefixes.
+
+    Returns:
+        The last hidden states (B, T, hidden).
     """
     output = model.model(
         input_ids=ids,

@@ -1,14 +1,12 @@
 """From a checkpoint folder or Hub name to a model and processor that the rest of the package can use."""
 
-import hashlib
-from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import torch
+from PIL import Image
 from safetensors import SafetensorError
 from torch import Tensor
 from transformers import AutoConfig, AutoModelForImageTextToText, PreTrainedConfig, PreTrainedModel
@@ -16,78 +14,13 @@ from transformers.utils import logging as transformers_logging
 
 from observe_r1.config import ModelSettings
 from observe_r1.errors import UserError
-from observe_r1.model.adapters import add_adapters
+from observe_r1.model.adapters import add_adapters, keep_trainable, quantization
 from observe_r1.model.checkpoint import brief, check_finite, stored_weights
-from observe_r1.model.families import check_processor, prepare_attention
+from observe_r1.model.device import choose_device, compute_dtype
+from observe_r1.model.families import check_processor, prepare_model
 from observe_r1.model.hub import checkpoint_folder
+from observe_r1.model.image_tower import FeatureCache
 from observe_r1.model.processor import quietly, read_processor
-from observe_r1.model.quantization import keep_trainable, quantization
-from observe_r1.records import Prompt
-
-# Features of a frozen image tower, kept from step to step within a memory bound.
-#
-# A frozen tower always says the same of an image, so sampling, every update and the next epoch read what was computed
-# once. Features stay on the device where they were made: the bound is the user's, and reading them back costs nothing.
-
-Features = tuple[Tensor, ...]
-"""What a tower says of one image: (tokens, hidden), then one such tensor for each early text layer that is shown the
-image again (Qwen3-VL's deepstack)."""
-
-
-class FeatureCache:
-    """Features of one model's frozen tower by image content, at most `gib` GiB; those used longest ago go first."""
-
-    def __init__(self, gib: float = 1.0) -> None:
-        self.limit = int(gib * 2**30)
-        self.used = 0
-        """Bytes kept."""
-        self._kept: OrderedDict[bytes, Features] = OrderedDict()
-        self._digests: WeakKeyDictionary[Prompt, list[bytes]] = WeakKeyDictionary()
-
-    def clear(self) -> None:
-        """Forget everything: the tower's weights may change."""
-        self._kept.clear()
-        self.used = 0
-
-    def features(self, prompt: Prompt, dtype: torch.dtype, run: Callable[[Tensor, Tensor], Features]) -> list[Features]:
-        """Return the features of each image of `prompt`; `run(pixels, grid)` computes those not kept in `dtype`.
-
-        It is given one image at a time, (patches, width) and (1, 3): the last bits of a matrix product depend on how
-        many rows it has, and a resumed run, whose cache is empty, must see the features that the first run kept.
-        """
-        images = split_images(prompt)
-        if prompt not in self._digests:
-            self._digests[prompt] = [_digest(*image) for image in images]
-        features = []
-        for digest, image in zip(self._digests[prompt], images, strict=True):
-            key = digest + str(dtype).encode()
-            found = self._kept.pop(key, None)
-            if found is None:
-                found = run(*image)
-                self.used += _bytes(found)
-            self._kept[key] = found
-            features.append(found)
-            while self.used > self.limit:
-                self.used -= _bytes(self._kept.popitem(last=False)[1])
-        return features
-
-
-def split_images(prompt: Prompt) -> list[tuple[Tensor, Tensor]]:
-    """Return (pixels, grid) of each image of a prompt that has images."""
-    assert prompt.pixel_values is not None and prompt.image_grid is not None
-    pixels = prompt.pixel_values.split(prompt.image_grid.prod(dim=1).tolist())
-    return list(zip(pixels, prompt.image_grid.split(1), strict=True))
-
-
-def _digest(pixels: Tensor, grid: Tensor) -> bytes:
-    digest = hashlib.blake2b(grid.numpy().tobytes(), digest_size=16)
-    digest.update(pixels.numpy().data)
-    return digest.digest()
-
-
-def _bytes(features: Features) -> int:
-    return sum(feature.numel() * feature.element_size() for feature in features)
-
 
 _TIED = ("lm_head.weight", "embed_tokens.weight")
 
@@ -98,9 +31,9 @@ class VisionLanguageModel:
 
     model: PreTrainedModel
     processor: Any
-    forbidden: tuple[int, ...]
-    """Image and video placeholder ids: sampled, they would make the next forward fail, so sampler and policy both
-    take them out of the distribution."""
+    suppressed_ids: tuple[int, ...]
+    """Image and video placeholders: sampled, they would make the next forward fail, so sampler and policy both take
+    them out of the distribution."""
     stop_ids: tuple[int, ...]
     """Tokens that end a response."""
     features: FeatureCache = field(default_factory=FeatureCache)
@@ -117,15 +50,20 @@ class VisionLanguageModel:
 def load_model(settings: ModelSettings, *, frozen: bool = False, weights: bool = True) -> VisionLanguageModel:
     """Load a model, and the processor beside it, as `settings` ask: frozen parts, LoRA adapters, quantized weights.
 
-    Weights that are trained are float32 (master weights; compute may run in bfloat16), the others `settings.dtype`.
-    With `frozen` none is trained, there are no adapters and no image features are kept: a reference model, which sees
-    each image once a rollout. Without `weights` none is kept, and the model takes no memory: for an engine that has its
-    own. They are checked all the same.
+    Weights that are trained are float32 (master weights; compute may run in bfloat16), the others in the compute type.
 
-    Errors: `UserError` for a path that holds no model, an unsupported architecture, files that are missing, damaged or
-    do not fit each other, and for frozen parts, adapters or a quantization that cannot be had.
+    Args:
+        settings: `model`.
+        frozen: Nothing is trained, there are no adapters and no image features are kept: a reference model, which sees
+            each image once per rollout, or one that only samples.
+        weights: Without them the model takes no memory, for an engine that has its own; they are checked all the same.
+
+    Raises:
+        UserError: The path holds no model, its architecture is not supported, its files are missing, damaged or do not
+            fit each other, it cannot compute, or frozen parts, adapters or a quantization are asked for that it cannot
+            have.
     """
-    place, device = f"model.path = {settings.path!r}", choose_device(settings.device)
+    place, device, dtype = f"model.path = {settings.path!r}", choose_device(settings.device), compute_dtype(settings)
     transformers_logging.disable_progress_bar()
     with quietly():
         folder = checkpoint_folder(settings.path, trust_code=settings.trust_remote_code, weights=True)
@@ -144,12 +82,23 @@ def load_model(settings: ModelSettings, *, frozen: bool = False, weights: bool =
         freeze(model, settings.freeze)
         if settings.lora_rank:
             add_adapters(model, settings)
-    _hold_frozen_in(model, getattr(torch, settings.dtype))
-    if weights and settings.quantize == "none":  # a quantized model is where it must be
-        model.to(device)
+    _hold_frozen_in(model, dtype)
+    if weights:
+        if settings.quantize == "none":  # a quantized model is where it must be
+            model.to(device)
+        _check_computes(model, processor, dtype, place)
     if settings.gradient_checkpointing:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-    return wrap(model, processor, FeatureCache(0.0 if frozen else settings.feature_cache))
+    prepare_model(model, dtype)
+    model.train()  # dropout is zero in every supported model; gradient checkpointing asks for training mode
+    placeholders = {model.config.image_token_id, model.config.video_token_id}
+    return VisionLanguageModel(
+        model=model,
+        processor=processor,
+        suppressed_ids=tuple(sorted(token for token in placeholders if token is not None)),
+        stop_ids=_stop_ids(model, processor),
+        features=FeatureCache(0.0 if frozen else settings.feature_cache),
+    )
 
 
 def _read_config(folder: Path, place: str, trust_code: bool) -> PreTrainedConfig:
@@ -162,8 +111,8 @@ def _read_config(folder: Path, place: str, trust_code: bool) -> PreTrainedConfig
 def _empty_model(config: PreTrainedConfig, folder: Path, place: str, trust_code: bool) -> PreTrainedModel:
     """Return the model that `config` describes, without weights, which takes no memory.
 
-    Errors: `UserError` where the weights in `folder` are not its own, by transformers' report of a load without data:
-    a real one would draw all that is missing at random, in whatever size `config` says.
+    Refuses weights in `folder` that are not its own, by transformers' report of a load without data: a real one would
+    draw all that is missing at random, in whatever size `config` says.
     """
     stored = {name: torch.empty_like(tensor, device="meta") for _, name, tensor in stored_weights(folder, place)}
     try:
@@ -219,21 +168,27 @@ def _filled_model(folder: Path, place: str, how: dict[str, Any]) -> PreTrainedMo
         raise UserError(f"{place}: {brief(error)}") from error
 
 
-def wrap(model: PreTrainedModel, processor: Any, features: FeatureCache) -> VisionLanguageModel:
-    """Let `model` share prefixes where it can and collect what sampling must know of it.
+@torch.no_grad()
+def _check_computes(model: PreTrainedModel, processor: Any, dtype: torch.dtype, place: str) -> None:
+    """Run transformers' own forward once on an image between two words.
 
-    Errors: `UserError` where no token ends a response.
+    Values in `config.json` can describe a model of the right shapes that cannot compute: sections of the rotary
+    embedding that do not add up, a window smaller than a patch, a base of 0.
     """
-    prepare_attention(model)
-    model.train()  # dropout is zero in every supported model; gradient checkpointing asks for training mode
-    forbidden = {model.config.image_token_id, model.config.video_token_id}
-    return VisionLanguageModel(
-        model=model,
-        processor=processor,
-        forbidden=tuple(sorted(token for token in forbidden if token is not None)),
-        stop_ids=_stop_ids(model, processor),
-        features=features,
-    )
+    image = processor.image_processor(images=[Image.new("RGB", (64, 64), "gray")], return_tensors="pt").to(model.device)
+    tokens = int(image["image_grid_thw"].prod()) // processor.image_processor.merge_size**2
+    ids = torch.tensor([[0, *[model.config.image_token_id] * tokens, 0]], device=model.device)
+    types = (ids == model.config.image_token_id).long()
+    try:
+        with torch.autocast(model.device.type, dtype=dtype, enabled=dtype == torch.bfloat16):
+            logits = model(input_ids=ids, mm_token_type_ids=types, use_cache=False, **image).logits
+    except torch.OutOfMemoryError:
+        raise
+    except Exception as error:  # whatever values that do not fit make transformers raise
+        raise UserError(f"{place}: config.json describes a model that cannot compute: {brief(error)}") from error
+    # The buffers too, its rotary frequencies: flash attention on the CPU makes zeros of NaN.
+    if not all(tensor.isfinite().all() for tensor in (logits, *model.buffers())):
+        raise UserError(f"{place}: the model answers NaN or infinity to any question: correct its config.json")
 
 
 def _stop_ids(model: PreTrainedModel, processor: Any) -> tuple[int, ...]:
@@ -255,17 +210,12 @@ def _stop_ids(model: PreTrainedModel, processor: Any) -> tuple[int, ...]:
     return tuple(sorted(ids))
 
 
-def choose_device(name: str) -> torch.device:
-    """Return the device that `model.device` names. Errors: `UserError` where `cuda` is asked for and missing."""
-    if name == "cuda" and not torch.cuda.is_available():
-        raise UserError("model.device = 'cuda': no CUDA device is available; use 'cpu' or 'auto'")
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    return torch.device(name)
-
-
 def freeze(model: PreTrainedModel, prefixes: Sequence[str]) -> None:
-    """Exclude parameters whose names start with a prefix from training. Errors: `UserError` where one matches none."""
+    """Exclude the parameters whose names start with one of `prefixes` from training.
+
+    Raises:
+        UserError: A prefix matches no parameter.
+    """
     names = [name for name, _ in model.named_parameters()]
     for prefix in prefixes:
         if not any(name.startswith(prefix) for name in names):

@@ -20,11 +20,11 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
+from observe_r1.model.device import to_device
 from observe_r1.model.families import shares_prefix
 from observe_r1.model.forward import rope_positions
 from observe_r1.model.loading import VisionLanguageModel
-from observe_r1.model.packed_layout import PackedLayout
-from observe_r1.model.transfer import to_device
+from observe_r1.model.shared_prefix import PackedLayout
 from observe_r1.records import Group, Prompt
 
 

@@ -10,8 +10,8 @@ from torch import Tensor
 from observe_r1 import registry
 from observe_r1.config import ObjectiveSettings, OptimizerSettings
 from observe_r1.errors import UserError
+from observe_r1.model.device import to_device
 from observe_r1.model.loading import VisionLanguageModel
-from observe_r1.model.transfer import to_device
 from observe_r1.objective import policy_loss
 from observe_r1.policy.master_weights import MasterWeights
 from observe_r1.policy.packing import Pack, select

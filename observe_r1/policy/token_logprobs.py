@@ -92,7 +92,7 @@ class TokenLogprobs(nn.Module):
         chunk: Rows of logits, one a response token, that exist at once.
     """
 
-    _forbidden: Tensor
+    _suppressed_ids: Tensor
 
     def __init__(self, vlm: VisionLanguageModel, temperature: float, chunk: int) -> None:
         super().__init__()
@@ -100,7 +100,7 @@ class TokenLogprobs(nn.Module):
         self.model = vlm.model
         self.temperature = temperature
         self.chunk = chunk
-        self.register_buffer("_forbidden", torch.tensor(vlm.forbidden, dtype=torch.long, device=vlm.device))
+        self.register_buffer("_suppressed_ids", torch.tensor(vlm.suppressed_ids, dtype=torch.long, device=vlm.device))
 
     def forward(self, pack: Pack, *, entropy: bool = True) -> TokenScores:
         """Score the response tokens of `pack` under the distribution that is sampled from.
@@ -125,8 +125,8 @@ class TokenLogprobs(nn.Module):
     def _head(self, hidden: Tensor, targets: Tensor, with_entropy: bool) -> tuple[Tensor, Tensor | None]:
         """Return log-probability and entropy of (S,) targets that (S, width) hidden states predict."""
         logits = head_logits(self.model, hidden)
-        # Finite, so that a forbidden token adds 0 · log 0 = 0 to the entropy.
-        logits.div_(self.temperature).index_fill_(1, self._forbidden, torch.finfo(logits.dtype).min)
+        # Finite, so that a suppressed token adds 0 · log 0 = 0 to the entropy.
+        logits.div_(self.temperature).index_fill_(1, self._suppressed_ids, torch.finfo(logits.dtype).min)
         logprobs = logits.log_softmax(dim=-1)
         chosen = logprobs.gather(1, targets[:, None])[:, 0]
         if not with_entropy:

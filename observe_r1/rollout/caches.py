@@ -15,7 +15,7 @@ from transformers import DynamicCache
 from observe_r1.model.families import shares_prefix
 from observe_r1.model.forward import encode_images, hidden_states
 from observe_r1.model.loading import VisionLanguageModel
-from observe_r1.model.packed_layout import PackedLayout
+from observe_r1.model.shared_prefix import PackedLayout
 from observe_r1.records import Prompt
 
 # The key-value cache of a sampling batch: each prompt once, each response's own tokens beside it.

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 
 from observe_r1 import torch_compat
-from observe_r1.config import DataSettings, ModelSettings, RolloutSettings, RunSettings, SFTSettings, TrainSettings
+from observe_r1.config import DataSettings, RolloutSettings, RunSettings, SFTSettings, TrainSettings
 from observe_r1.data.format_prompts import apply_format_prompt
 from observe_r1.errors import UserError, full_disk
 from observe_r1.model.loading import VisionLanguageModel
@@ -27,11 +27,6 @@ class Ended(NamedTuple):
     """The command's exit code: 0, or 130 where Ctrl-C ended it early."""
     hints: str
     """How to go on with its model; nothing where there is none."""
-
-
-def compute_dtype(settings: ModelSettings) -> torch.dtype:
-    """Return the compute type that `model.dtype` names."""
-    return {"float32": torch.float32, "bfloat16": torch.bfloat16}[settings.dtype]
 
 
 def prepare_process(settings: RunSettings) -> None:

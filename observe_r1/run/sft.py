@@ -6,6 +6,7 @@ from contextlib import ExitStack
 from observe_r1.config import ObjectiveSettings, SFTSettings
 from observe_r1.data import load_data
 from observe_r1.errors import UserError
+from observe_r1.model.device import compute_dtype, with_dtype
 from observe_r1.model.encoding import encode_prompt
 from observe_r1.model.loading import load_model
 from observe_r1.policy.policy import Policy
@@ -20,6 +21,7 @@ from observe_r1.training.sft import fine_tune
 
 def fine_tune_model(settings: SFTSettings, view: Progress) -> parts.Ended:
     """Fine-tune as `settings` say, writing the run folder."""
+    settings = with_dtype(settings)
     run = settings.run
     if settings.data.order == "adaptive":
         raise UserError("data.order = 'adaptive': demonstrations have no pass rates; sft takes ladder or random")
@@ -32,7 +34,7 @@ def fine_tune_model(settings: SFTSettings, view: Progress) -> parts.Ended:
         view.steps = steps
         view.now("loading the model")
         vlm = load_model(settings.model)
-        policy = Policy(vlm, settings.optimizer, ObjectiveSettings(), dtype=parts.compute_dtype(settings.model))
+        policy = Policy(vlm, settings.optimizer, ObjectiveSettings(), dtype=compute_dtype(settings.model))
         view.about(**parts.facts(settings, vlm.device, len(examples)))
         view.stop.after("this step, then saving")
 

@@ -7,6 +7,7 @@ from observe_r1.config import TrainSettings
 from observe_r1.data import load_data
 from observe_r1.data.format_prompts import asked_format
 from observe_r1.errors import UserError
+from observe_r1.model.device import compute_dtype, with_dtype
 from observe_r1.model.encoding import encode_prompt
 from observe_r1.model.loading import load_model
 from observe_r1.policy.policy import Policy
@@ -59,6 +60,7 @@ def check_batch_sizes(settings: TrainSettings, rows: int, prompts: int | None) -
 
 def train_model(settings: TrainSettings, view: Progress) -> parts.Ended:
     """Train as `settings` say, writing the run folder."""
+    settings = with_dtype(settings)
     run, stop, view.steps = settings.run, view.stop, settings.run.steps
     parts.prepare_process(run)
     with ExitStack() as stack:
@@ -113,7 +115,7 @@ def train_model(settings: TrainSettings, view: Progress) -> parts.Ended:
 
 def load_policy(settings: TrainSettings) -> tuple[Policy, LogprobModel | None]:
     """Load the policy, and where a KL term needs a reference the model it starts from: its own, under LoRA adapters."""
-    temperature, dtype = settings.rollout.temperature, parts.compute_dtype(settings.model)
+    temperature, dtype = settings.rollout.temperature, compute_dtype(settings.model)
     vlm = load_model(settings.model)
     policy = Policy(vlm, settings.optimizer, settings.objective, temperature=temperature, dtype=dtype)
     if settings.objective.kl_coef == 0:

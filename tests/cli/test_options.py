@@ -160,7 +160,7 @@ def test_every_value_survives_the_command_line(lr, seed, output, betas, checkpoi
         (["--optimizer.lr"], "option '--optimizer.lr' needs a value"),
         (["--optimizer.lr", "--run.seed", "1"], "option '--optimizer.lr' needs a value"),
         (["--optimizer.lr", "fast"], "optimizer.lr = 'fast': Input should be a valid number"),
-        (["--model.dtype", "float16"], "model.dtype = 'float16': Input should be 'float32' or 'bfloat16'"),
+        (["--model.dtype", "float16"], "model.dtype = 'float16': Input should be 'auto', 'float32' or 'bfloat16'"),
         (["--objective.estimator", "gae"], "gae needs a critic"),
         (["--rewards.functions", "accuracy"], "--rewards.functions = 'accuracy': write it as name=value"),
         (["--rollout.stop", "[a"], r"--rollout.stop = '\[a': line 1, column 3: broken YAML"),
@@ -292,7 +292,7 @@ def test_help_tells_type_default_and_bounds(capsys):
     text = capsys.readouterr().out
     for line in (
         "--model.path TEXT  (required)",
-        "--model.dtype float32|bfloat16  (default float32)",
+        "--model.dtype auto|float32|bfloat16  (default auto)",
         "--rollout.top_p NUMBER  (default 1.0, > 0, ≤ 1)",
         "--rollout.dynamic_sampling true|false  (default false)",
         "--rewards.functions NAME=NUMBER,…  (default accuracy=1,format=1)",

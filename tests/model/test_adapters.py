@@ -29,7 +29,7 @@ from observe_r1.cli.main import main
 from observe_r1.config import TrainSettings
 from observe_r1.errors import UserError
 from observe_r1.model.adapters import plain_weights
-from observe_r1.model.attention import use_shared_prefix
+from observe_r1.model.families import prepare_model
 from observe_r1.model.loading import VisionLanguageModel, load_model
 from observe_r1.model.saving import save_model
 from observe_r1.policy.token_logprobs import LogprobModel
@@ -141,8 +141,8 @@ def test_the_adapter_folder_is_peft_s(checkpoint, tmp_path):
     save_model(vlm, tmp_path / "model", DATA)
     base = AutoModelForImageTextToText.from_pretrained(checkpoint, dtype=torch.float32)
     model = PeftModel.from_pretrained(base, tmp_path / "model" / "adapter").base_model.model
-    use_shared_prefix(model)
-    theirs = VisionLanguageModel(model, vlm.processor, vlm.forbidden, vlm.stop_ids)
+    prepare_model(model, torch.float32)
+    theirs = VisionLanguageModel(model, vlm.processor, vlm.suppressed_ids, vlm.stop_ids)
     assert equal(logprobs(vlm), logprobs(theirs))
 
 

@@ -15,6 +15,9 @@ from observe_r1.model.loading import load_model
 from observe_r1.records import Example
 
 
+SETTINGS = DataSettings(path="x")
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     return make_tiny_model(tmp_path_factory.mktemp("model") / "tiny")
@@ -96,6 +99,30 @@ def test_limits_of_a_single_image_hold_within_those_of_the_model(processor, tmp_
     assert least <= int(pixels[0]) <= most and int(pixels[1]) == 140 * 140
     again = processor.image_processor(images=list(prompt.images), return_tensors="pt")
     assert torch.equal(again["pixel_values"], prompt.pixel_values)
+
+
+def test_images_have_the_same_digest_where_the_model_sees_the_same(processor, tmp_path):
+    images = {
+        "wide": Image.new("RGB", (112, 56), "red"),
+        "high": Image.new("RGB", (56, 112), "red"),  # the same bytes as wide
+        "wider": Image.new("RGB", (113, 57), "red"),  # the same as wide, once it is resized
+        "dot": Image.new("RGB", (112, 56), "red"),
+        "copy": Image.new("RGB", (112, 56), "red"),
+    }
+    images["dot"].putpixel((3, 3), (254, 0, 0))
+    for name, image in images.items():
+        image.save(tmp_path / f"{name}.png")
+    paths = tuple(str(tmp_path / f"{name}.png") for name in images)
+    content = [{"type": "image"} for _ in paths]
+    prompt = encode_prompt(Example("a", ({"role": "user", "content": content},), paths, "3"), processor, SETTINGS)
+    digests = dict(zip(images, prompt.image_digests, strict=True))
+    assert digests["wide"] == digests["wider"] == digests["copy"]
+    assert len(set(digests.values())) == 3
+    seen = prompt.pixel_values.split(prompt.image_grid.prod(dim=1).tolist())
+    for first, a in zip(images, range(5), strict=True):
+        for second, b in zip(images, range(5), strict=True):
+            same = torch.equal(seen[a], seen[b]) and torch.equal(prompt.image_grid[a], prompt.image_grid[b])
+            assert same == (digests[first] == digests[second])
 
 
 def test_a_question_far_over_the_limit_is_not_tokenized(processor, tmp_path, monkeypatch):

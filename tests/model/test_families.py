@@ -33,7 +33,7 @@ from observe_r1.config import DataSettings, ModelSettings, ObjectiveSettings, Op
 from observe_r1.demo.tiny_model import IMAGE_PAD, TURN_END, VIDEO_PAD, VISION_END, VISION_START, make_tokenizer
 from observe_r1.model import forward
 from observe_r1.model.encoding import encode_prompt
-from observe_r1.model.families import prepare_attention, shares_prefix
+from observe_r1.model.families import prepare_model, shares_prefix
 from observe_r1.model.loading import load_model
 from observe_r1.model.saving import save_model
 from observe_r1.policy.packing import build_pack, plan_packs
@@ -92,10 +92,10 @@ def test_rows_stay_within_the_budget_and_cover_every_response_once():
 def test_one_line_says_that_no_prefixes_are_shared(family, caplog):
     model = AutoModelForImageTextToText.from_config(family_config(family))
     with caplog.at_level(logging.WARNING, logger="observe_r1"):
-        prepare_attention(model)
+        prepare_model(model, torch.float32)
     lines = [record.getMessage() for record in caplog.records if record.name.startswith("observe_r1")]
     assert shares_prefix(model) == (family in SHARING) == (not lines)
-    assert all("one sequence a response" in line for line in lines) and len(lines) < 2
+    assert all("one sequence per response" in line for line in lines) and len(lines) < 2
 
 
 @pytest.mark.parametrize("family", UNSHARED)

@@ -7,7 +7,7 @@ import torch
 from tiny import SHARING, random_group, random_model, random_prompt
 
 from observe_r1.model.forward import encode_images
-from observe_r1.model.loading import FeatureCache
+from observe_r1.model.image_tower import FeatureCache
 from observe_r1.policy.packing import build_pack, plan_packs
 from observe_r1.policy.token_logprobs import TokenLogprobs
 
@@ -64,7 +64,7 @@ def test_an_image_is_known_by_its_content():
     vlm, runs = frozen()
     first = prompt((4, 6), seed=1)
     other_question = replace(first, ids=first.ids.flip(0), stream=7, pixel_values=first.pixel_values.clone())
-    turned = replace(first, image_grid=first.image_grid[:, [0, 2, 1]])
+    turned = replace(first, image_grid=first.image_grid[:, [0, 2, 1]], image_digests=(b"another",))
     encode_images(vlm, [first, other_question])
     assert len(runs) == 1
     (kept,) = encode_images(vlm, [other_question]).pooler_output

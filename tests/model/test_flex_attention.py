@@ -12,7 +12,7 @@ from torch._dynamo.testing import CompileCounter
 from torch.nn.attention.flex_attention import create_mask
 
 from observe_r1.model import flex_attention
-from observe_r1.model.packed_layout import PackedLayout
+from observe_r1.model.shared_prefix import PackedLayout
 from observe_r1.policy.packing import build_pack, plan_packs
 from observe_r1.policy.token_logprobs import TokenLogprobs
 

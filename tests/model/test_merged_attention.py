@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from observe_r1.model import merged_attention
 from observe_r1.model.merged_attention import Run, parts
-from observe_r1.model.packed_layout import PackedLayout
+from observe_r1.model.shared_prefix import PackedLayout
 
 CPU = torch.device("cpu")
 GROUPS = st.lists(st.tuples(st.integers(1, 9), st.lists(st.integers(0, 7), max_size=4)), min_size=1, max_size=4)

@@ -12,6 +12,7 @@ from model_folders import (
     WEIGHTS,
     change,
     change_text,
+    change_vision,
     change_weights,
     fill,
     load,
@@ -145,3 +146,40 @@ def test_weights_that_are_not_the_model_s(kind, weights, folder):
     damage(folder)
     message = refusal(lambda path: load(path, weights=weights), folder)
     assert re.search(reason, message), message
+
+
+ROPE = {"rope_type": "default", "rope_theta": 10.0}
+UNCOMPUTABLE = {
+    "sections that do not add up": (
+        lambda folder: change_text(folder, rope_parameters=ROPE | {"mrope_section": [1, 1, 1]}),
+        "split_sizes to sum exactly to",
+    ),
+    "no sections": (lambda folder: change_text(folder, rope_parameters=ROPE), "split_sizes"),
+    "sections that are a word": (
+        lambda folder: change_text(folder, rope_parameters=ROPE | {"mrope_section": "x"}),
+        "must be tuple of ints, not str",
+    ),
+    "a window smaller than a patch": (lambda folder: change_vision(folder, window_size=3), "ZeroDivisionError"),
+    "a negative window": (lambda folder: change_vision(folder, window_size=-1), "RuntimeError"),
+    "heads that do not divide the width": (lambda folder: change_vision(folder, num_heads=3), "RuntimeError: shape"),
+}
+NOT_FINITE = {
+    "frequencies to the base of 0": lambda folder: change_text(
+        folder, rope_parameters={"rope_type": "default", "rope_theta": 0.0, "mrope_section": [2, 3, 3]}
+    ),
+    "a root of a negative number": lambda folder: change_text(folder, rms_norm_eps=-9.0),
+}
+
+
+@pytest.mark.parametrize("kind", UNCOMPUTABLE)
+def test_settings_that_fit_the_weights_and_cannot_be_computed(kind, folder):
+    damage, reason = UNCOMPUTABLE[kind]
+    damage(folder)
+    message = refusal(load, folder)
+    assert message.startswith("config.json describes a model that cannot compute: ") and reason in message
+
+
+@pytest.mark.parametrize("kind", NOT_FINITE)
+def test_settings_that_make_every_answer_nan(kind, folder):
+    NOT_FINITE[kind](folder)
+    assert refusal(load, folder).startswith("the model answers NaN or infinity to any question")

@@ -10,8 +10,7 @@ from transformers import Qwen2_5_VLForConditionalGeneration
 from observe_r1.cli.options import parse_settings
 from observe_r1.config import ModelSettings, TrainSettings
 from observe_r1.model.adapters import add_adapters
-from observe_r1.model.attention import use_shared_prefix
-from observe_r1.model.packed_layout import PackedLayout
+from observe_r1.model.shared_prefix import PackedLayout, use_shared_prefix
 
 ROOT = Path(__file__).parents[2]
 CARDS = {"24gb": 22.0, "80gb": 79.1}

@@ -6,7 +6,7 @@ import pytest
 from equivalence import GROUPS, alone, difference, packed
 from tiny import SHARING, keep_float64, random_model
 
-from observe_r1.model.packed_layout import PackedLayout
+from observe_r1.model.shared_prefix import PackedLayout
 from observe_r1.policy import packing
 from observe_r1.policy.packing import build_pack, plan_packs
 

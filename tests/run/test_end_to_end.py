@@ -76,7 +76,9 @@ def test_training_writes_everything_and_the_model_loads(world, tmp_path, capsys)
     assert len(rollouts) == 4 * 4
     assert {"id", "text", "reward", "correct", "advantage", "weight", "parts", "version"} <= set(rollouts[0])
     assert all((row["read_as"] is None) is row["correct"] for row in rollouts)
-    assert yaml.safe_load((output / "config.yaml").read_text())["run"]["steps"] == 3
+    recorded = yaml.safe_load((output / "config.yaml").read_text())
+    assert recorded["run"]["steps"] == 3
+    assert recorded["model"]["dtype"] == "float32"  # what `auto` was on this machine
 
     trained = AutoModelForImageTextToText.from_pretrained(output / "model")
     before = AutoModelForImageTextToText.from_pretrained(world / "warm" / "model")

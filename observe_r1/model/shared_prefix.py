@@ -1,4 +1,8 @@
-"""Several groups as one packed sequence: each response sees its own prompt and itself.
+"""`shared_prefix`: the text model's attention, told by a layout which tokens see which.
+
+Transformers passes a forward's keyword arguments on to the attention function. So the caller hands over a *layout*
+(`model(…, layout=layout)`) in place of a (T, T) mask, and the layout computes the attention in the cheapest way that it
+knows: `PackedLayout` here for training and prefill, a growing key-value cache for sampling (`rollout.caches`).
 
     sequence   [ prompt 0 | r0 | r1 | r2 | prompt 1 | r0 | r1 | … ]
     r1 of group 0 attends to prompt 0 and, causally, to itself
@@ -11,19 +15,72 @@ each response causally over itself. On CUDA the same rule is a block mask, which
 
 from collections.abc import Iterator, Sequence
 from functools import cached_property
+from typing import Any, Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.attention.flex_attention import BlockMask
+from transformers import AttentionInterface, PreTrainedModel
 
 from observe_r1.model import flex_attention, merged_attention
 
+NAME = "shared_prefix"
+
+
+class AttentionLayout(Protocol):
+    """Which tokens of a packed sequence attend to which."""
+
+    def attend(self, query: Tensor, key: Tensor, value: Tensor, scaling: float, layer: int) -> Tensor:
+        """Compute one layer's attention.
+
+        Args:
+            query: (B, H, T, D), rotated.
+            key: (B, H_kv, T, D), rotated; H_kv divides H.
+            value: (B, H_kv, T, D).
+            scaling: Of the scores, before the softmax.
+            layer: Number of the layer, from 0.
+
+        Returns:
+            (B, H, T, D).
+        """
+        ...
+
+
+def shared_prefix(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    scaling: float,
+    layout: AttentionLayout,
+    **_: Any,
+) -> tuple[Tensor, None]:
+    """Attend by `layout`, in the form of transformers' attention interface.
+
+    Returns:
+        The output (B, T, H, D), and no weights.
+    """
+    # Under autocast, rotary embedding leaves query and key in float32 beside a value in bfloat16.
+    query, key = query.to(value.dtype), key.to(value.dtype)
+    output = layout.attend(query, key, value, scaling, int(module.layer_idx))  # type: ignore[arg-type]
+    return output.transpose(1, 2), None
+
+
+def use_shared_prefix(model: PreTrainedModel) -> None:
+    """Make `model`'s text model attend by layouts; its image tower keeps what it has."""
+    AttentionInterface.register(NAME, shared_prefix)
+    model.set_attn_implementation({"text_config": NAME})
+
 
 class PackedLayout:
-    """Layout of N groups; `prompts[i]` tokens followed by responses of `responses[i]` tokens each.
+    """Several groups as one packed sequence: each response sees its own prompt and itself.
 
-    A prompt has at least one token; a response may have none (a one-token response needs no input but the prompt),
-    and a group may have no responses (prefill).
+    Args:
+        prompts: Tokens of each group's prompt, at least one.
+        responses: Tokens of each response of each group. A response may have none (one of a single token needs no input
+            but the prompt), and a group may have no responses (prefill).
+        device: Where the attention is computed.
     """
 
     def __init__(self, prompts: Sequence[int], responses: Sequence[Sequence[int]], device: torch.device) -> None:
@@ -41,9 +98,10 @@ class PackedLayout:
                 self.response_starts[-1].append(position)
                 position += length
         self.tokens = position
+        """T, of the whole sequence."""
 
     def attend(self, query: Tensor, key: Tensor, value: Tensor, scaling: float, layer: int) -> Tensor:
-        """Return the attention's output (1, H, T, D); see `AttentionLayout`."""
+        """Compute one layer's attention on a batch of one sequence; see `AttentionLayout.attend`."""
         if query.is_cuda:
             return flex_attention.attend(query, key, value, self.block_mask, scaling)
         query, key, value = (states[0].transpose(0, 1) for states in (query, key, value))
@@ -51,7 +109,7 @@ class PackedLayout:
 
     @cached_property
     def block_mask(self) -> BlockMask:
-        """The same rule for FlexAttention, padded; one for all layers."""
+        """The rule for FlexAttention, padded; one for all layers."""
         return flex_attention.make_block_mask(list(self._runs()), self.device)
 
     def _runs(self) -> Iterator[flex_attention.Run]:
@@ -63,7 +121,7 @@ class PackedLayout:
 
     @cached_property
     def _parts(self) -> list[merged_attention.Part]:
-        """The same rule for the CPU: no part's batch repeats a prompt."""
+        """The rule for the CPU: no part's batch repeats a prompt."""
         prompts = [merged_attention.Run(*run) for run in zip(self.prompt_starts, self.prompts, strict=True)]
         together, single = [], []
         for prompt, starts, lengths in zip(prompts, self.response_starts, self.responses, strict=True):
