@@ -9,6 +9,7 @@ import logging
 from typing import Any
 
 import torch
+from torch import nn
 from transformers import PreTrainedConfig, PreTrainedModel
 
 from observe_r1.errors import UserError
@@ -20,6 +21,9 @@ SHARED_PREFIX = ("qwen2_5_vl", "qwen2_vl", "qwen3_vl")
 ONE_SEQUENCE = ("qwen3_5",)
 """Families that take images the same way (patches and grids) and are run one sequence per response."""
 SUPPORTED = (*SHARED_PREFIX, *ONE_SEQUENCE)
+
+_NORMS = ("Qwen2VLRMSNorm", "Qwen2_5_VLRMSNorm", "Qwen3VLTextRMSNorm")
+"""transformers' classes that compute what `nn.RMSNorm` does; Qwen3.5's counts its weight from 1."""
 
 _log = logging.getLogger(__name__)
 
@@ -78,12 +82,29 @@ def prepare_model(model: PreTrainedModel, dtype: torch.dtype) -> None:
         dtype: The compute type.
     """
     prepare_tower(model, dtype)
+    if model.device.type == "cuda":
+        use_fused_norms(model)
     layers = set(getattr(model.config.text_config, "layer_types", None) or ["full_attention"])
     if model.config.model_type in SHARED_PREFIX and layers == {"full_attention"}:
         use_shared_prefix(model)
     else:
         kinds = ", ".join(sorted(layers))
         _log.warning("%s with %s shares no prefixes: it runs one sequence per response", model.config.model_type, kinds)
+
+
+def use_fused_norms(model: PreTrainedModel) -> None:
+    """Let `model` compute its norms by `nn.RMSNorm` on the same weights, under the same names: for CUDA.
+
+    There it is one kernel, forward and backward, that reads and writes bfloat16 and computes in float32 (pytorch pull
+    request 153666: nine times as fast as eight elementwise ones, and no slower than compiled). Its sums do not depend on
+    what ran before, as those of compiled code do, whose kernels are chosen for the first sizes that they see: a resumed
+    run would sum in another order.
+    """
+    for name, norm in list(model.named_modules()):
+        if type(norm).__name__ in _NORMS:
+            fused = nn.RMSNorm(norm.weight.shape, eps=norm.variance_epsilon, device="meta")
+            fused.weight = norm.weight
+            model.set_submodule(name, fused)
 
 
 def shares_prefix(model: PreTrainedModel) -> bool:

@@ -33,7 +33,7 @@ from observe_r1.config import DataSettings, ModelSettings, ObjectiveSettings, Op
 from observe_r1.demo.tiny_model import IMAGE_PAD, TURN_END, VIDEO_PAD, VISION_END, VISION_START, make_tokenizer
 from observe_r1.model import forward
 from observe_r1.model.encoding import encode_prompt
-from observe_r1.model.families import prepare_model, shares_prefix
+from observe_r1.model.families import prepare_model, shares_prefix, use_fused_norms
 from observe_r1.model.loading import load_model
 from observe_r1.model.saving import save_model
 from observe_r1.policy.packing import build_pack, plan_packs
@@ -201,3 +201,21 @@ def test_bfloat16_computes_nearly_the_same_on_the_same_weights(family):
     for model in (vlm, in_bfloat16(random_model(family, dtype=torch.float32, scale=0.12))):
         (scored,) = LogprobModel(model, OptimizerSettings()).logprobs([group])
         torch.testing.assert_close(scored, sampled, atol=0.1, rtol=0)
+
+
+@pytest.mark.parametrize("family", SHARING)
+def test_fused_norms_are_transformers_own_on_the_same_weights(family):
+    groups = [random_group([(4, 6)], [5, 9], dtype=torch.float32)]
+    plain, fused = (random_model(family, dtype=torch.float32, scale=0.2) for _ in range(2))
+    names = dict(fused.model.named_parameters())
+    use_fused_norms(fused.model)
+    norms = [m for m in fused.model.modules() if isinstance(m, torch.nn.RMSNorm)]
+    assert len(norms) >= 5 and all(dict(fused.model.named_parameters())[n] is p for n, p in names.items())
+    assert not any(type(m).__name__.endswith("RMSNorm") for m in fused.model.modules() if m not in norms)
+    assert difference(packed(fused, groups, 1000), packed(plain, groups, 1000)) < 1e-4
+
+
+def test_norms_that_count_their_weight_from_one_are_left_alone():
+    vlm = random_model("qwen3_5")
+    use_fused_norms(vlm.model)
+    assert not any(isinstance(m, torch.nn.RMSNorm) for m in vlm.model.modules())

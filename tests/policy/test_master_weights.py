@@ -149,7 +149,7 @@ def test_steps_too_small_for_bfloat16_add_up_and_are_saved(checkpoint, tmp_path,
     start, master = load(checkpoint).model.get_parameter(name), vlm.masters[name]
     moved = (master - start).abs()
     assert 1e-6 < moved.max() < 4e-6
-    assert (vlm.model.get_parameter(name) == start.bfloat16()).float().mean() > 0.99
+    assert (vlm.model.get_parameter(name) == start.bfloat16()).float().mean() > 0.98
 
     save_model(vlm, tmp_path / "model", DATA)
     saved = load_file(tmp_path / "model" / "model.safetensors")
