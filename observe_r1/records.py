@@ -1,9 +1,15 @@
 """What flows between the rooms: `Example` → `Prompt` → `Completion` → `Group` → `TrainingGroup`.
 
-A record only gains fields on its way, and nothing derives one of them twice.
+A record only gains fields on its way, and nothing derives one of them twice. Who fills them:
+
+    Example         `data`: a row on disk, read
+    Prompt          `model.encoding`: the example as the model takes it
+    Completion      `rollout`: one sampled response
+    Group           `training.sampler`: rewards, and what `objective.scored_advantages` makes of them
+    TrainingGroup   `training.loop`: token by token, what `objective.policy_loss` takes
 
 Shapes use G for the responses of a group, P for a prompt's tokens, R for one response's tokens and T for the tokens of
-all G responses of a group laid end to end (T = ΣR, in order, each with its end-of-turn token where it has one).
+all G responses of a group laid end to end (T = ΣR, in order, each with its end-of-turn token if it was sampled).
 """
 
 from __future__ import annotations
@@ -19,8 +25,8 @@ ImageSource = str | bytes
 """An image not yet opened: an absolute path, a `data:` URI, an `http(s)` URL, or the encoded bytes themselves."""
 
 Message = dict[str, Any]
-"""One chat turn: `{"role": str, "content": [{"type": "text", "text": str} | {"type": "image"}, …]}`; an image that has
-limits of its own bears them as `min_pixels` and `max_pixels`."""
+"""One chat turn: `{"role": str, "content": [{"type": "text", "text": str} | {"type": "image"}, …]}`; an image may have
+size limits of its own, `min_pixels` and `max_pixels`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,14 +39,14 @@ class Example:
     images: tuple[ImageSource, ...]
     answer: str
     response: str | None = None
-    """The demonstrated assistant turn, where the row has one (supervised fine-tuning)."""
+    """The demonstrated assistant turn, if the row has one (supervised fine-tuning)."""
     source: str = ""
     difficulty: float | None = None
     """Share of a measuring model's responses that were wrong, in [0, 1]."""
     complexity: float | None = None
     """Mean length of a measuring model's responses, in tokens."""
     origin: str = ""
-    """Where the row stands, for error messages: `train.jsonl row 7`."""
+    """File and row, for error messages: `train.jsonl row 7`."""
 
 
 @dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
@@ -48,9 +54,9 @@ class Prompt:
     """An `Example` as the model takes it, in the forms that every engine needs."""
 
     ids: Tensor
-    """(P,) int64, image placeholders expanded to one token a merged visual patch."""
+    """(P,) int64, image placeholders expanded to one token per merged visual patch."""
     unexpanded_ids: Tensor
-    """(P′,) int64, one placeholder an image, as vLLM takes prompts."""
+    """(P′,) int64, one placeholder per image, as vLLM takes prompts."""
     token_types: Tensor
     """(P,) int64: 0 text, 1 image."""
     images: tuple[Image, ...]
@@ -61,12 +67,12 @@ class Prompt:
     image_grid: Tensor | None
     """(images, 3) int64: frames, height and width of each image in patches; None without images."""
     image_digests: tuple[bytes, ...] = ()
-    """One an image: the same for two images that the model sees as the same, made where the prompt is encoded."""
+    """One per image, made where the prompt is encoded; two images that the model sees alike have the same one."""
     text: str = ""
-    """The chat as the model's template writes it, one placeholder an image."""
+    """The chat as the model's template writes it, one placeholder per image."""
     stream: int = 0
-    """Which draw of the run this is. With `Sampling.seed` and the response's number it seeds that response's random
-    stream, so that what a prompt is given does not depend on what else is in the batch."""
+    """Which draw of the run this is. With `Sampling.seed` and the response's number it seeds the random stream of a
+    response, so that the response does not depend on what else is in the batch."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +80,7 @@ class Sampling:
     """How responses are drawn."""
 
     n: int = 1
-    """Responses a prompt (G)."""
+    """Responses per prompt (G)."""
     temperature: float = 1.0
     """0 is greedy."""
     top_p: float = 1.0
@@ -97,7 +103,7 @@ class Completion:
     text: str
     """`ids` decoded without special tokens."""
     version: int
-    """Of the weights that made it, as published by `WeightSync.publish`."""
+    """Of the weights that it was sampled with, as `WeightSync.publish` numbered them."""
     finish: Literal["stop", "length"]
     """`stop` for an end-of-turn token or a stop string, `length` when cut off at the limit."""
 
@@ -112,13 +118,13 @@ class Group:
     rewards: Tensor
     """(G,) float32: the weighted sum of `parts`, without bonus."""
     correct: Tensor
-    """(G,) bool: accuracy as its own tensor, never read back from a sum."""
+    """(G,) bool; a tensor of its own, never read back from the rewards."""
     bonus: Tensor
-    """(G,) float32, to be added to `rewards`."""
+    """(G,) float32, on top of `rewards`."""
     weight: float
-    """The dynamic weight; 1 without it."""
+    """The dynamic weight; 1 if `objective.dynamic_weight` is off."""
     advantages: Tensor
-    """(G,) float32: the estimator's, of rewards and bonus, times `weight`; not whitened (that takes a rollout)."""
+    """(G,) float32: the estimator's, of rewards plus bonus, times `weight`; not whitened yet (that takes a rollout)."""
     parts: dict[str, Tensor] = field(default_factory=dict)
     """(G,) float32 by reward name, unweighted."""
 
@@ -129,33 +135,35 @@ class Group:
 
     @property
     def informative(self) -> bool:
-        """Whether the responses teach something: not all of their advantages are 0."""
+        """Whether the responses teach something: some advantage is not 0."""
         return bool(self.advantages.any())
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TrainingGroup:
-    """A group and what the loss needs of each of its response tokens: (T,) float32 streams."""
+    """A group, and streams of one float32 value per response token, (T,) each, that the loss takes."""
 
     group: Group
     token_advantages: Tensor
-    """Whitened, and less the KL still to come, where the settings ask for that."""
+    """The group's advantages, whitened and minus the KL still to come if the settings ask for it."""
     loss_weights: Tensor
-    """Share of each token in the batch's loss: aggregation over the *whole* batch, importance weights and masks
-    multiplied together, so that the loss is a plain sum however the batch is split."""
+    """Share of each token in the batch's loss: its share under the aggregation of the *whole* batch, times its importance
+    weight and mask. So the loss is a plain sum, however the batch is split."""
     sampler_logprobs: Tensor
-    """Log-probabilities of the completions, end to end."""
+    """The completions' log-probabilities, end to end."""
     old_logprobs: Tensor | None = None
     """Log-probabilities that the ratio is taken against; None for the policy's own, detached (a ratio of 1)."""
     reference_logprobs: Tensor | None = None
-    """Log-probabilities under the reference model; None where no KL term is in the loss."""
+    """Log-probabilities under the reference model; None without a KL term in the loss."""
     kl_weights: Tensor | None = None
-    """Share of each token in the KL term, coefficient included; with `reference_logprobs`."""
+    """Share of each token in the KL term, coefficient included; None without `reference_logprobs`."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TrainingBatch:
-    """Whole groups: one optimizer step. All of them have the same streams."""
+    """Whole groups: one optimizer step."""
 
     groups: tuple[TrainingGroup, ...]
+    """All have the same streams, or None for the same ones."""
     learning_rate: float
+    """Of this step."""

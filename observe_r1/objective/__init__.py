@@ -1,7 +1,7 @@
 """What is maximised: bonus, weights, advantages (`advantages`), KL and losses (`loss`).
 
-Pure tensor maths; no I/O, no model. N counts groups (prompts), G the responses of a group, T the response tokens laid
-end to end. docs/method.md says which function stands for which equation of which paper.
+Pure tensor maths; no I/O, no model. N counts groups (prompts), G the responses of a group, R responses of any group,
+T response tokens laid end to end. docs/method.md names the function behind each equation of each paper.
 """
 
 from observe_r1.objective.advantages import (

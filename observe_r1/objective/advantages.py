@@ -2,13 +2,13 @@
 
     b = shortest_correct_bonus(correct, lengths)
     w = dynamic_weight(pass rate)
-    A = w · estimator(r + b)                  all three at once: `scored_advantages`, when a group is scored
-    A ← whiten(A)                             over a whole rollout, where asked for
-    A_t = token_advantages(A)                 spread over tokens, less the KL still to come where that is in the reward
+    A = w · estimator(r + b)                  `scored_advantages` computes all three when a group is scored
+    A ← whiten(A)                             over a whole rollout, if `objective.whiten` is set
+    A_t = token_advantages(A)                 spread over tokens, minus the KL still to come if it is in the reward
 
-Every estimator takes rewards (N, G) and returns advantages (N, G), in the rewards' own float type (integers
-become torch's default one). A group whose rewards are all equal gets exactly 0, whatever rounding makes of
-its mean, so that "this group teaches nothing" can be tested with `== 0`.
+An estimator takes rewards (N, G), bonus included, and returns advantages (N, G) in the same float type (torch's default
+one for integers). A group whose rewards are all equal gets exactly 0, whatever rounding makes of its mean, so that
+"this group teaches nothing" can be tested with `== 0`.
 """
 
 import torch
@@ -21,17 +21,21 @@ from observe_r1.config import ObjectiveSettings
 def scored_advantages(
     rewards: Tensor, correct: Tensor, lengths: Tensor, objective: ObjectiveSettings
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Add the bonus, weigh by uncertainty and normalise, group by group, as the settings say.
+    """Add the bonus, normalise and weigh by uncertainty, group by group.
+
+        A = w · estimator(r + b)
 
     Args:
         rewards: (N, G) float, without bonus.
         correct: (N, G) bool.
         lengths: (N, G) int, in tokens.
-        objective: says which estimator, and with what bonus and weight.
+        objective: Names the estimator, and sets bonus and weight.
 
     Returns:
-        The bonus, (N, G); the weight of each group, (N,), ones without dynamic weight; and the advantages, (N, G),
-        of rewards and bonus, weight included.
+        The bonus b, (N, G); the weight w of each group, (N,), 1 without dynamic weight; and the advantages A, (N, G).
+
+    Raises:
+        UserError: There is no such estimator.
     """
     bonus = shortest_correct_bonus(correct, lengths, bonus=objective.bonus, min_length=objective.bonus_min_length)
     weight = torch.ones(len(rewards))
@@ -41,21 +45,20 @@ def scored_advantages(
 
 
 def shortest_correct_bonus(correct: Tensor, lengths: Tensor, *, bonus: float = 0.2, min_length: int = 100) -> Tensor:
-    """Return what each response gets on top of its reward: `bonus` for at most one a group, else 0.
+    """Return what each response gets on top of its reward: `bonus` for at most one per group, else 0.
 
         b_i = bonus · [i = argmin{ℓ_j : correct_j}] · [ℓ_i > min_length]
 
-    The shortest correct response of all is the only candidate: where it has `min_length` tokens or fewer,
-    nobody gets the bonus. Of equally short ones the first counts. A group with no correct response gets
-    none.
+    The shortest correct response of a group is its only candidate: if it has `min_length` tokens or fewer, no response
+    gets the bonus. Among equally short ones the first counts. A group without a correct response gets none.
 
     Source: Observe-R1 (arXiv 2505.12432), bonus reward within a length constraint.
 
     Args:
         correct: (N, G) bool.
         lengths: (N, G) int, in tokens.
-        bonus: what the response gets.
-        min_length: in tokens; the response must be longer.
+        bonus: What that response gets.
+        min_length: In tokens; the response must be longer.
 
     Returns:
         (N, G) float, in torch's default dtype.
@@ -73,16 +76,16 @@ def dynamic_weight(pass_rate: Tensor, sigma: float = 1.8) -> Tensor:
 
         w = 4σ · p · (1 − p)
 
-    0 where all responses are right or all are wrong, σ at p = ½.
+    It is 0 if all responses are right or all are wrong, and σ at p = ½.
 
     Source: Observe-R1 (arXiv 2505.12432), dynamic weighting.
 
     Args:
-        pass_rate: p, share of a group's responses that are correct, in [0, 1]; any shape.
+        pass_rate: p, the share of a group's responses that are correct, in [0, 1]; any shape.
         sigma: σ, the weight at p = ½.
 
     Returns:
-        The shape and dtype of `pass_rate`.
+        The weights, in the shape and dtype of `pass_rate`.
     """
     return 4 * sigma * pass_rate * (1 - pass_rate)
 
@@ -90,27 +93,37 @@ def dynamic_weight(pass_rate: Tensor, sigma: float = 1.8) -> Tensor:
 def group_advantages(rewards: Tensor, estimator: str = "group_norm", weight: Tensor | None = None) -> Tensor:
     """Return the advantages of whole groups under the named estimator, times each group's weight.
 
+        A = w · estimator(r)
+
     Args:
-        rewards: (N, G), the bonus included.
-        estimator: `group_norm`, `dr_grpo`, `rloo` or `reinforce_baseline`.
-        weight: (N,) or (N, 1), one a group; none leaves the advantages as they are.
+        rewards: r, (N, G), bonus included.
+        estimator: Its registered name: `group_norm`, `dr_grpo`, `rloo` or `reinforce_baseline`.
+        weight: w, (N,) or (N, 1), one per group; None stands for 1.
 
     Returns:
         (N, G).
 
     Raises:
-        UserError: there is no such estimator.
+        UserError: There is no such estimator.
     """
     advantages = registry.load("estimator", estimator)(rewards)
     return advantages if weight is None else advantages * weight.reshape(-1, 1)
 
 
 def group_norm(rewards: Tensor) -> Tensor:
-    """Distance from the group's mean in units of its (unbiased) standard deviation.
+    """Return each reward's distance from its group's mean, in units of the group's standard deviation.
 
         A_i = (r_i − mean(r)) / (std(r) + 1e-9)
 
+    The standard deviation is the unbiased one: it divides by G − 1.
+
     Source: GRPO, DeepSeekMath (arXiv 2402.03300), outcome supervision.
+
+    Args:
+        rewards: (N, G), bonus included.
+
+    Returns:
+        (N, G).
     """
     rewards = _floating(rewards)
     centred = rewards - rewards.mean(dim=1, keepdim=True)
@@ -118,22 +131,36 @@ def group_norm(rewards: Tensor) -> Tensor:
 
 
 def dr_grpo(rewards: Tensor) -> Tensor:
-    """Distance from the group's mean, not divided by the spread.
+    """Return each reward's distance from its group's mean, not divided by the spread.
 
         A_i = r_i − mean(r)
 
-    Source: Dr. GRPO (arXiv 2503.20783). Known elsewhere as REINFORCE with the group's mean as baseline.
+    Registered a second time as `reinforce_baseline`, its name elsewhere: REINFORCE with the group's mean as baseline.
+
+    Source: Dr. GRPO (arXiv 2503.20783).
+
+    Args:
+        rewards: (N, G), bonus included.
+
+    Returns:
+        (N, G).
     """
     rewards = _floating(rewards)
     return _zero_where_equal(rewards, rewards - rewards.mean(dim=1, keepdim=True))
 
 
 def rloo(rewards: Tensor) -> Tensor:
-    """Distance from the mean of the group's other responses.
+    """Return each reward's distance from the mean of its group's other rewards.
 
         A_i = r_i − Σ_{j≠i} r_j / (G − 1)
 
     Source: RLOO, Back to Basics (arXiv 2402.14740).
+
+    Args:
+        rewards: (N, G), bonus included; G ≥ 2.
+
+    Returns:
+        (N, G).
     """
     rewards = _floating(rewards)
     others = (rewards.sum(dim=1, keepdim=True) - rewards) / (rewards.shape[1] - 1)
@@ -141,17 +168,17 @@ def rloo(rewards: Tensor) -> Tensor:
 
 
 def whiten(advantages: Tensor, token_counts: Tensor) -> Tensor:
-    """Normalise advantages over the whole batch, every response counted as often as it has tokens.
+    """Normalise advantages over a whole rollout, where each response counts as often as it has tokens.
 
         μ = Σ n_i A_i / Σ n_i,    v = Σ n_i (A_i − μ)² / Σ n_i,    A_i ← (A_i − μ) / √max(v, 1e-8)
 
-    Where all advantages are equal the result is exactly 0.
+    If all advantages are equal, the result is exactly 0.
 
     Source: advantage normalisation of REINFORCE++ (arXiv 2501.03262).
 
     Args:
-        advantages: (N, G).
-        token_counts: (N, G), tokens of each response; 0 leaves a response out of μ and v.
+        advantages: A, (N, G).
+        token_counts: n, (N, G) int, the tokens of each response; 0 leaves a response out of μ and v.
 
     Returns:
         (N, G).
@@ -166,13 +193,13 @@ def whiten(advantages: Tensor, token_counts: Tensor) -> Tensor:
 
 
 def kl_to_go(kl: Tensor, lengths: list[int]) -> Tensor:
-    """Return for each token the sum of `kl` from it to the end of its own response.
+    """Return, for each token, the sum of `kl` from that token to the end of its response.
 
         K_t = Σ_{s ≥ t} kl_s    (s over the tokens of the same response)
 
     Args:
-        kl: (T,), one value a token, responses end to end.
-        lengths: tokens of each response, T in all.
+        kl: (T,), one value per token, in nats, responses end to end.
+        lengths: Tokens of each response, T in all.
 
     Returns:
         (T,).
@@ -185,14 +212,16 @@ def token_advantages(advantages: Tensor, lengths: list[int], kl: Tensor | None =
 
         A_{i,t} = A_i − coef · K_{i,t}
 
-    This is the undiscounted return of a reward that pays −coef · kl at every token and the response's
-    (weighted) advantage at the last. Groups of advantage 0 therefore still feel the KL.
+    This is the undiscounted return of a reward that pays −coef · kl at every token and the response's (weighted)
+    advantage at the last one. So the KL moves groups of advantage 0, too.
+
+    Source: Ziegler et al., Fine-Tuning Language Models from Human Preferences (arXiv 1909.08593).
 
     Args:
-        advantages: (R,), one a response.
-        lengths: tokens of each response, T in all.
-        kl: (T,), one value a token, responses end to end.
-        coef: coefficient of the KL.
+        advantages: (R,), one per response.
+        lengths: Tokens of each of the R responses, T in all.
+        kl: (T,), one value per token, in nats, responses end to end; None for no KL in the reward.
+        coef: Coefficient of the KL.
 
     Returns:
         (T,).

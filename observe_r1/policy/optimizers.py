@@ -1,6 +1,6 @@
-"""Optimizers by their registered names: each takes the parameters and the settings.
+"""The learning rate of a step, and the optimizers by their registered names.
 
-Checkpoints read `state[parameter]["step"]`, so another one has to be of Adam's kind.
+Checkpoints read `state[parameter]["step"]` of an optimizer, so a new one has to keep its state as Adam does.
 """
 
 import math
@@ -15,9 +15,11 @@ from observe_r1.errors import UserError, how_to_install
 
 
 def learning_rate(settings: OptimizerSettings, progress: float) -> float:
-    """Return the rate at `progress` in [0, 1]: linear warm-up from 0, then the schedule's fall to `min_lr_ratio`.
+    """Return the learning rate: it rises linearly from 0, then falls as the schedule says.
 
-    Progress counts prompts or steps, whichever the run's length is given in, so both lengths share one schedule.
+    Args:
+        settings: Peak, warm-up, schedule, and where it ends.
+        progress: Share of the run that is done, in [0, 1], in prompts or in steps, as the run's length is given.
     """
     if progress < settings.warmup:
         return settings.lr * progress / settings.warmup
@@ -29,14 +31,24 @@ def learning_rate(settings: OptimizerSettings, progress: float) -> float:
 
 
 def adamw(parameters: Sequence[nn.Parameter], settings: OptimizerSettings) -> Optimizer:
-    """AdamW (arXiv 1711.05101) as torch has it; moments in the parameters' type: 8 bytes a float32 parameter."""
+    """Return torch's AdamW (arXiv 1711.05101); its moments take 8 bytes per float32 parameter.
+
+    Args:
+        parameters: Float32, all on one device.
+        settings: Betas, ε and weight decay; the rate is set before each step.
+    """
     return AdamW(parameters, **_common(settings), fused=True)
 
 
 def adamw_8bit(parameters: Sequence[nn.Parameter], settings: OptimizerSettings) -> Optimizer:
-    """AdamW with block-wise 8-bit moments (arXiv 2110.02861), 2 bytes a parameter; tensors under 4,096 keep float32.
+    """Return AdamW with block-wise 8-bit moments (arXiv 2110.02861), of 2 bytes per parameter.
 
-    Errors: `UserError` without bitsandbytes.
+    Args:
+        parameters: Float32, all on one device; the moments of those under 4,096 numbers are float32, too.
+        settings: Betas, ε and weight decay; the rate is set before each step.
+
+    Raises:
+        UserError: bitsandbytes is not installed.
     """
     if find_spec("bitsandbytes") is None:
         raise UserError(f"optimizer.kind = 'adamw_8bit' needs bitsandbytes: {how_to_install('quantize')}")

@@ -4,10 +4,10 @@
     packed    p0 p1 p2 a0 a1 b0          (a response's last token predicts nothing and is left out)
     predicts  · · a0   a1 a2 b1          (the last prompt token predicts every response's first token)
 
-Positions of every response restart after the prompt, on all three axes of M-RoPE. A group over the budget is split into
-sub-packs of its responses; because the loss is a plain sum over tokens, their gradients add up to the same.
+Positions of every response start again after the prompt, on all three axes of M-RoPE. A group over the budget is split
+into packs of some of its responses; because the loss is a plain sum over tokens, their gradients add up to the same.
 
-A model that shares no prefixes (`model.families`) is given a group's responses as rows, each after its own prompt:
+A model that shares no prefixes (`model.families`) takes a group's responses as rows, each after its own prompt:
 
     rows      p0 p1 p2 a0 a1
               p0 p1 p2 b0 ·              (padding comes last, where causal attention hides it from every token)
@@ -43,25 +43,29 @@ class Pack:
 
     spans: tuple[Span, ...]
     prompts: tuple[Prompt, ...]
-    """As they stand in the sequences: one a span, or one a row."""
+    """In the order of the sequences: one per span, or one per row."""
     ids: Tensor
     """(B, T) int64."""
     positions: Tensor
     """(3, B, T) int64."""
     layout: PackedLayout | None
-    """None where prefixes are not shared."""
+    """None if prefixes are not shared."""
     predictors: Tensor
-    """(S,): the place among the B · T tokens whose hidden state predicts each response token."""
+    """(S,) int64: which of the B · T tokens has the hidden state that predicts each response token."""
     targets: Tensor
-    """(S,): the response tokens, in the order of `spans`."""
+    """(S,) int64: the response tokens, in the order of `spans`."""
 
 
 def plan_packs(groups: Sequence[Group], budget: int, shared: bool) -> list[tuple[Span, ...]]:
     """Split groups into packs of at most `budget` tokens, in order; a pack holds at least one response.
 
-    With `shared` prefixes a pack holds several groups, otherwise one.
+    Args:
+        groups: Of a batch or a rollout.
+        budget: Tokens of a pack, padding included.
+        shared: Whether responses share their prompt. If so, a pack may hold several groups, else only one.
 
-    Source of the idea: first-fit packing in arrival order, which keeps prompts of one minibatch together.
+    Returns:
+        The spans of each pack.
     """
     packs: list[tuple[Span, ...]] = []
     current: list[Span] = []
@@ -79,7 +83,7 @@ def plan_packs(groups: Sequence[Group], budget: int, shared: bool) -> list[tuple
 
 
 def _spans_within(group: Group, index: int, budget: int, shared: bool) -> Iterator[tuple[Span, int]]:
-    """Yield the group whole, or in runs of responses that fit the budget, each with its size in tokens."""
+    """Yield the whole group, or runs of its responses that fit the budget, each with its size in tokens."""
 
     def size(first: int, last: int) -> int:
         inputs = [length - 1 for length in group.lengths[first:last]]
@@ -95,12 +99,18 @@ def _spans_within(group: Group, index: int, budget: int, shared: bool) -> Iterat
 
 
 def build_pack(vlm: VisionLanguageModel, groups: Sequence[Group], spans: tuple[Span, ...]) -> Pack:
-    """Lay the responses of `spans` out on the model's device."""
+    """Lay responses and their prompts out as the model takes them.
+
+    Args:
+        vlm: The model, which says whether prefixes are shared; the pack is on its device.
+        groups: Those that `spans` counts.
+        spans: Of one pack, from `plan_packs`.
+    """
     return _one_sequence(vlm, groups, spans) if shares_prefix(vlm.model) else _rows(vlm, groups, spans)
 
 
 def _one_sequence(vlm: VisionLanguageModel, groups: Sequence[Group], spans: tuple[Span, ...]) -> Pack:
-    """Every prompt once, its responses after it."""
+    """Lay out every prompt once, its responses after it."""
     ids: list[Tensor] = []
     positions: list[Tensor] = []
     predictors: list[Tensor] = []
@@ -136,7 +146,7 @@ def _one_sequence(vlm: VisionLanguageModel, groups: Sequence[Group], spans: tupl
 
 
 def _rows(vlm: VisionLanguageModel, groups: Sequence[Group], spans: tuple[Span, ...]) -> Pack:
-    """A response a row, each after a prompt of its own."""
+    """Lay out one row per response, each after a prompt of its own."""
     (span,) = spans
     prompt = groups[span.group].prompt
     responses = [completion.ids for completion in groups[span.group].completions[span.first : span.last]]
@@ -160,7 +170,16 @@ def _rows(vlm: VisionLanguageModel, groups: Sequence[Group], spans: tuple[Span, 
 
 
 def select(streams: Sequence[Tensor], groups: Sequence[Group], spans: Sequence[Span]) -> Tensor:
-    """Cut a stream of every group, (T,) each, to the tokens of `spans`: (S,), in the order of `Pack.targets`."""
+    """Take the tokens of `spans` out of streams.
+
+    Args:
+        streams: One per group, (T,) each.
+        groups: The groups, in the same order.
+        spans: Of one pack.
+
+    Returns:
+        (S,), in the order of `Pack.targets`.
+    """
     pairs = list(zip(streams, groups, strict=True))
     parts = []
     for span in spans:

@@ -63,9 +63,9 @@ class LogprobModel:
         return tuple(torch.cat(part).cpu() for part in parts)
 
     def packs(self, groups: Sequence[Group]) -> Iterator[Pack]:
-        """Yield `groups` packed into sequences within the token budget (`plan_packs`), each built when it is its turn.
+        """Yield `groups` packed within the token budget (`plan_packs`), each pack built when it is asked for.
 
-        A pack's layout keeps masks for all of a forward's layers: those of a whole rollout at once would fill memory.
+        A pack's layout keeps the masks of a forward: those of a whole rollout at once would fill the memory.
         """
         for spans in plan_packs(groups, self.budget, shares_prefix(self.vlm.model)):
             yield build_pack(self.vlm, groups, spans)
@@ -73,16 +73,16 @@ class LogprobModel:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TokenScores:
-    """What the model says of the S response tokens of a pack."""
+    """Scores of the S response tokens of a pack."""
 
     logprobs: Tensor
     """(S,) float32 (float64 for a float64 model), in nats."""
     entropy: Tensor | None
-    """(S,) of the distribution that predicts each token, in nats; a metric, without gradient. None unless asked for."""
+    """(S,) of the distribution that predicts each token, in nats; a metric, without gradient. None if not asked for."""
 
 
 class TokenLogprobs(nn.Module):
-    """Image tower once a prompt, text model once a pack, head on the predicting positions only.
+    """Runs the image tower once per prompt, the text model once per pack, and the head on predicting positions only.
 
     Sharding wraps this module's `forward`, and nothing calls the model's parts around it.
 
@@ -103,13 +103,13 @@ class TokenLogprobs(nn.Module):
         self.register_buffer("_suppressed_ids", torch.tensor(vlm.suppressed_ids, dtype=torch.long, device=vlm.device))
 
     def forward(self, pack: Pack, *, entropy: bool = True) -> TokenScores:
-        """Score the response tokens of `pack` under the distribution that is sampled from.
+        """Score the response tokens of a pack under the distribution that is sampled from.
 
-        That is: logits over temperature, placeholder tokens excluded.
+            log π = log_softmax(logits / temperature), image and video placeholders excluded
 
         Args:
-            pack: S response tokens and what they follow.
-            entropy: Whether to compute it, in three more passes over the logits.
+            pack: Prompts and responses, laid out.
+            entropy: Whether to compute the entropy, too, in three more passes over the logits.
         """
         images = encode_images(self.vlm, pack.prompts)
         hidden = hidden_states(self.model, pack.ids, pack.positions, images=images, layout=pack.layout).flatten(0, 1)
