@@ -75,7 +75,9 @@ def test_a_torchvision_that_cannot_be_imported_for_it_is_the_users_to_mend(insta
         torch_compat.ensure_importable()
 
 
-@pytest.mark.parametrize(("name", "version"), [("transformers", "5.17.0"), ("transformers", "4.57.1"), ("torch", "2.10")])
+@pytest.mark.parametrize(
+    ("name", "version"), [("transformers", "5.17.0"), ("transformers", "4.57.1"), ("torch", "2.10")]
+)
 def test_a_library_that_is_too_old_is_refused_at_import(monkeypatch, name, version):
     monkeypatch.setattr(torch_compat, "_done", False)
     monkeypatch.setattr(torch_compat.metadata, "version", lambda asked: version if asked == name else "99")

@@ -14,7 +14,6 @@ from observe_r1.model.encoding import PromptTooLongError, encode_prompt
 from observe_r1.model.loading import load_model
 from observe_r1.records import Example
 
-
 SETTINGS = DataSettings(path="x")
 
 
