@@ -18,8 +18,8 @@ _flash_backward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_bac
 
 
 _ALIKE, _SLACK = 7 / 8, 64
-"""Runs share a batch where the shorter has at least this ratio of the longer's tokens, or lacks at most so many: padding
-costs as much as tokens do, and every batch some calls."""
+"""Runs share a batch where the shorter has at least this ratio of the longer's tokens, or lacks at most so many:
+padding costs as much as tokens do, and every batch some calls."""
 
 
 class Run(NamedTuple):
