@@ -1,12 +1,25 @@
 """The embedded engine against transformers' own generate, the policy's forward, and brute force."""
 
 import math
+from itertools import chain
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tiny import FAMILIES, IMAGE, STOP, VIDEO, group_of, plain_copy, plain_logprobs, random_model, random_prompt
+from recorded_graph import use_recorded_graphs
+from tiny import (
+    FAMILIES,
+    IMAGE,
+    SHARING,
+    STOP,
+    VIDEO,
+    group_of,
+    plain_copy,
+    plain_logprobs,
+    random_model,
+    random_prompt,
+)
 
 from observe_r1.config import OptimizerSettings
 from observe_r1.policy.token_logprobs import GroupScorer
@@ -75,6 +88,45 @@ def test_a_response_does_not_depend_on_the_batch(family, max_rows):
     for i, prompt in enumerate(prompts()):
         alone = engine(family).generate([prompt], sampling)[0]
         assert [c.ids.tolist() for c in together[i]] == [c.ids.tolist() for c in alone]
+
+
+def same_tokens(groups, expected):
+    """Check that responses are the same, and log-probabilities too but for rounding."""
+    for completion, other in zip(chain(*groups), chain(*expected), strict=True):
+        assert (completion.ids.tolist(), completion.text, completion.finish) == (
+            other.ids.tolist(),
+            other.text,
+            other.finish,
+        )
+        torch.testing.assert_close(completion.logprobs, other.logprobs, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("stop", [(), ("ab", "Q")])
+def test_a_response_does_not_depend_on_when_it_is_read(family, stop):
+    """Reading late drops what was drawn beyond an end; no response is longer, shorter or another for it."""
+    sampling = Sampling(n=3, max_new_tokens=45, stop=stop, seed=2)
+    expected = engine(family, 9).generate(prompts(), sampling)
+    assert {c.finish for c in chain(*expected)} == {"stop", "length"}
+    for steps in (3, 100):
+        sampler, seen = engine(family, 9), {}
+        sampler.steps_ahead = steps
+        same_tokens(sampler.generate(prompts(), sampling, seen.setdefault), expected)
+        assert sampler.finished == 3 * len(prompts()) and sorted(seen) == list(range(len(prompts())))
+
+
+@pytest.mark.parametrize("family", SHARING)
+@pytest.mark.parametrize(("max_rows", "steps_ahead"), [(7, 1), (64, 8)])
+def test_replayed_steps_draw_the_same_tokens(monkeypatch, family, max_rows, steps_ahead):
+    """A graph repeats its operations on its tensors; new ones, when storage grows and rows come and go, are noticed."""
+    graphs = use_recorded_graphs(monkeypatch)
+    sampling = Sampling(n=3, max_new_tokens=150, seed=4)
+    expected = engine(family, max_rows).generate(prompts(), sampling)
+    sampler = engine(family, max_rows)
+    sampler.cuda_graphs, sampler.steps_ahead = True, steps_ahead
+    same_tokens(sampler.generate(prompts(), sampling), expected)
+    replays = [graph.replays for graph in graphs]
+    assert len(replays) > 4 and sum(replays) > 150 and max(replays) > 20
 
 
 def test_seed_prompt_and_number_each_give_another_stream():
@@ -152,7 +204,7 @@ def test_truncated_distribution_matches_brute_force(logits, top_k, top_p, temper
     sampling = Sampling(temperature=temperature, top_k=top_k, top_p=top_p)
     row = torch.tensor(logits)
     grid = (torch.arange(4000, dtype=torch.float64) + 0.5) / 4000
-    tokens, logprobs = next_tokens(row.expand(4000, -1), grid, sampling, forbidden=[1])
+    tokens, logprobs = next_tokens(row.expand(4000, -1), grid, sampling, forbidden=torch.tensor([1]))
 
     weights = [0.0 if i == 1 else math.exp(float(x) / temperature) for i, x in enumerate(row.tolist())]
     ranked = sorted((i for i in range(len(weights)) if i != 1), key=lambda i: -weights[i])
