@@ -147,6 +147,8 @@ class SamplerSettings(Section):
     """Strings that end a response."""
     max_rows: int = Field(256, ge=1)
     """Responses decoded at once by the embedded engine; waiting prompts enter as rows finish."""
+    cuda_graphs: bool = True
+    """Replay each decoding step of the embedded engine as a CUDA graph; without effect on the CPU."""
 
 
 class RolloutSettings(SamplerSettings):

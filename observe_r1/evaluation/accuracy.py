@@ -24,7 +24,7 @@ class GradedResponse:
 
 
 @dataclass(frozen=True, slots=True)
-class Graded:
+class GradedQuestion:
     """One question and the model's responses to it."""
 
     example: Example
@@ -32,7 +32,7 @@ class Graded:
     samples: tuple[GradedResponse, ...] = ()
 
 
-def evaluate(
+def grade_questions(
     engine: Engine,
     encode: Callable[[Example, int], Prompt],
     examples: Sequence[Example],
@@ -40,7 +40,7 @@ def evaluate(
     greedy: Sampling,
     sampled: Sampling | None = None,
     batch: int = 128,
-) -> Iterator[list[Graded]]:
+) -> Iterator[list[GradedQuestion]]:
     """Yield the questions with their responses graded, in order, batch by batch; those over the prompt limit left out.
 
     They are encoded anew in every evaluation, a batch ahead: kept, the pixels of a thousand would fill gigabytes.
@@ -66,7 +66,9 @@ def evaluate(
         questions = [row for row in rows if row is not None]
         first = [only for (only,) in grade(engine, questions, scorer, greedy)]
         more = grade(engine, questions, scorer, sampled) if sampled else [()] * len(questions)
-        yield [Graded(example, one, many) for (example, _), one, many in zip(questions, first, more, strict=True)]
+        yield [
+            GradedQuestion(example, one, many) for (example, _), one, many in zip(questions, first, more, strict=True)
+        ]
         del rows, questions  # a batch's pixels can take gigabytes, and the next batch is there
 
 
@@ -92,7 +94,7 @@ def _graded(group: Sequence[Completion], pending: PendingScores) -> tuple[Graded
     )
 
 
-def summary(graded: Sequence[Graded]) -> dict[str, float]:
+def mean_scores(graded: Sequence[GradedQuestion]) -> dict[str, float]:
     """Return means over the questions, at least one.
 
     `accuracy`, `format` and `length` in tokens are of the greedy responses. With k samples a question, `avg@k` is the
