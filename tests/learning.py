@@ -36,7 +36,7 @@ def group(vlm, seed=0, grids=((4, 6),)):
     drawn = random_group(list(grids), [5, 9, 3], seed=seed, dtype=torch.float32)
 
     def allowed(ids):
-        return ids.masked_fill(torch.isin(ids, torch.tensor(vlm.forbidden)), 7)
+        return ids.masked_fill(torch.isin(ids, torch.tensor(vlm.suppressed_ids)), 7)
 
     prompt, image = drawn.prompt, vlm.model.config.image_token_id
     prompt = replace(prompt, ids=allowed(prompt.ids).masked_fill(prompt.token_types == 1, image))

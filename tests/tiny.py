@@ -127,7 +127,7 @@ def random_model(
                 parameter.normal_(0, scale)
     prepare_attention(model)
     model.train()
-    return VisionLanguageModel(model, processor=Processor(), forbidden=(IMAGE, VIDEO), stop_ids=(STOP,))
+    return VisionLanguageModel(model, processor=Processor(), suppressed_ids=(IMAGE, VIDEO), stop_ids=(STOP,))
 
 
 def random_prompt(

@@ -36,7 +36,7 @@ class OurSide:
         self.settings = settings
         self.vlm = load_model(settings.model)
         if placeholders:
-            self.vlm = replace(self.vlm, forbidden=())
+            self.vlm = replace(self.vlm, suppressed_ids=())
         dtype = getattr(torch, settings.model.dtype)
         self.policy = Policy(self.vlm, settings.optimizer, settings.objective, dtype=dtype)
         self.engine = embedded.EmbeddedEngine.from_settings(self.vlm, settings.rollout, settings.data, dtype)

@@ -113,12 +113,12 @@ class TRLSide:
 
 
 class ScriptedEnds(LogitsProcessor):
-    """Ends response i with its `lengths[i]`-th token and not before; never samples `forbidden` tokens."""
+    """Ends response i with its `lengths[i]`-th token and not before; never samples `suppressed_ids`."""
 
-    def __init__(self, lengths: Tensor, end: int, forbidden: tuple[int, ...]) -> None:
+    def __init__(self, lengths: Tensor, end: int, suppressed_ids: tuple[int, ...]) -> None:
         self.lengths = lengths
         self.end = end
-        self.forbidden = forbidden
+        self.suppressed_ids = suppressed_ids
         self.prompt: int | None = None
 
     def __call__(self, ids: Tensor, scores: Tensor) -> Tensor:
@@ -126,7 +126,7 @@ class ScriptedEnds(LogitsProcessor):
         if self.prompt is None:
             self.prompt = ids.shape[1]
         ending = (self.lengths == ids.shape[1] - self.prompt + 1).to(ids.device)
-        scores[:, [self.end, *self.forbidden]] = float("-inf")
+        scores[:, [self.end, *self.suppressed_ids]] = float("-inf")
         scores[ending] = float("-inf")
         scores[ending, self.end] = 0.0
         return scores

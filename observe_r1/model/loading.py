@@ -98,7 +98,7 @@ class VisionLanguageModel:
 
     model: PreTrainedModel
     processor: Any
-    forbidden: tuple[int, ...]
+    suppressed_ids: tuple[int, ...]
     """Image and video placeholder ids: sampled, they would make the next forward fail, so sampler and policy both
     take them out of the distribution."""
     stop_ids: tuple[int, ...]
@@ -226,11 +226,11 @@ def wrap(model: PreTrainedModel, processor: Any, features: FeatureCache) -> Visi
     """
     prepare_attention(model)
     model.train()  # dropout is zero in every supported model; gradient checkpointing asks for training mode
-    forbidden = {model.config.image_token_id, model.config.video_token_id}
+    placeholders = {model.config.image_token_id, model.config.video_token_id}
     return VisionLanguageModel(
         model=model,
         processor=processor,
-        forbidden=tuple(sorted(token for token in forbidden if token is not None)),
+        suppressed_ids=tuple(sorted(token for token in placeholders if token is not None)),
         stop_ids=_stop_ids(model, processor),
         features=features,
     )

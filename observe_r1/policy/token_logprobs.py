@@ -39,7 +39,7 @@ class TokenLogprobs(nn.Module):
         self.model = vlm.model
         self.temperature = temperature
         self.chunk = chunk
-        self.register_buffer("_forbidden", torch.tensor(vlm.forbidden, dtype=torch.long, device=vlm.device))
+        self.register_buffer("_suppressed_ids", torch.tensor(vlm.suppressed_ids, dtype=torch.long, device=vlm.device))
 
     def forward(self, pack: Pack) -> TokenScores:
         """Score the response tokens of `pack` under the distribution that is sampled from: logits over temperature,
@@ -58,8 +58,8 @@ class TokenLogprobs(nn.Module):
     def _head(self, hidden: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         logits = self.model.lm_head(hidden)
         logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
-        # Finite, so that a forbidden token adds 0 · log 0 = 0 to the entropy.
-        logits.div_(self.temperature).index_fill_(1, self._forbidden, torch.finfo(logits.dtype).min)
+        # Finite, so that a suppressed token adds 0 · log 0 = 0 to the entropy.
+        logits.div_(self.temperature).index_fill_(1, self._suppressed_ids, torch.finfo(logits.dtype).min)
         logprobs = logits.log_softmax(dim=-1)
         chosen = logprobs.gather(1, targets[:, None])[:, 0]
         # Last: recomputation stops once it has what the backward pass needs.

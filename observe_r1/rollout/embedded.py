@@ -141,7 +141,7 @@ class _Batch:
         rows = self.rows[first:]
         at = torch.tensor([len(row.ids) if not row.finish else 0 for row in rows])
         uniforms = self.uniforms[first:].gather(1, at[:, None])[:, 0]
-        tokens, logprobs = next_tokens(logits, uniforms, self.sampling, self.vlm.forbidden)
+        tokens, logprobs = next_tokens(logits, uniforms, self.sampling, self.vlm.suppressed_ids)
         for row, token, logprob in zip(rows, tokens.tolist(), logprobs.tolist(), strict=True):
             if not row.finish:
                 row.ids.append(token)

@@ -84,16 +84,16 @@ def response_uniforms(sampling: Sampling, stream: int, number: int) -> Tensor:
 
 
 def next_tokens(
-    logits: Tensor, uniforms: Tensor, sampling: Sampling, forbidden: Sequence[int]
+    logits: Tensor, uniforms: Tensor, sampling: Sampling, suppressed_ids: Sequence[int]
 ) -> tuple[Tensor, Tensor]:
     """Draw one token a row by inverting the cumulative distribution at `uniforms`.
 
     Shapes: logits (B, vocabulary), uniforms (B,) float64. Returns tokens (B,) int64 and their log-probabilities
-    (B,) float32 under the distribution drawn from: after temperature, top-k, top-p and the ban on `forbidden`.
+    (B,) float32 under the distribution drawn from: after temperature, top-k, top-p and the ban on `suppressed_ids`.
     Greedy decoding (temperature 0) is certain of its token: log-probability 0.
     """
     logits = logits.float().index_fill(
-        1, torch.tensor(forbidden, dtype=torch.long, device=logits.device), float("-inf")
+        1, torch.tensor(suppressed_ids, dtype=torch.long, device=logits.device), float("-inf")
     )
     if sampling.temperature == 0:
         tokens = logits.argmax(dim=1)

@@ -33,11 +33,11 @@ class PlaceholderMask(LogitsProcessor):
     def __init__(self, vllm_config: VllmConfig, device: torch.device, is_pin_memory: bool) -> None:
         config = vllm_config.model_config.hf_config
         ids = {getattr(config, name, None) for name in ("image_token_id", "video_token_id")}
-        self._forbidden = torch.tensor(sorted(ids - {None}), dtype=torch.long, device=device)
+        self._suppressed_ids = torch.tensor(sorted(ids - {None}), dtype=torch.long, device=device)
 
     def apply(self, logits: Tensor) -> Tensor:
         """Mask `logits` (rows, vocabulary) in place."""
-        return logits.index_fill_(1, self._forbidden, float("-inf"))
+        return logits.index_fill_(1, self._suppressed_ids, float("-inf"))
 
     def is_argmax_invariant(self) -> bool:
         """Return False: a placeholder may be the most probable token."""

@@ -48,7 +48,7 @@ def test_weights_are_loaded_for_an_engine_that_samples_with_them(path, monkeypat
 
 def test_a_model_without_weights_is_the_same_otherwise(path):
     whole, bare = (load_model(ModelSettings(path=path, device="cpu"), frozen=True, weights=w) for w in (True, False))
-    assert (bare.stop_ids, bare.forbidden) == (whole.stop_ids, whole.forbidden)
+    assert (bare.stop_ids, bare.suppressed_ids) == (whole.stop_ids, whole.suppressed_ids)
     assert bare.model.config.to_dict() == whole.model.config.to_dict()
     assert bare.model.config._name_or_path == path
     shapes = [{name: weight.shape for name, weight in vlm.model.state_dict().items()} for vlm in (bare, whole)]

@@ -141,7 +141,7 @@ def test_the_adapter_folder_is_peft_s(checkpoint, tmp_path):
     base = AutoModelForImageTextToText.from_pretrained(checkpoint, dtype=torch.float32)
     model = PeftModel.from_pretrained(base, tmp_path / "model" / "adapter").base_model.model
     use_shared_prefix(model)
-    theirs = VisionLanguageModel(model, vlm.processor, vlm.forbidden, vlm.stop_ids)
+    theirs = VisionLanguageModel(model, vlm.processor, vlm.suppressed_ids, vlm.stop_ids)
     assert equal(logprobs(vlm), logprobs(theirs))
 
 

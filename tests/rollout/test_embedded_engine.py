@@ -152,7 +152,7 @@ def test_truncated_distribution_matches_brute_force(logits, top_k, top_p, temper
     sampling = Sampling(temperature=temperature, top_k=top_k, top_p=top_p)
     row = torch.tensor(logits)
     grid = (torch.arange(4000, dtype=torch.float64) + 0.5) / 4000
-    tokens, logprobs = next_tokens(row.expand(4000, -1), grid, sampling, forbidden=[1])
+    tokens, logprobs = next_tokens(row.expand(4000, -1), grid, sampling, suppressed_ids=[1])
 
     weights = [0.0 if i == 1 else math.exp(float(x) / temperature) for i, x in enumerate(row.tolist())]
     ranked = sorted((i for i in range(len(weights)) if i != 1), key=lambda i: -weights[i])

@@ -124,10 +124,10 @@ def test_placeholders_are_never_sampled(vlm, engine, prompts):
     """Even where the model would: the placeholders' embeddings, tied to the head, are made the likeliest."""
     old = {name: weight.clone() for name, weight in vlm.model.state_dict().items()}
     with torch.no_grad():
-        vlm.model.lm_head.weight[list(vlm.forbidden)] *= 50
+        vlm.model.lm_head.weight[list(vlm.suppressed_ids)] *= 50
     engine.load_weights(plain_weights(vlm.model, vlm.masters))
     (text,) = engine.generate(prompts[:1], Sampling(n=16, max_new_tokens=8))
-    assert not {*vlm.forbidden} & {token for c in text for token in c.ids.tolist()}
+    assert not {*vlm.suppressed_ids} & {token for c in text for token in c.ids.tolist()}
     vlm.model.load_state_dict(old)
     engine.load_weights(old)
 
