@@ -45,17 +45,14 @@ class Example:
 
 @dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
 class Prompt:
-    """An `Example` as the model takes it, in the forms that every engine needs."""
+    """An `Example` as the model takes it."""
 
     ids: Tensor
-    """(P,) int64, image placeholders expanded to one token a merged visual patch."""
-    unexpanded_ids: Tensor
-    """(P′,) int64, one placeholder an image, as vLLM takes prompts."""
+    """(P,) int64, image placeholders expanded to one token per merged visual patch."""
     token_types: Tensor
     """(P,) int64: 0 text, 1 image."""
     images: tuple[Image, ...]
-    """The images in the size that the model sees, for engines that preprocess themselves: they find nothing to resize.
-    """
+    """The images in the size that the model sees, by which an engine knows them again."""
     pixel_values: Tensor | None
     """(patches, channels · temporal · patch²) float32; None without images."""
     image_grid: Tensor | None

@@ -142,7 +142,6 @@ def random_prompt(
     patches = sum(h * w for h, w in grids)
     return Prompt(
         ids=tensor,
-        unexpanded_ids=tensor,
         token_types=(tensor == IMAGE).long(),
         images=(),
         pixel_values=torch.randn(patches, 1176, generator=generator, dtype=dtype) if grids else None,

@@ -60,7 +60,6 @@ def encode_prompt(example: Example, processor: Any, settings: QuestionSettings, 
         )
     return Prompt(
         ids=ids,
-        unexpanded_ids=unexpanded,
         token_types=(ids == processor.image_token_id).long(),
         images=images,
         pixel_values=pixels,
@@ -92,8 +91,8 @@ def _longest_token(tokenizer: Any) -> int:
 def _images(example: Example, processor: Any, settings: QuestionSettings) -> tuple[Image.Image, ...]:
     """Return the images in the size that the processor gives them, within the limits that their parts set.
 
-    To resize them here and let the processor (this one or an engine's own) find nothing left to do is the same, pixel
-    by pixel, and images of any size take no more memory than `model.max_pixels`.
+    To resize them here and let the processor find nothing left to do is the same, pixel by pixel, and images of any
+    size take no more memory than `model.max_pixels`.
 
     Errors: `UserError` for an image that cannot be opened or that the processor refuses.
     """

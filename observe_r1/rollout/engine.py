@@ -1,7 +1,8 @@
 """What every sampler offers, local or remote."""
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -20,6 +21,22 @@ class RefusedPromptError(UserError):
     def __init__(self, index: int, reason: str) -> None:
         super().__init__(reason)
         self.index = index
+
+
+@dataclass(frozen=True)
+class TrainingMemory:
+    """Bytes that training takes of a GPU's memory, for an engine that has to fit beside it."""
+
+    held: dict[str, int]
+    """What is there before the engine starts, by name: weights, copies of them, a reference model."""
+    coming: dict[str, int]
+    """What is added later and stays, by name: the optimizer's moments, image features."""
+    update: dict[str, int]
+    """What an update adds and gives back, by name: gradients, copies of the weights in the compute type."""
+
+
+def unheard(line: str) -> None:
+    """Take a line that nobody is told."""
 
 
 class Engine(Protocol):
@@ -51,8 +68,11 @@ class Engine(Protocol):
 class CopyingEngine(Engine, Protocol):
     """An engine with weights of its own: at first those on disk, then copies of the policy's."""
 
-    def load_weights(self, weights: Mapping[str, Tensor]) -> None:
-        """Take over `weights`, by their names in an ordinary checkpoint, and wake up."""
+    def load_weights(self, weights: Iterable[tuple[str, Tensor]]) -> None:
+        """Take over all weights, by their names in an ordinary checkpoint, and wake up.
+
+        They may come one by one, on any device and in any type; none is kept.
+        """
         ...
 
     def sleep(self) -> None:

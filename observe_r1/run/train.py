@@ -24,7 +24,7 @@ from observe_r1.run.recorder import Record
 from observe_r1.training.loop import Batcher, RunLength, train
 from observe_r1.training.prompts import Encode
 from observe_r1.training.sampler import GroupSampler
-from observe_r1.training.weight_sync import weight_sync
+from observe_r1.training.weight_sync import training_memory, weight_sync
 
 
 def check_batch_sizes(settings: TrainSettings, rows: int, prompts: int | None) -> None:
@@ -76,7 +76,9 @@ def train_model(settings: TrainSettings, view: Progress) -> parts.Ended:
         vlm, rollout = policy.scorer.vlm, settings.rollout
         view.about(**parts.facts(settings, vlm.device, len(examples)))
         view.now("starting the sampler")
-        engine = load("engine", rollout.engine).from_settings(vlm, rollout, settings.data, policy.scorer.dtype)
+        memory = training_memory(policy, reference)
+        start = load("engine", rollout.engine).from_settings
+        engine = start(vlm, rollout, settings.data, policy.scorer.dtype, memory, view.note)
         stop.after("this step, then saving")
 
         encode = checked_encode(vlm.processor, settings)

@@ -13,7 +13,7 @@ from observe_r1.cli.main import main
 from observe_r1.config import DataSettings, ModelSettings, OptimizerSettings
 from observe_r1.demo.tiny_model import Sizes, make_tiny_model
 from observe_r1.errors import UserError
-from observe_r1.model.adapters import plain_weights
+from observe_r1.model.adapters import published_weights
 from observe_r1.model.encoding import encode_prompt
 from observe_r1.model.loading import load_model
 from observe_r1.policy.token_logprobs import GroupScorer
@@ -37,10 +37,10 @@ def vlm(tmp_path_factory):
 def engine(vlm):
     with pytest.MonkeyPatch.context() as patch:
         said = []
-        patch.setattr("observe_r1.rollout.vllm._log.warning", said.append)
+        patch.setattr("observe_r1.rollout.vllm_start._log.warning", said.append)
         engine = VLLMEngine(vlm, {"seed": 1, "enable_sleep_mode": True}, max_model_len=512, dtype=torch.float32)
     assert said == ["rollout.vllm: enable_sleep_mode is ignored: there is no GPU whose memory it could give back"]
-    engine.load_weights(plain_weights(vlm.model, vlm.masters))
+    engine.load_weights(published_weights(vlm.model))
     return engine
 
 
@@ -85,13 +85,13 @@ def test_new_weights_replace_the_old_and_what_they_computed(vlm, engine, prompts
     with torch.no_grad():
         for parameter in vlm.model.parameters():
             parameter.add_(0.2 * parameter.std(correction=0) * torch.randn_like(parameter))
-    engine.load_weights(plain_weights(vlm.model, vlm.masters))
+    engine.load_weights(published_weights(vlm.model))
     engine.version = 4
     after = check_agreement(vlm, engine, prompts)
     assert all(c.version == 4 for group in after for c in group)
     assert [c.ids.tolist() for g in before for c in g] != [c.ids.tolist() for g in after for c in g]
     vlm.model.load_state_dict(old)
-    engine.load_weights(old)
+    engine.load_weights(old.items())
     again = check_agreement(vlm, engine, prompts)
     assert [c.ids.tolist() for g in before for c in g] == [c.ids.tolist() for g in again for c in g]
 
@@ -125,11 +125,11 @@ def test_placeholders_are_never_sampled(vlm, engine, prompts):
     old = {name: weight.clone() for name, weight in vlm.model.state_dict().items()}
     with torch.no_grad():
         vlm.model.lm_head.weight[list(vlm.suppressed_ids)] *= 50
-    engine.load_weights(plain_weights(vlm.model, vlm.masters))
+    engine.load_weights(published_weights(vlm.model))
     (text,) = engine.generate(prompts[:1], Sampling(n=16, max_new_tokens=8))
     assert not {*vlm.suppressed_ids} & {token for c in text for token in c.ids.tolist()}
     vlm.model.load_state_dict(old)
-    engine.load_weights(old)
+    engine.load_weights(old.items())
 
 
 def test_a_stop_string_ends_a_response(vlm, engine, prompts):
@@ -160,7 +160,7 @@ def test_an_interrupted_call_leaves_nothing_behind(engine, prompts):
 
 
 def test_a_prompt_that_vllm_refuses_is_one_line(engine, prompts):
-    crowded = replace(prompts[1], unexpanded_ids=prompts[1].unexpanded_ids.repeat(9), images=prompts[1].images * 9)
+    crowded = replace(prompts[1], images=prompts[1].images * 9)
     with pytest.raises(RefusedPromptError, match=r"rollout\.vllm: vLLM refuses the prompt: At most 8 im") as refused:
         engine.generate([prompts[0], crowded], Sampling(max_new_tokens=3))
     assert refused.value.index == 1
