@@ -83,7 +83,8 @@ class VLLMEngine:
             if self._asleep:
                 self._engine.wake_up(["kv_cache"])
                 self._asleep = False
-            self._engine.reset_prefix_cache()
+            if not self._engine.reset_prefix_cache():
+                raise RuntimeError("vLLM still has a request, and would sample from prefixes computed with old weights")
             self._engine.reset_encoder_cache()
 
     def sleep(self) -> None:
