@@ -1,4 +1,8 @@
-"""What every sampler offers, local or remote."""
+"""What every sampler offers, local or remote, and how a token is drawn.
+
+An engine's class also has `from_settings(vlm, rollout, data, dtype, training, note)`, which returns the engine that the
+section `rollout` describes; see `VLLMEngine.from_settings`.
+"""
 
 import hashlib
 from collections.abc import Callable, Iterable, Sequence
@@ -13,14 +17,16 @@ from observe_r1.errors import UserError
 from observe_r1.records import Completion, Prompt, Sampling
 
 OnGroup = Callable[[int, list[Completion]], None]
+"""Takes the index of a prompt and its completions."""
 
 
 class RefusedPromptError(UserError):
-    """A prompt that an engine cannot take, whatever else it is given: too many images, say. `index` is its place."""
+    """A prompt that an engine cannot take, whatever else is in the batch: it has too many images, say."""
 
     def __init__(self, index: int, reason: str) -> None:
         super().__init__(reason)
         self.index = index
+        """Of the prompt, in the call that it was part of."""
 
 
 @dataclass(frozen=True)
@@ -43,35 +49,40 @@ class Engine(Protocol):
     """Draws responses to prompts."""
 
     version: int
-    """Of the weights it samples with; every completion bears it."""
+    """Of the weights that it samples with; every completion records it."""
     finished: int
-    """Responses that have ended since it was made; it grows while `generate` runs, for another thread to show."""
+    """Responses that have ended since the engine was made; grows while `generate` runs, for another thread to show."""
 
     def generate(
         self, prompts: Sequence[Prompt], sampling: Sampling, on_group: OnGroup | None = None
     ) -> list[list[Completion]]:
-        """Return `sampling.n` completions a prompt, in the order of `prompts`.
+        """Return `sampling.n` completions per prompt, in the order of `prompts`.
 
-        `on_group(index, completions)` is called as soon as a prompt's last response ends, so that scoring can start
-        while others are still sampled.
+        Args:
+            prompts: Encoded questions.
+            sampling: How responses are drawn.
+            on_group: Called as soon as a prompt's last response ends, so that scoring can start while others are still
+                sampled.
 
-        Errors: `RefusedPromptError`, before anything is sampled.
+        Raises:
+            RefusedPromptError: The engine cannot take one of the prompts; nothing has been sampled.
         """
         ...
 
     def close(self) -> None:
-        """Give back for good what the engine alone holds."""
+        """Give back for good what only the engine holds."""
         ...
 
 
 @runtime_checkable
 class CopyingEngine(Engine, Protocol):
-    """An engine with weights of its own: at first those on disk, then copies of the policy's."""
+    """An engine with weights of its own: at first those on disk, later copies of the policy's."""
 
     def load_weights(self, weights: Iterable[tuple[str, Tensor]]) -> None:
-        """Take over all weights, by their names in an ordinary checkpoint, and wake up.
+        """Copy all weights, by their names in an ordinary checkpoint, and wake up.
 
-        They may come one by one, on any device and in any type; none is kept.
+        Args:
+            weights: On any device and in any type; they may be made one by one, while they are copied.
         """
         ...
 
@@ -81,7 +92,7 @@ class CopyingEngine(Engine, Protocol):
 
 
 def sampling_of(settings: SamplerSettings, *, n: int, seed: int) -> Sampling:
-    """Return how `settings` say that `n` responses a prompt are drawn, from `seed`."""
+    """Return how `n` responses per prompt are drawn, as `settings` say, from `seed`."""
     return Sampling(
         n=n,
         temperature=settings.temperature,
@@ -94,9 +105,15 @@ def sampling_of(settings: SamplerSettings, *, n: int, seed: int) -> Sampling:
 
 
 def response_uniforms(sampling: Sampling, stream: int, number: int) -> Tensor:
-    """Return one response's random numbers: (max_new_tokens,) float64 in [0, 1), one a token.
+    """Return one response's random numbers, which depend on nothing else in the batch.
 
-    They depend on seed, prompt and the response's number alone, never on what else is in the batch.
+    Args:
+        sampling: Has the seed and the longest response.
+        stream: Of the prompt.
+        number: Of the response, among those to the prompt.
+
+    Returns:
+        (max_new_tokens,) float64 in [0, 1), one per token.
     """
     digest = hashlib.blake2b(f"{sampling.seed}/{stream}/{number}".encode(), digest_size=8).digest()
     generator = torch.Generator().manual_seed(int.from_bytes(digest, "little") >> 1)
@@ -106,11 +123,17 @@ def response_uniforms(sampling: Sampling, stream: int, number: int) -> Tensor:
 def next_tokens(
     logits: Tensor, uniforms: Tensor, sampling: Sampling, suppressed_ids: Sequence[int]
 ) -> tuple[Tensor, Tensor]:
-    """Draw one token a row by inverting the cumulative distribution at `uniforms`.
+    """Draw one token per row by inverting the cumulative distribution at `uniforms`.
 
-    Shapes: logits (B, vocabulary), uniforms (B,) float64. Returns tokens (B,) int64 and their log-probabilities
-    (B,) float32 under the distribution drawn from: after temperature, top-k, top-p and the ban on `suppressed_ids`.
-    Greedy decoding (temperature 0) is certain of its token: log-probability 0.
+    Args:
+        logits: (B, vocabulary), in any float type.
+        uniforms: (B,) float64 in [0, 1).
+        sampling: Temperature (0 is greedy), top-k and top-p.
+        suppressed_ids: Tokens that are never drawn.
+
+    Returns:
+        Tokens (B,) int64, and their natural log-probabilities (B,) float32 under the distribution that they were drawn
+        from. Greedy decoding is certain of its token: 0.
     """
     logits = logits.float().index_fill(
         1, torch.tensor(suppressed_ids, dtype=torch.long, device=logits.device), float("-inf")
@@ -127,7 +150,7 @@ def next_tokens(
 
 
 def _truncate(logits: Tensor, sampling: Sampling) -> Tensor:
-    """Remove what top-k and then top-p leave out; ties at the k-th place all stay."""
+    """Set what top-k and then top-p leave out to -inf; ties at the k-th place all stay."""
     if 0 < sampling.top_k < logits.shape[1]:
         threshold = logits.topk(sampling.top_k, dim=1).values[:, -1:]
         logits = logits.masked_fill(logits < threshold, float("-inf"))
