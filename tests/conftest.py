@@ -56,11 +56,13 @@ SLOW = {
     "rewards/test_worker",
     "rollout/test_embedded_engine",
     "rollout/test_vllm",
+    "rollout/test_vllm_start",
     "run/test_checkpoint",
     "run/test_end_to_end",
     "run/test_held_out",
     "run/test_resume",
     "training/test_race",
+    "training/test_weight_sync",
 }
 """Files whose tests train, build ladders, compile, draw or start processes; those that ask for `world` do so anyway."""
 

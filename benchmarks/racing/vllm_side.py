@@ -9,7 +9,7 @@ from observe_r1.config import TrainSettings
 from observe_r1.model.loading import VisionLanguageModel
 from observe_r1.records import Prompt
 from observe_r1.rollout.engine import sampling_of
-from observe_r1.rollout.vllm import VLLMEngine, _request
+from observe_r1.rollout.vllm import VLLMEngine
 from racing.work import Script
 
 
@@ -29,13 +29,12 @@ class VLLMSide:
     def sample(self) -> list[Any]:
         """Sample the script's responses to the first prompts, each a request; nothing is kept from earlier calls."""
         self.engine.reset_prefix_cache()
-        self.engine.reset_mm_cache()
         self.engine.reset_encoder_cache()
         for index, lengths in enumerate(self.script.lengths.tolist()):
             for number, length in enumerate(lengths):
-                parameters = self.ours._parameters(self.prompts[index], self.sampling)
+                parameters = self.ours.parameters(self.prompts[index], self.sampling)
                 parameters.max_tokens, parameters.ignore_eos, parameters.stop_token_ids = length, True, []
-                self.engine.add_request(f"{index}/{number}", _request(self.prompts[index]), parameters)
+                self.engine.add_request(f"{index}/{number}", self.ours.engine_input(self.prompts[index]), parameters)
         outputs = []
         while self.engine.has_unfinished_requests():
             outputs += [output for output in self.engine.step() if output.finished]

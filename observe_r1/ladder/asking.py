@@ -51,9 +51,7 @@ def load_engine(path: str, settings: LadderSettings) -> tuple[Engine, Any]:
     loading = ModelSettings(**(settings.model.model_dump() | {"path": path}))
     kind = load("engine", settings.rollout.engine)
     vlm = load_model(loading, frozen=True, weights=not hasattr(kind, "load_weights"))  # a `CopyingEngine` has its own
-    # Nothing is trained beside it. And one engine that can sleep may be started in a process, here one follows another.
-    rollout = settings.rollout.model_copy(update={"vllm": {"enable_sleep_mode": False} | settings.rollout.vllm})
-    engine = kind.from_settings(vlm, rollout, settings.data, compute_dtype(loading))
+    engine = kind.from_settings(vlm, settings.rollout, settings.data, compute_dtype(loading))
     return engine, vlm.processor
 
 

@@ -69,7 +69,6 @@ def encode_prompt(example: Example, processor: Any, settings: QuestionSettings, 
         )
     return Prompt(
         ids=ids,
-        unexpanded_ids=unexpanded,
         token_types=(ids == processor.image_token_id).long(),
         images=images,
         pixel_values=pixels,

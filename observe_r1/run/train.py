@@ -26,7 +26,7 @@ from observe_r1.run.recorder import Record
 from observe_r1.training.loop import Batcher, RunLength, train
 from observe_r1.training.prompts import Encode
 from observe_r1.training.sampler import GroupSampler
-from observe_r1.training.weight_sync import weight_sync
+from observe_r1.training.weight_sync import training_memory, weight_sync
 
 
 def check_batch_sizes(settings: TrainSettings, rows: int, prompts: int | None) -> None:
@@ -80,7 +80,9 @@ def train_model(settings: TrainSettings, view: Progress) -> parts.Ended:
         view.about(**parts.facts(settings, vlm.device, len(examples)))
         compile_ahead(vlm.model, settings.optimizer.tokens_per_pack, compute_dtype(settings.model), view.now)
         view.now("starting the sampler")
-        engine = load("engine", rollout.engine).from_settings(vlm, rollout, settings.data, policy.dtype)
+        memory = training_memory(policy, reference)
+        start = load("engine", rollout.engine).from_settings
+        engine = start(vlm, rollout, settings.data, policy.dtype, memory, view.note)
         stop.after("this step, then saving")
 
         encode = checked_encode(vlm.processor, settings)

@@ -41,7 +41,7 @@ def test_weights_are_loaded_for_an_engine_that_samples_with_them(path, monkeypat
     )
     engine, processor = asking.load_engine(path, settings)
     held = {tensor.device.type for tensor in (*engine.vlm.model.parameters(), *engine.vlm.model.buffers())}
-    assert engine.rollout.vllm == {"enable_sleep_mode": False, "seed": 3}
+    assert engine.rollout.vllm == {"seed": 3}
     assert {weight.dtype for weight in engine.vlm.model.parameters()} == {getattr(torch, dtype)}
     assert held == {device} and processor is engine.vlm.processor
 

@@ -39,15 +39,15 @@ def write(path, pictures):
 @pytest.fixture
 def started(monkeypatch):
     """References to the models that vLLM loaded, each gone when the next is loaded."""
-    start, models = vllm._start, []
+    start, models = vllm.start, []
 
     def watched(*arguments):
         assert not [model for model in models if model()]
-        engine = start(*arguments)
-        models.append(weakref.ref(engine.model_executor.driver_worker.worker.get_model()))
-        return engine
+        started = start(*arguments)
+        models.append(weakref.ref(started.engine.model_executor.driver_worker.worker.get_model()))
+        return started
 
-    monkeypatch.setattr(vllm, "_start", watched)
+    monkeypatch.setattr(vllm, "start", watched)
     gc.disable()
     yield models
     gc.enable()
