@@ -21,6 +21,7 @@ def questions(
     prompts: int,
     *,
     freeze: bool = False,
+    offload: bool = False,
     device: str = "cpu",
     dtype: str = "float32",
     checkpointing: bool = False,
@@ -34,6 +35,7 @@ def questions(
         grid: height and width of each question's image in patches.
         prompts: questions, all of them in every step.
         freeze: the image tower.
+        offload: Keep float32 weights and moments in the CPU's memory (ours alone).
         device: `cpu` or `cuda`.
         dtype: compute type.
         checkpointing: Recompute activations in the backward pass.
@@ -59,7 +61,7 @@ def questions(
             },
             "rollout": {"prompts": prompts, "group_size": group_size, "max_new_tokens": longest},
             "objective": {"bonus": 0, "dynamic_weight": False, "aggregation": "sequence"},
-            "optimizer": {"minibatch": prompts, "schedule": "constant", "warmup": 0},
+            "optimizer": {"minibatch": prompts, "schedule": "constant", "warmup": 0, "offload": offload},
             "run": {"output": str(folder / "run")},
         }
         yield TrainSettings.model_validate(values), examples

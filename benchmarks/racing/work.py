@@ -15,6 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 from observe_r1.data import load_examples
+from observe_r1.demo.tiny_model import SPECIAL_TOKENS
 from observe_r1.records import Example
 
 PATCH = 14
@@ -60,6 +61,22 @@ def script(
     for group in range(uninformative):
         correct[group] = group % 2 == 0
     return Script((drawn * scale).round().long().clamp(min=2).view(prompts, group_size), correct)
+
+
+def random_responses(given: Script, vocabulary: int, end: int) -> list[Tensor]:
+    """Draw P·G responses (R,) int64 of ordinary tokens, as long as `given` says, each ended by `end`; always the same.
+
+    Args:
+        given: the lengths R, the end included.
+        vocabulary: rows of the model's embedding. Special tokens are the first of them, and none of those is drawn.
+        end: id of the end-of-turn token.
+    """
+    generator = torch.Generator().manual_seed(4)
+    responses = []
+    for length in given.lengths.flatten().tolist():
+        responses.append(torch.randint(len(SPECIAL_TOKENS), vocabulary, (length,), generator=generator))
+        responses[-1][-1] = end
+    return responses
 
 
 def write_questions(folder: Path, count: int, grid: tuple[int, int], words: int = 28) -> list[Example]:
