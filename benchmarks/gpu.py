@@ -123,6 +123,7 @@ def _child(case: Case, place: str, log: Path) -> None:
     with log.open("wb") as file:
         for number in (1, 2):
             os.dup2(file.fileno(), number)
+    tempfile.tempdir = str(case.model.parent)  # so that nothing is left behind where the stage is killed
     faulthandler.enable()
     faulthandler.register(signal.SIGUSR1)
     module, function = place.split(":")
@@ -157,25 +158,23 @@ def start_context() -> Any:
 
 
 def summary(results: Results) -> str:
-    """Return what was measured as Markdown: the device, a table of updates, one of decoding, and what did not end."""
+    """Return what was measured as Markdown: the device, kernels, updates, decoding, and which stages did not end."""
     stages = results["stages"]
     measured = stages.get("device", {})
-    lines = [
-        f"{measured.get('name')}: {measured.get('peak_tflops')} TFLOP/s, copies {measured.get('copy_gbs')} GB/s",
-        "",
-    ]
-    lines += ["| update | seconds | tokens/s | GiB | TFLOP | of peak | of 989 |", "|---" * 7 + "|"]
+    lines = [f"{measured.get('name')}: {measured.get('peak_tflops')} TFLOP/s, copies {measured.get('copy_gbs')} GB/s"]
+    lines += ["", "| kernel | forward, ms | forward and backward, ms | error |", "|---" * 4 + "|"]
+    lines += [line for name in ("attention", "tower") for line in _kernels(name, stages.get(name, {}))]
+    lines += ["", "| update | seconds | tokens/s | GiB | TFLOP | of peak | of 989 |", "|---" * 7 + "|"]
     updates = {name: stages.get(name, {}) for name in ("update", "frozen", "offloaded")}
     updates |= {f"TRL, {way}": stages.get("trl", {}).get(way, {}) for way in ("as shipped", "fused windows")}
-    for name, update in updates.items():
-        if update.get("seconds"):
-            middle = statistics.median(update["seconds"])
-            speed = update["tflop"] / middle
-            of_peak = f"{speed / measured['peak_tflops']:.0%}" if "peak_tflops" in measured else ""
-            lines.append(
-                f"| {name} | {middle:.3g} | {update['response_tokens'] / middle:,.0f} | {update['gib']} "
-                f"| {update['tflop']:.4g} | {of_peak} | {speed / DATA_SHEET:.0%} |"
-            )
+    medians = {name: statistics.median(update["seconds"]) for name, update in updates.items() if "seconds" in update}
+    for name, middle in medians.items():
+        update, speed = updates[name], updates[name]["tflop"] / middle
+        of_peak = f"{speed / measured['peak_tflops']:.0%}" if "peak_tflops" in measured else ""
+        lines.append(
+            f"| {name} | {middle:.3g} | {update['response_tokens'] / middle:,.0f} | {update['gib']} "
+            f"| {update['tflop']:.4g} | {of_peak} | {speed / DATA_SHEET:.0%} |"
+        )
     lines += ["", "| decoding | ms a step | tokens/s | mean difference | largest |", "|---" * 5 + "|"]
     for name, rows in stages.get("decoding", {}).items():
         if isinstance(rows, dict):
@@ -183,8 +182,23 @@ def summary(results: Results) -> str:
                 f"| {name} | {rows['step_ms']} | {rows['tokens_per_second']:,.0f} | {rows.get('mean_difference')} "
                 f"| {rows.get('largest_difference')} |"
             )
-    lines += [f"\n{name}: {stage['status']}" for name, stage in stages.items() if stage["status"] != "done"]
+    lines.append("")
+    for name, middle in medians.items():
+        if name.startswith("TRL") and "update" in medians:
+            lines.append(f"{name}: an update takes {middle / medians['update']:.2f} times as long as ours")
+    lines += [f"{name}: {stage['status']}" for name, stage in stages.items() if stage["status"] != "done"]
     return "\n".join(lines)
+
+
+def _kernels(name: str, figures: Any) -> list[str]:
+    """Return a row of the table for everything in `figures` that was timed or failed, named by the way to it."""
+    if not isinstance(figures, dict):
+        return []
+    if "failed" in figures:
+        return [f"| {name} | {figures['failed'].partition(chr(10))[0][:60]} | | |"]
+    if "both_ms" in figures:
+        return [f"| {name} | {figures['forward_ms']} | {figures['both_ms']} | {figures['error']} |"]
+    return [line for key, value in figures.items() for line in _kernels(f"{name}, {key}", value)]
 
 
 def arguments() -> argparse.Namespace:
@@ -210,12 +224,19 @@ def chosen(only: Sequence[str] | None) -> list[str]:
 def main() -> int:
     """Run the stages and print the tables; the exit code is 1 where a stage did not end well."""
     asked = arguments()
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # ends the stage, too
     deadline = time.monotonic() + asked.seconds
+    context = start_context()
+    if asked.device == "cuda":
+        import torch
+
+        if not torch.cuda.is_available():
+            raise SystemExit("no CUDA device is available; --device cpu --tiny shows that the benchmark works")
     earlier = json.loads(asked.output.read_text()) if asked.only and asked.output.exists() else {"stages": {}}
     for stage in chosen(asked.only):
         earlier["stages"].pop(stage, None)
     write_atomic(asked.output, json.dumps(earlier, indent=2) + "\n")
-    context, well = start_context(), True
+    well = True
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         for stage in chosen(asked.only):

@@ -60,6 +60,7 @@ SLOW = {
     "run/test_end_to_end",
     "run/test_held_out",
     "run/test_resume",
+    "test_gpu_benchmark",
     "training/test_race",
 }
 """Files whose tests train, build ladders, compile, draw or start processes; those that ask for `world` do so anyway."""

@@ -151,8 +151,8 @@ def _updates(
     values: list[float] = []
     taken = seconds(lambda: values.extend(update()), device)
     loss, norm = (float(f"{value:.5g}") for value in values)
-    figures: dict[str, Any] = {"loss": loss, "grad_norm": norm, "response_tokens": int(given.lengths.sum())}
-    yield figures | {"first_s": rounded(taken)}
+    figures = {"first_s": rounded(taken), "loss": loss, "grad_norm": norm, "response_tokens": int(given.lengths.sum())}
+    yield figures
     if device == "cuda":
         torch.cuda.reset_peak_memory_stats()
     for measured in repeated(update, device, repetitions):

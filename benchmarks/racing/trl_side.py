@@ -1,9 +1,9 @@
 """The peer: TRL's `GRPOTrainer`, with scripted responses.
 
-TRL builds its trainer, batches and optimizer; the calls here are those of its own training loop, and what that loop does
-first is done here, too: gradient checkpointing on where it is asked for, model and optimizer prepared by accelerate, so
-that sampling computes in the same type as the update. On the CPU, where Triton is missing, TRL computes logits and
-entropy of every position, prompts included; `cut_head` spares it that.
+TRL builds its trainer, batches and optimizer; the calls here are those of its own training loop. What that loop does
+first is done here, too: it turns gradient checkpointing on and lets accelerate prepare model and optimizer, without
+which sampling would compute in float32. On the CPU, where Triton is missing, TRL computes logits and entropy of every
+position, prompts included; `cut_head` spares it that.
 """
 
 from collections.abc import Sequence
