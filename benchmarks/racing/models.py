@@ -1,4 +1,4 @@
-"""The models of the benchmarks: random weights in real architectures, with the world's tokenizer."""
+"""The models of the benchmarks: random weights in real architectures, with the tokenizer of the demo's world."""
 
 from pathlib import Path
 
@@ -32,7 +32,7 @@ QWEN2_5_VL_3B = Sizes(
 )
 """Those in the config.json of Qwen/Qwen2.5-VL-3B-Instruct."""
 VOCABULARY = 151_936
-"""Qwen's. The world's tokenizer knows the first few hundred of them; the rest decode to nothing."""
+"""Qwen's. The demo's tokenizer knows the first few hundred; the others decode to nothing."""
 
 
 def random_model(sizes: Sizes, *, vocabulary: int, device: str = "cpu") -> Qwen2_5_VLForConditionalGeneration:

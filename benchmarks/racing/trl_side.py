@@ -57,11 +57,11 @@ class TRLSide:
         self.given: Sequence[Tensor] | None = None
 
     def follow(self, script: Script) -> None:
-        """Let sampled responses be as long and as right as `script` says."""
+        """Make sampled responses as long and as correct as `script` says."""
         self.script, self.given = script, None
 
     def answer(self, responses: Sequence[Tensor]) -> None:
-        """Let `sample` return these responses, one (R,) tensor a row, each with its end, and sample nothing."""
+        """Make `sample` return these responses, a tensor (R,) a row, each with its end, and sample nothing."""
         self.given = responses
         self.script = Script(torch.ones(1, 1, dtype=torch.long), torch.ones(1, len(responses), dtype=torch.bool))
 
@@ -76,7 +76,7 @@ class TRLSide:
         return self._sample([row | {"image": Image.open(row["image"])} for row in self.rows])
 
     def generate(self) -> Tensor:
-        """Repeat the call of transformers' `generate` in the last `sample`, and nothing else of it."""
+        """Repeat only the call of transformers' `generate` in the last `sample`."""
         self.model.eval()
         try:
             with torch.no_grad():
@@ -96,11 +96,11 @@ class TRLSide:
         return self._optimizer_step()
 
     def cut_head(self, cut: bool) -> None:
-        """Compute logits, log-probabilities and entropy of the response positions only, or again of all of them."""
+        """Compute logits, log-probabilities and entropy of response positions only, or of all again."""
         self.trainer._get_per_token_logps_and_entropies = response_logprobs if cut else self._all_logprobs
 
     def logprobs(self, batch: dict[str, Any]) -> Tensor:
-        """Return log-probabilities (P·G, longest response) of what `sample` returned; padding's are meaningless."""
+        """Return log-probabilities (P·G, longest response) of what `sample` returned; those of padding mean nothing."""
         trainer = self.trainer
         ids = torch.cat([batch["prompt_ids"], batch["completion_ids"]], dim=1)
         mask = torch.cat([batch["prompt_mask"], batch["completion_mask"]], dim=1)
@@ -161,7 +161,7 @@ class ScriptedEnds(LogitsProcessor):
 def response_logprobs(
     model: torch.nn.Module, input_ids: Tensor, attention_mask: Tensor, logits_to_keep: int, **images: Any
 ) -> tuple[Tensor, Tensor, None]:
-    """Take the place of TRL's function of the same arguments, with the head on response positions only."""
+    """Replace TRL's function of the same arguments: the head runs on response positions only."""
     names = ("pixel_values", "image_grid_thw", "mm_token_type_ids")
     logits = model(
         input_ids=input_ids,

@@ -1,8 +1,8 @@
 """What both sides are given: questions with images on disk, lengths of responses, rewards of responses.
 
-An untrained model neither ends its responses nor answers rightly, so a script says how long each response is and which
-are correct. Both sides still do all the work: the end is forced token by token, and every text is scored before the
-script replaces its score.
+An untrained model neither ends its responses nor answers correctly, so a script says how long each response is and
+which are correct. Both sides still do all the work: the end is forced token by token, and every text is scored before
+the script replaces its score.
 """
 
 import json
@@ -45,10 +45,10 @@ def script(
         group_size: G.
         lengths: `real` is log-normal, median 175 and σ 0.5, at most `longest`; `equal` is 175 each; `spread` runs
             evenly from 60 to 300. All in tokens, times `scale`.
-        uninformative: the first so many groups are all right and all wrong in turn; in the others every second
-            response is right.
-        longest: tokens of a `real` response at most.
-        scale: shrinks the lengths, for tests.
+        uninformative: so many first groups are alternately all correct and all wrong; in the others every second
+            response is correct.
+        longest: most tokens of a `real` response.
+        scale: factor of the lengths, for tests.
     """
     generator = torch.Generator().manual_seed(3)
     count = prompts * group_size
