@@ -1,4 +1,4 @@
-"""What a draw and a recorded pass rate cost under the adaptive order, by rows of the dataset.
+"""What a draw and a recorded pass rate cost under the adaptive order, by the number of rows of the dataset.
 
 python benchmarks/adaptive_order.py
 """

@@ -1,10 +1,10 @@
 """What measuring adds to sampling: the time of `ladder measure` against the engine's alone, for the same responses.
 
-Both sides sample with the same untrained Qwen2.5-VL of about 25 M parameters: the engine alone is given every prompt
-ready-made, batch by batch; measuring reads the questions, encodes them, samples, grades every response and writes
-figures and responses to disk, synced after every batch. Repetitions are interleaved, and the ratio is of their medians.
+Both sides sample with the same untrained Qwen2.5-VL of about 25 M parameters. The engine alone is given encoded
+prompts, batch by batch. Measuring also reads and encodes the questions, grades every response, and writes figures and
+responses to disk, synced after every batch. Repetitions are interleaved, and the ratio is that of their medians.
 Responses are as long as they may be (no end-of-turn token), so that both sides sample the same tokens. They are babble,
-which is the dearest to grade: without an answer between tags, math-verify goes over all of it. Loading is left out.
+the most expensive text to grade: without an answer between tags, all of it is searched. Loading is not timed.
 
     python benchmarks/measuring.py
 """
@@ -14,13 +14,12 @@ import json
 import platform
 import statistics
 import tempfile
-import time
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import torch
 from racing.models import SMALL
+from racing.timing import interleave
 
 from observe_r1.config import LadderSettings
 from observe_r1.demo.dataset import write_questions
@@ -49,13 +48,6 @@ def prepare(folder: Path, arguments: argparse.Namespace) -> LadderSettings:
     (folder / "ladder").mkdir()
     building.screen(folder / "ladder", settings, Watch())
     return settings
-
-
-def seconds(work: Callable[[], object]) -> float:
-    """Time one call."""
-    started = time.perf_counter()
-    work()
-    return time.perf_counter() - started
 
 
 def main() -> None:
@@ -92,10 +84,7 @@ def main() -> None:
             measuring.measure(folder, examples, settings, Watch())
 
         alone(), with_measuring()  # once to warm up
-        times: dict[str, list[float]] = {"engine": [], "measure": []}
-        for _ in range(arguments.repetitions):
-            times["engine"].append(seconds(alone))
-            times["measure"].append(seconds(with_measuring))
+        times = interleave({"engine": alone, "measure": with_measuring}, arguments.repetitions)
     medians = {side: statistics.median(values) for side, values in times.items()}
     result = {
         "questions": len(prompts),

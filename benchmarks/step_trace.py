@@ -1,14 +1,14 @@
-"""What each part of a run does when: are images and tokens made while the model samples, or is it kept waiting?
+"""When each part of a run works: are images and tokens prepared while the model samples, or does the model wait?
 
 A few steps of the demo's reinforcement learning (`recipes/tiny/observe_r1.yaml`, its tiny model after a short warm
-start), with two things as they are in real data: pictures are large files (`--side`), which the processor scales down
-again to what the model knows, and gold answers are formulas. The run is that of `observe-r1 train`, with one computing
-thread, so that on two cores encoding has the other; its parts are timed where it calls them. `encoding` is reading a
-picture, scaling it, tokenizing and checking the gold answer. `scoring`, within `sampling`, is comparing the answers of
+start), with two things as in real data: images are large files (`--side`), which the processor scales down to what the
+model knows, and gold answers are formulas. The run is that of `observe-r1 train`, with one computing
+thread, so that on two cores encoding has the other; its parts are timed where it calls them. `encoding` is reading
+an image, scaling it, tokenizing and checking the gold answer. `scoring`, within `sampling`, is comparing the answers of
 a group. The results kept here are from when that took a worker process.
 
     python benchmarks/step_trace.py [--model FOLDER] [--steps 4] [--rollout.prompts 32 …any setting of train]
-    python benchmarks/step_trace.py --redraw            draws the pictures from what was measured
+    python benchmarks/step_trace.py --redraw            draws the images from the last results
 """
 
 import argparse
@@ -46,7 +46,7 @@ from observe_r1.training.prompts import PromptStream
 
 ROOT = Path(__file__).parent.parent
 SIDE = 84
-"""Pixels of a picture's side as the tiny model knows it."""
+"""Pixels a side of an image as the tiny model knows it."""
 RECIPES = ROOT / "recipes" / "tiny"
 TRACED = (
     (PromptStream, "take", "waiting for prompts"),
@@ -58,7 +58,7 @@ TRACED = (
     (Record, "step_done", "writing"),
     (Scorer, "submit", "scoring"),
 )
-"""What is timed, by the name that it gets; encoding is added where the run makes it."""
+"""What is timed, and its name; encoding is added where the run creates it."""
 LANES = {
     "main thread": ("sampling", "updating", "writing", "waiting for prompts", "waiting for scores"),
     "encoding thread": ("encoding",),
@@ -76,7 +76,7 @@ COLOURS = {  # Okabe and Ito's, told apart by the colour-blind
 
 
 class Span(NamedTuple):
-    """Something that went on from `start` to `end`, in seconds."""
+    """One piece of work, from `start` to `end` in seconds."""
 
     name: str
     start: float

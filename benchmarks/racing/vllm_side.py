@@ -1,4 +1,4 @@
-"""vLLM as the embedded engine's peer in sampling: its CPU build, in this process, prefix caching on."""
+"""vLLM as the embedded engine's peer in sampling: its CPU build in this process, with prefix caching."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -14,7 +14,7 @@ from racing.work import Script
 
 
 class VLLMSide:
-    """Samples scripted lengths with the weights that `settings.model.path` holds; the prompts stay the same."""
+    """Samples scripted lengths with the weights in `settings.model.path`, always for the same prompts."""
 
     def __init__(self, vlm: VisionLanguageModel, settings: TrainSettings, prompts: Sequence[Prompt]) -> None:
         self.prompts = prompts
@@ -23,11 +23,11 @@ class VLLMSide:
         self.engine = self.ours._engine
 
     def follow(self, script: Script) -> None:
-        """Let responses be as long as `script` says."""
+        """Make responses as long as `script` says."""
         self.script = script
 
     def sample(self) -> list[Any]:
-        """Sample the script's responses to the first prompts, each a request; nothing is kept from earlier calls."""
+        """Sample the script's responses to the first prompts, a request each, with empty caches."""
         self.engine.reset_prefix_cache()
         self.engine.reset_encoder_cache()
         for index, lengths in enumerate(self.script.lengths.tolist()):
