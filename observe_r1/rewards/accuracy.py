@@ -48,7 +48,7 @@ def accuracy(response: str, answer: str, template: str) -> float:
     return accuracy_reward(response, answer)
 
 
-def question_text(example: Example) -> str:
+def question_of(example: Example) -> str:
     """Return the text of the last user turn, where the question stands."""
     parts = (part for message in example.messages[-1:] for part in message["content"])
     return "".join(part["text"] for part in parts if part["type"] == "text")
@@ -60,7 +60,7 @@ def gold_answer(example: Example) -> str:
     Where its question lists options, "(A) 45° (B) 60°", and the gold answer is the letter or the text of exactly one,
     that is both of them, "B. 60°"; else the gold answer as it stands.
     """
-    return labelled_gold(question_text(example), example.answer)
+    return labelled_gold(question_of(example), example.answer)
 
 
 @lru_cache(maxsize=4096)
