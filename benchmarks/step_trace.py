@@ -39,7 +39,7 @@ from observe_r1.rollout.embedded import EmbeddedEngine
 from observe_r1.run import train
 from observe_r1.run.folder import RunFolder
 from observe_r1.run.progress import Progress
-from observe_r1.run.recorder import Record
+from observe_r1.run.recorder import Recorder
 from observe_r1.run.sft import fine_tune_model
 from observe_r1.training.loop import Batcher
 from observe_r1.training.prompts import PromptStream
@@ -55,7 +55,7 @@ TRACED = (
     (Batcher, "batches", "updating"),
     (Policy, "update", "updating"),
     (RunFolder, "write_rollouts", "writing"),
-    (Record, "step_done", "writing"),
+    (Recorder, "step_done", "writing"),
     (Scorer, "submit", "scoring"),
 )
 """What is timed, and its name; encoding is added where the run creates it."""
@@ -102,8 +102,8 @@ def trace_run(settings: TrainSettings) -> list[Span]:
     spans: list[Span] = []
     for owner, attribute, name in TRACED:
         setattr(owner, attribute, traced(getattr(owner, attribute), name, spans))
-    make = train.checked_encode
-    train.checked_encode = lambda *args: traced(make(*args), "encoding", spans)
+    make = train.checked_encoder
+    train.checked_encoder = lambda *args: traced(make(*args), "encoding", spans)
     with Progress("train") as view:
         train.train_model(settings, view)
     first = min(span.start for span in spans if span.name == "waiting for prompts")

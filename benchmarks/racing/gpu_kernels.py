@@ -15,6 +15,7 @@ from itertools import accumulate, pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
+from observe_r1.model.packed_layout import PackedLayout
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex_attention
@@ -23,7 +24,6 @@ from transformers import AttentionInterface, PreTrainedModel
 
 from observe_r1.demo.tiny_model import TINY
 from observe_r1.model.families import prepare_attention
-from observe_r1.model.packed_layout import PackedLayout
 from racing.models import QWEN2_5_VL_3B, random_model
 from racing.timing import kernel_ms, seconds
 from racing.work import script

@@ -14,7 +14,7 @@ from observe_r1.records import Completion, Example, Group, Prompt, TrainingBatch
 from observe_r1.rewards import PendingScores, Scorer, Scores
 from observe_r1.rollout import embedded
 from observe_r1.rollout.engine import sampling_of
-from observe_r1.run.parts import prompt_stream
+from observe_r1.run.setup import prompt_stream
 from observe_r1.training.loop import Batcher
 from observe_r1.training.sampler import GroupSampler
 from racing.work import Script

@@ -23,8 +23,8 @@ from observe_r1.report.build_folder import open_build
 from observe_r1.report.ladder_page import most_frequent, write_ladder_report
 from observe_r1.report.ladder_summary import LadderSummary, count_dropped, summarize
 from observe_r1.report.review_page import write_review
-from observe_r1.run import parts
 from observe_r1.run.progress import Progress
+from observe_r1.run.setup import device_line
 
 Dropped = tuple[tuple[str, str, int], ...]
 """Stage, reason and number of rows, see `count_dropped`."""
@@ -100,7 +100,7 @@ def run_verb(verb: str, settings: LadderSettings, view: Progress) -> int:
     settings = with_dtype(settings)
     facts = {"folder": settings.run.output}
     if settings.model.path:
-        device = parts.device_line(choose_device(settings.model.device), settings.model.dtype)
+        device = device_line(choose_device(settings.model.device), settings.model.dtype)
         facts = {"model": settings.model.path, "device": device} | facts
     view.about(**facts)
     view.stop.after("this batch, which stays")

@@ -89,7 +89,7 @@ class Demo:
 
         def watched(name: str, part: Callable[[Progress], T]) -> T:
             with Progress(f"demo {_PARTS.index(name) + 1}/{len(_PARTS)}: {name}") as view:
-                view.again = "the same command"
+                view.resume_hint = "the same command"
                 started = time.perf_counter()
                 result = part(view)
                 self.seconds[name] = round(self.seconds.get(name, 0) + time.perf_counter() - started, 1)

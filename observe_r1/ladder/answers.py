@@ -7,7 +7,7 @@ from string import ascii_uppercase
 
 from observe_r1.records import Example
 from observe_r1.rewards import verifiable
-from observe_r1.rewards.accuracy import question_text
+from observe_r1.rewards.accuracy import question_of
 from observe_r1.rewards.judge.notation import plain
 from observe_r1.rewards.judge.options import Options, chosen_letters, find_options, named_options
 from observe_r1.rewards.judge.reading import MAX_PHRASE_WORDS, Choice, Quantity, read
@@ -77,7 +77,7 @@ def checked_answer(example: Example) -> tuple[str, str | None]:
 
     In multiple choice, an answer that is the text of just one of the options becomes that option's letter.
     """
-    question, answer = question_text(example), example.answer.strip()
+    question, answer = question_of(example), example.answer.strip()
     readings = read(answer)
     options = find_options(question)
     if options and (choice := _chosen(answer, options)):
@@ -93,9 +93,9 @@ def checked_answer(example: Example) -> tuple[str, str | None]:
 
 def in_capitals(example: Example, answer: str) -> Example:
     """Return `example` with the checked `answer`, and where that is an option's letter, with options from (A) on."""
-    options = find_options(question_text(example))
+    options = find_options(question_of(example))
     if options and options.labels != ascii_uppercase and answer in [*ascii_uppercase[: len(options.texts)]]:
-        signs = list(question_text(example))
+        signs = list(question_of(example))
         for start, letter in zip(options.starts, ascii_uppercase, strict=False):
             signs[start] = letter
         rest = iter(signs)

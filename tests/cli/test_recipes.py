@@ -9,8 +9,8 @@ import pytest
 
 from observe_r1.cli.options import parse_settings
 from observe_r1.config import LadderSettings, SFTSettings, TrainSettings
+from observe_r1.config.verbs import dump_settings
 from observe_r1.errors import UserError
-from observe_r1.run.folder import dump_settings
 
 ROOT = Path(__file__).parents[2]
 RECIPES = sorted(path.relative_to(ROOT / "recipes") for path in (ROOT / "recipes").rglob("*.yaml"))

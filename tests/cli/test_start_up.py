@@ -1,6 +1,7 @@
 """What a command imports, and the garbage collector meanwhile."""
 
 import gc
+import os
 import subprocess
 import sys
 
@@ -53,6 +54,16 @@ def test_a_program_that_imported_everything_so_ends_without_a_word():
     code = "from observe_r1.cli.needs import heavy_imports\nwith heavy_imports():\n    import observe_r1.run.train\n"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout + done.stderr == ""
+
+
+@pytest.mark.parametrize("chosen", [None, "ACTIVE"])
+def test_threads_sleep_while_they_wait_unless_the_user_has_chosen(chosen):
+    """As the OpenMP that torch brings along says itself when it is loaded."""
+    code = "from observe_r1.cli.needs import heavy_imports\nwith heavy_imports():\n    import torch\n"
+    environment = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
+    environment |= {"OMP_DISPLAY_ENV": "true"} | ({"OMP_WAIT_POLICY": chosen} if chosen else {})
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
+    assert f"OMP_WAIT_POLICY = '{chosen or 'PASSIVE'}'" in done.stderr
 
 
 VERBS = ("train", "sft", "data", "ladder", "demo", "ladder build")

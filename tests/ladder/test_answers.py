@@ -7,7 +7,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from observe_r1.ladder.answers import checked_answer, find_options, in_capitals, question_text
+from observe_r1.ladder.answers import checked_answer, find_options, in_capitals, question_of
 from observe_r1.ladder.sources.options import with_options
 from observe_r1.records import Example
 from observe_r1.rewards import accuracy_reward
@@ -187,7 +187,7 @@ def test_capitals_change_nothing_but_labels(question, answer):
     asked = example(f"Which? (1) x (2) y {question}", answer)
     checked, _ = checked_answer(asked)
     written = in_capitals(asked, checked)
-    before, after = question_text(asked), question_text(written)
+    before, after = question_of(asked), question_of(written)
     differing = [(old, new) for old, new in zip(before, after, strict=True) if old != new]
     letters = "".join(new for _, new in differing)
     assert letters == ascii_uppercase[: len(differing)]
