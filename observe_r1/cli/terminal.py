@@ -1,7 +1,5 @@
 """Standard output and error: what can be written there, and what a failure to write means."""
 
-from __future__ import annotations
-
 import errno
 import io
 import os
@@ -9,10 +7,6 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from select import select
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from observe_r1.run.progress import Progress
 
 _NOBODY_READS = (errno.EPIPE, errno.EIO)
 """A reader that has seen enough or died, a terminal that was closed: neither is an error of a command."""
@@ -79,15 +73,6 @@ def steady_streams() -> Iterator[dict[str, Outlet]]:
         for name in outlets:
             getattr(sys, name).flush()
             setattr(sys, name, before[name])
-
-
-def starting(label: str) -> Progress:
-    """Return the view of a command that is about to import torch and transformers; enter it before they are."""
-    from observe_r1.run.progress import Progress  # with rich, for which `--help` does not wait
-
-    view = Progress(label)
-    view.now("loading torch and transformers")
-    return view
 
 
 def show(text: str) -> None:

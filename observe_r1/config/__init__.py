@@ -22,8 +22,8 @@ from observe_r1.config.sampling import (
     RolloutSettings,
     SamplerSettings,
 )
-from observe_r1.config.section import Section, setting_names, validate, validate_each
-from observe_r1.config.verbs import DataCheckSettings, SFTSettings, TrainSettings
+from observe_r1.config.section import Section, registry_of, setting_names, validate, validate_each
+from observe_r1.config.verbs import DataCheckSettings, SFTSettings, TrainSettings, dump_settings, flat, nest
 
 __all__ = [
     "PUBLISHED_SHARES",
@@ -47,6 +47,10 @@ __all__ = [
     "ScreenSettings",
     "Section",
     "TrainSettings",
+    "dump_settings",
+    "flat",
+    "nest",
+    "registry_of",
     "setting_names",
     "validate",
     "validate_each",

@@ -169,8 +169,9 @@ class RewardSettings(Section):
     functions: dict[Annotated[str, AfterValidator(_reward)], float] = Field({"accuracy": 1.0, "format": 1.0})
     """Rewards, each with its weight in the sum: `accuracy` (1 or 0), `format` (0.5 or 0), a Python file of your own
     (`my_reward.py`), or the http(s) address of a reward server."""
-    template: Literal["observe", "think"] = "observe"
-    """Which tags the format reward asks for."""
+    template: Literal["observe", "think"] | None = None
+    """Which tags the format reward asks for. By default those that the prompt asks for: the text of
+    `data.format_prompt`, or the one in the questions themselves; `observe` if nothing asks."""
     call_timeout: float = Field(60.0, gt=0)
     """Seconds that one call of a reward file, or one try of a reward server, may take for the responses of a group;
     over that the run ends with an error."""

@@ -19,8 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from observe_r1 import __version__
-from observe_r1.cli.needs import heavy_imports, require_one_process
-from observe_r1.cli.terminal import starting
+from observe_r1.cli.start import heavy_imports, require_one_process, starting
 from observe_r1.errors import UserError
 from observe_r1.files import LOCK, lock_folder, make_folder, unlock_folder, write_atomic
 
@@ -81,7 +80,7 @@ class Demo:
         Errors: `UserError` where another process or something else has the folder.
         """
         with starting("demo"), heavy_imports():
-            from observe_r1.cli.ladder_run import run_verb
+            from observe_r1.cli.ladder import build
             from observe_r1.demo.outcome import evaluate_held_out, report
             from observe_r1.run.progress import Progress
             from observe_r1.run.sft import fine_tune_model
@@ -108,7 +107,7 @@ class Demo:
             interrupted = (
                 kept("data", self._make_data)
                 or kept("warm start", lambda view: fine_tune_model(_going_on(warm_start), view).code)
-                or kept("ladder", lambda view: run_verb("build", ladder, view))
+                or kept("ladder", lambda view: build(ladder, view).code)
             )
             if interrupted:
                 return interrupted
@@ -124,9 +123,8 @@ class Demo:
 
     def _settings(self) -> tuple[Any, Any, Any]:
         """Return the settings of each part: the tiny recipes, with this demo's paths, seed, threads."""
-        from observe_r1.cli.ladder import ladder_settings
         from observe_r1.cli.options import parse_settings
-        from observe_r1.config import SFTSettings, TrainSettings
+        from observe_r1.config import LadderSettings, SFTSettings, TrainSettings
 
         sft = self._arguments("sft", model="tiny", output="warm")
         sft += [f"--data.path={self.output / 'sft' / 'sft.jsonl'}", f"--run.seed={self.seed}"]
@@ -136,7 +134,7 @@ class Demo:
         learning += [f"--data.path={self.output / 'ladder'}", f"--run.seed={self.seed}"]
         return (
             parse_settings(SFTSettings, [*sft, *self.warm_start_options], verb="sft"),
-            ladder_settings("build", ladder),
+            parse_settings(LadderSettings, ladder, verb="ladder build"),
             parse_settings(TrainSettings, learning, verb="train"),
         )
 

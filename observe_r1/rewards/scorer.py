@@ -91,7 +91,7 @@ class Scorer:
         self._own = {names[name]: reward for name, reward in own_rewards(settings).items()}
         ours = dict.fromkeys([CORRECTNESS, *(name for name in self._weights if name not in self._own)])
         self._ours = {name: registry.load("reward", name) for name in ours}
-        self._template = settings.template
+        self._template = settings.template or "observe"
 
     def __enter__(self) -> Scorer:
         with ExitStack() as stack:

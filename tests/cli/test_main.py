@@ -9,6 +9,7 @@ import pytest
 
 from observe_r1 import __version__
 from observe_r1.cli import main as cli
+from observe_r1.cli.commands import COMMANDS, Command
 from observe_r1.errors import UserError
 
 
@@ -16,16 +17,15 @@ def install_verb(monkeypatch, run):
     module = ModuleType("a_verb_for_tests")
     module.run = run
     monkeypatch.setitem(sys.modules, "a_verb_for_tests", module)
-    monkeypatch.setitem(cli.VERBS, "practise", ("a_verb_for_tests", "for tests"))
+    monkeypatch.setitem(COMMANDS, "practise", Command("practise", "for tests", run="a_verb_for_tests:run"))
 
 
 @pytest.mark.parametrize("argv", [[], ["--help"], ["-h"], ["help"]])
 def test_help_lists_every_verb(argv, capsys):
     assert cli.main(argv) == 0
     out = capsys.readouterr().out
-    for verb, (_, summary) in cli.VERBS.items():
-        assert f"  {verb}" in out
-        assert summary in out
+    for command in COMMANDS.values():
+        assert (f"  {command.name} " in out and command.summary in out) == (" " not in command.name)
 
 
 def test_version(capsys):

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from observe_r1.cli.needs import heavy_imports
+from observe_r1.cli.start import heavy_imports
 
 HEAVY = ("torch", "transformers", "datasets", "numpy", "rich", "PIL", "pyarrow", "sympy", "matplotlib")
 
@@ -50,7 +50,7 @@ def test_a_collector_that_was_off_stays_off(fresh):
 
 
 def test_a_program_that_imported_everything_so_ends_without_a_word():
-    code = "from observe_r1.cli.needs import heavy_imports\nwith heavy_imports():\n    import observe_r1.run.train\n"
+    code = "from observe_r1.cli.start import heavy_imports\nwith heavy_imports():\n    import observe_r1.run.train\n"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout + done.stderr == ""
 

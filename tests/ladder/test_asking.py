@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from asked_ladder import COUNT, build, prompts, read, refresh, stop_after_the_first_batch
 
-from observe_r1.cli import ladder_run
+from observe_r1.cli import ladder as ladder_commands
 from observe_r1.cli.main import main
 from observe_r1.data.format_prompts import FORMAT_PROMPTS
 
@@ -161,7 +161,7 @@ def test_moves_between_many_levels_are_a_line_and_a_file(questions, log, capsys)
         first = 7 if name == "unsolved" else 0
         rows = [{"id": f"q{number}", "difficulty": level} for number, level in enumerate(levels, start=first)]
         (path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    line = ladder_run._moved(folder, refreshed)
+    line = ladder_commands._moved(folder, refreshed)
     assert "10 questions: 4 easier, 5 harder, 1 as before, difficulty -0.019 on average: figures in" in line
     assert capsys.readouterr().out == ""
     moved = json.loads((refreshed / "moves.json").read_text())
