@@ -37,7 +37,7 @@ _WIDEST = 9
 
 
 def run_on_folder(verb: str, settings: LadderSettings, view: Progress) -> Ended:
-    """Run one command on the folder `run.output`.
+    """Run one command on the folder `run.output`, and print what came out.
 
     Args:
         verb: Its name, without `ladder`.
@@ -45,7 +45,7 @@ def run_on_folder(verb: str, settings: LadderSettings, view: Progress) -> Ended:
         view: Entered.
 
     Returns:
-        Exit code 0, or 130 if Ctrl-C ended it early, with the last line to print.
+        Exit code 0, or 130 if Ctrl-C ended it early.
 
     Raises:
         UserError: the folder, a file in it or a setting is wrong, or the disk is full.
@@ -53,7 +53,7 @@ def run_on_folder(verb: str, settings: LadderSettings, view: Progress) -> Ended:
     if settings.run.threads is not None:
         torch.set_num_threads(settings.run.threads)
     if verb == "review":
-        return Ended(0, _review(Path(settings.run.output), view))
+        return _review(Path(settings.run.output), view)
     facts = {"folder": settings.run.output}
     if settings.model.path:
         device = parts.device_line(choose_device(settings.model.device), settings.model.dtype)
@@ -66,10 +66,9 @@ def run_on_folder(verb: str, settings: LadderSettings, view: Progress) -> Ended:
     except KeyboardInterrupt:
         line = None
     view.close()
-    if line:
-        return Ended(0, line)
     same = "the same command without --anew" if settings.run.anew else "the same command"
-    return Ended(130, f"interrupted: {view.line}; {same} resumes")
+    print(line or f"interrupted: {view.line}; {same} resumes")
+    return Ended(0 if line else 130, "")
 
 
 build, screen, measure, arrange, review, refresh = (
@@ -136,14 +135,15 @@ def _questions(path: Path) -> str:
     return f"{count:,} question" + "s" * (count != 1)
 
 
-def _review(folder: Path, view: Progress) -> str:
+def _review(folder: Path, view: Progress) -> Ended:
     if not (folder / arranging.UNSOLVED).is_file():
         raise UserError(f"{folder}: nothing to review yet: run `observe-r1 ladder arrange {folder}` first")
     with locked(folder):
         view.now("drawing the page")
         page, decisions = write_review(folder)
     view.close()
-    return f"look at {page}, decide in {decisions}, then run `observe-r1 ladder arrange {folder}`"
+    print(f"look at {page}, decide in {decisions}, then run `observe-r1 ladder arrange {folder}`")
+    return Ended(0, "")
 
 
 def _refresh(settings: LadderSettings, watch: Watch, view: Progress) -> str | None:

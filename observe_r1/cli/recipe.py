@@ -55,7 +55,7 @@ def _read(path: Path, kind: type[Section], extended_by: tuple[Path, ...]) -> dic
     values = values or {}
     parent = values.pop("extends", None)
     settings = {} if parent is None else _read_parent(path, parent, kind, (*extended_by, path))
-    settings |= _flatten(kind, values, str(path))
+    settings |= flatten(kind, values, str(path))
     required = {name: "" for name, info in setting_names(kind).items() if info.is_required()}
     validate_each(kind, nest(required | settings), str(path))
     return settings
@@ -106,7 +106,7 @@ def default_settings(kind: type[Section]) -> dict[str, Any]:
     return defaults
 
 
-def _flatten(kind: type[Section], values: dict[Any, Any], source: str) -> dict[str, Any]:
+def flatten(kind: type[Section], values: dict[Any, Any], source: str) -> dict[str, Any]:
     """Return a recipe's sections as settings by dotted name. Raises: UserError: one is unknown."""
     known = setting_names(kind)
     flat: dict[str, Any] = {}

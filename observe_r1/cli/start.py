@@ -27,7 +27,7 @@ def start(command: Command, argv: Sequence[str]) -> int:
     """Run a command that has settings, or print its help.
 
     Args:
-        command: What to run; its function takes the settings and the view, and returns an exit code with last words.
+        command: What to run; its function takes the settings and the view, and returns an exit code with hints.
         argv: The words after its name.
 
     Returns:
@@ -45,9 +45,9 @@ def start(command: Command, argv: Sequence[str]) -> int:
     with starting(command.name) as view:
         with heavy_imports():  # only now that the settings are known to be good
             run = resolve(command.run)
-        code, last_words = run(settings, view)
-    if last_words:
-        print(last_words)
+        code, hints = run(settings, view)
+    if hints:
+        print(hints)
     return int(code)
 
 
