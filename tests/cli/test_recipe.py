@@ -74,7 +74,7 @@ def test_a_section_of_sft_keeps_its_own_defaults_beside_one_stated_setting(recip
         ("#\nmodel: a\x01b\n", r"recipe\.yaml: line 2: broken YAML: unacceptable character #x0001"),
         (
             "!!python/object/apply:os.getcwd []\n",
-            "line 1, column 1: the tag !!python/object/apply:os.getcwd is not taken",
+            "line 1, column 1: the tag !!python/object/apply:os.getcwd is not supported",
         ),
         ("- model\n", "a recipe holds sections"),
         ("objectiv: {bonus: 1}\n", r"unknown setting 'objectiv' \(did you mean 'objective'\?\)"),
