@@ -54,9 +54,9 @@ def test_help_of_the_command_imports_nothing_heavy():
     assert not modules & {"torch", "transformers", "pydantic", "numpy", "yaml", "rich", "PIL"}
 
 
-@pytest.mark.parametrize("verb", COMMANDS)
+@pytest.mark.parametrize("verb", [name for name in COMMANDS if " " not in name])
 def test_help_of_a_verb_imports_nothing_heavy(verb):
-    assert not modules_after(*verb.split(), "--help") & {"torch", "transformers", "datasets", "sympy", "matplotlib"}
+    assert not modules_after(verb, "--help") & {"torch", "transformers", "datasets", "sympy", "matplotlib"}
 
 
 @pytest.mark.parametrize(

@@ -75,7 +75,7 @@ def _written(value: Any) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, dict):
-        return ",".join(f"{key}={item:g}" for key, item in value.items())
+        return ",".join(f"{key}={item:g}" for key, item in value.items()) or "none"
     if isinstance(value, tuple):
         return ",".join(map(str, value)) or "none"
     return str(value)
@@ -87,6 +87,6 @@ def _value_word(annotation: Any) -> str:
     if get_origin(annotation) is tuple:
         return ",".join("…" if part is ... else _value_word(part) for part in get_args(annotation))
     if get_origin(annotation) is dict:
-        return "NAME=NUMBER,…"
+        return f"NAME={'NUMBER' if get_args(annotation)[1] is float else 'VALUE'},…"
     inner = [part for part in get_args(annotation) if part is not type(None)]
     return _value_word(inner[0]) if inner else _TYPE_WORDS[annotation]

@@ -217,6 +217,8 @@ class _Reader:
     def _unknown(self, option: str) -> str:
         """Say what is wrong with an option that this command does not have, and name the one that is meant."""
         name = option.lstrip("-").replace("-", "_")
+        if name == "output" and self.command.words == "folder":
+            return f"observe-r1 {self.command.name} takes no '--output': name the folder alone"
         siblings = [each for each in COMMANDS.values() if each.settings == self.command.settings]
         elsewhere = {*self.everything, *(short for each in siblings for short in (*each.short, "source")), *_flags()}
         if name in elsewhere:

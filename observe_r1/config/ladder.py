@@ -40,7 +40,7 @@ class LadderDataSettings(QuestionSettings):
     """Which text asks for a response format: `auto` takes the one that the model was trained with, if its folder says
     so, and otherwise `steps`, which asks for plain step-by-step reasoning."""
     skip_bad: bool = False
-    """Skip broken rows, named and counted; without it the first one ends the build."""
+    """Skip broken rows and report them; otherwise the first one ends the build."""
 
 
 class ScreenSettings(Section):

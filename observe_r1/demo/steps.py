@@ -54,7 +54,7 @@ def _parser() -> argparse.ArgumentParser:
         description="Train a tiny Qwen2.5-VL on images of coloured shapes, end to end, in minutes.",
         epilog="Its demonstrations come from a teacher who makes mistakes on purpose; reinforcement learning unlearns"
         " them. Afterwards OUTPUT/rl is an ordinary run folder and OUTPUT/rl/model an ordinary checkpoint. After Ctrl-C"
-        " or a crash the same command resumes; a complete demo it replaces.",
+        " or a crash the same command resumes; it replaces a complete demo.",
     )
     parser.add_argument("--output", type=Path, default=Path("runs/demo"), help="folder to write (%(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="seeds data, model and sampling (%(default)s)")

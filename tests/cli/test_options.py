@@ -313,6 +313,7 @@ def test_help_tells_type_default_and_bounds(capsys):
         "--rollout.dynamic_sampling true|false  (default false)",
         "--rewards.functions NAME=NUMBER,…  (default accuracy=1,format=1)",
         "--objective.estimator group_norm|dr_grpo|rloo|reinforce_baseline  (default group_norm)",
+        "--rollout.vllm NAME=VALUE,…  (default none)",
         "--optimizer.betas NUMBER,NUMBER  (default 0.9,0.95)",
         "--run.steps INTEGER  (default null, ≥ 1)",
     ):

@@ -55,7 +55,18 @@ def test_a_program_that_imported_everything_so_ends_without_a_word():
     assert done.stdout + done.stderr == ""
 
 
-VERBS = ("train", "sft", "data", "ladder", "demo", "ladder build")
+VERBS = (
+    "train",
+    "sft",
+    "convert",
+    "data",
+    "data check",
+    "data judge",
+    "ladder",
+    "ladder build",
+    "ladder sources",
+    "demo",
+)
 
 
 @pytest.mark.parametrize("command", ["", *VERBS])
