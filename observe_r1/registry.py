@@ -71,6 +71,31 @@ _HINTS = {
     ("estimator", "grpo"): "GRPO's estimator is group_norm",
 }
 
+
+def check(kind: str, name: str) -> str:
+    """Return `name` if it is registered under `kind`.
+
+    Raises:
+        UserError: it is not; the message names those that are.
+    """
+    known = sorted(REGISTRY[kind])
+    if name not in known:
+        hint = _HINTS.get((kind, name)) or f"known: {', '.join(known)}{nearest(name, known)}"
+        raise UserError(f"unknown {kind} {name!r}: {hint}")
+    return name
+
+
+def load(kind: str, name: str) -> Any:
+    """Import and return what is registered as `name` under `kind`; raises as `check`."""
+    return resolve(REGISTRY[kind][check(kind, name)])
+
+
+def resolve(place: str) -> Any:
+    """Import and return what `module:attribute` names."""
+    module, _, attribute = place.partition(":")
+    return getattr(import_module(module), attribute)
+
+
 _MOST_SLIPS = 2
 
 
@@ -126,27 +151,3 @@ def _edits(one: str, other: str) -> int:
             return min(row)
         before, above = above, row
     return above[-1]
-
-
-def check(kind: str, name: str) -> str:
-    """Return `name` if it is registered under `kind`.
-
-    Raises:
-        UserError: it is not; the message names those that are.
-    """
-    known = sorted(REGISTRY[kind])
-    if name not in known:
-        hint = _HINTS.get((kind, name)) or f"known: {', '.join(known)}{nearest(name, known)}"
-        raise UserError(f"unknown {kind} {name!r}: {hint}")
-    return name
-
-
-def load(kind: str, name: str) -> Any:
-    """Import and return what is registered as `name` under `kind`; raises as `check`."""
-    return resolve(REGISTRY[kind][check(kind, name)])
-
-
-def resolve(place: str) -> Any:
-    """Import and return what `module:attribute` names."""
-    module, _, attribute = place.partition(":")
-    return getattr(import_module(module), attribute)

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from observe_r1.cli import options
+from observe_r1.cli import words
 from observe_r1.cli.main import main
 from observe_r1.cli.openrlhf.flags import FLAGS
 from observe_r1.cli.options import parse_settings
@@ -32,8 +32,8 @@ def recipe(tmp_path):
 
 
 def test_names_of_other_trainers_are_told_as_settings_that_exist():
-    assert set(options._ELSEWHERE.values()) <= setting_names(TrainSettings).keys()
-    assert not options._ELSEWHERE.keys() & FLAGS.keys()
+    assert set(words._ELSEWHERE.values()) <= setting_names(TrainSettings).keys()
+    assert not words._ELSEWHERE.keys() & FLAGS.keys()
     assert parse("--learning_rate", "1e-4").optimizer.lr == 1e-4  # OpenRLHF's name, too
 
 

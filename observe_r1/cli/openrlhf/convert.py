@@ -13,9 +13,10 @@ from typing import Any
 from observe_r1.cli.commands import COMMANDS
 from observe_r1.cli.help import help_width
 from observe_r1.cli.openrlhf.flags import NAMES, WITHOUT_RECIPE
-from observe_r1.cli.options import read_words, settings_of
+from observe_r1.cli.options import settings_of
 from observe_r1.cli.recipe import default_settings, packaged_recipes, read_recipe
 from observe_r1.cli.terminal import show
+from observe_r1.cli.words import read_words
 from observe_r1.config import Section, flat, nest, validate
 from observe_r1.registry import resolve
 from observe_r1.yaml_text import dump_yaml
