@@ -127,3 +127,15 @@ def test_what_is_rewarded_is_what_the_prompt_asks_for(asked, brought, template):
     else:
         with pytest.raises(UserError, match=f"the question asks for the format '{brought}'"):
             require_rewarded(example, rewarded)
+
+
+@pytest.mark.parametrize(("words", "template"), [([], "observe"), (["--data.format_prompt", "think"], "think")])
+def test_a_run_scores_by_the_format_that_its_prompt_asks_for(words, template, tmp_path, monkeypatch, capsys):
+    def reveal(settings):
+        raise UserError(f"template {settings.template}")
+
+    monkeypatch.setattr("observe_r1.run.train.Scorer", reveal)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "q.jsonl").write_text('{"problem": "How many?", "answer": "1"}\n')
+    assert main(["train", "--model.path", "m", "--data.path", "q.jsonl", "--run.output", "out", *words]) == 2
+    assert capsys.readouterr().err.splitlines()[-1] == f"observe-r1: error: template {template}"
