@@ -164,9 +164,9 @@ def _moved(folder: Path, refreshed: Path) -> str:
     change = sum((after - before) * count for (before, after), count in moved.items()) / max(moved.total(), 1)
     return (
         f"{_questions(refreshed / measuring.MEASURED)}: {easier:,} easier, {harder:,} harder, "
-        f"{moved.total() - easier - harder:,} as before, difficulty {change:+z.3f} on average: figures in {refreshed}, "
-        f"all moves in its {refreshing.MOVES}; "
-        f"`observe-r1 ladder arrange {folder} --arrange.measured {refreshed.name}` takes them over"
+        f"{moved.total() - easier - harder:,} unchanged, difficulty {change:+z.3f} on average; the figures are in "
+        f"{refreshed}, every move in its {refreshing.MOVES}; "
+        f"`observe-r1 ladder arrange {folder} --arrange.measured {refreshed.name}` uses them"
     )
 
 
