@@ -21,10 +21,9 @@ import time
 from importlib.metadata import version
 from pathlib import Path
 
-from observe_r1.cli.main import VERBS
-from observe_r1.cli.needs import heavy_imports
+from observe_r1.cli.commands import COMMANDS
 from observe_r1.cli.options import parse_settings
-from observe_r1.cli.terminal import starting
+from observe_r1.cli.start import heavy_imports, starting
 from observe_r1.config import TrainSettings
 
 RECIPE = Path(__file__).parent.parent / "recipes" / "tiny" / "observe_r1.yaml"
@@ -103,7 +102,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         model, questions = prepare(Path(name))
         picture = next((questions.parent / "images").iterdir())
-        verbs = ["", *VERBS, "ladder build"]
+        verbs = ["", *COMMANDS]
         call = [sys.executable, "-m", "observe_r1.cli.main"]
         sides = {f"{verb} --help".strip(): [*call, *verb.split(), "--help"] for verb in verbs}
         train = ["--model.path", str(model), "--data.path", str(questions), "--run.output"]

@@ -6,7 +6,7 @@ import pytest
 import torch
 from PIL import Image
 
-from observe_r1.cli import ladder_run
+from observe_r1.cli import ladder as ladder_commands
 from observe_r1.cli.main import main
 from observe_r1.config import ModelSettings
 from observe_r1.demo.tiny_model import make_tiny_model
@@ -65,7 +65,7 @@ def log(monkeypatch, processor):
     monkeypatch.setattr(building, "_check_model", check)
     monkeypatch.setattr(measuring, "load_engine", load)
     monkeypatch.setattr(simple, "load_engine", load)
-    monkeypatch.setattr(ladder_run, "write_ladder_report", lambda folder: [])
+    monkeypatch.setattr(ladder_commands, "write_ladder_report", lambda folder: [])
     return asked
 
 

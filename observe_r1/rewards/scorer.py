@@ -99,7 +99,7 @@ class Scorer:
         self._custom = {names[name]: reward for name, reward in custom_rewards(settings).items()}
         built_in = dict.fromkeys([CORRECTNESS, *(name for name in self._weights if name not in self._custom)])
         self._built_in = {name: registry.load("reward", name) for name in built_in}
-        self._template = settings.template
+        self._template = settings.template or "observe"
 
     def __enter__(self) -> Scorer:
         with ExitStack() as stack:

@@ -46,10 +46,11 @@ def train_model(settings: TrainSettings, view: Progress) -> Ended:
     with ExitStack() as stack:
         folder = stack.enter_context(RunFolder(run.output, settings, run.resume))
         view.now("reading the data")
-        # First, because this checks the user's own rewards before anything is loaded for them.
-        scorer = stack.enter_context(Scorer(settings.rewards))
         examples = load_data(settings.data, run.seed)
-        require_rewarded(examples[0], settings.rewards.template)
+        settings, template = with_template(settings, examples[0])
+        require_rewarded(examples[0], template)
+        # Before the model is loaded: this checks the user's own rewards.
+        scorer = stack.enter_context(Scorer(settings.rewards))
         questions = load_held_out(settings)
         length = RunLength(run, len(examples))
         check_batch_sizes(settings, len(examples), length.prompts)
@@ -64,7 +65,7 @@ def train_model(settings: TrainSettings, view: Progress) -> Ended:
         engine = start(vlm, rollout, settings.data, policy.dtype, memory, view.note)
         stop.after("this step, then saving")
 
-        encode = checked_encoder(vlm.processor, settings)
+        encode = checked_encoder(vlm.processor, settings, template)
         stream = prompt_stream(examples, encode, settings.data, run.seed, length.prompts, view.note, rollout.prompts)
         stack.callback(stream.close)
         sampler = GroupSampler(engine, stream, scorer, rollout, settings.objective, run.seed, view.now)
@@ -130,15 +131,29 @@ def load_policy(settings: TrainSettings) -> tuple[Policy, LogprobModel | None]:
     return policy, reference
 
 
-def checked_encoder(processor: Any, settings: TrainSettings) -> PromptEncoder:
+def checked_encoder(processor: Any, settings: TrainSettings, template: str) -> PromptEncoder:
     """Return what encodes an example, and refuses what `require_rewarded` and `require_verifiable` refuse."""
 
     def encode(example: Example, draw: int) -> Prompt:
         require_verifiable(example)
-        require_rewarded(example, settings.rewards.template)
+        require_rewarded(example, template)
         return encode_prompt(example, processor, settings.data, draw)
 
     return encode
+
+
+def with_template(settings: TrainSettings, example: Example) -> tuple[TrainSettings, str]:
+    """Return `settings` with the template that is rewarded, and its name.
+
+    It is the one that is set; else the one of the prompt, which `data.format_prompt` adds or the questions bring along
+    (`example` is one of them); `observe` if nothing asks for a format.
+    """
+    asked: str = settings.data.format_prompt
+    if asked == "none":
+        asked = asked_format(example.messages)
+    template: str = settings.rewards.template or (asked if asked != "none" else "observe")
+    rewards = settings.rewards.model_copy(update={"template": template})
+    return settings.model_copy(update={"rewards": rewards}), template
 
 
 def require_rewarded(example: Example, template: str) -> None:

@@ -74,7 +74,7 @@ def test_the_hyper_parameters_are_the_release_s(name):
     assert settings.model.dtype == "bfloat16"
     assert (objective.clip_low, objective.clip_high, objective.aggregation) == (0.2, 0.2, "token")
     assert (objective.kl_coef, objective.kl_estimator, objective.kl_in) == (0.01, "k1", "reward")
-    assert (objective.estimator, settings.rewards.template) == ("group_norm", "observe")
+    assert (objective.estimator, data.format_prompt, settings.rewards.template) == ("group_norm", "observe", None)
     assert settings.run.epochs == 1 and settings.run.steps is None and settings.run.prompts is None
 
 

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from observe_r1.cli.needs import heavy_imports
+from observe_r1.cli.start import heavy_imports
 
 HEAVY = ("torch", "transformers", "datasets", "numpy", "rich", "PIL", "pyarrow", "sympy", "matplotlib")
 
@@ -51,7 +51,7 @@ def test_a_collector_that_was_off_stays_off(fresh):
 
 
 def test_a_program_that_imported_everything_so_ends_without_a_word():
-    code = "from observe_r1.cli.needs import heavy_imports\nwith heavy_imports():\n    import observe_r1.run.train\n"
+    code = "from observe_r1.cli.start import heavy_imports\nwith heavy_imports():\n    import observe_r1.run.train\n"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout + done.stderr == ""
 
@@ -59,14 +59,25 @@ def test_a_program_that_imported_everything_so_ends_without_a_word():
 @pytest.mark.parametrize("chosen", [None, "ACTIVE"])
 def test_threads_sleep_while_they_wait_unless_the_user_has_chosen(chosen):
     """As the OpenMP that torch brings along says itself when it is loaded."""
-    code = "from observe_r1.cli.needs import heavy_imports\nwith heavy_imports():\n    import torch\n"
+    code = "from observe_r1.cli.start import heavy_imports\nwith heavy_imports():\n    import torch\n"
     environment = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
     environment |= {"OMP_DISPLAY_ENV": "true"} | ({"OMP_WAIT_POLICY": chosen} if chosen else {})
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
     assert f"OMP_WAIT_POLICY = '{chosen or 'PASSIVE'}'" in done.stderr
 
 
-VERBS = ("train", "sft", "data", "ladder", "demo", "ladder build")
+VERBS = (
+    "train",
+    "sft",
+    "convert",
+    "data",
+    "data check",
+    "data judge",
+    "ladder",
+    "ladder build",
+    "ladder sources",
+    "demo",
+)
 
 
 @pytest.mark.parametrize("command", ["", *VERBS])

@@ -5,7 +5,7 @@ import pytest
 import yaml
 from measured_ladder import TRIES, read, review, run, write
 
-from observe_r1.cli import ladder_run
+from observe_r1.cli import ladder as ladder_commands
 from observe_r1.cli.main import main
 from observe_r1.config import ArrangeSettings
 from observe_r1.data import load_examples, open_image
@@ -206,7 +206,7 @@ def write_card(folder):
 
 def test_the_command_arranges_reviews_and_remembers_its_settings(built, tmp_path, capsys, monkeypatch):
     folder = str(built)
-    monkeypatch.setattr(ladder_run, "write_ladder_report", write_card)  # the figures take their time
+    monkeypatch.setattr(ladder_commands, "write_ladder_report", write_card)  # the figures take their time
     assert main(["ladder", "review", folder]) == 2
     assert f"nothing to review yet: run `observe-r1 ladder arrange {folder}` first" in capsys.readouterr().err
     assert not (built / "review.html").exists()
@@ -223,10 +223,10 @@ def test_the_command_arranges_reviews_and_remembers_its_settings(built, tmp_path
     assert main(["ladder", "arrange", folder]) == 0 and (built / "ladder.jsonl").read_bytes() == once
     assert main(["ladder", "arrange", folder, "--arrange.min_complexity", "1000"]) == 2
     assert "no question is left for the ladder" in capsys.readouterr().err
-    monkeypatch.setattr(ladder_run, "write_ladder_report", full_disk)
+    monkeypatch.setattr(ladder_commands, "write_ladder_report", full_disk)
     assert main(["ladder", "arrange", folder, "--seed", "4"]) == 2
     assert yaml.safe_load((built / "ladder.yaml").read_text())["arrange"]["seed"] == 4  # as the ladder was made
-    monkeypatch.setattr(ladder_run, "write_ladder_report", write_card)
+    monkeypatch.setattr(ladder_commands, "write_ladder_report", write_card)
     assert main(["ladder", "arrange", folder, "--seed", "3"]) == 0 and (built / "ladder.jsonl").read_bytes() == once
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
     assert len(datasets.load_dataset(folder, cache_dir=str(tmp_path / "cache"))["train"]) == len(once.splitlines())

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from asked_ladder import COUNT, build, prompts, read, refresh, stop_after_the_first_batch
 
-from observe_r1.cli import ladder_run
+from observe_r1.cli import ladder as ladder_commands
 from observe_r1.cli.main import main
 from observe_r1.data.format_prompts import FORMAT_PROMPTS
 
@@ -140,7 +140,7 @@ def test_what_the_newer_model_solves_joins_the_ladder(questions, log, capsys):
     assert [row["id"] for row in read(out / "ladder.jsonl")] == ["q0", "q2", "q4"]
     assert refresh(questions, "--model=second") == 0
     said = capsys.readouterr().out
-    assert "6 questions: 3 easier, 3 harder, 0 as before, difficulty +0.000 on average" in said and "was \\ is" in said
+    assert "6 questions: 3 easier, 3 harder, 0 unchanged, difficulty +0.000 on average" in said and "was \\ is" in said
     moved = json.loads((out / "refreshed-1" / "moves.json").read_text())
     assert moved == [{"was": 0.0, "is": 1.0, "questions": 3}, {"was": 1.0, "is": 0.0, "questions": 3}]
     assert main(["ladder", "arrange", str(out), "--arrange.measured=refreshed-1"]) == 0
@@ -161,8 +161,8 @@ def test_moves_between_many_levels_are_a_line_and_a_file(questions, log, capsys)
         first = 7 if name == "unsolved" else 0
         rows = [{"id": f"q{number}", "difficulty": level} for number, level in enumerate(levels, start=first)]
         (path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    line = ladder_run._moved(folder, refreshed)
-    assert "10 questions: 4 easier, 5 harder, 1 as before, difficulty -0.019 on average: figures in" in line
+    line = ladder_commands._moved(folder, refreshed)
+    assert "10 questions: 4 easier, 5 harder, 1 unchanged, difficulty -0.019 on average; the figures are in" in line
     assert capsys.readouterr().out == ""
     moved = json.loads((refreshed / "moves.json").read_text())
     assert [(row["was"], row["is"], row["questions"]) for row in moved] == [*zip(was, now, [1] * 10, strict=True)]
@@ -187,7 +187,7 @@ def test_a_refresh_goes_on_with_the_ladder_that_it_began_with_alone(questions, l
     assert main(["ladder", "arrange", str(out)]) == 0
     assert refresh(questions, "--model=newer") == 0
     assert {row["id"] for row in read(out / "refreshed-2" / "measured.jsonl")} == {"q1", "q2", "q4", "q3", "q5"}
-    assert "5 questions: 0 easier, 0 harder, 5 as before" in capsys.readouterr().out
+    assert "5 questions: 0 easier, 0 harder, 5 unchanged" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(("options", "asked"), [([], COUNT), (["--anew"], 2 + COUNT)])

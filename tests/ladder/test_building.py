@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from observe_r1.cli import ladder_run
+from observe_r1.cli import ladder as ladder_commands
 from observe_r1.cli.main import main
 from observe_r1.config import LadderSettings, ModelSettings
 from observe_r1.ladder import mix
@@ -56,7 +56,7 @@ def whole(world, tmp_path_factory):
 @pytest.fixture
 def quiet(monkeypatch):
     """Without the pages, whose drawing takes longer than a small build."""
-    monkeypatch.setattr(ladder_run, "write_ladder_report", lambda folder: [])
+    monkeypatch.setattr(ladder_commands, "write_ladder_report", lambda folder: [])
 
 
 def test_figures_are_those_of_the_responses(whole):
@@ -135,7 +135,7 @@ MOMENTS = {
 def kill_at(moment, folder, argv):
     """Run the command in a process of its own and kill it at the moment; returns how many rows were measured then."""
     context = get_context("forkserver")
-    context.set_forkserver_preload(["observe_r1.cli.ladder_run"])
+    context.set_forkserver_preload(["observe_r1.cli.ladder"])
     process = context.Process(target=main, args=(argv,))
     process.start()
     while process.is_alive():
@@ -190,7 +190,7 @@ def test_ctrl_c_ends_after_the_batch_and_says_how_to_go_on(world, tmp_path, whol
     assert main(words(world, tmp_path / "out")) == 130
     assert f"measure: {BATCH} of {QUESTIONS} questions; the same command resumes" in capsys.readouterr().out
     monkeypatch.undo()
-    monkeypatch.setattr(ladder_run, "write_ladder_report", lambda folder: [])
+    monkeypatch.setattr(ladder_commands, "write_ladder_report", lambda folder: [])
     assert main(words(world, tmp_path / "out")) == 0
     assert contents(tmp_path / "out") == contents(whole)
 

@@ -95,7 +95,7 @@ def test_how_it_was_asked_is_not_read_from_a_file_that_no_build_wrote(questions,
 def test_what_was_dropped_is_a_table_and_a_build_that_lost_over_half_says_so_first(questions, log, capsys):
     assert build(questions, "--screen.models=second") == 0
     said = capsys.readouterr().out
-    assert "less than half" not in said and "a higher screen.threshold" in " ".join(said.split())
+    assert "fewer than half" not in said and "a higher screen.threshold" in " ".join(said.split())
     shutil.rmtree(questions.parent / "out")
     prose = [
         {
@@ -110,7 +110,9 @@ def test_what_was_dropped_is_a_table_and_a_build_that_lost_over_half_says_so_fir
     capsys.readouterr()
     assert build(questions) == 0
     said = capsys.readouterr().out
-    line = "less than half came through, 3 of 13 questions: 7 dropped (most for: free text, 7), 3 set aside unsolved"
+    line = (
+        "fewer than half of the questions are left, 3 of 13: 7 dropped (most often: free text, 7), 3 set aside unsolved"
+    )
     assert said.startswith(line + "\n")
     assert "a gold answer that can be verified" in " ".join(said.replace("│", " ").split())
 

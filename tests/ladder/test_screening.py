@@ -10,8 +10,8 @@ import pyarrow.parquet
 import pytest
 from PIL import Image
 
-from observe_r1.cli.ladder import ladder_settings
 from observe_r1.cli.main import main
+from observe_r1.cli.options import parse_settings
 from observe_r1.config import LadderSettings
 from observe_r1.data import load_examples, open_image
 from observe_r1.errors import UserError
@@ -236,7 +236,7 @@ def test_ids_are_unique_over_all_sources_and_sources_may_be_limited(tmp_path):
 def test_sources_as_options_join_the_bare_ones_in_order(capsys):
     argv = ["a.jsonl", "--source", "mmk12:b", "c.jsonl", "--source=d e.jsonl", "--output", "out"]
     for verb in ("build", "screen"):
-        settings = ladder_settings(verb, argv)
+        settings = parse_settings(LadderSettings, argv, verb=f"ladder {verb}")
         assert settings.data.sources == ("a.jsonl", "mmk12:b", "c.jsonl", "d e.jsonl")
     assert main(["ladder", "screen", "--source", "--output", "out"]) == 2
     assert "option '--source' needs a value" in capsys.readouterr().err

@@ -41,8 +41,7 @@ def jsonl(folder: Path, lines: list[Any]) -> Path:
 def test_examples_never_train_on_a_benchmark(capsys: pytest.CaptureFixture[str]) -> None:
     """What help and docs build as an example is copied as it stands."""
     assert main(["ladder"]) == 0
-    with pytest.raises(SystemExit):
-        main(["ladder", "build", "--help"])
+    assert main(["ladder", "build", "--help"]) == 0
     text = capsys.readouterr().out + (Path(__file__).parents[2] / "docs" / "ladder.md").read_text()
     examples = re.findall(r"observe-r1 ladder build (.*?) --", text)
     named = {name for example in examples for name in re.findall(r"(\w+):\w+/", example)}

@@ -7,7 +7,7 @@ import weakref
 import pytest
 from PIL import Image
 
-from observe_r1.cli import ladder_run
+from observe_r1.cli import ladder as ladder_commands
 from observe_r1.cli.main import main
 from observe_r1.config import DataSettings, ModelSettings
 from observe_r1.demo.tiny_model import Sizes, make_tiny_model
@@ -55,7 +55,7 @@ def started(monkeypatch):
 
 def test_a_build_screens_and_measures_with_vllm(tmp_path, monkeypatch, capsys, started):
     """Where only the likeliest token counts, responses are the embedded engine's; 9 pictures are too many."""
-    monkeypatch.setattr(ladder_run, "write_ladder_report", lambda folder: [])
+    monkeypatch.setattr(ladder_commands, "write_ladder_report", lambda folder: [])
     model = make_tiny_model(tmp_path / "model", sizes=Sizes(heads=3, kv_heads=1), scale=2.0)
     questions = write(tmp_path / "q.jsonl", [1, 0, 9, 1, 2])
     out = tmp_path / "out"

@@ -118,9 +118,7 @@ def test_the_card_counts_and_warns(built):
     assert "absolute paths" not in text
 
 
-@pytest.mark.parametrize(
-    ("name", "options"), [("observe", ""), ("think", " --data.format_prompt think --rewards.template think")]
-)
+@pytest.mark.parametrize(("name", "options"), [("observe", ""), ("think", " --data.format_prompt think")])
 def test_the_card_says_where_the_format_prompt_stands_in_the_questions(tmp_path, name, options):
     build(tmp_path, ladder=[row(0)])
     (tmp_path / "ladder.yaml").write_text(f"arrange: {{format_prompt: {name}}}")

@@ -60,7 +60,7 @@ def test_moments_in_8_bits_and_a_frozen_tower_with_features():
 
 def test_adapters_take_little_and_are_their_own_reference():
     adapted = policy(sized(freeze=("model.visual",), lora_rank=32))
-    found = training_memory(adapted, SimpleNamespace(vlm=adapted.scorer.vlm))
+    found = training_memory(adapted, SimpleNamespace(vlm=adapted.vlm))
     trained = sum(p.numel() for p in adapted.parameters)
     assert found.held.keys() == {"weights"} and round(found.held["weights"] / 1e9, 2) == 7.75
     assert found.coming["moments"] == 8 * trained and found.update == {"gradients": 4 * trained, "copies": 2 * trained}

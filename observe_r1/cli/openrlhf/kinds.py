@@ -1,4 +1,4 @@
-"""What a flag of the original command may be: the value of a setting, a switch, without effect, refused."""
+"""What a flag of OpenRLHF may be: the value of a setting, a switch, without effect, or refused."""
 
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
@@ -11,22 +11,22 @@ Words = Literal["none", "one", "two", "several"]
 
 @dataclass
 class Translation:
-    """What the flags change, by dotted name, and what the user is to be told."""
+    """What the flags change, by dotted name, and what the user is told."""
 
     settings: Mapping[str, Any]
-    """Settings as they stand without the flags, as far as they are known."""
+    """Settings as they are without the flags, as far as they are known."""
     options: Mapping[str, Any]
-    """Settings given by their own names, which outrank the flags."""
+    """Settings given by their own names, which override the flags."""
     known: Collection[str]
-    """Every setting that the command has."""
+    """Every setting of the command."""
     changes: dict[str, Any] = field(default_factory=dict)
-    """Values; text is yet to be read as an option's value would be."""
+    """Values; text is read later, as the value of an option is."""
     remarks: dict[str, list[str]] = field(default_factory=dict)
-    """What is said, and of which flags: flags that share a reason share its line."""
+    """What is said, and about which flags: flags that share a reason share its line."""
     flag: str = ""
     """The flag being translated."""
     sources: dict[str, str] = field(default_factory=dict)
-    """Which flag gave a setting its value as it is."""
+    """The flag that gave a setting its value unchanged."""
 
     def __getitem__(self, setting: str) -> Any:
         return {**self.settings, **self.changes, **self.options}.get(setting)
@@ -37,7 +37,7 @@ class Translation:
         self.changes[setting] = value
 
     def take(self, setting: str, value: Any) -> None:
-        """Give `setting` the flag's value as it is. Errors: `UserError` where another name of the flag gave another."""
+        """Give `setting` the flag's value. Raises: UserError: another name of the flag gave it another value."""
         other = self.sources.setdefault(setting, self.flag)
         if other != self.flag and self.changes[setting] != value:
             raise UserError(
@@ -51,20 +51,20 @@ class Translation:
 
     @property
     def notes(self) -> list[str]:
-        """One line for everything that the user is told."""
+        """What the user is told, one line per remark."""
         return [f"{', '.join(flags)}: {text}" for text, flags in self.remarks.items()]
 
 
 @dataclass(frozen=True)
 class Flag:
-    """One flag of the original."""
+    """One flag of OpenRLHF."""
 
     sets: tuple[str, ...]
     """The settings that it sets."""
     remark: str
     """How it sets them, or why it no longer matters; one line."""
     rule: Callable[[Translation, list[str]], None]
-    """Called with the translation so far and the words that followed the flag."""
+    """Called with the translation so far and the words that follow the flag."""
     words: Words = "one"
     """How many words follow the flag."""
 
@@ -127,7 +127,7 @@ def only(value: str, reason: str) -> Flag:
 
     def rule(translation: Translation, words: list[str]) -> None:
         if not all(map(same, words, value.split())):
-            raise UserError(f"--{translation.flag} {' '.join(words)}: {reason}; only {value} is taken")
+            raise UserError(f"--{translation.flag} {' '.join(words)}: {reason}; only {value} is accepted")
         translation.say(f"no effect: {reason}")
 
     return Flag((), f"refused unless {value}: {reason}", rule, words)
@@ -148,7 +148,7 @@ def of_evaluation(setting: str) -> Flag:
 
 
 def integer(translation: Translation, value: Any) -> int:
-    """Return a value as a whole number. Errors: `UserError` naming the flag."""
+    """Return a value as a whole number. Raises: UserError: it is none; the message names the flag."""
     try:
         return int(value)
     except ValueError as error:

@@ -1,16 +1,16 @@
-"""Flags of the original command that become settings in a way of their own: rules for `original_flags`."""
+"""Flags of OpenRLHF that become settings in a way of their own: the rules that `flags` names."""
 
 import json
 from typing import Any
 
-from observe_r1.cli.flag_kinds import Translation, integer
+from observe_r1.cli.openrlhf.kinds import Translation, integer
 from observe_r1.errors import UserError
 
 
 def gpus(translation: Translation, words: list[str]) -> None:
-    """Say that one GPU is used, however many are asked for."""
+    """Say that one GPU is used, however many are requested."""
     count = integer(translation, words[0])
-    asked = f"{count} asked for, 1 used" if count > 1 else "no effect"
+    asked = f"{count} requested, 1 used" if count > 1 else "no effect"
     translation.say(f"{asked}: sampling and training run in this one process, which uses one GPU")
 
 
@@ -21,7 +21,7 @@ def save_path(translation: Translation, words: list[str]) -> None:
 
 
 def save_steps(translation: Translation, words: list[str]) -> None:
-    """Set the steps between checkpoints; -1 meant none there, and here some are always written."""
+    """Set the steps between checkpoints; -1 meant none in the original, but here some are always written."""
     if words[0] == "-1":
         translation.say(f"no effect: checkpoints are always written, run.save_every = {translation['run.save_every']}")
     else:
@@ -29,25 +29,25 @@ def save_steps(translation: Translation, words: list[str]) -> None:
 
 
 def shuffle(translation: Translation, words: list[str]) -> None:
-    """Keep the file's order: the flag switches shuffling off there."""
+    """Keep the file's order: in the original the flag switches shuffling off."""
     translation["data.order"] = "ladder"
     translation.say("keeps the file's order, as it did in the original (data.order: ladder)")
 
 
 def tensorboard(translation: Translation, words: list[str]) -> None:
-    """Switch TensorBoard on; its folder is ours."""
+    """Switch TensorBoard on; events go into the run folder."""
     translation["run.tensorboard"] = True
     translation.say(f"events go to the run folder's tensorboard/, not to {words[0]}")
 
 
 def wandb(translation: Translation, words: list[str]) -> None:
-    """Switch Weights & Biases on; the word is a key, which is nobody's to read."""
+    """Switch Weights & Biases on; the word is a secret key, so it is not used and never printed."""
     translation["run.wandb"] = "observe-r1"
     translation.say("the key is not used: `wandb login` or WANDB_API_KEY signs in")
 
 
 def wandb_project(translation: Translation, words: list[str]) -> None:
-    """Name the project, where Weights & Biases is on."""
+    """Name the project, if Weights & Biases is on."""
     if translation["run.wandb"] is None:
         translation.say("no effect without --use_wandb")
     else:
@@ -55,31 +55,31 @@ def wandb_project(translation: Translation, words: list[str]) -> None:
 
 
 def remote_rm_url(translation: Translation, words: list[str]) -> None:
-    """Reward with the given files and servers alone."""
+    """Reward with the given files and servers only."""
     names = words[0].split(",")
     for name in names:
         if not name.endswith(".py") and not name.startswith(("http://", "https://")):
             raise UserError(f"--{translation.flag}: {name!r} is neither a Python file (.py) nor an http(s) address")
     translation["rewards.functions"] = dict.fromkeys(names, 1.0)
     translation.say(
-        "they are the whole reward, as in the original; accuracy is still computed, for bonus and weight"
+        "these are the whole reward, as in the original; accuracy is still computed for the bonus and the weight"
         " (leave the flag out to reward accuracy and format, as the release's own reward file does)"
     )
 
 
 def estimator(translation: Translation, words: list[str]) -> None:
-    """Choose the estimator, and whiten over the rollout where the original does."""
+    """Choose the estimator, and whiten over the rollout if the original does."""
     translation["objective.estimator"] = words[0]
     translation["objective.whiten"] = words[0] in ("rloo", "reinforce_baseline")
 
 
 def use_bonus(translation: Translation, words: list[str]) -> None:
-    """Switch the bonus on at its default there, unless a recipe already has one."""
+    """Switch the bonus on at the original's default, unless a recipe already has one."""
     translation["objective.bonus"] = translation["objective.bonus"] or 0.2
 
 
 def bonus_size(translation: Translation, words: list[str]) -> None:
-    """Set the bonus where it is on: without `--use_bonus` the size means nothing there."""
+    """Set the size of the bonus if it is on: without `--use_bonus` it means nothing in the original."""
     if translation["objective.bonus"]:
         translation["objective.bonus"] = words[0]
     else:
@@ -87,10 +87,12 @@ def bonus_size(translation: Translation, words: list[str]) -> None:
 
 
 def standard_deviation(translation: Translation, words: list[str]) -> None:
-    """Leave the standard deviation out: it acts there where advantages are normalised over the batch."""
+    """Refuse to drop the standard deviation for the estimators that are whitened over the batch."""
     if translation["objective.whiten"]:
-        raise UserError(f"--{translation.flag}: not with rloo and reinforce_baseline; dr_grpo subtracts the mean alone")
-    translation.say("no effect: it belongs to rloo and reinforce_baseline")
+        raise UserError(
+            f"--{translation.flag}: not available for rloo and reinforce_baseline; dr_grpo only subtracts the mean"
+        )
+    translation.say("no effect: only used with rloo and reinforce_baseline")
 
 
 def clip(translation: Translation, words: list[str]) -> None:
@@ -99,26 +101,26 @@ def clip(translation: Translation, words: list[str]) -> None:
 
 
 def top_p(translation: Translation, words: list[str]) -> None:
-    """Truncate the distribution; the ratio is then taken against the policy's own log-probabilities, as there."""
+    """Truncate the distribution; the ratio then uses the policy's own old log-probabilities, as in OpenRLHF."""
     translation["rollout.top_p"] = words[0]
     if words[0] not in ("1", "1.0"):
         translation["objective.old_logprobs"] = "policy"
-        translation.say("objective.old_logprobs is policy, as it was there: the sampler's are of another distribution")
+        translation.say("sets objective.old_logprobs: policy, as OpenRLHF does; the sampler's are truncated")
 
 
 def is_correction(translation: Translation, words: list[str]) -> None:
-    """Weigh tokens by how much likelier the policy makes them than the sampler did."""
+    """Weight each token by its probability under the policy over that under the sampler."""
     translation["objective.old_logprobs"] = "policy"
     translation["objective.importance_cap"] = 5.0
 
 
 def is_threshold(translation: Translation, words: list[str]) -> None:
-    """Cap these weights; here they have no lower bound."""
+    """Cap these weights from above; here they have no lower bound."""
     if translation["objective.importance_cap"] is None:
         translation.say("no effect without --enable_vllm_is_correction")
     else:
         translation["objective.importance_cap"] = words[1]
-        translation.say(f"weights of tokens are cut off at {words[1]}; they have no lower bound here")
+        translation.say(f"token weights are truncated at {words[1]}; there is no lower bound here")
 
 
 def param_dtype(translation: Translation, words: list[str]) -> None:
@@ -139,7 +141,7 @@ _SCHEDULES: dict[str, dict[str, Any]] = {
 
 
 def schedule(translation: Translation, words: list[str]) -> None:
-    """Choose the schedule by the name that transformers has for it."""
+    """Choose the schedule by its name in transformers."""
     if words[0] not in _SCHEDULES:
         raise UserError(f"--{translation.flag} {words[0]!r}: only {', '.join(_SCHEDULES)} are available")
     for setting, value in _SCHEDULES[words[0]].items():
@@ -147,21 +149,21 @@ def schedule(translation: Translation, words: list[str]) -> None:
 
 
 def max_len(translation: Translation, words: list[str]) -> None:
-    """Bound prompt and response together: the prompt has what the response leaves."""
+    """Limit prompt and response together: the prompt gets what the response leaves."""
     total = integer(translation, words[0])
     response = 0
     if "rollout.max_new_tokens" in translation.known:
         response = integer(translation, translation["rollout.max_new_tokens"])
     if total <= response:
         raise UserError(
-            f"--{translation.flag} {total} bounds prompt and response together, and rollout.max_new_tokens = {response}"
-            " leaves no prompt: give --max_new_tokens, too"
+            f"--{translation.flag} {total} limits prompt and response together, and rollout.max_new_tokens = {response}"
+            " leaves nothing for the prompt: also give --max_new_tokens"
         )
     translation.take("data.max_prompt_tokens", total - response)
 
 
 def train_batch_size(translation: Translation, words: list[str]) -> None:
-    """Turn a count of responses into one of groups."""
+    """Turn a number of responses into a number of groups."""
     responses = integer(translation, words[0])
     group_size = 1
     if "rollout.group_size" in translation.known:
@@ -179,10 +181,10 @@ def max_epochs(translation: Translation, words: list[str]) -> None:
     if "rollout.prompts" not in translation.known:
         translation["run.epochs"] = words[0]
     elif integer(translation, words[0]) == 1:
-        translation.say("each rollout is learned from once, as always here")
+        translation.say("each rollout is used once, as always here")
     else:
         raise UserError(
-            f"--max_epochs {words[0]} would learn from each rollout several times, which is not supported;"
+            f"--max_epochs {words[0]} would use each rollout several times, which is not supported;"
             " use 1 (passes over the data are run.epochs)"
         )
 
@@ -195,12 +197,12 @@ def gamma(translation: Translation, words: list[str]) -> None:
 
 
 def freeze_prefix(translation: Translation, words: list[str]) -> None:
-    """Freeze parameters by the names that they bear now."""
+    """Freeze parameters by their names in transformers 5."""
     translation["model.freeze"] = [_present_name(prefix) for prefix in words]
 
 
 def freeze_visual(translation: Translation, words: list[str]) -> None:
-    """Freeze the image tower, too."""
+    """Also freeze the image tower."""
     translation["model.freeze"] = [*dict.fromkeys([*translation["model.freeze"], "model.visual"])]
 
 
@@ -219,13 +221,13 @@ def processor_kwargs(translation: Translation, words: list[str]) -> None:
         ) from error
     known = ("min_pixels", "max_pixels")
     if not isinstance(values, dict) or not values.keys() <= set(known):
-        raise UserError(f"--processor_kwargs {words[0]!r}: it may hold {' and '.join(known)} only")
+        raise UserError(f"--processor_kwargs {words[0]!r}: only {' and '.join(known)} are accepted")
     for name, value in values.items():
         translation[f"model.{name}"] = value
 
 
 def _present_name(prefix: str) -> str:
-    """Return a prefix of Qwen-VL's parameter names, as of the original's time, as transformers has it now."""
+    """Return a prefix of Qwen-VL's parameter names, as the original knew them, by its name in transformers 5."""
     if prefix.startswith("visual"):
         return f"model.{prefix}"
     inside = prefix.removeprefix("model")
