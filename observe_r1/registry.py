@@ -33,7 +33,7 @@ REGISTRY: dict[str, dict[str, str]] = {
     "order": {
         "ladder": "observe_r1.data.order:ladder",
         "random": "observe_r1.data.order:random",
-        "adaptive": "observe_r1.data.adaptive_order:adaptive",
+        "adaptive": "observe_r1.data.order:adaptive",
     },
     "optimizer": {
         "adamw": "observe_r1.policy.optimizers:adamw",
