@@ -170,7 +170,7 @@ def _sources(words: list[str]) -> int:
         return 0
     if words:
         raise UserError(f"unexpected {words[0]!r}: `observe-r1 ladder sources` takes nothing")
-    from observe_r1.ladder.sources import describe_sources
+    from observe_r1.ladder.sources.stream import describe_sources
 
     show(describe_sources() + "\n")
     return 0

@@ -3,7 +3,6 @@
 from collections import Counter
 from pathlib import Path
 
-import torch
 from rich.bar import Bar
 from rich.console import Console
 from rich.table import Table
@@ -12,18 +11,14 @@ from rich.text import Text
 from observe_r1.cli.terminal import one_line
 from observe_r1.config import LadderSettings
 from observe_r1.errors import UserError
-from observe_r1.ladder import arranging, building, measuring, simple
-from observe_r1.ladder.arranging import NOT_DRAWN
+from observe_r1.ladder.arranging import NOT_DRAWN, arrange
 from observe_r1.ladder.folder import locked, opened
-from observe_r1.ladder.refreshing import MOVES, moves, refresh
-from observe_r1.ladder.rows import read_rows
-from observe_r1.ladder.stage import DROPPED, Watch
-from observe_r1.model.loading import choose_device
+from observe_r1.ladder.questions import stage_rows
+from observe_r1.ladder.stage import DROPPED, LADDER, MEASURED, RESPONSES, SCREENED, UNSOLVED, Watch
 from observe_r1.report.build_folder import open_build
 from observe_r1.report.ladder_page import most_frequent, write_ladder_report
 from observe_r1.report.ladder_summary import LadderSummary, count_dropped, summarize
 from observe_r1.report.review_page import write_review
-from observe_r1.run import parts
 from observe_r1.run.progress import Progress
 
 Dropped = tuple[tuple[str, str, int], ...]
@@ -93,15 +88,10 @@ _WIDEST = 9
 
 def run_verb(verb: str, settings: LadderSettings, view: Progress) -> int:
     """Run a verb on the folder `run.output`. Returns 0, or 130 where Ctrl-C ended it early."""
-    if settings.run.threads is not None:
-        torch.set_num_threads(settings.run.threads)
     if verb == "review":
         return _review(Path(settings.run.output), view)
-    facts = {"folder": settings.run.output}
-    if settings.model.path:
-        device = parts.device_line(choose_device(settings.model.device), settings.model.dtype)
-        facts = {"model": settings.model.path, "device": device} | facts
-    view.about(**facts)
+    model = {} if verb == "arrange" else _prepare_model(settings)
+    view.about(**model, folder=settings.run.output)
     view.stop.after("this batch, which stays")
     watch = Watch(view.stage, view.note, view.now, lambda: view.stop.requested)
     try:
@@ -114,17 +104,38 @@ def run_verb(verb: str, settings: LadderSettings, view: Progress) -> int:
     return 0 if line else 130
 
 
+def _prepare_model(settings: LadderSettings) -> dict[str, str]:
+    """Set this process's threads, and return what the view says of the model.
+
+    `arrange` and `review` ask no model and do without these imports, which take seconds.
+    """
+    import torch
+
+    from observe_r1.model.loading import choose_device
+    from observe_r1.run.parts import device_line
+
+    if settings.run.threads is not None:
+        torch.set_num_threads(settings.run.threads)
+    if not settings.model.path:
+        return {}
+    device = device_line(choose_device(settings.model.device), settings.model.dtype)
+    return {"model": settings.model.path, "device": device}
+
+
 def _stages(verb: str, settings: LadderSettings, watch: Watch, view: Progress) -> str | None:
     """Run one stage of a build, or all; return what was written, None where it was stopped."""
-    building.check_settings(settings, verb)
-    with opened(settings, verb) as folder:
-        if verb == "arrange":
+    if verb == "arrange":
+        with opened(settings, verb) as folder:
             view.now("arranging")
-            arranging.arrange(folder, settings, watch)
-        elif not {"build": building.build, "screen": building.screen, "measure": building.measure}[verb](
-            folder, settings, watch
-        ):
-            return None
+            arrange(folder, settings, watch)
+    else:
+        from observe_r1.ladder import building
+
+        stages = {"build": building.build, "screen": building.screen, "measure": building.measure}
+        building.check_settings(settings, verb)
+        with opened(settings, verb) as folder:
+            if not stages[verb](folder, settings, watch):
+                return None
     if verb in ("build", "arrange"):
         with locked(folder):
             view.now("drawing the report")
@@ -134,16 +145,16 @@ def _stages(verb: str, settings: LadderSettings, watch: Watch, view: Progress) -
         _show(mostly_lost(summary.count, summary.dropped, summary.unsolved), summary.dropped, levels_table(summary))
         return _built(folder)
     if verb == "screen":
-        left, lost = len(read_rows(folder / simple.SCREENED)), count_dropped(folder)
+        left, lost = len(stage_rows(folder / SCREENED)), count_dropped(folder)
         _show(mostly_lost(left, lost), lost)
         model = "" if settings.model.path else " --model MODEL"
         return (
-            f"{_questions(folder / simple.SCREENED)} in {folder / simple.SCREENED}; {_dropped(folder)}; "
+            f"{_questions(folder / SCREENED)} in {folder / SCREENED}; {_dropped(folder)}; "
             f"`observe-r1 ladder measure {folder}{model}` measures them"
         )
     return (
-        f"{_questions(folder / measuring.MEASURED)} measured in {folder / measuring.MEASURED}, their "
-        f"responses in {measuring.RESPONSES}; `observe-r1 ladder arrange {folder}` makes the ladder"
+        f"{_questions(folder / MEASURED)} measured in {folder / MEASURED}, their "
+        f"responses in {RESPONSES}; `observe-r1 ladder arrange {folder}` makes the ladder"
     )
 
 
@@ -157,24 +168,24 @@ def _show(warning: str, dropped: Dropped, *tables: Table) -> None:
 
 
 def _built(folder: Path) -> str:
-    unsolved = len(read_rows(folder / arranging.UNSOLVED))
-    line = f"ladder of {_questions(folder / arranging.LADDER)} in {folder / arranging.LADDER}, shown in ladder.html"
+    unsolved = len(stage_rows(folder / UNSOLVED))
+    line = f"ladder of {_questions(folder / LADDER)} in {folder / LADDER}, shown in ladder.html"
     if unsolved:
-        line += f"; {unsolved:,} unsolved in {arranging.UNSOLVED} (`observe-r1 ladder review {folder}`)"
+        line += f"; {unsolved:,} unsolved in {UNSOLVED} (`observe-r1 ladder review {folder}`)"
     return f"{line}; {_dropped(folder)}; `observe-r1 train --data.path {folder}` trains on it"
 
 
 def _dropped(folder: Path) -> str:
-    return f"{len(read_rows(folder / DROPPED)):,} dropped ({DROPPED} says why)"
+    return f"{len(stage_rows(folder / DROPPED)):,} dropped ({DROPPED} says why)"
 
 
 def _questions(path: Path) -> str:
-    count = len(read_rows(path))
+    count = len(stage_rows(path))
     return f"{count:,} question" + "s" * (count != 1)
 
 
 def _review(folder: Path, view: Progress) -> int:
-    if not (folder / arranging.UNSOLVED).is_file():
+    if not (folder / UNSOLVED).is_file():
         raise UserError(f"{folder}: nothing to review yet: run `observe-r1 ladder arrange {folder}` first")
     with locked(folder):
         view.now("drawing the page")
@@ -185,6 +196,8 @@ def _review(folder: Path, view: Progress) -> int:
 
 
 def _refresh(settings: LadderSettings, watch: Watch, view: Progress) -> str | None:
+    from observe_r1.ladder.refreshing import refresh
+
     folder = Path(settings.run.output)
     with locked(folder):
         refreshed = refresh(folder, settings, watch)
@@ -194,6 +207,8 @@ def _refresh(settings: LadderSettings, watch: Watch, view: Progress) -> str | No
 
 def _moved(folder: Path, refreshed: Path) -> str:
     """Show how questions moved; returns the last line."""
+    from observe_r1.ladder.refreshing import MOVES, moves
+
     moved = moves(folder, refreshed)
     if max(len({old for old, _ in moved}), len({new for _, new in moved})) <= _WIDEST:
         Console().print(moves_table(moved))
@@ -201,7 +216,7 @@ def _moved(folder: Path, refreshed: Path) -> str:
     harder = sum(count for (before, after), count in moved.items() if after > before)
     change = sum((after - before) * count for (before, after), count in moved.items()) / max(moved.total(), 1)
     return (
-        f"{_questions(refreshed / measuring.MEASURED)}: {easier:,} easier, {harder:,} harder, "
+        f"{_questions(refreshed / MEASURED)}: {easier:,} easier, {harder:,} harder, "
         f"{moved.total() - easier - harder:,} as before, difficulty {change:+z.3f} on average: figures in {refreshed}, "
         f"all moves in its {MOVES}; "
         f"`observe-r1 ladder arrange {folder} --arrange.measured {refreshed.name}` takes them over"

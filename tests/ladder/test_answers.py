@@ -8,7 +8,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from observe_r1.ladder.answers import checked_answer, find_options, in_capitals, question_text
-from observe_r1.ladder.sources.options import with_options
+from observe_r1.ladder.sources.fields import with_options
 from observe_r1.records import Example
 from observe_r1.rewards import accuracy_reward
 
@@ -117,7 +117,7 @@ def test_a_number_that_is_a_label_and_another_option_is_dropped():
     assert checked_answer(example(question, "4")) == ("B", None)
 
 
-def test_labels_between_pictures_become_capitals():
+def test_labels_between_images_become_capitals():
     def asked(first, second, answer):
         texts = [{"type": "text", "text": f"Which? ({first}) "}, {"type": "text", "text": f" ({second}) "}]
         content = [texts[0], {"type": "image"}, texts[1], {"type": "image"}]

@@ -11,7 +11,7 @@ from observe_r1.config import ArrangeSettings
 from observe_r1.data import load_examples, open_image
 from observe_r1.errors import UserError
 from observe_r1.ladder import mix
-from observe_r1.ladder.arranging import Item, min_complexity
+from observe_r1.ladder.arranging import MeasuredQuestion, min_complexity
 from observe_r1.ladder.journal import Journal
 from observe_r1.report.build_folder import open_build
 from observe_r1.report.ladder_page import ladder_card
@@ -85,7 +85,7 @@ def test_shares_are_kept_and_a_level_with_too_few_is_said(built):
     ],
 )
 def test_the_shortest_responses_go_by_what_is_short_among_all(lengths, shortest):
-    items = [Item(0, {"complexity": length}) for length in lengths]
+    items = [MeasuredQuestion(0, {"complexity": length}) for length in lengths]
     assert min_complexity(items, ArrangeSettings()) == pytest.approx(shortest)
     assert min_complexity(items, ArrangeSettings(min_complexity=7)) == 7
 
@@ -160,7 +160,7 @@ def test_what_cannot_be_arranged_leaves_the_arrangement_before_it(built, values)
     assert {path: path.read_bytes() for path in built.iterdir()} == before
 
 
-def test_a_picture_that_cannot_be_copied_leaves_the_arrangement_before_it(built):
+def test_a_image_that_cannot_be_copied_leaves_the_arrangement_before_it(built):
     run(built, size=20)
     before = {path: path.read_bytes() for path in built.iterdir()}
     (built.parent / "outside.png").unlink()
@@ -185,7 +185,7 @@ def test_questions_that_all_fell_out_before_are_said_whatever_the_shares(built):
         run(built, shares="published")
 
 
-def test_pictures_are_copied_and_the_format_prompt_written_in_where_asked_for(built, tmp_path):
+def test_images_are_copied_and_the_format_prompt_written_in_where_asked_for(built, tmp_path):
     run(built, images="copy", format_prompt="think", format_prompt_place="suffix")
     (tmp_path / "outside.png").unlink()
     built.rename(tmp_path / "moved")
