@@ -101,8 +101,8 @@ def arrange(folder: Path, settings: LadderSettings, watch: Watch) -> None:
             "lower arrange.min_complexity, change arrange.shares, or build from more questions"
         )
     if low:
-        how = "" if arranging.min_complexity is not None else ", by default from all lengths"
-        watch.note(f"{low} questions dropped: responses under {shortest:g} tokens (arrange.min_complexity{how})")
+        how = "" if arranging.min_complexity is not None else ", by default from the median"
+        watch.note(f"{low} questions dropped: responses of under {shortest:g} tokens (arrange.min_complexity{how})")
     gone = [(row, ARRANGE, f"not measured in {arranging.measured}", "") for row in unmeasured]
     gone += [(item.row, stage, reason, _detail(item, reason, shortest)) for item, stage, reason in out]
     gone += [(item.row, ARRANGE, NOT_DRAWN, "") for item in left]
@@ -157,7 +157,7 @@ def min_complexity(items: Sequence[MeasuredQuestion], settings: ArrangeSettings)
 
 
 def _detail(item: MeasuredQuestion, reason: str, shortest: float) -> str:
-    return f"{item.figures['complexity']:g} tokens a response, under {shortest:g}" if reason == LOW_COMPLEXITY else ""
+    return f"{item.figures['complexity']:g} tokens per response, under {shortest:g}" if reason == LOW_COMPLEXITY else ""
 
 
 def _without_outdated(

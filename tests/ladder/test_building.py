@@ -200,7 +200,7 @@ def test_other_settings_and_folders_in_use_are_refused_in_one_line(world, tmp_pa
         assert main(words(world, whole, *options)) == 2
         return capsys.readouterr().err.strip().splitlines()[-1]
 
-    assert "rollout.seed was 0 and is 1 now: give the same; `observe-r1 ladder refresh" in refused(
+    assert "rollout.seed was 0 and is 1 now: use the same value; `observe-r1 ladder refresh" in refused(
         "--rollout.seed", "1"
     )
     assert "data.label_key was 'answer' and is 'gold' now" in refused("--data.label_key", "gold")

@@ -127,7 +127,7 @@ def test_the_card_says_where_the_format_prompt_stands_in_the_questions(tmp_path,
     write_ladder_report(tmp_path)
     text = (tmp_path / "README.md").read_text()
     assert f"--data.path FOLDER{options}\n" in text
-    assert f"(`{name}`) stands in every question already" in text
+    assert f"(`{name}`) is already part of every question" in text
 
 
 @pytest.mark.parametrize(
@@ -231,17 +231,17 @@ def test_copies_of_images_are_bounded(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("column", "value", "highest"),
+    ("column", "value", "needed"),
     [
-        *[("slot", value, "to 9,999") for value in (None, -1, 1e9, float("nan"), float("inf"))],
-        *[("difficulty", value, "to 1") for value in ("hard", 1.5)],
-        ("well_formed", 2, "to 1"),
-        ("complexity", float("inf"), "on"),
+        *[("slot", value, "number from 0 to 9,999") for value in (None, -1, 1e9, float("nan"), float("inf"))],
+        *[("difficulty", value, "number from 0 to 1") for value in ("hard", 1.5)],
+        ("well_formed", 2, "number from 0 to 1"),
+        ("complexity", float("inf"), "finite number of at least 0"),
     ],
 )
-def test_a_ladder_without_its_columns_is_named(tmp_path, column, value, highest):
+def test_a_ladder_without_its_columns_is_named(tmp_path, column, value, needed):
     build(tmp_path, ladder=[row(0), row(1, **{column: value})])
-    with pytest.raises(UserError, match=rf"ladder.jsonl row 2, '{column}': needs a number from 0 {highest}, got"):
+    with pytest.raises(UserError, match=rf"ladder.jsonl row 2, '{column}': needs a {needed}, got"):
         write_ladder_report(tmp_path)
 
 

@@ -266,7 +266,7 @@ def test_a_benchmark_that_cannot_be_read_ends_the_build(tmp_path):
     notes = []
     assert filter_questions(tmp_path, LadderSettings.model_validate(values), Watch(note=notes.append))
     assert len(notes) == 1 and notes[0].startswith("skipped: screen.benchmarks: ") and "bench.jsonl row 1" in notes[0]
-    assert reasons(tmp_path) == {"known": ("benchmark", "stands in a benchmark")}
+    assert reasons(tmp_path) == {"known": ("benchmark", "is in a benchmark")}
 
 
 def test_a_public_benchmark_is_read_at_its_test_split_and_without_images_too(shades, tmp_path):
