@@ -104,7 +104,7 @@ def ladder(settings: DataSettings, size: int, seed: int) -> EpochOrder:
 
 
 def random(settings: DataSettings, size: int, seed: int) -> EpochOrder:
-    """Return an order that shuffles every epoch anew, from `seed` (≥ 0) and the epoch's number."""
+    """Return an order that shuffles the rows again in every epoch, from `seed` (≥ 0) and the epoch's number."""
     return EpochOrder(size, lambda epoch: np.random.default_rng([seed, epoch]).permutation(size))
 
 

@@ -116,7 +116,7 @@ def _conversation(example: Example) -> str:
 
 
 def _in_formula(sign: str) -> bool:
-    """Whether a sign tells formulas apart; dollar signs only mark where one is."""
+    """Return whether a sign tells formulas apart; dollar signs only mark where one is."""
     return sign in "-*/%!'" or (unicodedata.category(sign).startswith("S") and sign != "$")
 
 

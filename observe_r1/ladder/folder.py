@@ -158,12 +158,12 @@ def _compare(folder: Path, settings: LadderSettings, verb: str, begun: Set[str])
     for name, old, new in changed(folder / RECORDED, settings):
         if name.startswith("arrange."):
             fixed = verb == "build" and ARRANGE in begun
-            way = f"`observe-r1 ladder arrange {folder}` arranges anew without asking the model again"
+            way = f"`observe-r1 ladder arrange {folder}` arranges again without asking a model"
         elif name.startswith(_OF_THE_MODEL):
-            fixed, way = asking, f"`observe-r1 ladder refresh {folder}` measures anew, --anew begins again"
+            fixed, way = asking, f"`observe-r1 ladder refresh {folder}` measures again, --anew starts over"
         else:
             by_models = name.startswith("screen.") and name != "screen.benchmarks"
-            fixed, way = screened if by_models else bool(begun), "--anew begins again"
+            fixed, way = screened if by_models else bool(begun), "--anew starts over"
         if fixed:
             raise UserError(
                 f"--output {str(folder)!r}: {name} was {old!r} and is {new!r} now: use the same value; {way}"
