@@ -64,7 +64,7 @@ def test_the_split_of_a_folder_that_is_asked_for(tmp_path: Path) -> None:
         assert answers(f"chartqa:{tmp_path}@val", benchmark=benchmark) == ["3"]
         assert answers(f"chartqa:{tmp_path}@train", benchmark=benchmark) == ["1"]
     choices = ", ".join(f"{tmp_path}@{split}" for split in ("test", "train", "val"))
-    assert refusal(f"chartqa:{tmp_path}@dev").endswith(f"@dev: no split 'dev' in this folder: there is {choices}")
+    assert refusal(f"chartqa:{tmp_path}@dev").endswith(f"@dev: no split 'dev' in this folder: available: {choices}")
     write_parquet(tmp_path / "data" / "dev.parquet", [4])
     assert answers(f"chartqa:{tmp_path}@dev") == ["4"]
     file = tmp_path / "data" / "val-00000-of-00001.parquet"
