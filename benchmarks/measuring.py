@@ -26,7 +26,7 @@ from observe_r1.config import LadderSettings
 from observe_r1.demo.dataset import write_questions
 from observe_r1.demo.tiny_model import make_tiny_model
 from observe_r1.ladder import building, inference
-from observe_r1.ladder.difficulty import measure
+from observe_r1.ladder.difficulty import measure_questions
 from observe_r1.ladder.inference import load_engine, random_stream
 from observe_r1.ladder.journal import start_over
 from observe_r1.ladder.questions import read_questions
@@ -90,7 +90,7 @@ def main() -> None:
 
         def with_measuring() -> None:
             start_over(folder, [MEASURE])
-            measure(folder, examples, settings, Watch())
+            measure_questions(folder, examples, settings, Watch())
 
         alone(), with_measuring()  # once to warm up
         times: dict[str, list[float]] = {"engine": [], "measure": []}

@@ -81,4 +81,4 @@ def measure(folder: Path, settings: LadderSettings, watch: Watch) -> bool:
         raise UserError(f"{folder}: the screen is not complete: run `observe-r1 ladder screen {folder}` first")
     if is_complete(folder, MEASURE):
         return True
-    return difficulty.measure(folder, read_questions(folder / SCREENED), settings, watch)
+    return difficulty.measure_questions(folder, read_questions(folder / SCREENED), settings, watch)

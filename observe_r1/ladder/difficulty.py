@@ -97,7 +97,7 @@ def in_words(format_prompt: str) -> str:
     return names.get(format_prompt, f"for the {format_prompt} format")
 
 
-def measure(
+def measure_questions(
     folder: Path, examples: Sequence[Example], settings: LadderSettings, watch: Watch, *, written_in: str = "none"
 ) -> bool:
     """Sample `rollout.group_size` responses to each question, and write figures and responses to `folder`.

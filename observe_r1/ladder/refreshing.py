@@ -55,7 +55,7 @@ def refresh(folder: Path, settings: LadderSettings, watch: Watch) -> Path | None
         The folder of the new measurement; None if it was stopped.
 
     Raises:
-        UserError: As `measure`.
+        UserError: As `measure_questions`.
     """
     of = _ladder_line(folder)
     refreshed = next(place for place in _folders(folder) if not place.exists() or _resumes(place, settings, of))
@@ -67,7 +67,7 @@ def refresh(folder: Path, settings: LadderSettings, watch: Watch) -> Path | None
     written_in = settings.arrange.format_prompt
     try:
         questions = mix_sequences([read_questions(folder / name) for name in _QUESTIONS], None, seed=0)
-        complete = difficulty.measure(refreshed, questions, settings, watch, written_in=written_in)
+        complete = difficulty.measure_questions(refreshed, questions, settings, watch, written_in=written_in)
     except UserError:
         if not read_progress(refreshed):
             remove_files(refreshed, _CREATED)

@@ -43,7 +43,7 @@ def screen_with_models(folder: Path, settings: LadderSettings, watch: Watch) -> 
         Whether it came to the end; False if it was stopped. Called again, it resumes.
 
     Raises:
-        UserError: A model cannot be loaded, or as `measure`.
+        UserError: A model cannot be loaded, or as `measure_questions`.
     """
     for number, model in enumerate(settings.screen.models, start=1):
         if not is_complete(folder, round_name(number)) and not _ask(folder, number, model, settings, watch):
