@@ -8,6 +8,9 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
+import observe_r1.model  # noqa: F401  first: it lets torchvision, which transformers imports, load beside any torch
+
+# isort: split
 import torch
 from tokenizers import Regex, Tokenizer, decoders, pre_tokenizers
 from tokenizers.models import BPE

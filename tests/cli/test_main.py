@@ -16,7 +16,7 @@ def install_verb(monkeypatch, run):
     module = ModuleType("a_verb_for_tests")
     module.run = run
     monkeypatch.setitem(sys.modules, "a_verb_for_tests", module)
-    monkeypatch.setitem(cli.VERBS, "practise", ("a_verb_for_tests", "for tests"))
+    monkeypatch.setitem(cli.VERBS, "practise", ("a_verb_for_tests:run", "for tests"))
 
 
 @pytest.mark.parametrize("argv", [[], ["--help"], ["-h"], ["help"]])

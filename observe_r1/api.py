@@ -1,0 +1,98 @@
+"""Training, fine-tuning and ladders from Python: each function does what the command of its name does.
+
+They show the same view on standard error, write the same folders, and print the same last lines.
+"""
+
+from collections.abc import Mapping
+from os import PathLike, fspath
+from pathlib import Path
+from typing import Any, TypeVar
+
+from observe_r1.cli.flat_settings import default_settings, flatten, nest
+from observe_r1.cli.ladder_run import run_verb
+from observe_r1.cli.needs import check_needs
+from observe_r1.cli.recipe import read_recipe as read_settings
+from observe_r1.config import LadderSettings, Section, SFTSettings, TrainSettings, validate
+from observe_r1.run.progress import Progress
+from observe_r1.run.sft import fine_tune_model
+from observe_r1.run.train import train_model
+
+Settings = TypeVar("Settings", bound=Section)
+
+
+def read_recipe(
+    recipe: str | PathLike[str],
+    options: Mapping[str, Any] | None = None,
+    kind: type[Settings] = TrainSettings,  # type: ignore[assignment]
+) -> Settings:
+    """Read a recipe and lay options over it, as `observe-r1 train RECIPE --name value …` does.
+
+    >>> settings = read_recipe("observe_r1", {"model.path": "tiny", "data.path": "questions.jsonl"})
+    >>> settings.objective.bonus
+    0.2
+
+    Args:
+        recipe: The path of a YAML file, or the name of a packaged recipe, such as `observe_r1`.
+        options: Settings by dotted name, over those of the recipe.
+        kind: Which settings: `TrainSettings`, `SFTSettings` or `LadderSettings`.
+
+    Raises:
+        UserError: A setting is unknown, missing or out of bounds, or the recipe cannot be read.
+    """
+    word = fspath(recipe)
+    settings = default_settings(kind) | read_settings(word, kind)
+    settings |= flatten(kind, nest(dict(options or {})), "options")
+    return validate(kind, nest(settings), "options", together=f"{word} and options")
+
+
+def train(settings: TrainSettings) -> Path:
+    """Train by reinforcement learning, as `observe-r1 train` does.
+
+    Returns:
+        The run folder; its `model/` is an ordinary Hugging Face checkpoint.
+
+    Raises:
+        UserError: The user can correct it: a setting, a file, a full disk.
+        KeyboardInterrupt: Ctrl-C ended the run early. A checkpoint and the model were saved first;
+            `run.resume = True` continues.
+    """
+    check_needs(settings)
+    with Progress("train") as view:
+        return _finished(train_model(settings, view).code, settings.run.output)
+
+
+def sft(settings: SFTSettings) -> Path:
+    """Warm-start a model on demonstrations, as `observe-r1 sft` does.
+
+    Returns:
+        The run folder; its `model/` is an ordinary Hugging Face checkpoint.
+
+    Raises:
+        UserError: The user can correct it: a setting, a file, a full disk.
+        KeyboardInterrupt: Ctrl-C ended the run early. A checkpoint and the model were saved first;
+            `run.resume = True` continues.
+    """
+    check_needs(settings)
+    with Progress("sft") as view:
+        return _finished(fine_tune_model(settings, view).code, settings.run.output)
+
+
+def build_ladder(settings: LadderSettings) -> Path:
+    """Order questions from easy to hard for a model, as `observe-r1 ladder build` does.
+
+    Returns:
+        The ladder's folder: `data.path` of a training run.
+
+    Raises:
+        UserError: The user can correct it: a setting, a source, a full disk.
+        KeyboardInterrupt: Ctrl-C ended the build early. The same call resumes it.
+    """
+    check_needs(settings)
+    with Progress("ladder build") as view:
+        return _finished(run_verb("build", settings, view), settings.run.output)
+
+
+def _finished(code: int, folder: str) -> Path:
+    if code:
+        raise KeyboardInterrupt
+    return Path(folder)

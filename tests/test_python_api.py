@@ -1,0 +1,79 @@
+"""The Python of the README and of docs/python.md runs as it is written, on the tiny model."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import observe_r1
+from observe_r1 import LadderSettings, TrainSettings, UserError, read_recipe
+
+ROOT = Path(__file__).parents[1]
+BLOCKS = [
+    block
+    for page in ("README.md", "docs/python.md")
+    for block in re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(encoding="utf-8"), re.DOTALL)
+]
+
+SMALL = {
+    "rollout.prompts": 2,
+    "rollout.group_size": 2,
+    "rollout.max_new_tokens": 8,
+    "rollout.dynamic_sampling": False,
+    "optimizer.minibatch": 2,
+    "run.steps": 1,
+    "run.threads": 1,
+}
+
+
+def test_every_name_can_be_imported():
+    for name in observe_r1.__all__:
+        assert getattr(observe_r1, name) is not None
+    assert set(dir(observe_r1)) >= set(observe_r1.__all__)
+    with pytest.raises(AttributeError, match="no attribute 'trian'"):
+        observe_r1.trian  # noqa: B018
+
+
+def test_importing_the_package_imports_nothing_heavy():
+    code = "import sys, observe_r1; print([name for name in ('torch', 'transformers', 'rich') if name in sys.modules])"
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert ran.stdout.strip() == "[]"
+
+
+def test_options_lie_over_the_recipe_and_are_checked(tmp_path):
+    places = {"model.path": "model", "data.path": "rows.jsonl"}
+    settings = read_recipe("observe_r1", places | {"objective.bonus": 0.4, "rewards.functions": {"accuracy": 2.0}})
+    assert isinstance(settings, TrainSettings)
+    assert settings.objective.bonus == 0.4
+    assert settings.rewards.functions == {"accuracy": 2.0}
+    assert settings.data.format_prompt == "observe"  # the recipe's
+    assert read_recipe("tiny/ladder", {"model.path": "model"}, LadderSettings).model.path == "model"
+    with pytest.raises(UserError, match=r"unknown setting 'objective.bonsu' \(did you mean 'objective.bonus'\?\)"):
+        read_recipe("observe_r1", places | {"objective.bonsu": 0.4})
+    with pytest.raises(UserError, match=r"options: objective.bonus = -1"):
+        read_recipe("observe_r1", places | {"objective.bonus": -1})
+    Path(tmp_path / "bare.yaml").write_text("run: {steps: 1}")
+    with pytest.raises(UserError, match=r"'data.path' is missing"):
+        read_recipe(tmp_path / "bare.yaml", {"model.path": "model"})
+
+
+def test_the_pages_run(world, tmp_path, monkeypatch, capsys):
+    """Every block, with the paths of the tiny world in place of those that the pages name, and small steps."""
+    (tmp_path / "questions.jsonl").symlink_to(world / "train" / "train.jsonl")
+    (tmp_path / "images").symlink_to(world / "train" / "images")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("observe_r1.api.read_recipe", _small(observe_r1.api.read_recipe))
+    assert len(BLOCKS) == 5
+    for block in BLOCKS:
+        exec(block.replace("Qwen/Qwen2.5-VL-3B-Instruct", str(world / "warm" / "model")), {})
+    assert Path("runs/first/model/config.json").is_file()
+    assert Path("runs/ladder/ladder.jsonl").is_file()
+    assert Path("runs/third/metrics.jsonl").is_file()
+    printed = capsys.readouterr().out
+    assert "1.0 0.5\n" in printed
+
+
+def _small(read):
+    return lambda recipe, options: read(recipe, options | SMALL)
