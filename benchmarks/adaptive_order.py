@@ -8,7 +8,7 @@ import time
 
 import numpy as np
 
-from observe_r1.data.adaptive_order import AdaptiveOrder
+from observe_r1.data.order import AdaptiveOrder
 
 DRAWS, AHEAD = 20_000, 160  # as many rows wait for their pass rates as a rollout of 128 and 32 read ahead
 

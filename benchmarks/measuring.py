@@ -24,11 +24,12 @@ from racing.timing import interleave
 from observe_r1.config import LadderSettings
 from observe_r1.demo.dataset import write_questions
 from observe_r1.demo.tiny_model import make_tiny_model
-from observe_r1.ladder import building, measuring
-from observe_r1.ladder.asking import load_engine, stream_of
+from observe_r1.ladder import building, inference
+from observe_r1.ladder.difficulty import measure_questions
+from observe_r1.ladder.inference import load_engine, random_stream
 from observe_r1.ladder.journal import start_over
-from observe_r1.ladder.rows import read_questions
-from observe_r1.ladder.stage import Watch
+from observe_r1.ladder.questions import read_questions
+from observe_r1.ladder.stage import MEASURE, Watch
 from observe_r1.model.encoding import encode_prompt
 from observe_r1.records import Prompt, Sampling
 from observe_r1.rollout.embedded import EmbeddedEngine
@@ -70,9 +71,9 @@ def main() -> None:
         loaded: tuple[EmbeddedEngine, object] = load_engine(settings.model.path, settings)  # type: ignore[assignment]
         engine, processor = loaded
         engine.vlm = replace(engine.vlm, stop_ids=())
-        measuring.load_engine = lambda path, settings: (engine, processor)  # loading is not what is measured
+        inference.load_engine = lambda path, settings: (engine, processor)  # loading is not what is measured
         examples = read_questions(folder / "screened.jsonl")
-        prompts: list[Prompt] = [encode_prompt(e, processor, settings.data, stream_of(e)) for e in examples]
+        prompts: list[Prompt] = [encode_prompt(e, processor, settings.data, random_stream(e)) for e in examples]
         sampling = Sampling(n=rollout.group_size, max_new_tokens=rollout.max_new_tokens)
 
         def alone() -> None:
@@ -80,8 +81,8 @@ def main() -> None:
                 engine.generate(prompts[start : start + rollout.batch], sampling)
 
         def with_measuring() -> None:
-            start_over(folder, [measuring.STAGE])
-            measuring.measure(folder, examples, settings, Watch())
+            start_over(folder, [MEASURE])
+            measure_questions(folder, examples, settings, Watch())
 
         alone(), with_measuring()  # once to warm up
         times = interleave({"engine": alone, "measure": with_measuring}, arguments.repetitions)

@@ -1,7 +1,7 @@
 """Work in background threads."""
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from threading import Condition, Thread
@@ -70,7 +70,7 @@ def encoding_thread() -> ThreadPoolExecutor:
     return pool
 
 
-def map_ahead(function: Callable[[S], T], items: Iterable[S], ahead: int) -> Iterator[T]:
+def map_ahead(function: Callable[[S], T], items: Iterable[S], ahead: int) -> Generator[T, None, None]:
     """Yield `function(item)` for each item, in order, computed ahead in one background thread.
 
     Closing the iterator waits for the call that is running, and for no other.
@@ -81,14 +81,9 @@ def map_ahead(function: Callable[[S], T], items: Iterable[S], ahead: int) -> Ite
         ahead: Results that are computed before they are asked for, at most.
     """
     thread = encoding_thread()
-    computed: deque[Future[T]] = deque()
     try:
-        for item in items:
-            computed.append(thread.submit(function, item))
-            if len(computed) > ahead:
-                yield computed.popleft().result()
-        while computed:
-            yield computed.popleft().result()
+        for _, result in _look_ahead(lambda item: thread.submit(function, item), items, ahead + 1):
+            yield result
     finally:
         thread.shutdown(cancel_futures=True)
 
@@ -105,15 +100,31 @@ def in_order(
         weigh: Returns how many bytes an item holds.
         most: Bytes that the items computed ahead may hold together; a single one may hold more.
     """
+    return _look_ahead(lambda item: in_daemon_thread(function, item), items, at_once, weigh, most)
+
+
+def _look_ahead(
+    start: Callable[[S], Future[T]],
+    items: Iterable[S],
+    at_once: int,
+    weigh: Callable[[S], int] = lambda _: 0,
+    most: int = 0,
+) -> Iterator[tuple[S, T]]:
+    """Yield each item with the result of the future that `start` returned for it, in order, bounded as `in_order`."""
     waiting: deque[tuple[S, int, Future[T]]] = deque()
     held = 0
+
+    def oldest() -> tuple[S, T]:  # a function, so that nothing here still holds a result while it is worked on
+        nonlocal held
+        item, weight, future = waiting.popleft()
+        held -= weight
+        return item, future.result()
+
     for item in items:
         weight = weigh(item)
         while waiting and (len(waiting) == at_once or held + weight > most):
-            oldest, freed, future = waiting.popleft()
-            held -= freed
-            yield oldest, future.result()
+            yield oldest()
         held += weight
-        waiting.append((item, weight, in_daemon_thread(function, item)))
-    for oldest, _, future in waiting:
-        yield oldest, future.result()
+        waiting.append((item, weight, start(item)))
+    while waiting:
+        yield oldest()

@@ -30,7 +30,7 @@ SLOW = {
     "demo/test_demo",
     "ladder/test_answers",
     "ladder/test_arranging",
-    "ladder/test_asking",
+    "ladder/test_inference",
     "ladder/test_building",
     "ladder/test_vllm",
     "model/test_adapters",

@@ -25,7 +25,7 @@ from observe_r1.records import Example
 from observe_r1.rewards.accuracy import require_verifiable
 from observe_r1.rewards.judge.reading import read
 from observe_r1.rewards.judge.values import kind
-from observe_r1.run.parts import Ended
+from observe_r1.run import Ended
 from observe_r1.run.progress import Progress
 from observe_r1.threads import in_order
 

@@ -4,7 +4,6 @@ from collections import Counter
 from functools import partial
 from pathlib import Path
 
-import torch
 from rich.bar import Bar
 from rich.console import Console
 from rich.table import Table
@@ -13,18 +12,17 @@ from rich.text import Text
 from observe_r1.cli.terminal import one_line
 from observe_r1.config import LadderSettings
 from observe_r1.errors import UserError
-from observe_r1.ladder import arranging, building, measuring, refreshing, simple
 from observe_r1.ladder.arranging import NOT_DRAWN
+from observe_r1.ladder.arranging import arrange as arrange_ladder
 from observe_r1.ladder.folder import locked, opened
-from observe_r1.ladder.rows import read_rows
-from observe_r1.ladder.stage import DROPPED, Watch
-from observe_r1.model.device import choose_device
+from observe_r1.ladder.questions import stage_rows
+from observe_r1.ladder.stage import DROPPED, LADDER, MEASURED, RESPONSES, SCREENED, UNSOLVED, Watch
 from observe_r1.report.build_folder import open_build
 from observe_r1.report.ladder_page import most_frequent, write_ladder_report
 from observe_r1.report.ladder_summary import LadderSummary, count_dropped, summarize
 from observe_r1.report.review_page import write_review
+from observe_r1.run import Ended
 from observe_r1.run.progress import Progress
-from observe_r1.run.setup import Ended, device_line
 
 Dropped = tuple[tuple[str, str, int], ...]
 """Stage, reason and number of rows, see `count_dropped`."""
@@ -49,16 +47,10 @@ def run_on_folder(verb: str, settings: LadderSettings, view: Progress) -> Ended:
     Raises:
         UserError: the folder, a file in it or a setting is wrong, or the disk is full.
     """
-    settings = with_dtype(settings)
-    if settings.run.threads is not None:
-        torch.set_num_threads(settings.run.threads)
     if verb == "review":
         return _review(Path(settings.run.output), view)
-    facts = {"folder": settings.run.output}
-    if settings.model.path:
-        device = device_line(choose_device(settings.model.device), settings.model.dtype)
-        facts = {"model": settings.model.path, "device": device} | facts
-    view.about(**facts)
+    settings, model = (settings, {}) if verb == "arrange" else _prepare_model(settings)
+    view.about(**model, folder=settings.run.output)
     view.stop.after("this batch, which is kept")
     watch = Watch(view.stage, view.note, view.now, lambda: view.stop.requested)
     try:
@@ -76,17 +68,39 @@ build, screen, measure, arrange, review, refresh = (
 )
 
 
+def _prepare_model(settings: LadderSettings) -> tuple[LadderSettings, dict[str, str]]:
+    """Set this process's threads; return the settings with the type to compute in, and what the view says of the model.
+
+    `arrange` and `review` ask no model and do without these imports, which take seconds.
+    """
+    import torch
+
+    from observe_r1.model.device import choose_device, with_dtype
+    from observe_r1.run.setup import device_line
+
+    settings = with_dtype(settings)
+    if settings.run.threads is not None:
+        torch.set_num_threads(settings.run.threads)
+    if not settings.model.path:
+        return settings, {}
+    device = device_line(choose_device(settings.model.device), settings.model.dtype)
+    return settings, {"model": settings.model.path, "device": device}
+
+
 def _stages(verb: str, settings: LadderSettings, watch: Watch, view: Progress) -> str | None:
     """Run one stage of a build, or all; return what was written, None if it was stopped."""
-    building.check_settings(settings, verb)
-    with opened(settings, verb) as folder:
-        if verb == "arrange":
+    if verb == "arrange":
+        with opened(settings, verb) as folder:
             view.now("arranging")
-            arranging.arrange(folder, settings, watch)
-        elif not {"build": building.build, "screen": building.screen, "measure": building.measure}[verb](
-            folder, settings, watch
-        ):
-            return None
+            arrange_ladder(folder, settings, watch)
+    else:
+        from observe_r1.ladder import building
+
+        stages = {"build": building.build, "screen": building.screen, "measure": building.measure}
+        building.check_settings(settings, verb)
+        with opened(settings, verb) as folder:
+            if not stages[verb](folder, settings, watch):
+                return None
     if verb in ("build", "arrange"):
         with locked(folder):
             view.now("drawing the report")
@@ -96,16 +110,16 @@ def _stages(verb: str, settings: LadderSettings, watch: Watch, view: Progress) -
         _show(mostly_lost(summary.count, summary.dropped, summary.unsolved), summary.dropped, levels_table(summary))
         return _built(folder)
     if verb == "screen":
-        left, lost = len(read_rows(folder / simple.SCREENED)), count_dropped(folder)
+        left, lost = len(stage_rows(folder / SCREENED)), count_dropped(folder)
         _show(mostly_lost(left, lost), lost)
         model = "" if settings.model.path else " --model MODEL"
         return (
-            f"{_questions(folder / simple.SCREENED)} in {folder / simple.SCREENED}; {_dropped(folder)}; "
+            f"{_questions(folder / SCREENED)} in {folder / SCREENED}; {_dropped(folder)}; "
             f"`observe-r1 ladder measure {folder}{model}` measures them"
         )
     return (
-        f"{_questions(folder / measuring.MEASURED)} measured in {folder / measuring.MEASURED}, their "
-        f"responses in {measuring.RESPONSES}; `observe-r1 ladder arrange {folder}` makes the ladder"
+        f"{_questions(folder / MEASURED)} measured in {folder / MEASURED}, their "
+        f"responses in {RESPONSES}; `observe-r1 ladder arrange {folder}` makes the ladder"
     )
 
 
@@ -119,24 +133,24 @@ def _show(warning: str, dropped: Dropped, *tables: Table) -> None:
 
 
 def _built(folder: Path) -> str:
-    unsolved = len(read_rows(folder / arranging.UNSOLVED))
-    line = f"ladder of {_questions(folder / arranging.LADDER)} in {folder / arranging.LADDER}, shown in ladder.html"
+    unsolved = len(stage_rows(folder / UNSOLVED))
+    line = f"ladder of {_questions(folder / LADDER)} in {folder / LADDER}, shown in ladder.html"
     if unsolved:
-        line += f"; {unsolved:,} unsolved in {arranging.UNSOLVED} (`observe-r1 ladder review {folder}`)"
+        line += f"; {unsolved:,} unsolved in {UNSOLVED} (`observe-r1 ladder review {folder}`)"
     return f"{line}; {_dropped(folder)}; `observe-r1 train --data.path {folder}` trains on it"
 
 
 def _dropped(folder: Path) -> str:
-    return f"{len(read_rows(folder / DROPPED)):,} dropped ({DROPPED} says why)"
+    return f"{len(stage_rows(folder / DROPPED)):,} dropped ({DROPPED} says why)"
 
 
 def _questions(path: Path) -> str:
-    count = len(read_rows(path))
+    count = len(stage_rows(path))
     return f"{count:,} question" + "s" * (count != 1)
 
 
 def _review(folder: Path, view: Progress) -> Ended:
-    if not (folder / arranging.UNSOLVED).is_file():
+    if not (folder / UNSOLVED).is_file():
         raise UserError(f"{folder}: nothing to review yet: run `observe-r1 ladder arrange {folder}` first")
     with locked(folder):
         view.now("drawing the page")
@@ -147,25 +161,29 @@ def _review(folder: Path, view: Progress) -> Ended:
 
 
 def _refresh(settings: LadderSettings, watch: Watch, view: Progress) -> str | None:
+    from observe_r1.ladder.refreshing import refresh
+
     folder = Path(settings.run.output)
     with locked(folder):
-        refreshed = refreshing.refresh(folder, settings, watch)
+        refreshed = refresh(folder, settings, watch)
         view.close()
         return _moved(folder, refreshed) if refreshed else None
 
 
 def _moved(folder: Path, refreshed: Path) -> str:
     """Show how questions moved; returns the last line."""
-    moved = refreshing.moves(folder, refreshed)
+    from observe_r1.ladder.refreshing import MOVES, moves
+
+    moved = moves(folder, refreshed)
     if max(len({old for old, _ in moved}), len({new for _, new in moved})) <= _WIDEST:
         Console().print(moves_table(moved))
     easier = sum(count for (before, after), count in moved.items() if after < before)
     harder = sum(count for (before, after), count in moved.items() if after > before)
     change = sum((after - before) * count for (before, after), count in moved.items()) / max(moved.total(), 1)
     return (
-        f"{_questions(refreshed / measuring.MEASURED)}: {easier:,} easier, {harder:,} harder, "
+        f"{_questions(refreshed / MEASURED)}: {easier:,} easier, {harder:,} harder, "
         f"{moved.total() - easier - harder:,} unchanged, difficulty {change:+z.3f} on average; the figures are in "
-        f"{refreshed}, every move in its {refreshing.MOVES}; "
+        f"{refreshed}, every move in its {MOVES}; "
         f"`observe-r1 ladder arrange {folder} --arrange.measured {refreshed.name}` uses them"
     )
 

@@ -43,7 +43,7 @@ def sources(argv: list[str]) -> int:
         description="List the public datasets that `observe-r1 ladder build NAME:PATH_OR_HUB_NAME` reads.",
     )
     parser.parse_args(argv)
-    from observe_r1.ladder.sources import describe_sources
+    from observe_r1.ladder.sources.stream import describe_sources
 
     show(describe_sources() + "\n")
     return 0

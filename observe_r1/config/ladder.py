@@ -25,13 +25,13 @@ Shares = Annotated[
     tuple[Annotated[float, Field(ge=0)], ...] | None, BeforeValidator(_preset), AfterValidator(_not_all_zero)
 ]
 
-Source = Annotated[NamesText, Field(min_length=1)]
+SourceName = Annotated[NamesText, Field(min_length=1)]
 
 
 class LadderDataSettings(QuestionSettings):
     """The questions to order."""
 
-    sources: tuple[Source, ...] = ()
+    sources: tuple[SourceName, ...] = ()
     """Files in message format (JSON, JSONL, Parquet), and public datasets as `name:PATH_OR_HUB_NAME` or
     `name:PATH_OR_HUB_NAME@SPLIT` (`ladder sources` lists the names)."""
     max_samples: int | None = Field(None, ge=1)
@@ -59,7 +59,7 @@ class ScreenSettings(Section):
     """Longest answer, in tokens."""
     seed: int = Field(0, ge=0)
     """Seeds the answers."""
-    benchmarks: tuple[Source, ...] = ()
+    benchmarks: tuple[SourceName, ...] = ()
     """Benchmark items, as in `data.sources`: a question with the image or the text of one is dropped. If a public
     dataset has a training split, its split `test` is read, unless `name:PATH_OR_HUB_NAME@SPLIT` names another."""
 

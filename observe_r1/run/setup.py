@@ -1,7 +1,6 @@
 """What every run sets up alike, and how it ends."""
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
 
 import torch
 
@@ -9,15 +8,6 @@ from observe_r1.config import DataSettings, RunSettings, SFTSettings, TrainSetti
 from observe_r1.records import Example
 from observe_r1.registry import load
 from observe_r1.training.prompts import AHEAD, PromptEncoder, PromptStream
-
-
-class Ended(NamedTuple):
-    """How a run ended."""
-
-    code: int
-    """The command's exit code: 0, or 130 where Ctrl-C ended it early."""
-    hints: str
-    """What to do with its model next; empty where there is none."""
 
 
 def prepare_process(settings: RunSettings) -> None:

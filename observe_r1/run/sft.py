@@ -11,11 +11,12 @@ from observe_r1.model.loading import load_model
 from observe_r1.model.shared_prefix import compile_ahead
 from observe_r1.policy.policy import Policy
 from observe_r1.records import Example, Prompt
+from observe_r1.run import Ended
 from observe_r1.run.folder import RunFolder
 from observe_r1.run.next_steps import next_steps
 from observe_r1.run.progress import Progress
 from observe_r1.run.recorder import Recorder
-from observe_r1.run.setup import Ended, facts, prepare_process, prompt_stream
+from observe_r1.run.setup import facts, prepare_process, prompt_stream
 from observe_r1.training.loop import RunLength
 from observe_r1.training.sft import DemonstrationBatcher, fine_tune
 

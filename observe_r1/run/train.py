@@ -17,12 +17,13 @@ from observe_r1.records import Example, Prompt
 from observe_r1.registry import load
 from observe_r1.rewards import Scorer
 from observe_r1.rewards.accuracy import require_verifiable
+from observe_r1.run import Ended
 from observe_r1.run.folder import RunFolder
 from observe_r1.run.held_out import HeldOutEvaluator, evaluation_rewards, load_held_out
 from observe_r1.run.next_steps import next_steps
 from observe_r1.run.progress import Progress
 from observe_r1.run.recorder import Recorder
-from observe_r1.run.setup import Ended, facts, prepare_process, prompt_stream
+from observe_r1.run.setup import facts, prepare_process, prompt_stream
 from observe_r1.training.loop import Batcher, RunLength, train
 from observe_r1.training.prompts import PromptEncoder
 from observe_r1.training.sampler import GroupSampler

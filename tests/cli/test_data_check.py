@@ -84,9 +84,9 @@ def test_every_problem_of_few_rows_is_a_line_of_its_own(folder, capsys):
         {"problem": "What?", "solution": "1"},
     )
     code, lines = check(capsys, path)
-    rest = "remove it (every line is a row, unless the file is one list)"
+    rest = "remove it (each line is a row, unless the file is one list)"
     cannot = "cannot be verified: correct it or drop the row; a letter, number, formula or short phrase can"
-    rule = "every <image> mark needs an image, every image a mark"
+    rule = "every <image> mark needs an image, and every image a mark"
     image = f"{path} row 3: image '{folder}"
     assert code == 2 and lines[:10] == [
         f"{path} row 1: no column 'message': the row has task, answer; set data.input_key",
@@ -128,13 +128,13 @@ def test_rows_of_any_characters_are_one_line_each(folder, capsys):
         row(5, images=[{"uri": "a.png"}]),
     )
     code, lines = check(capsys, path)
-    half = "is half of a character (a lone surrogate): remove or replace it"
+    half = "is half a character (a lone surrogate): remove or replace it"
     assert code == 2 and lines[:5] == [
         f"{path} row 1: no column 'message': the row has 'two\\nlines\\x1b[31m\\ud800'; set data.input_key",
         f"{path} row 2, 'problem', turn 1: '\\ud83d' {half}",
         f"{path} row 3, 'problem', image 1: '\\udcff' {half}",
         f"{path} row 4, 'problem', image 1: '\\udcff' {half}",
-        f"{path} row 5, 'problem', image 1, 'uri': this key of an image is not read: remove it; read are "
+        f"{path} row 5, 'problem', image 1, 'uri': this key of an image is not read: remove it; known are "
         "bytes, path, image, image_url, url, min_pixels, max_pixels",
     ]
 
@@ -192,7 +192,10 @@ def test_an_image_that_the_processor_refuses_makes_a_row_bad(folder, capsys):
         (["check", "no.jsonl"], "no.jsonl: no such file"),
         (["check", "questoins.jsonl"], "questoins.jsonl: no such file (did you mean 'questions.jsonl'?)"),
         (["check", "./questions.json"], "./questions.json: no such file (did you mean 'questions.jsonl'?)"),
-        (["check", "a.jsonl", "--data.probs", "0.5,0.5"], "data.probs = 0.5,0.5: needs one probability a file, got 2"),
+        (
+            ["check", "a.jsonl", "--data.probs", "0.5,0.5"],
+            "data.probs = 0.5,0.5: needs one probability per file, got 2",
+        ),
         (["check", "a.jsonl", "--data.oder", "random"], "unknown option '--data.oder' (did you mean '--data.order'?)"),
         (["chek", "a.jsonl"], "unknown command 'data chek' (did you mean 'check'?); `observe-r1 data` lists them"),
     ],

@@ -15,15 +15,15 @@ from observe_r1.cli.options import parse_settings
 from observe_r1.config import LadderSettings
 from observe_r1.data import load_examples, open_image
 from observe_r1.errors import UserError
-from observe_r1.ladder.reading import BadRow, read_sources
-from observe_r1.ladder.rows import read_questions
-from observe_r1.ladder.screening import sift
+from observe_r1.ladder.filtering import filter_questions
+from observe_r1.ladder.questions import read_questions
+from observe_r1.ladder.sources.stream import BadRow, read_sources
 from observe_r1.ladder.stage import Watch
 
 LONG = "How many of the small blue circles touch the longest red line?"
 
 
-def picture(shade, kind="PNG", **options):
+def image_bytes(shade, kind="PNG", **options):
     buffer = io.BytesIO()
     Image.new("RGB", (30, 30), (shade, 0, 0)).save(buffer, format=kind, **options)
     return buffer.getvalue()
@@ -56,7 +56,7 @@ def reasons(folder):
 @pytest.fixture
 def shades(tmp_path):
     for shade in range(4):
-        (tmp_path / f"{shade}.png").write_bytes(picture(shade))
+        (tmp_path / f"{shade}.png").write_bytes(image_bytes(shade))
     return tmp_path
 
 
@@ -64,7 +64,7 @@ def test_every_row_passes_or_says_why_not(shades, tmp_path):
     rows = [
         row("How many?", "3", "0.png", id="good"),
         row("How  MANY", "4", "0.png", id="again"),
-        row("How many?", "3", "1.png", id="other picture"),
+        row("How many?", "3", "1.png", id="other image"),
         row("Why?", "because each and every one of them is moving towards the left side", "0.png", id="prose"),
         row("Which?\nA. red\nB. blue", "blue", "2.png", id="choice"),
         row("Is x+1 right?", "yes", id="plus"),
@@ -74,7 +74,7 @@ def test_every_row_passes_or_says_why_not(shades, tmp_path):
     ]
     assert screen(tmp_path / "out", write(tmp_path / "q.jsonl", rows)) == 0
     passed = read(tmp_path / "out" / "screened.jsonl")
-    assert [r["id"] for r in passed] == ["good", "other picture", "choice", "plus", "minus", "good#2"]
+    assert [r["id"] for r in passed] == ["good", "other image", "choice", "plus", "minus", "good#2"]
     assert {r["id"]: r["answer"] for r in passed}["choice"] == "B"
     assert all(r["source"] == "q" for r in passed)
     assert reasons(tmp_path / "out") == {
@@ -83,7 +83,7 @@ def test_every_row_passes_or_says_why_not(shades, tmp_path):
         "text again": ("duplicate", "repeats an earlier question"),
     }
     details = {r["id"]: r["detail"] for r in read(tmp_path / "out" / "dropped.jsonl")}
-    assert details["again"] == "same pictures and question as good"
+    assert details["again"] == "same images and question as good"
     examples = read_questions(tmp_path / "out" / "screened.jsonl")
     assert [open_image(e.images[0], "").getpixel((0, 0))[0] for e in examples if e.images] == [0, 1, 2, 3]
 
@@ -95,8 +95,8 @@ def test_options_by_numbers_are_written_as_capitals(shades, tmp_path):
     assert (found.messages[0]["content"][1]["text"], found.answer) == ("Which colour? (A) red (B) blue", "B")
 
 
-def test_the_same_picture_in_another_file_format_is_the_same(shades, tmp_path):
-    (tmp_path / "0.bmp").write_bytes(picture(0, "BMP"))
+def test_the_same_image_in_another_file_format_is_the_same(shades, tmp_path):
+    (tmp_path / "0.bmp").write_bytes(image_bytes(0, "BMP"))
     rows = [row("How many?", "3", "0.png", id="a"), row("How many?", "3", "0.bmp", id="b")]
     assert screen(tmp_path / "out", write(tmp_path / "q.jsonl", rows)) == 0
     assert reasons(tmp_path / "out") == {"b": ("duplicate", "repeats an earlier question")}
@@ -138,8 +138,8 @@ def test_questions_without_spaces_are_found_in_a_benchmark_too(shades, tmp_path)
     assert list(reasons(tmp_path / "out")) == ["long"]
 
 
-def test_pictures_inside_rows_are_kept_byte_by_byte_and_named_relative_to_the_folder(tmp_path):
-    jpeg, png = picture(80, "JPEG"), picture(1)
+def test_images_inside_rows_are_kept_byte_by_byte_and_named_relative_to_the_folder(tmp_path):
+    jpeg, png = image_bytes(80, "JPEG"), image_bytes(1)
     uri = "data:image/png;base64," + base64.b64encode(png).decode()
     write(tmp_path / "q.jsonl", [row("How many?", "3", uri, id="uri")])
     message = json.dumps([{"role": "user", "content": "<image>How many?"}])
@@ -154,10 +154,10 @@ def test_pictures_inside_rows_are_kept_byte_by_byte_and_named_relative_to_the_fo
 
 
 def test_what_stands_in_a_benchmark_goes(shades, tmp_path):
-    (tmp_path / "0.bmp").write_bytes(picture(0, "BMP"))
+    (tmp_path / "0.bmp").write_bytes(image_bytes(0, "BMP"))
     bench = write(tmp_path / "bench.jsonl", [row(LONG, "3", "0.bmp"), row("Find x.", "3", "1.png"), row("1 + 1?", "2")])
     rows = [
-        row("Another question", "3", "0.png", id="picture"),
+        row("Another question", "3", "0.png", id="image"),
         row(f"  {LONG.upper()}", "3", "2.png", id="question"),
         row("Find x.", "3", "3.png", id="words that say nothing"),
         row("1+1?", "2", id="text"),
@@ -167,7 +167,7 @@ def test_what_stands_in_a_benchmark_goes(shades, tmp_path):
     assert screen(tmp_path / "out", source, options=["--screen.benchmarks", str(bench)]) == 0
     found = {r["id"]: r["detail"] for r in read(tmp_path / "out" / "dropped.jsonl")}
     assert found == {
-        "picture": f"same picture as {bench} row 1",
+        "image": f"same image as {bench} row 1",
         "question": f"same question as {bench} row 1",
         "text": f"same question as {bench} row 3",
     }
@@ -177,9 +177,9 @@ BROKEN = {
     "JSON": '{"message": ',
     "chat": row("x", "1") | {"message": "hello"},
     "no answer": {"message": row("x", "1")["message"]},
-    "missing picture": row("How many?", "1", "none.png"),
-    "page for a picture": row("How many?", "1", "page.png"),
-    "cut picture": row("How many?", "1", "cut.png"),
+    "missing image": row("How many?", "1", "none.png"),
+    "page for a image": row("How many?", "1", "page.png"),
+    "cut image": row("How many?", "1", "cut.png"),
     "special token": row("How many <|image_pad|>?", "1"),
 }
 
@@ -187,7 +187,7 @@ BROKEN = {
 @pytest.mark.parametrize("kind", BROKEN)
 def test_a_broken_row_ends_the_build_or_is_named_and_counted(shades, tmp_path, capsys, kind):
     (tmp_path / "page.png").write_text("<html>not found</html>")
-    (tmp_path / "cut.png").write_bytes(picture(9)[:60])
+    (tmp_path / "cut.png").write_bytes(image_bytes(9)[:60])
     source = write(tmp_path / "q.jsonl", [row("How many?", "3", "0.png"), BROKEN[kind], row("What?", "5", "1.png")])
     assert screen(tmp_path / "out", source) == 2
     error = capsys.readouterr().err.strip().splitlines()[-1]
@@ -261,23 +261,26 @@ def test_a_benchmark_that_cannot_be_read_ends_the_build(tmp_path):
     source = write(tmp_path / "q.jsonl", [row("What?", "1", id="known"), row("Where?", "1")])
     values = {"data": {"sources": [str(source)]}, "screen": {"benchmarks": [str(bad)]}}
     with pytest.raises(UserError, match=r"screen\.benchmarks: .*bench\.jsonl row 1.*--skip-bad"):
-        sift(tmp_path, LadderSettings.model_validate(values), Watch())
+        filter_questions(tmp_path, LadderSettings.model_validate(values), Watch())
     values["data"]["skip_bad"] = True
     notes = []
-    assert sift(tmp_path, LadderSettings.model_validate(values), Watch(note=notes.append))
+    assert filter_questions(tmp_path, LadderSettings.model_validate(values), Watch(note=notes.append))
     assert len(notes) == 1 and notes[0].startswith("skipped: screen.benchmarks: ") and "bench.jsonl row 1" in notes[0]
-    assert reasons(tmp_path) == {"known": ("benchmark", "stands in a benchmark")}
+    assert reasons(tmp_path) == {"known": ("benchmark", "is in a benchmark")}
 
 
-def test_a_public_benchmark_is_read_at_its_test_split_and_without_pictures_too(shades, tmp_path):
+def test_a_public_benchmark_is_read_at_its_test_split_and_without_images_too(shades, tmp_path):
     bench = tmp_path / "bench"
     bench.mkdir()
-    for split, question, image in [("train", "Is one more than none?", picture(0)), ("test", "Is red a colour?", None)]:
+    for split, question, image in [
+        ("train", "Is one more than none?", image_bytes(0)),
+        ("test", "Is red a colour?", None),
+    ]:
         item = {"question": question, "image": image, "choices": ["yes", "no"], "answer": 0, "hint": ""}
         pyarrow.parquet.write_table(pyarrow.Table.from_pylist([item]), bench / f"{split}-0.parquet")
-    rows = [row("Is red a colour?\nA. yes\nB. no", "A", id="words"), row("How many?", "3", "0.png", id="picture")]
+    rows = [row("Is red a colour?\nA. yes\nB. no", "A", id="words"), row("How many?", "3", "0.png", id="image")]
     source = write(tmp_path / "q.jsonl", [*rows, row("Is blue one?", "yes", id="other")])
-    for split, dropped in [("", "words"), ("@test", "words"), ("@train", "picture")]:
+    for split, dropped in [("", "words"), ("@test", "words"), ("@train", "image")]:
         assert (
             screen(tmp_path / f"out{split}", source, options=["--screen.benchmarks", f"scienceqa:{bench}{split}"]) == 0
         )
@@ -289,7 +292,7 @@ def test_ctrl_c_ends_a_reading_of_broken_rows_too(tmp_path):
     values = {"data": {"sources": [str(source)], "skip_bad": True}}
     seen = []
     watch = Watch(note=seen.append, stopped=lambda: True)
-    assert not sift(tmp_path, LadderSettings.model_validate(values), watch)
+    assert not filter_questions(tmp_path, LadderSettings.model_validate(values), watch)
     assert (
         len(seen) == 5
         and seen[4].startswith("skipped: 64 rows: no column 'message'")

@@ -233,8 +233,8 @@ def contents(folder):
 def test_whatever_was_on_the_disk_when_it_died_the_build_ends_the_same(questions, log, monkeypatch):
     rows = [json.loads(line) for line in questions.read_text().splitlines()]
     for number, row in enumerate(rows):
-        picture = base64.b64encode((questions.parent / f"{number}.png").read_bytes()).decode()
-        row["message"] = row["message"].replace(f"{number}.png", f"data:image/png;base64,{picture}")
+        image = base64.b64encode((questions.parent / f"{number}.png").read_bytes()).decode()
+        row["message"] = row["message"].replace(f"{number}.png", f"data:image/png;base64,{image}")
     rows.append(rows[0] | {"id": "again"})
     questions.write_text("".join(json.dumps(row) + "\n" for row in rows))
     synced, death = [], None
