@@ -78,7 +78,7 @@ def load_model(settings: ModelSettings, *, frozen: bool = False, weights: bool =
     if frozen:
         model.requires_grad_(False)
     else:
-        freeze(model, settings.freeze)
+        _freeze(model, settings.freeze)
         if settings.lora_rank:
             add_adapters(model, settings)
     _hold_frozen_in(model, dtype)
@@ -211,7 +211,7 @@ def _stop_ids(model: PreTrainedModel, processor: Any) -> tuple[int, ...]:
     return tuple(sorted(ids))
 
 
-def freeze(model: PreTrainedModel, prefixes: Sequence[str]) -> None:
+def _freeze(model: PreTrainedModel, prefixes: Sequence[str]) -> None:
     """Exclude the parameters whose names start with one of `prefixes` from training.
 
     Raises:
