@@ -40,7 +40,7 @@ def prepare(folder: Path, arguments: argparse.Namespace) -> LadderSettings:
     make_tiny_model(folder / "model", sizes=SMALL)
     write_questions(folder / "train", "train", seed=0, count=arguments.questions)
     values = {
-        "data": {"sources": [str(folder / "train" / "train.jsonl")]},
+        "data": {"sources": [str(folder / "train" / "train.jsonl")], "format_prompt": "observe"},
         "model": {"path": str(folder / "model"), "device": arguments.device},
         "rollout": {"max_new_tokens": arguments.tokens, "batch": arguments.batch, "group_size": arguments.group_size},
         "run": {"output": str(folder / "ladder")},
