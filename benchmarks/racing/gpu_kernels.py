@@ -23,7 +23,7 @@ from torch.utils.checkpoint import checkpoint
 from transformers import AttentionInterface, PreTrainedModel
 
 from observe_r1.demo.tiny_model import TINY
-from observe_r1.model.families import prepare_attention
+from observe_r1.model.image_tower import prepare_tower
 from racing.models import QWEN2_5_VL_3B, random_model
 from racing.timing import kernel_ms, seconds
 from racing.work import script
@@ -249,7 +249,7 @@ def tower(case: Case) -> None:
     for name in ("ours", "sdpa", "flash_varlen", "flash_flex"):
         model.set_attn_implementation({"vision_config": "sdpa" if name == "ours" else name})
         if name == "ours":
-            prepare_attention(model)
+            prepare_tower(model, torch.bfloat16)
         figures[name] = tried(lambda: _timed_tower(model, pixels, grid, expected, case.device))
         case.note(attention=figures)
     _insist([] if figures["ours"].get("agrees") else ["tower"])

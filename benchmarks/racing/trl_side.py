@@ -18,7 +18,7 @@ from transformers import AutoModelForImageTextToText, AutoProcessor, LogitsProce
 from trl import GRPOConfig, GRPOTrainer
 
 from observe_r1.config import TrainSettings
-from observe_r1.model.families import prepare_attention
+from observe_r1.model.image_tower import prepare_tower
 from observe_r1.records import Example
 from observe_r1.rewards import accuracy_reward, format_reward
 from racing.work import Script
@@ -68,7 +68,7 @@ class TRLSide:
     def fuse_tower(self) -> None:
         """Give the image tower our attention, and leave the text model's as it is."""
         text = self.model.config.text_config._attn_implementation
-        prepare_attention(self.model)
+        prepare_tower(self.model, self.model.dtype)
         self.model.set_attn_implementation({"text_config": text})
 
     def sample(self) -> dict[str, Any]:

@@ -151,7 +151,7 @@ class SamplerSettings(Section):
     max_rows: int = Field(256, ge=1)
     """Responses decoded at once by the embedded engine; waiting prompts enter as rows finish."""
     cuda_graphs: bool = True
-    """Replay each decoding step of the embedded engine as a CUDA graph; without effect on the CPU."""
+    """On a GPU, the embedded engine replays decoding steps as CUDA graphs; false launches each kernel by itself."""
 
 
 class RolloutSettings(SamplerSettings):

@@ -3,11 +3,10 @@
 Under any attention a prompt is computed once for all of its responses. Under `shared_prefix` it is also stored once,
 and responses to several prompts are decoded together:
 
-    response_cache      picks the cache that suits the model's attention
-    SharedCache     for `shared_prefix`: prefill, then a step a token, on a GPU as a CUDA graph (`ReplayedStep`)
+    SharedCache     for `shared_prefix`; on a GPU it replays a step as a CUDA graph (`ReplayedStep`)
     CopiedCache     for any other attention: transformers' own cache
 
-Nothing in a step waits for the device: lengths of rows and the prompts that they belong to are counted on the CPU.
+No step waits for the device: how long rows are, and to which prompts they belong, is counted on the CPU.
 """
 
 from collections.abc import Callable, Sequence
@@ -26,7 +25,8 @@ from observe_r1.records import Prompt
 from observe_r1.rollout.decode_layout import DecodeLayout, PrefillLayout
 
 _PLAIN_STEPS = 3
-"""Steps on the same storage before it is worth a CUDA graph: recording one takes as long as some steps."""
+"""Steps on the same storage before one is recorded as a CUDA graph. Recording takes as long as several steps: storage
+that soon changes again is not worth it."""
 
 
 class ResponseCache(Protocol):
@@ -75,8 +75,8 @@ class SharedCache:
 
     Args:
         vlm: The model.
-        cuda_graphs: Record a step as a CUDA graph and replay it for as long as the same rows are in the same storage.
-            One launch then replaces some thousand, each of which takes longer than its kernel runs.
+        cuda_graphs: Record a step as a CUDA graph, and replay it while the same rows are in the same storage. One
+            launch then replaces thousands, each of which takes the CPU longer than the GPU needs for the kernel.
     """
 
     takes_more = True
@@ -123,7 +123,7 @@ class SharedCache:
         return head_logits(self.vlm.model, hidden[:, 0])
 
     def _forget_graph(self) -> None:
-        """Storage, rows or prompts are others now."""
+        """Start over: storage, rows or prompts have changed."""
         if self._replayed is not None:
             self._replayed = ReplayedStep()
 
@@ -135,8 +135,8 @@ class ReplayedStep:
     its arguments, which are copied to where the graph reads them, and on tensors that stay where they are. Recording
     computes nothing: the step that is recorded happens in the first replay.
 
-    It is given its step at each call. If it held it, cache and graph would refer to each other, and their memory would
-    be free only when Python next looks for cycles.
+    The step is an argument of each call. If this object held it, cache and graph would refer to each other, and Python
+    would free their memory only when it next looks for cycles.
     """
 
     def __init__(self) -> None:
@@ -151,7 +151,7 @@ class ReplayedStep:
         if self._graph is None:
             self._arguments = [argument.clone() for argument in arguments]
             graph = torch.cuda.CUDAGraph()
-            # Other threads may go on using the device: by default their allocations would break the recording.
+            # By default an allocation in any other thread would break the recording.
             with torch.cuda.graph(graph, capture_error_mode="thread_local"):
                 self._result = step(*self._arguments)
             self._graph = graph

@@ -57,7 +57,7 @@ class DecodeLayout:
         self.prompt_values: list[Tensor] = []
         self.keys: list[Tensor] = []
         self.values: list[Tensor] = []
-        # On the host:
+        # On the CPU, whatever the device:
         self.prompt_lengths = torch.empty(0, dtype=torch.long)
         self.lengths = torch.empty(0, dtype=torch.long)
         """(B,): tokens stored of each row, the one being computed included."""
@@ -81,19 +81,23 @@ class DecodeLayout:
         """Keep only `rows` (indices, ascending, on the CPU) and the prompts that they belong to."""
         prompts, self.owner = self.owner[rows].unique(return_inverse=True)
         self.lengths = self.lengths[rows]
-        rows = to_device(rows, self.device)
+        staying = to_device(rows, self.device)
         for stored in (self.keys, self.values):
-            _replace(stored, lambda states: states[rows])
+            _replace(stored, lambda states: states[staying])
         if len(prompts) < len(self.prompt_lengths):
             self.prompt_lengths = self.prompt_lengths[prompts]
             longest = int(self.prompt_lengths.max()) if len(prompts) else 0
-            prompts = to_device(prompts, self.device)
+            needed = to_device(prompts, self.device)
             for stored in (self.prompt_keys, self.prompt_values):
-                _replace(stored, lambda states: states[prompts, :, :longest])
+                _replace(stored, lambda states: states[needed, :, :longest])
         self._arrange()
 
     def make_room(self) -> bool:
-        """Prepare storage for one more token a row, before each step; return whether it is in another place now."""
+        """Make room for one more token in each row, before each step.
+
+        Returns:
+            Whether keys and values have moved to larger storage.
+        """
         self.lengths = self.lengths + 1
         needed, capacity = int(self.lengths.max()), self.keys[0].shape[2]
         grows = needed > capacity
@@ -105,12 +109,12 @@ class DecodeLayout:
         return grows
 
     def begin_token(self) -> None:
-        """Look at where each row's token goes; the device's part of a step begins with it."""
+        """Hide what lies beyond each row's new token; on the device, before the layers of a step."""
         visible = torch.arange(self._visible, device=self.device) <= self._ends[:, None]
         self._own_mask = _additive(visible)[:, None, None]
 
     def end_token(self) -> None:
-        """Count the token on the device; the layers are done with it."""
+        """Count the new token of each row; on the device, after the layers of a step."""
         self._ends.add_(1)
 
     def attend(self, query: Tensor, key: Tensor, value: Tensor, scaling: float, layer: int) -> Tensor:
@@ -149,10 +153,10 @@ class DecodeLayout:
         self._places = to_device(places, self.device)
         self._sources = to_device(sources, self.device)
         self._prompt_mask = to_device(_additive(visible)[:, None, None], self.device)
-        self._ends = to_device(self.lengths.clone(), self.device)  # a copy on the CPU, too: it is counted in place
+        self._ends = to_device(self.lengths.clone(), self.device)  # cloned, because it is counted in place
 
     def _to_prompts(self, rows: Tensor) -> Tensor:
-        """(B, H_kv, r, X) by row → (N, H_kv, S · r, X) by prompt; in places without a row is what nobody reads."""
+        """(B, H_kv, r, X) by row → (N, H_kv, S · r, X) by prompt; places without a row hold what nobody reads."""
         _, shared, repeats, width = rows.shape
         grid = rows.index_select(0, self._sources)
         grid = grid.view(-1, self._side, shared, repeats, width).transpose(1, 2)

@@ -1,7 +1,7 @@
 """The embedded engine: samples from the model being trained, in its own process.
 
 A prompt is computed once and its cache shared by its G responses; finished rows leave the batch, waiting prompts enter.
-On a GPU tokens are drawn several steps ahead of the CPU, which would otherwise wait for each of them.
+On a GPU the CPU reads tokens every few steps only, because each reading waits for the GPU.
 """
 
 from collections import deque
@@ -21,7 +21,7 @@ from observe_r1.rollout.engine import OnGroup, TrainingMemory, next_tokens, resp
 
 _PREFILL_TOKENS = 16384  # prompts computed at once
 _FINISHED_SHARE = 8  # rows leave once one in so many has finished: each leaving copies the cache
-_STEPS_AHEAD = 8  # on a GPU; a row that has finished draws up to so many tokens more, which are dropped
+_STEPS_AHEAD = 8  # on a GPU, before the CPU reads tokens; those that a row draws after its end are dropped
 
 
 @dataclass(slots=True)
@@ -87,8 +87,8 @@ class _Batch:
 
     What the next step needs of each row is on the device, so that steps follow each other without waiting for the CPU:
     the last token and its position, how many tokens were drawn, and the random numbers to draw them by. The CPU reads
-    tokens every few steps and then finds what has ended. A response is the same however late it is read: its random
-    numbers are its own, and what was drawn beyond its end is dropped.
+    tokens every few steps, and then finds which responses have ended. A response is the same however late it is read:
+    its random numbers are its own, and tokens drawn after its end are dropped.
     """
 
     def __init__(
@@ -165,7 +165,7 @@ class _Batch:
         self._leave()
 
     def _steps_to_next_reading(self) -> int:
-        """How many steps to take before looking what has ended; none beyond the limit of the youngest row."""
+        """How many steps to take before looking which rows have ended: none after the last row's limit."""
         longest = max(self.sampling.max_new_tokens - len(row.ids) for row in self.rows if not row.finish)
         return min(self.engine.steps_ahead, longest)
 
@@ -178,14 +178,14 @@ class _Batch:
     def _draw(self, logits: Tensor, first: int) -> Tensor:
         """Draw one token for each of the rows from `first` on, to be read later."""
         drawn = self.drawn[first:]
-        at = drawn.clamp(max=self.sampling.max_new_tokens - 1)  # rows that have ended pass time
+        at = drawn.clamp(max=self.sampling.max_new_tokens - 1)  # a row may draw on after its end
         uniforms = self.uniforms[first:].gather(1, at[:, None])[:, 0]
         drawn.add_(1)
         self.unread.append(next_tokens(logits, uniforms, self.sampling, self.suppressed_ids))
         return self.unread[-1][0]
 
     def _read(self, first: int) -> None:
-        """Give the rows from `first` on the tokens drawn for them since the last reading; waits for the device."""
+        """Wait for the device, and give the rows from `first` on the tokens drawn since the last reading."""
         tokens, logprobs = (torch.stack(steps).tolist() for steps in zip(*self.unread, strict=True))
         self.unread.clear()
         for drawn in zip(tokens, logprobs, strict=True):

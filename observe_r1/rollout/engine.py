@@ -123,7 +123,7 @@ def response_uniforms(sampling: Sampling, stream: int, number: int) -> Tensor:
 def next_tokens(logits: Tensor, uniforms: Tensor, sampling: Sampling, suppressed_ids: Tensor) -> tuple[Tensor, Tensor]:
     """Draw one token a row by inverting the cumulative distribution at `uniforms`.
 
-    Nothing in it waits for the device, where all tensors are.
+    All tensors are on the same device, and nothing waits for it.
 
     Args:
         logits: (B, vocabulary).

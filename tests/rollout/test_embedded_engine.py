@@ -105,11 +105,10 @@ def same_tokens(groups, expected):
         torch.testing.assert_close(completion.logprobs, other.logprobs, atol=1e-4, rtol=0)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.parametrize("stop", [(), ("ab", "Q")])
-def test_a_response_does_not_depend_on_when_it_is_read(family, stop):
+@pytest.mark.parametrize("family", ["qwen2_5_vl", "qwen3_5"])
+def test_a_response_does_not_depend_on_when_it_is_read(family):
     """Reading late drops what was drawn beyond an end; no response is longer, shorter or another for it."""
-    sampling = Sampling(n=3, max_new_tokens=45, stop=stop, seed=2)
+    sampling = Sampling(n=3, max_new_tokens=45, stop=("ab", "Q"), seed=2)
     expected = engine(family, 9).generate(prompts(), sampling)
     assert {c.finish for c in chain(*expected)} == {"stop", "length"}
     for steps in (3, 100):
@@ -146,17 +145,21 @@ class StaysOnDevice(TorchDispatchMode):
         return result
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize(
-    "sampling",
-    [Sampling(n=3, max_new_tokens=90), Sampling(temperature=0), Sampling(n=2, temperature=0.7, top_p=0.9, top_k=5)],
+    ("dtype", "sampling"),
+    [
+        (torch.float32, Sampling(n=3, max_new_tokens=90)),
+        (torch.float32, Sampling(temperature=0)),
+        (torch.bfloat16, Sampling(n=2, temperature=0.7, top_p=0.9, top_k=5)),
+    ],
 )
 def test_a_step_does_not_wait_for_the_device(dtype, sampling):
     """On a device without data (`meta`): whoever asks it for a number, or for a length that depends on one, fails."""
-    sampler = EmbeddedEngine(random_model(dtype=dtype))
-    batch = _Batch(sampler, prompts(), sampling, None)
+    batch = _Batch(EmbeddedEngine(random_model(dtype=dtype)), prompts(), sampling, None)
     with torch.no_grad():
         batch._admit()
+        for _ in range(63):
+            batch._step()
         batch.vlm.model.to("meta")
         for part in (batch, batch.cache.layout):
             for name, value in vars(part).items():
@@ -166,9 +169,9 @@ def test_a_step_does_not_wait_for_the_device(dtype, sampling):
                     setattr(part, name, value.to("meta"))
         batch.cache.layout.device = torch.device("meta")
         with StaysOnDevice():
-            for _ in range(80):  # beyond the first storage
+            for _ in range(3):  # the storage grows
                 batch._step()
-    assert len(batch.unread) == 80 and batch.ids.is_meta and batch.cache.layout.keys[0].shape[2] > 80
+    assert len(batch.unread) == 66 and batch.ids.is_meta and batch.cache.layout.keys[0].shape[2] == 128
 
 
 def test_bfloat16_scores_are_not_rounded():
