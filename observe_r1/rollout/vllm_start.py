@@ -79,6 +79,9 @@ def start(
     from vllm.exceptions import VLLMError
 
     chosen = _checked(vllm, _defaults(vlm, max_model_len, dtype) | dict(arguments))
+    # Logits in bfloat16 would round the probabilities that training compares with its own (`_apply_head` in
+    # vllm/model_executor/layers/logits_processor.py: on a GPU one product that accumulates and ends in float32).
+    chosen["hf_overrides"] = {"head_dtype": "float32"} | dict(arguments.get("hf_overrides") or {})
     sleeps = chosen["enable_sleep_mode"] = _can_sleep(arguments, training)
     if torch.cuda.is_available():
         if training is not None:

@@ -104,10 +104,20 @@ def test_a_share_of_the_user_s_is_kept_where_it_fits(vlm, gpu):
 def test_arguments_on_a_gpu_are_vllm_s_own(vlm, gpu):
     from vllm.engine.arg_utils import EngineArgs
 
-    started(vlm, gpu, max_num_seqs=64)
+    started(vlm, gpu, max_num_seqs=64, hf_overrides={"tie_word_embeddings": True})
     arguments = EngineArgs(**gpu.arguments)
     assert (arguments.max_num_seqs, arguments.logits_processors, arguments.mm_device_do_normalize) == (64, None, False)
     assert arguments.logprobs_mode == "processed_logprobs" and arguments.enable_prefix_caching
+    assert arguments.hf_overrides == {"head_dtype": "float32", "tie_word_embeddings": True}
+
+
+def test_logits_are_float32_where_the_model_is_not(vlm, gpu):
+    from vllm.engine.arg_utils import EngineArgs
+
+    started(vlm, gpu)
+    names = ("model", "dtype", "hf_overrides")
+    config = EngineArgs(**{name: gpu.arguments[name] for name in names}).create_model_config()
+    assert (config.dtype, config.head_dtype) == (torch.bfloat16, torch.float32)
 
 
 def test_what_cannot_fit_is_refused_in_one_line():
