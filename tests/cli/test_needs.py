@@ -1,4 +1,4 @@
-"""What a run needs and lacks is said before anything is loaded or written."""
+"""What a run lacks is reported before anything is loaded or written; the format reward follows the prompt."""
 
 import pytest
 
