@@ -91,7 +91,8 @@ class Scorer:
         self._own = {names[name]: reward for name, reward in own_rewards(settings).items()}
         ours = dict.fromkeys([CORRECTNESS, *(name for name in self._weights if name not in self._own)])
         self._ours = {name: registry.load("reward", name) for name in ours}
-        self._template = settings.template or "observe"
+        self.template: str = settings.template or "observe"
+        """The tags that the format reward looks for; a run sets it once it knows what its prompt asks for."""
 
     def __enter__(self) -> Scorer:
         with ExitStack() as stack:
@@ -113,7 +114,7 @@ class Scorer:
         """
         gold = gold_answer(example)
         known = [
-            {name: float(reward(response, gold, self._template)) for name, reward in self._ours.items()}
+            {name: float(reward(response, gold, self.template)) for name, reward in self._ours.items()}
             for response in responses
         ]
         own = {

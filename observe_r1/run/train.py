@@ -64,11 +64,11 @@ def train_model(settings: TrainSettings, view: Progress) -> parts.Ended:
     with ExitStack() as stack:
         folder = stack.enter_context(RunFolder(run.output, settings, run.resume))
         view.now("reading the data")
-        examples = load_data(settings.data, run.seed)
-        settings, template = with_template(settings, examples[0])
-        require_rewarded(examples[0], template)
-        # Before the model is loaded: a reward of the user's own is checked here.
+        # First, because a reward of the user's own is checked here, before anything is loaded for it.
         scorer = stack.enter_context(Scorer(settings.rewards))
+        examples = load_data(settings.data, run.seed)
+        settings, scorer.template = with_template(settings, examples[0])
+        require_rewarded(examples[0], scorer.template)
         questions = load_held_out(settings)
         length = RunLength(run, len(examples))
         check_batch_sizes(settings, len(examples), length.prompts)
@@ -80,7 +80,7 @@ def train_model(settings: TrainSettings, view: Progress) -> parts.Ended:
         engine = load("engine", rollout.engine).from_settings(vlm, rollout, settings.data, policy.scorer.dtype)
         stop.after("this step, then saving")
 
-        encode = checked_encode(vlm.processor, settings, template)
+        encode = checked_encode(vlm.processor, settings, scorer.template)
         stream = parts.prompt_stream(
             examples, encode, settings.data, run.seed, length.prompts, view.note, rollout.prompts
         )
