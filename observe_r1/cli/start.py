@@ -52,11 +52,11 @@ def start(command: Command, argv: Sequence[str]) -> int:
 
 
 def starting(label: str) -> Progress:
-    """Return the view of a command that is about to import torch and transformers; enter it before they are."""
+    """Return the view of a command that is about to import what it needs; enter it before that."""
     from observe_r1.run.progress import Progress  # with rich, which `--help` does not wait for
 
     view = Progress(label)
-    view.now("loading torch and transformers")
+    view.now("loading libraries")
     return view
 
 
