@@ -293,5 +293,8 @@ def test_a_dataset_of_other_rows_is_one_line_and_nothing_changes(world, unbroken
     before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
     assert main(command(world, run, "--run.resume", f"--{setting}", str(other))) == 2
     error = capsys.readouterr().err.strip().splitlines()[-1]
-    assert f"{setting}: {other} row 4 is not the row that the saved run had in its place: resume with the same data" in error
+    assert (
+        f"{setting}: {other} row 4 is not the row that the saved run had in its place: resume with the same data"
+        in error
+    )
     assert before == {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
