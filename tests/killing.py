@@ -11,7 +11,7 @@ MOMENTS = {
     "writing metrics": ("observe_r1.run.trackers", "json_line", 5),
     "saving a checkpoint": ("observe_r1.run.checkpoint", "save_file", 3),
     "removing the old": ("pathlib", "Path.unlink", 3),
-    "evaluating": ("observe_r1.run.held_out", "summary", 3),
+    "evaluating": ("observe_r1.run.held_out", "mean_scores", 3),
     "exporting the best": ("observe_r1.run.recorder", "save_model", 1),
     "exported the best": ("observe_r1.run.recorder", "save_model", 1),
 }

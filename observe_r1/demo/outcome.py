@@ -15,7 +15,7 @@ from rich.text import Text
 
 from observe_r1.config import DataSettings, ModelSettings, RewardSettings
 from observe_r1.data import load_data
-from observe_r1.evaluation.accuracy import Graded, evaluate, summary
+from observe_r1.evaluation.accuracy import GradedQuestion, grade_questions, mean_scores
 from observe_r1.files import write_atomic
 from observe_r1.model.encoding import encode_prompt
 from observe_r1.model.loading import load_model
@@ -30,7 +30,7 @@ from observe_r1.run.progress import Progress
 class HeldOut:
     """The graded held-out questions, in the order of their file, with each one's number of objects."""
 
-    graded: list[Graded]
+    graded: list[GradedQuestion]
     objects: list[int]
 
 
@@ -45,7 +45,7 @@ def evaluate_held_out(demo: Path, run: str, threads: int, view: Progress) -> Hel
     view.now("loading the model")
     vlm = load_model(ModelSettings(path=str(demo / run / "model"), device="cpu"))
     engine = EmbeddedEngine(vlm)
-    graded: list[Graded] = []
+    graded: list[GradedQuestion] = []
     view.now("evaluating", len(examples), lambda: engine.finished)
     with Scorer(RewardSettings()) as scorer:
 
@@ -53,7 +53,7 @@ def evaluate_held_out(demo: Path, run: str, threads: int, view: Progress) -> Hel
             return encode_prompt(example, vlm.processor, data, row)
 
         greedy = Sampling(temperature=0, max_new_tokens=64)
-        for part in evaluate(engine, encode, examples, scorer, greedy):
+        for part in grade_questions(engine, encode, examples, scorer, greedy):
             graded += part
     rows = path.read_text(encoding="utf-8").splitlines()
     return HeldOut(graded, [json.loads(row)["level"] for row in rows])
@@ -121,8 +121,8 @@ def report(demo: Path, before: HeldOut, after: HeldOut, seconds: dict[str, float
     """Write `summary.json` and `demo.png` into `demo`, and print the result once `view` is closed."""
     view.now("drawing the result")
     result: dict[str, Any] = {
-        "before": summary(before.graded),
-        "after": summary(after.graded),
+        "before": mean_scores(before.graded),
+        "after": mean_scores(after.graded),
         "by_difficulty": by_objects(before, after),
         "seconds": seconds | {"total": round(sum(seconds.values()), 1)},
     }
@@ -192,7 +192,7 @@ def telling(before: HeldOut, after: HeldOut) -> list[int]:
     return [pool[len(pool) * part // 6] for part in (1, 3, 5)]
 
 
-def card(before: Graded, after: Graded) -> Card:
+def card(before: GradedQuestion, after: GradedQuestion) -> Card:
     """Put one question and its two responses together, unprintable characters replaced."""
     return Card(
         picture=Path(str(after.example.images[0])),

@@ -1,4 +1,4 @@
-"""Accuracy and format of a model's responses to held-out questions: one greedy, and samples where asked for."""
+"""Accuracy and format of a model's responses to held-out questions: one greedy each, and samples on request."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
@@ -20,11 +20,13 @@ class GradedResponse:
     correct: bool
     well_formed: bool
     tokens: int
+    """Its length."""
     finish: str
+    """As `Completion.finish`."""
 
 
 @dataclass(frozen=True, slots=True)
-class Graded:
+class GradedQuestion:
     """One question and the model's responses to it."""
 
     example: Example
@@ -32,7 +34,7 @@ class Graded:
     samples: tuple[GradedResponse, ...] = ()
 
 
-def evaluate(
+def grade_questions(
     engine: Engine,
     encode: Callable[[Example, int], Prompt],
     examples: Sequence[Example],
@@ -40,10 +42,10 @@ def evaluate(
     greedy: Sampling,
     sampled: Sampling | None = None,
     batch: int = 128,
-) -> Iterator[list[Graded]]:
-    """Yield the questions with their responses graded, in order, batch by batch; those over the prompt limit left out.
+) -> Iterator[list[GradedQuestion]]:
+    """Let a model answer questions, and grade its responses.
 
-    They are encoded anew in every evaluation, a batch ahead: kept, the pixels of a thousand would fill gigabytes.
+    Each call encodes the questions again, one batch ahead: the pixels of a thousand questions would fill gigabytes.
 
     Args:
         engine: Of the model that answers.
@@ -51,8 +53,11 @@ def evaluate(
         examples: The questions.
         scorer: With the rewards `accuracy` and `format`.
         greedy: One response at temperature 0.
-        sampled: `sampled.n` responses more; None for none.
+        sampled: `sampled.n` more responses per question; None for none.
         batch: Questions decoded at a time.
+
+    Yields:
+        The graded questions of each batch, in order, without those over the prompt limit.
     """
 
     def question(row: int) -> tuple[Example, Prompt] | None:
@@ -66,14 +71,26 @@ def evaluate(
         questions = [row for row in rows if row is not None]
         first = [only for (only,) in grade(engine, questions, scorer, greedy)]
         more = grade(engine, questions, scorer, sampled) if sampled else [()] * len(questions)
-        yield [Graded(example, one, many) for (example, _), one, many in zip(questions, first, more, strict=True)]
-        del rows, questions  # a batch's pixels can take gigabytes, and the next batch is there
+        yield [
+            GradedQuestion(example, one, many) for (example, _), one, many in zip(questions, first, more, strict=True)
+        ]
+        del rows, questions  # a batch's pixels can take gigabytes, and the next batch is encoded already
 
 
 def grade(
     engine: Engine, questions: Sequence[tuple[Example, Prompt]], scorer: Scorer, sampling: Sampling
 ) -> list[tuple[GradedResponse, ...]]:
-    """Return `sampling.n` graded responses a question; scoring goes on while others are still sampled."""
+    """Sample responses to questions and grade them; those to one question are scored while others are sampled.
+
+    Args:
+        engine: Of the model that answers.
+        questions: N pairs of a question and its prompt.
+        scorer: With the rewards `accuracy` and `format`.
+        sampling: How responses are drawn.
+
+    Returns:
+        `sampling.n` graded responses to each of the N questions.
+    """
     pending: dict[int, PendingScores] = {}
 
     def score(index: int, completions: list[Completion]) -> None:
@@ -92,12 +109,17 @@ def _graded(group: Sequence[Completion], pending: PendingScores) -> tuple[Graded
     )
 
 
-def summary(graded: Sequence[Graded]) -> dict[str, float]:
-    """Return means over the questions, at least one.
+def mean_scores(graded: Sequence[GradedQuestion]) -> dict[str, float]:
+    """Return the means over questions.
 
-    `accuracy`, `format` and `length` in tokens are of the greedy responses. With k samples a question, `avg@k` is the
-    share of them that is right, and `pass@k` the share of questions with a right one: with k samples for pass@k, the
-    unbiased estimate 1 − C(k−c, k) / C(k, k) (arXiv 2107.03374) is 1 where c ≥ 1 of them are right and 0 elsewhere.
+    Args:
+        graded: One question at least, each with k samples.
+
+    Returns:
+        `accuracy`, `format` (shares) and `length` (tokens) of the greedy responses. Where k is not 0 also `avg@k`, the
+        share of samples that are right, and `pass@k`, the share of questions with a right sample. With k samples for
+        pass@k, the unbiased estimate 1 − C(k−c, k) / C(k, k) (arXiv 2107.03374) is 1 where c ≥ 1 of them are right and
+        0 elsewhere.
     """
     count, k = len(graded), len(graded[0].samples)
     result = {

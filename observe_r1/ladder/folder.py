@@ -24,7 +24,8 @@ RECORDED = "ladder.yaml"
 
 _MEMORY = ("gpu_memory_utilization", "kv_cache_memory_bytes", "max_num_seqs", "limit_mm_per_prompt")
 _ANY_TIME = (
-    *("run.", "data.skip_bad", "data.image_cache", "data.allow_private_addresses", "rollout.max_rows"),
+    *("run.", "data.skip_bad", "data.image_cache", "data.allow_private_addresses"),
+    *("rollout.max_rows", "rollout.cuda_graphs"),
     *(f"rollout.vllm.{name}" for name in _MEMORY),
 )
 """What changes no response: a build that ran out of memory goes on with less."""

@@ -1,6 +1,7 @@
 """The embedded engine: samples from the model being trained, in its own process.
 
 A prompt is computed once and its cache shared by its G responses; finished rows leave the batch, waiting prompts enter.
+On a GPU the CPU reads tokens every few steps only, because each reading waits for the GPU.
 """
 
 from collections import deque
@@ -11,6 +12,7 @@ import torch
 from torch import Tensor
 
 from observe_r1.config import QuestionSettings, SamplerSettings
+from observe_r1.model.device import to_device
 from observe_r1.model.forward import rope_positions
 from observe_r1.model.loading import VisionLanguageModel
 from observe_r1.records import Completion, Prompt, Sampling
@@ -19,6 +21,7 @@ from observe_r1.rollout.engine import OnGroup, next_tokens, response_uniforms
 
 _PREFILL_TOKENS = 16384  # prompts computed at once
 _FINISHED_SHARE = 8  # rows leave once one in so many has finished: each leaving copies the cache
+_STEPS_AHEAD = 8  # on a GPU, before the CPU reads tokens; those that a row draws after its end are dropped
 
 
 @dataclass(slots=True)
@@ -33,12 +36,21 @@ class _Row:
 
 
 class EmbeddedEngine:
-    """Samples with `vlm`'s current weights; publishing new ones is only a new version number."""
+    """Samples with `vlm`'s current weights, in the type that they are held in; new weights are a new version number.
 
-    def __init__(self, vlm: VisionLanguageModel, *, max_rows: int = 256, dtype: torch.dtype = torch.float32) -> None:
+    Args:
+        vlm: The model being trained.
+        max_rows: Responses decoded at once.
+        cuda_graphs: On a GPU, replay a decoding step as a CUDA graph. Quantized models compute without: their kernels
+            may wait for the device.
+    """
+
+    def __init__(self, vlm: VisionLanguageModel, *, max_rows: int = 256, cuda_graphs: bool = True) -> None:
+        on_gpu = vlm.device.type == "cuda"
         self.vlm = vlm
         self.max_rows = max_rows
-        self.dtype = dtype
+        self.cuda_graphs = cuda_graphs and on_gpu and not getattr(vlm.model, "is_quantized", False)
+        self.steps_ahead = _STEPS_AHEAD if on_gpu else 1
         self.version = self.finished = 0
 
     @classmethod
@@ -46,28 +58,32 @@ class EmbeddedEngine:
         cls, vlm: VisionLanguageModel, rollout: SamplerSettings, data: QuestionSettings, dtype: torch.dtype
     ) -> "EmbeddedEngine":
         """Return the engine that decodes `rollout.max_rows` responses at once."""
-        return cls(vlm, max_rows=rollout.max_rows, dtype=dtype)
+        return cls(vlm, max_rows=rollout.max_rows, cuda_graphs=rollout.cuda_graphs)
 
     def close(self) -> None:
-        """Keep still: the model is the caller's."""
+        """Do nothing: the model is the caller's."""
 
     @torch.no_grad()
     def generate(
         self, prompts: Sequence[Prompt], sampling: Sampling, on_group: OnGroup | None = None
     ) -> list[list[Completion]]:
-        """Return `sampling.n` completions a prompt; see `Engine.generate`."""
-        enabled = self.dtype != torch.float32
+        """Return `sampling.n` completions of each prompt; see `Engine.generate`."""
         training = self.vlm.model.training
         self.vlm.model.eval()  # in training mode, layers under gradient checkpointing drop transformers' own cache
         try:
-            with torch.autocast(self.vlm.device.type, dtype=self.dtype if enabled else None, enabled=enabled):
-                return _Batch(self, prompts, sampling, on_group).run()
+            return _Batch(self, prompts, sampling, on_group).run()
         finally:
             self.vlm.model.train(training)
 
 
 class _Batch:
-    """One call of `generate`: the rows being decoded and the prompts still waiting."""
+    """One call of `generate`: the B rows being decoded and the prompts still waiting.
+
+    What the next step needs of each row is on the device, so that steps follow each other without waiting for the CPU:
+    the last token and its position, how many tokens were drawn, and the random numbers to draw them by. The CPU reads
+    tokens every few steps, and then finds which responses have ended. A response is the same however late it is read:
+    its random numbers are its own, and tokens drawn after its end are dropped.
+    """
 
     def __init__(
         self, engine: EmbeddedEngine, prompts: Sequence[Prompt], sampling: Sampling, on_group: OnGroup | None
@@ -81,10 +97,20 @@ class _Batch:
         self.on_group = on_group
         self.waiting = deque(range(len(prompts)))
         self.done: list[dict[int, Completion]] = [{} for _ in prompts]
-        self.cache = response_cache(engine.vlm)
+        self.cache = response_cache(engine.vlm, cuda_graphs=engine.cuda_graphs)
         self.rows: list[_Row] = []
-        self.uniforms = torch.empty(0, sampling.max_new_tokens, dtype=torch.float64)
-        self.positions = torch.empty(0, dtype=torch.long, device=self.vlm.device)
+        device = self.vlm.device
+        self.suppressed_ids = torch.tensor(self.vlm.suppressed_ids, dtype=torch.long, device=device)
+        self.ids = torch.empty(0, dtype=torch.long, device=device)
+        """(B,): the last token drawn for each row, not yet in the cache."""
+        self.positions = torch.empty(0, dtype=torch.long, device=device)
+        """(B,): where it is."""
+        self.drawn = torch.empty(0, dtype=torch.long, device=device)
+        """(B,): tokens drawn for each row, those beyond its end included."""
+        self.uniforms = torch.empty(0, sampling.max_new_tokens, dtype=torch.float64, device=device)
+        """(B, max_new_tokens): what each token of each row is drawn by."""
+        self.unread: list[tuple[Tensor, Tensor]] = []
+        """Tokens and log-probabilities of the steps that the CPU has not read."""
 
     def run(self) -> list[list[Completion]]:
         """Decode until every response has ended."""
@@ -92,7 +118,10 @@ class _Batch:
             while self.waiting and self._has_room():
                 self._admit()
             if self.rows:
-                self._step()
+                for _ in range(self._steps_to_next_reading()):
+                    self._step()
+                self._read(first=0)
+                self._leave()
         return [[group[number] for number in sorted(group)] for group in self.done]
 
     def _has_room(self) -> bool:
@@ -113,42 +142,54 @@ class _Batch:
 
     def _admit(self) -> None:
         """Prefill waiting prompts and draw each response's first token."""
-        chosen, count = self._choose(), self.sampling.n
+        chosen, count, device = self._choose(), self.sampling.n, self.vlm.device
         prompts = [self.prompts[i] for i in chosen]
         positions = [rope_positions(self.vlm.model, prompt) for prompt in prompts]
-        hidden = self.cache.admit(prompts, positions, count)
-        following = torch.tensor([int(p.max()) + 1 for p in positions], device=self.vlm.device)
+        logits = self.cache.admit(prompts, positions, count).repeat_interleave(count, dim=0)
 
-        newcomers = [_Row(prompt, number) for prompt in chosen for number in range(count)]
-        uniforms = [response_uniforms(self.sampling, self.prompts[r.prompt].stream, r.number) for r in newcomers]
-        self.rows += newcomers
-        self.uniforms = torch.cat([self.uniforms, torch.stack(uniforms)])
-        self.positions = torch.cat([self.positions, following.repeat_interleave(count)])
-        logits = self.vlm.model.lm_head(hidden).repeat_interleave(count, dim=0)
-        self._draw(logits, first=len(self.rows) - len(newcomers))
+        first = len(self.rows)
+        self.rows += [_Row(prompt, number) for prompt in chosen for number in range(count)]
+        following = torch.tensor([int(p.max()) + 1 for p in positions]).repeat_interleave(count)
+        uniforms = [response_uniforms(self.sampling, p.stream, number) for p in prompts for number in range(count)]
+        self.positions = torch.cat([self.positions, to_device(following, device)])
+        self.uniforms = torch.cat([self.uniforms, to_device(torch.stack(uniforms), device)])
+        self.drawn = torch.cat([self.drawn, self.drawn.new_zeros(len(uniforms))])
+        self.ids = torch.cat([self.ids, self._draw(logits, first)])
+        self._read(first)
         self._leave()
+
+    def _steps_to_next_reading(self) -> int:
+        """How many steps to take before looking which rows have ended: none after the last row's limit."""
+        longest = max(self.sampling.max_new_tokens - len(row.ids) for row in self.rows if not row.finish)
+        return min(self.engine.steps_ahead, longest)
 
     def _step(self) -> None:
-        """One forward over all rows, one token each."""
-        ids = torch.tensor([row.ids[-1] for row in self.rows], device=self.vlm.device)
-        hidden = self.cache.step(ids, self.positions)
+        """One forward over all rows, one token each. Nothing in it waits for the device."""
+        logits = self.cache.step(self.ids, self.positions)
         self.positions = self.positions + 1
-        self._draw(self.vlm.model.lm_head(hidden), first=0)
-        self._leave()
+        self.ids = self._draw(logits, first=0)
 
-    def _draw(self, logits: Tensor, first: int) -> None:
-        """Append one token to each of the rows from `first` on; rows already finished are only passing time."""
-        rows = self.rows[first:]
-        at = torch.tensor([len(row.ids) if not row.finish else 0 for row in rows])
+    def _draw(self, logits: Tensor, first: int) -> Tensor:
+        """Draw one token for each of the rows from `first` on, to be read later."""
+        drawn = self.drawn[first:]
+        at = drawn.clamp(max=self.sampling.max_new_tokens - 1)  # a row may draw on after its end
         uniforms = self.uniforms[first:].gather(1, at[:, None])[:, 0]
-        tokens, logprobs = next_tokens(logits, uniforms, self.sampling, self.vlm.suppressed_ids)
-        for row, token, logprob in zip(rows, tokens.tolist(), logprobs.tolist(), strict=True):
-            if not row.finish:
-                row.ids.append(token)
-                row.logprobs.append(logprob)
-                row.finish = self._finish(row)
-                if row.finish:
-                    self._complete(row)
+        drawn.add_(1)
+        self.unread.append(next_tokens(logits, uniforms, self.sampling, self.suppressed_ids))
+        return self.unread[-1][0]
+
+    def _read(self, first: int) -> None:
+        """Wait for the device, and give the rows from `first` on the tokens drawn since the last reading."""
+        tokens, logprobs = (torch.stack(steps).tolist() for steps in zip(*self.unread, strict=True))
+        self.unread.clear()
+        for drawn in zip(tokens, logprobs, strict=True):
+            for row, token, logprob in zip(self.rows[first:], *drawn, strict=True):
+                if not row.finish:
+                    row.ids.append(token)
+                    row.logprobs.append(logprob)
+                    row.finish = self._finish(row)
+                    if row.finish:
+                        self._complete(row)
 
     def _finish(self, row: _Row) -> str:
         if row.ids[-1] in self.vlm.stop_ids or self._stop_string(row):
@@ -181,9 +222,9 @@ class _Batch:
         staying = [i for i, row in enumerate(self.rows) if not row.finish]
         if len(staying) == len(self.rows) or (len(self.rows) - len(staying)) * _FINISHED_SHARE < len(self.rows):
             return
-        kept = torch.tensor(staying, dtype=torch.long)
         self.rows = [self.rows[i] for i in staying]
-        self.uniforms = self.uniforms[kept]
-        kept = kept.to(self.vlm.device)
-        self.positions = self.positions[kept]
+        kept = torch.tensor(staying, dtype=torch.long)
         self.cache.keep(kept)
+        kept = to_device(kept, self.vlm.device)
+        self.ids, self.positions, self.drawn = self.ids[kept], self.positions[kept], self.drawn[kept]
+        self.uniforms = self.uniforms[kept]

@@ -83,25 +83,30 @@ def response_uniforms(sampling: Sampling, stream: int, number: int) -> Tensor:
     return torch.rand(sampling.max_new_tokens, generator=generator, dtype=torch.float64)
 
 
-def next_tokens(
-    logits: Tensor, uniforms: Tensor, sampling: Sampling, suppressed_ids: Sequence[int]
-) -> tuple[Tensor, Tensor]:
+def next_tokens(logits: Tensor, uniforms: Tensor, sampling: Sampling, suppressed_ids: Tensor) -> tuple[Tensor, Tensor]:
     """Draw one token a row by inverting the cumulative distribution at `uniforms`.
 
-    Shapes: logits (B, vocabulary), uniforms (B,) float64. Returns tokens (B,) int64 and their log-probabilities
-    (B,) float32 under the distribution drawn from: after temperature, top-k, top-p and the ban on `suppressed_ids`.
-    Greedy decoding (temperature 0) is certain of its token: log-probability 0.
+    All tensors are on the same device, and nothing waits for it.
+
+    Args:
+        logits: (B, vocabulary).
+        uniforms: (B,) float64.
+        sampling: How to draw.
+        suppressed_ids: (F,) int64, tokens of probability 0.
+
+    Returns:
+        Tokens (B,) int64 and their log-probabilities (B,) float32 under the distribution drawn from: after temperature,
+        top-k, top-p and the ban on `suppressed_ids`. Greedy decoding (temperature 0) is certain of its token:
+        log-probability 0.
     """
-    logits = logits.float().index_fill(
-        1, torch.tensor(suppressed_ids, dtype=torch.long, device=logits.device), float("-inf")
-    )
+    logits = logits.float().index_fill(1, suppressed_ids, float("-inf"))
     if sampling.temperature == 0:
         tokens = logits.argmax(dim=1)
         return tokens, torch.zeros_like(tokens, dtype=torch.float32)
     logprobs = _truncate(logits / sampling.temperature, sampling).log_softmax(dim=1)
     cumulative = logprobs.double().exp().cumsum(dim=1)
     # Scaled by the total, which rounding leaves a hair off 1; `right` skips tokens of probability 0.
-    targets = uniforms.to(logits.device)[:, None] * cumulative[:, -1:]
+    targets = uniforms[:, None] * cumulative[:, -1:]
     tokens = torch.searchsorted(cumulative, targets, right=True).clamp(max=logits.shape[1] - 1)
     return tokens[:, 0], logprobs.gather(1, tokens)[:, 0]
 

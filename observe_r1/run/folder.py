@@ -99,7 +99,8 @@ _MAY_CHANGE = frozenset(
     {"run.output", "run.resume", "run.steps", "run.prompts", "run.epochs", "run.save_every", "run.keep"}
     | {"run.tensorboard", "run.wandb", "model.path", "model.feature_cache"}
     | {"data.image_cache", "data.allow_private_addresses"}
-    | {"rollout.max_rows", "optimizer.tokens_per_pack", "optimizer.head_chunk"}  # only rounding depends on them
+    # Only rounding depends on them:
+    | {"rollout.max_rows", "rollout.cuda_graphs", "optimizer.tokens_per_pack", "optimizer.head_chunk"}
     | {"rewards.workers", "rewards.call_timeout", "rewards.retries", "evaluation.patience"}
 )
 """Settings that a resumed run may have otherwise; the checkpoint says whether the model is the same."""

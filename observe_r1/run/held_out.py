@@ -7,7 +7,7 @@ from typing import Any
 from observe_r1.config import RewardSettings, TrainSettings
 from observe_r1.data import load_data
 from observe_r1.errors import UserError
-from observe_r1.evaluation.accuracy import Graded, evaluate, summary
+from observe_r1.evaluation.accuracy import GradedQuestion, grade_questions, mean_scores
 from observe_r1.records import Example, Sampling
 from observe_r1.rewards import Scorer
 from observe_r1.rollout.engine import Engine, sampling_of
@@ -85,8 +85,8 @@ class HeldOut:
         started, before = time.perf_counter(), self.engine.finished
         responses = len(self.questions) * (1 + self.settings.samples)
         self.view.now("evaluating", responses, lambda: self.engine.finished - before)
-        graded: list[Graded] = []
-        parts = evaluate(self.engine, self.encode, self.questions, self.scorer, *self._samplings)
+        graded: list[GradedQuestion] = []
+        parts = grade_questions(self.engine, self.encode, self.questions, self.scorer, *self._samplings)
         while not self.stopped():
             part = next(parts, None)
             if part is None:
@@ -96,7 +96,7 @@ class HeldOut:
             return None
         self._say_left_out(len(self.questions) - len(graded))
         self.folder.write_evaluation(step, evaluation_rows(graded))
-        metrics = {f"evaluation/{name}": value for name, value in summary(graded).items()}
+        metrics = {f"evaluation/{name}": value for name, value in mean_scores(graded).items()}
         return metrics | {"time/evaluation": time.perf_counter() - started}
 
     def _say_left_out(self, count: int) -> None:
@@ -108,7 +108,7 @@ class HeldOut:
         self._said = True
 
 
-def evaluation_rows(graded: Sequence[Graded]) -> Iterator[dict[str, Any]]:
+def evaluation_rows(graded: Sequence[GradedQuestion]) -> Iterator[dict[str, Any]]:
     """Yield one row a response: first the question's greedy one (`response` 0), then its samples."""
     for question in graded:
         for number, response in enumerate((question.greedy, *question.samples)):

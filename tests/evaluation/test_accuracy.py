@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from observe_r1.config import RewardSettings
-from observe_r1.evaluation.accuracy import Graded, GradedResponse, evaluate, summary
+from observe_r1.evaluation.accuracy import GradedQuestion, GradedResponse, grade_questions, mean_scores
 from observe_r1.model.encoding import PromptTooLongError
 from observe_r1.records import Completion, Example, Prompt, Sampling
 from observe_r1.rewards import Scorer
@@ -59,7 +59,7 @@ def scorer():
 
 def test_every_question_gets_a_greedy_response_and_its_samples(scorer):
     engine = Counting()
-    parts = list(evaluate(engine, encode, questions(11), scorer, GREEDY, SAMPLED, batch=4))
+    parts = list(grade_questions(engine, encode, questions(11), scorer, GREEDY, SAMPLED, batch=4))
     assert [[g.example.id for g in part] for part in parts] == [["0", "1", "2", "3"], ["5", "6", "7"], ["8", "10"]]
     assert engine.calls == [(n, sampling) for n in (4, 3, 2) for sampling in (GREEDY, SAMPLED)]
     for g in chain(*parts):
@@ -73,7 +73,7 @@ def test_every_question_gets_a_greedy_response_and_its_samples(scorer):
 
 def test_without_samples_only_the_greedy_response_is_asked_for(scorer):
     engine = Counting()
-    (part,) = evaluate(engine, encode, questions(3), scorer, GREEDY)
+    (part,) = grade_questions(engine, encode, questions(3), scorer, GREEDY)
     assert [g.samples for g in part] == [(), (), ()] and engine.calls == [(3, GREEDY)]
 
 
@@ -81,22 +81,22 @@ def graded(greedy, samples=(), well_formed=True, tokens=4):
     def response(correct):
         return GradedResponse("", correct, well_formed, tokens, "stop")
 
-    return Graded(Example("", (), (), ""), response(greedy), tuple(map(response, samples)))
+    return GradedQuestion(Example("", (), (), ""), response(greedy), tuple(map(response, samples)))
 
 
 def test_figures_by_hand():
     both = [graded(True, [True, False], tokens=2), graded(False, [False, False], well_formed=False, tokens=5)]
     both.append(graded(True, [True, True], tokens=5))
     expected = {"accuracy": 2 / 3, "format": 2 / 3, "length": 4.0, "avg@2": 0.5, "pass@2": 2 / 3}
-    assert summary(both) == pytest.approx(expected)
-    assert summary([graded(True)]) == {"accuracy": 1.0, "format": 1.0, "length": 4.0}
+    assert mean_scores(both) == pytest.approx(expected)
+    assert mean_scores([graded(True)]) == {"accuracy": 1.0, "format": 1.0, "length": 4.0}
 
 
 @pytest.mark.parametrize("k", [1, 2, 4])
 def test_pass_at_k_is_the_unbiased_estimate_of_k_samples(k):
     cases = [list(case) for case in product([False, True], repeat=k)]
     expected = [1 - comb(k - sum(case), k) / comb(k, k) for case in cases]
-    assert summary([graded(True, case) for case in cases])[f"pass@{k}"] == pytest.approx(sum(expected) / len(cases))
+    assert mean_scores([graded(True, case) for case in cases])[f"pass@{k}"] == pytest.approx(sum(expected) / len(cases))
 
 
 @given(st.lists(st.sampled_from([0.0, 0.25, 0.5, 1.0]), min_size=1), st.data())

@@ -1,17 +1,34 @@
 """The embedded engine against transformers' own generate, the policy's forward, and brute force."""
 
 import math
+from itertools import chain
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tiny import FAMILIES, IMAGE, STOP, VIDEO, group_of, plain_copy, plain_logprobs, random_model, random_prompt
+from recorded_graph import refuse_waiting, use_recorded_graphs
+from tiny import (
+    FAMILIES,
+    IMAGE,
+    SHARING,
+    STOP,
+    VIDEO,
+    group_of,
+    plain_copy,
+    plain_logprobs,
+    random_model,
+    random_prompt,
+)
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
-from observe_r1.config import OptimizerSettings
+from observe_r1.config import ObjectiveSettings, OptimizerSettings
+from observe_r1.policy.policy import Policy
 from observe_r1.policy.token_logprobs import LogprobModel
 from observe_r1.records import Sampling
-from observe_r1.rollout.embedded import EmbeddedEngine
+from observe_r1.rollout.decode_layout import DecodeLayout, PrefillLayout
+from observe_r1.rollout.embedded import EmbeddedEngine, _Batch
 from observe_r1.rollout.engine import next_tokens, response_uniforms
 
 
@@ -75,6 +92,116 @@ def test_a_response_does_not_depend_on_the_batch(family, max_rows):
     for i, prompt in enumerate(prompts()):
         alone = engine(family).generate([prompt], sampling)[0]
         assert [c.ids.tolist() for c in together[i]] == [c.ids.tolist() for c in alone]
+
+
+def same_tokens(groups, expected):
+    """Check that responses are the same, and log-probabilities too but for rounding."""
+    for completion, other in zip(chain(*groups), chain(*expected), strict=True):
+        assert (completion.ids.tolist(), completion.text, completion.finish) == (
+            other.ids.tolist(),
+            other.text,
+            other.finish,
+        )
+        torch.testing.assert_close(completion.logprobs, other.logprobs, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("family", ["qwen2_5_vl", "qwen3_5"])
+def test_a_response_does_not_depend_on_when_it_is_read(family):
+    """Reading late drops what was drawn beyond an end; no response is longer, shorter or another for it."""
+    sampling = Sampling(n=3, max_new_tokens=45, stop=("ab", "Q"), seed=2)
+    expected = engine(family, 9).generate(prompts(), sampling)
+    assert {c.finish for c in chain(*expected)} == {"stop", "length"}
+    for steps in (3, 100):
+        sampler, seen = engine(family, 9), {}
+        sampler.steps_ahead = steps
+        same_tokens(sampler.generate(prompts(), sampling, seen.setdefault), expected)
+        assert sampler.finished == 3 * len(prompts()) and sorted(seen) == list(range(len(prompts())))
+
+
+@pytest.mark.parametrize("family", SHARING)
+@pytest.mark.parametrize(("max_rows", "steps_ahead"), [(7, 1), (64, 8)])
+def test_replayed_steps_draw_the_same_tokens(monkeypatch, family, max_rows, steps_ahead):
+    """A graph repeats its operations on its tensors; new ones, when storage grows and rows come and go, are noticed."""
+    graphs = use_recorded_graphs(monkeypatch)
+    sampling = Sampling(n=3, max_new_tokens=150, seed=4)
+    expected = engine(family, max_rows).generate(prompts(), sampling)
+    sampler = engine(family, max_rows)
+    sampler.cuda_graphs, sampler.steps_ahead = True, steps_ahead
+    same_tokens(sampler.generate(prompts(), sampling), expected)
+    replays = [graph.replays for graph in graphs]
+    assert len(replays) > 4 and sum(replays) > 100 and max(replays) > 20
+
+
+class StaysOnDevice(TorchDispatchMode):
+    """Refuses what waits for the device, and operations between it and the CPU, which may do what it likes alone."""
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        result = function(*args, **(kwargs or {}))
+        tensors = [leaf for leaf in tree_leaves((args, kwargs, result)) if isinstance(leaf, torch.Tensor)]
+        kinds = {tensor.device.type for tensor in tensors}
+        assert len(kinds) < 2, f"{function} is between the CPU and the device"
+        if kinds == {"meta"}:
+            refuse_waiting(function)
+        return result
+
+
+@pytest.mark.parametrize(
+    ("dtype", "sampling"),
+    [
+        (torch.float32, Sampling(n=3, max_new_tokens=90)),
+        (torch.float32, Sampling(temperature=0)),
+        (torch.bfloat16, Sampling(n=2, temperature=0.7, top_p=0.9, top_k=5)),
+    ],
+)
+def test_a_step_does_not_wait_for_the_device(dtype, sampling):
+    """On a device without data (`meta`): whoever asks it for a number, or for a length that depends on one, fails."""
+    batch = _Batch(EmbeddedEngine(random_model(dtype=dtype)), prompts(), sampling, None)
+    with torch.no_grad():
+        batch._admit()
+        for _ in range(63):
+            batch._step()
+        batch.vlm.model.to("meta")
+        for part in (batch, batch.cache.layout):
+            for name, value in vars(part).items():
+                if name in ("keys", "values", "prompt_keys", "prompt_values"):
+                    setattr(part, name, [states.to("meta") for states in value])
+                elif isinstance(value, torch.Tensor) and name not in ("lengths", "owner", "prompt_lengths"):
+                    setattr(part, name, value.to("meta"))
+        batch.cache.layout.device = torch.device("meta")
+        with StaysOnDevice():
+            for _ in range(3):  # the storage grows
+                batch._step()
+    assert len(batch.unread) == 66 and batch.ids.is_meta and batch.cache.layout.keys[0].shape[2] == 128
+
+
+def test_bfloat16_scores_are_not_rounded():
+    """Against float64 on the same keys and values, with scores to 40: only weights and the result are rounded."""
+    generator = torch.Generator().manual_seed(0)
+
+    def random(*shape):
+        return torch.randn(*shape, generator=generator).bfloat16()
+
+    layout, prefill = DecodeLayout(torch.device("cpu"), whole=False), PrefillLayout([9, 40], torch.device("cpu"))
+    prefill.keys, prefill.values = [random(2, 49, 16) * 3], [random(2, 49, 16)]
+    layout.admit(prefill, 3)
+    keys, values = (list(stored[0].split([9, 40], dim=1) * 1) for stored in (prefill.keys, prefill.values))
+    keys, values = ([one[n // 3] for n in range(6)] for one in (keys, values))
+    largest = 0.0
+    for _ in range(20):
+        layout.make_room()
+        layout.begin_token()
+        query, key, value = random(6, 4, 1, 16) * 3, random(6, 2, 1, 16) * 3, random(6, 2, 1, 16)
+        output = layout.attend(query, key, value, 16**-0.5, 0)
+        layout.end_token()
+        for n in range(6):
+            keys[n], values[n] = torch.cat([keys[n], key[n]], dim=1), torch.cat([values[n], value[n]], dim=1)
+            grouped = query[n].double().view(2, 2, 16)
+            scores = grouped @ keys[n].double().transpose(1, 2) * 16**-0.5
+            expected = (scores.softmax(2) @ values[n].double()).view(4, 1, 16)
+            largest = max(largest, float(scores.abs().max()))
+            torch.testing.assert_close(output[n].double(), expected, atol=2**-8, rtol=2**-8)
+        assert output.dtype == torch.bfloat16
+    assert largest > 30
 
 
 def test_seed_prompt_and_number_each_give_another_stream():
@@ -152,7 +279,7 @@ def test_truncated_distribution_matches_brute_force(logits, top_k, top_p, temper
     sampling = Sampling(temperature=temperature, top_k=top_k, top_p=top_p)
     row = torch.tensor(logits)
     grid = (torch.arange(4000, dtype=torch.float64) + 0.5) / 4000
-    tokens, logprobs = next_tokens(row.expand(4000, -1), grid, sampling, suppressed_ids=[1])
+    tokens, logprobs = next_tokens(row.expand(4000, -1), grid, sampling, suppressed_ids=torch.tensor([1]))
 
     weights = [0.0 if i == 1 else math.exp(float(x) / temperature) for i, x in enumerate(row.tolist())]
     ranked = sorted((i for i in range(len(weights)) if i != 1), key=lambda i: -weights[i])
@@ -197,3 +324,14 @@ def test_policy_scores_what_the_engine_sampled(family):
     scored = LogprobModel(sampler.vlm, OptimizerSettings(), temperature=1.3).logprobs(groups)
     sampled = [torch.cat([c.logprobs for c in g.completions]) for g in groups]
     torch.testing.assert_close(scored, tuple(sampled), atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("family", ["qwen2_5_vl", "qwen2_vl"])
+def test_policy_agrees_with_the_engine_in_bfloat16(family):
+    """With scores and logits rounded to bfloat16, too, the mean difference would be over 0.04."""
+    vlm = random_model(family, dtype=torch.bfloat16, scale=0.5, seed=5)
+    policy = Policy(vlm, OptimizerSettings(), ObjectiveSettings(), dtype=torch.bfloat16)
+    completions = EmbeddedEngine(vlm).generate(prompts(), Sampling(n=8, max_new_tokens=60, seed=2))
+    scored = policy.logprobs([group_of(p, group) for p, group in zip(prompts(), completions, strict=True)])
+    sampled = torch.cat([c.logprobs for c in chain(*completions)])
+    assert float((torch.cat(scored) - sampled).abs().mean()) < 0.03
