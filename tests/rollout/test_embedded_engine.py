@@ -153,7 +153,7 @@ class StaysOnDevice(TorchDispatchMode):
         (torch.bfloat16, Sampling(n=2, temperature=0.7, top_p=0.9, top_k=5)),
     ],
 )
-def test_a_step_does_not_wait_for_the_device(dtype, sampling):
+def test_a_step_does_not_wait_for_the_device(monkeypatch, dtype, sampling):
     """On a device without data (`meta`): whoever asks it for a number, or for a length that depends on one, fails."""
     batch = _Batch(EmbeddedEngine(random_model(dtype=dtype)), prompts(), sampling, None)
     with torch.no_grad():
@@ -168,6 +168,7 @@ def test_a_step_does_not_wait_for_the_device(dtype, sampling):
                 elif isinstance(value, torch.Tensor) and name not in ("lengths", "owner", "prompt_lengths"):
                     setattr(part, name, value.to("meta"))
         batch.cache.layout.device = torch.device("meta")
+        monkeypatch.delattr(torch, "tensor")  # Python's numbers would have to be copied to the device
         with StaysOnDevice():
             for _ in range(3):  # the storage grows
                 batch._step()
