@@ -20,7 +20,7 @@ from torch.nn import functional as F
 from observe_r1.model.packed_layout import PackedLayout
 from observe_r1.model.transfer import to_device
 
-_GROWTH = 64
+_GROWTH = 128
 """Tokens by which the responses' storage grows at a time."""
 
 

@@ -158,7 +158,7 @@ def test_a_step_does_not_wait_for_the_device(monkeypatch, dtype, sampling):
     batch = _Batch(EmbeddedEngine(random_model(dtype=dtype)), prompts(), sampling, None)
     with torch.no_grad():
         batch._admit()
-        for _ in range(63):
+        for _ in range(127):
             batch._step()
         batch.vlm.model.to("meta")
         for part in (batch, batch.cache.layout):
@@ -172,7 +172,7 @@ def test_a_step_does_not_wait_for_the_device(monkeypatch, dtype, sampling):
         with StaysOnDevice():
             for _ in range(3):  # the storage grows
                 batch._step()
-    assert len(batch.unread) == 66 and batch.ids.is_meta and batch.cache.layout.keys[0].shape[2] == 128
+    assert len(batch.unread) == 130 and batch.ids.is_meta and batch.cache.layout.keys[0].shape[2] == 256
 
 
 def test_bfloat16_scores_are_not_rounded():
