@@ -2,6 +2,7 @@
 
 import math
 from itertools import chain
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -23,7 +24,7 @@ from tiny import (
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from observe_r1.config import ObjectiveSettings, OptimizerSettings
+from observe_r1.config import ObjectiveSettings, OptimizerSettings, SamplerSettings
 from observe_r1.policy.policy import Policy
 from observe_r1.policy.token_logprobs import GroupScorer
 from observe_r1.records import Sampling
@@ -130,6 +131,21 @@ def test_replayed_steps_draw_the_same_tokens(monkeypatch, family, max_rows, step
     same_tokens(sampler.generate(prompts(), sampling), expected)
     replays = [graph.replays for graph in graphs]
     assert len(replays) > 4 and sum(replays) > 100 and max(replays) > 20
+
+
+@pytest.mark.parametrize(
+    ("device", "asked", "quantized", "graphs", "ahead"),
+    [
+        ("cpu", True, False, False, 1),
+        ("cuda", True, False, True, 8),
+        ("cuda", False, False, False, 8),
+        ("cuda", True, True, False, 8),  # bitsandbytes' kernels may wait for the device, which no graph can
+    ],
+)
+def test_graphs_are_for_gpus_and_weights_that_are_not_quantized(device, asked, quantized, graphs, ahead):
+    vlm = SimpleNamespace(device=torch.device(device), model=SimpleNamespace(is_quantized=quantized))
+    sampler = EmbeddedEngine.from_settings(vlm, SamplerSettings(cuda_graphs=asked), None, torch.bfloat16)
+    assert (sampler.cuda_graphs, sampler.steps_ahead) == (graphs, ahead)
 
 
 class StaysOnDevice(TorchDispatchMode):
