@@ -4,6 +4,8 @@ Recording computes nothing that lasts, replaying repeats the recorded operations
 whatever would wait for a GPU is refused while recording.
 """
 
+import inspect
+
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -63,6 +65,11 @@ def use_recorded_graphs(monkeypatch):
         made.append(RecordedGraph())
         return made[-1]
 
+    real = inspect.signature(torch.cuda.graph)
+
+    def record(*arguments, **options):
+        return real.bind(*arguments, **options).arguments["cuda_graph"]
+
     monkeypatch.setattr(torch.cuda, "CUDAGraph", new)
-    monkeypatch.setattr(torch.cuda, "graph", lambda graph, **_: graph)
+    monkeypatch.setattr(torch.cuda, "graph", record)
     return made

@@ -20,7 +20,7 @@ from torch.nn import functional as F
 from observe_r1.model.device import to_device
 from observe_r1.model.shared_prefix import PackedLayout
 
-_GROWTH = 64
+_GROWTH = 128
 """Tokens by which the responses' storage grows at a time."""
 
 

@@ -2,6 +2,7 @@
 
 import math
 from itertools import chain
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -23,7 +24,7 @@ from tiny import (
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from observe_r1.config import ObjectiveSettings, OptimizerSettings
+from observe_r1.config import ObjectiveSettings, OptimizerSettings, SamplerSettings
 from observe_r1.policy.policy import Policy
 from observe_r1.policy.token_logprobs import LogprobModel
 from observe_r1.records import Sampling
@@ -132,6 +133,21 @@ def test_replayed_steps_draw_the_same_tokens(monkeypatch, family, max_rows, step
     assert len(replays) > 4 and sum(replays) > 100 and max(replays) > 20
 
 
+@pytest.mark.parametrize(
+    ("device", "asked", "quantized", "graphs", "ahead"),
+    [
+        ("cpu", True, False, False, 1),
+        ("cuda", True, False, True, 8),
+        ("cuda", False, False, False, 8),
+        ("cuda", True, True, False, 8),  # bitsandbytes' kernels may wait for the device, which no graph can
+    ],
+)
+def test_graphs_are_for_gpus_and_weights_that_are_not_quantized(device, asked, quantized, graphs, ahead):
+    vlm = SimpleNamespace(device=torch.device(device), model=SimpleNamespace(is_quantized=quantized))
+    sampler = EmbeddedEngine.from_settings(vlm, SamplerSettings(cuda_graphs=asked), None, torch.bfloat16)
+    assert (sampler.cuda_graphs, sampler.steps_ahead) == (graphs, ahead)
+
+
 class StaysOnDevice(TorchDispatchMode):
     """Refuses what waits for the device, and operations between it and the CPU, which may do what it likes alone."""
 
@@ -153,12 +169,12 @@ class StaysOnDevice(TorchDispatchMode):
         (torch.bfloat16, Sampling(n=2, temperature=0.7, top_p=0.9, top_k=5)),
     ],
 )
-def test_a_step_does_not_wait_for_the_device(dtype, sampling):
+def test_a_step_does_not_wait_for_the_device(monkeypatch, dtype, sampling):
     """On a device without data (`meta`): whoever asks it for a number, or for a length that depends on one, fails."""
     batch = _Batch(EmbeddedEngine(random_model(dtype=dtype)), prompts(), sampling, None)
     with torch.no_grad():
         batch._admit()
-        for _ in range(63):
+        for _ in range(127):
             batch._step()
         batch.vlm.model.to("meta")
         for part in (batch, batch.cache.layout):
@@ -168,10 +184,11 @@ def test_a_step_does_not_wait_for_the_device(dtype, sampling):
                 elif isinstance(value, torch.Tensor) and name not in ("lengths", "owner", "prompt_lengths"):
                     setattr(part, name, value.to("meta"))
         batch.cache.layout.device = torch.device("meta")
+        monkeypatch.delattr(torch, "tensor")  # Python's numbers would have to be copied to the device
         with StaysOnDevice():
             for _ in range(3):  # the storage grows
                 batch._step()
-    assert len(batch.unread) == 66 and batch.ids.is_meta and batch.cache.layout.keys[0].shape[2] == 128
+    assert len(batch.unread) == 130 and batch.ids.is_meta and batch.cache.layout.keys[0].shape[2] == 256
 
 
 def test_bfloat16_scores_are_not_rounded():
