@@ -17,20 +17,20 @@ class Command:
     summary: str
     """What it does, in one line: for the list of commands and the top of its help."""
     run: str = ""
-    """`(settings, view) -> Ended`; `(argv: list[str]) -> int` for a command without `settings`."""
+    """`(settings, view) -> (exit code, last words)`; without `settings`, `(argv: list[str]) -> exit code`."""
     settings: str = ""
     """The class of its settings, a `Section`. Without it the command reads its own options."""
     sections: tuple[str, ...] = ()
     """The sections of these settings that it uses; all of them where none is named."""
     takes: str = "[RECIPE]"
-    """What stands before the options, in its help."""
+    """What precedes the options, in its help."""
     words: Literal["recipe", "file", "sources", "folder"] = "recipe"
     """What the words before the options mean: one recipe, a file of data, a ladder's sources, a ladder's folder."""
     about: str = ""
     """What the help says beside the summary; `{recipes}` is filled in."""
     examples: tuple[str, ...] = ()
     short: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    """Short names of settings: each sets all of those that it stands for."""
+    """Short names, and the settings that each of them sets."""
     openrlhf: bool = False
     """Whether it also takes the flags of the original release and of OpenRLHF."""
 

@@ -25,7 +25,6 @@ from observe_r1.records import Example
 from observe_r1.rewards.accuracy import require_verifiable
 from observe_r1.rewards.judge.reading import read
 from observe_r1.rewards.judge.values import kind
-from observe_r1.run import Ended
 from observe_r1.run.progress import Progress
 from observe_r1.threads import in_order
 
@@ -36,7 +35,7 @@ Place = tuple[Examples, int]
 """A row: its file, and its number there from 0."""
 
 
-def check_data(settings: DataCheckSettings, view: Progress) -> Ended:
+def check_data(settings: DataCheckSettings, view: Progress) -> tuple[int, str]:
     """Check the dataset and print what is found.
 
     Args:
@@ -44,7 +43,7 @@ def check_data(settings: DataCheckSettings, view: Progress) -> Ended:
         view: Of the start of the command; it is closed, because checking prints between its own lines.
 
     Returns:
-        Exit code 0 if every row is good, else 2.
+        Exit code 0 if every row is good, else 2; and nothing more to print.
 
     Raises:
         UserError: a file or the model cannot be read.
@@ -71,7 +70,7 @@ def check_data(settings: DataCheckSettings, view: Progress) -> Ended:
         for line in problems.lines():
             _say(out, line)
     _summarise(out, survey, data)
-    return Ended(2 if survey.bad else 0, "")
+    return 2 if survey.bad else 0, ""
 
 
 def _places(files: Sequence[Examples]) -> Iterator[Place]:

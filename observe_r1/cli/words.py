@@ -1,5 +1,6 @@
 """The words of a command, sorted: its options with their values, flags of OpenRLHF, a recipe, a ladder's sources."""
 
+import os
 from collections import deque
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -64,7 +65,7 @@ def read_words(command: Command, kind: type[Section], argv: Sequence[str]) -> Co
 
 
 class _Reader:
-    """Takes words from the left: options with their values into `given`, the others into `bare`."""
+    """Takes words from the left: options and their values into `given`, all others into `bare`."""
 
     def __init__(self, command: Command, kind: type[Section], argv: Sequence[str]) -> None:
         self.command = command
@@ -144,7 +145,7 @@ class _Reader:
         """Raise `UserError` for an option without its two dashes; a file may have any name."""
         option = word.lstrip(_DASHES)
         name = option.partition("=")[0].replace("-", "_")
-        if "=" not in word and (word in packaged_recipes() or Path(word).exists()):
+        if "=" not in word and (word in packaged_recipes() or os.path.exists(word)):  # noqa: PTH110 (Path's may raise)
             return
         if name in self.names or name in self.command.short or (self.command.openrlhf and name in _flags()):
             raise UserError(f"{word!r}: an option begins with two dashes: --{option}")
@@ -155,8 +156,7 @@ class _Reader:
         if name == "output" and self.command.words == "folder":
             return f"observe-r1 {self.command.name} takes no '--output': name the folder alone"
         siblings = [each for each in COMMANDS.values() if each.settings == self.command.settings]
-        elsewhere = {*self.everything, *(short for each in siblings for short in (*each.short, "source")), *_flags()}
-        if name in elsewhere:
+        if name in {*self.everything, *(short for each in siblings for short in (*each.short, "source"))}:
             return f"observe-r1 {self.command.name} takes no {option!r}; --help lists its options"
         others = [*self.command.short, *(_flags() if self.command.openrlhf else ()), "config"]
         return f"unknown option {option!r}{_meant(name, self.names, others)}"
@@ -169,9 +169,10 @@ def _recipe(reader: _Reader) -> None:
 
 def _file(reader: _Reader) -> None:
     if len(reader.bare) > 1:
-        raise UserError(f"unexpected {reader.bare[1]!r}: several files go into one word: {','.join(reader.bare)}")
-    if reader.bare:
-        reader.given.options["data.path"] = reader.bare[0]
+        raise UserError(f"unexpected {reader.bare[1]!r}: write several files as one word: {','.join(reader.bare)}")
+    for word in reader.bare:
+        if (other := reader.given.options.setdefault("data.path", word)) != word:
+            raise UserError(f"{word} and --data.path {other} are two values for data.path: give one")
 
 
 def _ladder(reader: _Reader) -> None:
@@ -179,12 +180,14 @@ def _ladder(reader: _Reader) -> None:
     command, given = reader.command, reader.given
     recipes = [word for word in reader.bare if word.endswith((".yaml", ".yml")) or word in packaged_recipes()]
     places = [word for word in reader.bare if word not in recipes]
-    if len(places) == 1 and "run.output" not in given.options and (Path(places[0]) / _RECORDED).is_file():
-        folder = Path(places[0])
+    folder = Path(*places[:1])
+    if len(places) == 1 and "run.output" not in given.options and os.path.isfile(folder / _RECORDED):  # noqa: PTH113 (Path's may raise)
         begun = command.name == "ladder refresh" and "model.path" not in given.options
         reader.take_recipe(str(_begun_refresh(folder) if begun else folder / _RECORDED))
         given.options["run.output"] = places[0]
     elif command.words == "sources":
+        if places and "data.sources" in given.options:
+            raise UserError(f"{places[0]!r} is a source beside --data.sources: give all sources in one way")
         given.sources = tuple(places)
     elif "run.output" in given.options:
         raise UserError(f"observe-r1 {command.name} takes no '--output': name the folder alone")

@@ -59,6 +59,11 @@ class MeasuredQuestion:
     """The corrected gold answer; None if it was not corrected."""
 
     @property
+    def id(self) -> str:
+        """The question's id."""
+        return str(self.figures["id"])
+
+    @property
     def level(self) -> int:
         """The number of wrong responses: 0 is the easiest level."""
         return int(self.figures["tries"] - self.figures["correct"])
@@ -135,7 +140,7 @@ def sort_out(
     levels: list[list[MeasuredQuestion]] = [[] for _ in range(tries + 1)]
     unsolved, out = [], []
     for item in items:
-        decision = decisions.get(item.figures["id"])
+        decision = decisions.get(item.id)
         action = decision.action if decision else UNDECIDED
         wanted = action in ("keep", "correct")
         if item.figures["complexity"] < min_complexity and not wanted:
@@ -171,7 +176,7 @@ def _without_outdated(
 
     They were made about a question that no response had solved.
     """
-    solved = {item.figures["id"] for item in items if item.figures["correct"] > 0}
+    solved = {item.id for item in items if item.figures["correct"] > 0}
     drops = {row_id for row_id, decision in decisions.items() if decision.action == "drop"} & solved
     places = [folder, *sorted(folder.glob("refreshed-*"))] if drops else []
     outdated: set[str] = set()
@@ -202,7 +207,7 @@ def _measured(folder: Path, settings: ArrangeSettings, places: Mapping[str, int]
     for item in items:
         if not 0 <= item.figures["correct"] <= item.figures["tries"]:
             count = f"{item.figures['correct']} of {item.figures['tries']} right"
-            raise UserError(f"{place / MEASURED}: {item.figures['id']!r} has {count}: restore the file")
+            raise UserError(f"{place / MEASURED}: {item.id!r} has {count}: restore the file")
     tries = {item.figures["tries"] for item in items}
     if len(tries) > 1:
         raise UserError(f"{place / MEASURED}: {sorted(tries)} responses per question: measure all with the same number")
@@ -218,25 +223,22 @@ def _corrected(
 ) -> list[MeasuredQuestion]:
     """Return `items` with corrected answers, and with the figures of their responses graded against these."""
     new = {row_id: decision.answer for row_id, decision in decisions.items() if decision.action == "correct"}
+    corrected = {item.id: item for item in items if item.id in new}
     golds = {
-        row_id: gold_answer(replace(questions[item.row], answer=new[row_id]))
-        for item in items
-        if (row_id := item.figures["id"]) in new
+        row_id: gold_answer(replace(questions[item.row], answer=new[row_id])) for row_id, item in corrected.items()
     }
-    given: dict[str, list[dict[str, Any]]] = {row_id: [] for row_id in new}
+    given: dict[str, list[dict[str, Any]]] = {row_id: [] for row_id in corrected}
     responses = folder / settings.measured / RESPONSES
-    if new:
-        for row in stage_rows(responses, RESPONSE_COLUMNS):
-            if row["id"] in golds:
-                right = accuracy_reward(row["text"], golds[row["id"]]) > 0
-                given[row["id"]].append(row | {"correct": right})
-    for item in items:
-        if item.figures["id"] in new and len(given[item.figures["id"]]) != item.figures["tries"]:
-            raise UserError(f"{responses}: not all responses to {item.figures['id']!r} are there: restore the file")
+    for row in stage_rows(responses, RESPONSE_COLUMNS) if corrected else ():
+        if row["id"] in corrected:
+            right = accuracy_reward(row["text"], golds[row["id"]]) > 0
+            given[row["id"]].append(row | {"correct": right})
+    for row_id, item in corrected.items():
+        if len(given[row_id]) != item.figures["tries"]:
+            raise UserError(f"{responses}: not all responses to {row_id!r} are there: restore the file")
     return [
-        replace(item, figures=figures(row_id, given[row_id]), answer=new[row_id]) if row_id in new else item
+        replace(item, figures=figures(item.id, given[item.id]), answer=new[item.id]) if item.id in corrected else item
         for item in items
-        for row_id in (item.figures["id"],)
     ]
 
 

@@ -31,20 +31,23 @@ def head_logits(model: PreTrainedModel, hidden: Tensor) -> Tensor:
 class _WideProduct(torch.autograd.Function):
     """`hidden @ weight.T` of bfloat16 matrices (rows, width) and (vocabulary, width) in float32.
 
-    The weight's gradient is float32 too; autograd rounds it where the weight asks for bfloat16 (`Tensor.grad_dtype`).
+    The weight's gradient is float32 too if the weight asks for that (`Tensor.grad_dtype`).
     """
 
     @staticmethod
     def forward(ctx: Any, hidden: Tensor, weight: Tensor) -> Tensor:
         ctx.save_for_backward(hidden, weight)
+        ctx.wide = weight.is_leaf and weight.grad_dtype == torch.float32
         return _float32_product(hidden, weight.t())
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None]:
         hidden, weight = ctx.saved_tensors
         grad = grad.to(weight.dtype)
-        for_hidden, for_weight = ctx.needs_input_grad
-        return grad @ weight if for_hidden else None, _float32_product(grad.t(), hidden) if for_weight else None
+        of_hidden = grad @ weight if ctx.needs_input_grad[0] else None
+        if not ctx.needs_input_grad[1]:
+            return of_hidden, None
+        return of_hidden, _float32_product(grad.t(), hidden) if ctx.wide else grad.t() @ hidden
 
 
 def _float32_product(left: Tensor, right: Tensor) -> Tensor:

@@ -99,7 +99,8 @@ class Scorer:
         self._custom = {names[name]: reward for name, reward in custom_rewards(settings).items()}
         built_in = dict.fromkeys([CORRECTNESS, *(name for name in self._weights if name not in self._custom)])
         self._built_in = {name: registry.load("reward", name) for name in built_in}
-        self._template = settings.template or "observe"
+        self.template: str = settings.template or "observe"
+        """The tags that the format reward looks for; a run sets it once it knows what its prompt asks for."""
 
     def __enter__(self) -> Scorer:
         with ExitStack() as stack:
@@ -124,7 +125,7 @@ class Scorer:
         """
         gold = gold_answer(example)
         known = [
-            {name: float(reward(response, gold, self._template)) for name, reward in self._built_in.items()}
+            {name: float(reward(response, gold, self.template)) for name, reward in self._built_in.items()}
             for response in responses
         ]
         custom = {

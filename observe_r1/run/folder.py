@@ -1,9 +1,9 @@
 """The run folder: all that a run writes down, each file whole or not at all.
 
     config.yaml            every setting, enough to repeat the run
-    metrics.jsonl          one JSON object a step (`trackers`)
-    rollouts/              every sampled response, one JSON Lines file a step
-    evaluations/           every response to a held-out question, one JSON Lines file an evaluation
+    metrics.jsonl          one JSON object per step (`trackers`)
+    rollouts/              every sampled response, one JSON Lines file per step
+    evaluations/           every response to a held-out question, one JSON Lines file per evaluation
     checkpoints/           the newest of them and the best, one folder each (`checkpoint`)
     best/, best.json       the weights of the best evaluation as a Hugging Face checkpoint; its step and accuracy
     model/                 the final weights as a Hugging Face checkpoint

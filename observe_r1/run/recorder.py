@@ -212,7 +212,7 @@ class Recorder:
             self.now("saving the model")
             self._save_model(self._folder.model)
             line = f"{how} after step {self.step}: model in {self._folder.model}, metrics in {self._folder.metrics}"
-            line += f"; {self._view.resume_hint} resumes" if interrupted else ""
+            line += f"; {self._view.resume_hint} continues it" if interrupted else ""
         else:
             line = f"{how} before the first step: no model to save"
         if self._evaluator and self.best.step is not None:

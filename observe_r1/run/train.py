@@ -47,11 +47,11 @@ def train_model(settings: TrainSettings, view: Progress) -> Ended:
     with ExitStack() as stack:
         folder = stack.enter_context(RunFolder(run.output, settings, run.resume))
         view.now("reading the data")
-        examples = load_data(settings.data, run.seed)
-        settings, template = with_template(settings, examples[0])
-        require_rewarded(examples[0], template)
-        # Before the model is loaded: this checks the user's own rewards.
+        # First, because this checks the user's own rewards before anything is loaded for them.
         scorer = stack.enter_context(Scorer(settings.rewards))
+        examples = load_data(settings.data, run.seed)
+        settings, scorer.template = with_template(settings, examples[0])
+        require_rewarded(examples[0], scorer.template)
         questions = load_held_out(settings)
         length = RunLength(run, len(examples))
         check_batch_sizes(settings, len(examples), length.prompts)
@@ -66,7 +66,7 @@ def train_model(settings: TrainSettings, view: Progress) -> Ended:
         engine = start(vlm, rollout, settings.data, policy.dtype, memory, view.note)
         stop.after("this step, then saving")
 
-        encode = checked_encoder(vlm.processor, settings, template)
+        encode = checked_encoder(vlm.processor, settings, scorer.template)
         stream = prompt_stream(examples, encode, settings.data, run.seed, length.prompts, view.note, rollout.prompts)
         stack.callback(stream.close)
         sampler = GroupSampler(engine, stream, scorer, rollout, settings.objective, run.seed, view.now)

@@ -192,6 +192,12 @@ def test_an_image_that_the_processor_refuses_makes_a_row_bad(folder, capsys):
         (["check", "no.jsonl"], "no.jsonl: no such file"),
         (["check", "questoins.jsonl"], "questoins.jsonl: no such file (did you mean 'questions.jsonl'?)"),
         (["check", "./questions.json"], "./questions.json: no such file (did you mean 'questions.jsonl'?)"),
+        (["check", "a.jsonl", "b.jsonl"], "unexpected 'b.jsonl': write several files as one word: a.jsonl,b.jsonl"),
+        (
+            ["check", "a.jsonl", "--data.path", "b.jsonl"],
+            "a.jsonl and --data.path b.jsonl are two values for data.path",
+        ),
+        (["check", "a.jsonl", "--prompt_data", "b.jsonl"], "unknown option '--prompt_data'; --help lists them all"),
         (
             ["check", "a.jsonl", "--data.probs", "0.5,0.5"],
             "data.probs = 0.5,0.5: needs one probability per file, got 2",
@@ -233,10 +239,10 @@ def test_repeats_are_those_of_a_dictionary(values):
 
 def test_ctrl_c_does_not_wait_for_a_server_that_never_answers(folder):
     with socket.create_server(("127.0.0.1", 0)) as silent:
-        silent.settimeout(60)
+        silent.settimeout(120)
         url = f"http://127.0.0.1:{silent.getsockname()[1]}/a.png"
         path = write(folder / "a.jsonl", *(row(number, images=[url]) for number in range(3)))
-        silent.settimeout(30)
+        silent.settimeout(120)
         words = ["data", "check", str(path), "--data.image_cache", str(folder / "cache")]
         words += ["--data.allow_private_addresses", "true"]
         command = subprocess.Popen([sys.executable, "-m", "observe_r1.cli.main", *words], stderr=subprocess.PIPE)

@@ -1,4 +1,4 @@
-"""What a run needs and lacks is said before anything is loaded or written."""
+"""What a run lacks is reported before anything is loaded or written; the format reward follows the prompt."""
 
 import pytest
 
@@ -9,6 +9,7 @@ from observe_r1.config import LadderSettings, SFTSettings, TrainSettings
 from observe_r1.data.format_prompts import apply_format_prompt
 from observe_r1.errors import UserError
 from observe_r1.records import Example
+from observe_r1.rewards import Scorer
 from observe_r1.run.train import require_rewarded, with_template
 
 REQUIRED = ["--model.path", "m", "--data.path", "d"]
@@ -130,12 +131,19 @@ def test_what_is_rewarded_is_what_the_prompt_asks_for(asked, brought, template):
 
 
 @pytest.mark.parametrize(("words", "template"), [([], "observe"), (["--data.format_prompt", "think"], "think")])
-def test_a_run_scores_by_the_format_that_its_prompt_asks_for(words, template, tmp_path, monkeypatch, capsys):
-    def reveal(settings):
-        raise UserError(f"template {settings.template}")
+def test_a_run_scores_by_the_format_that_its_prompt_asks_for(words, template, tmp_path, monkeypatch):
+    made = []
 
-    monkeypatch.setattr("observe_r1.run.train.Scorer", reveal)
+    class Recorded(Scorer):
+        def __init__(self, settings):
+            super().__init__(settings)
+            made.append(self)
+
+    monkeypatch.setattr("observe_r1.run.train.Scorer", Recorded)
     monkeypatch.chdir(tmp_path)
     (tmp_path / "q.jsonl").write_text('{"problem": "How many?", "answer": "1"}\n')
-    assert main(["train", "--model.path", "m", "--data.path", "q.jsonl", "--run.output", "out", *words]) == 2
-    assert capsys.readouterr().err.splitlines()[-1] == f"observe-r1: error: template {template}"
+    assert main(["train", "--model.path", "no-model", "--data.path", "q.jsonl", "--run.output", "out", *words]) == 2
+    (scorer,) = made
+    example = Example("a", ({"role": "user", "content": [{"type": "text", "text": "How many?"}]},), (), "1")
+    scores = scorer.score(["<think> a </think> <answer> 1 </answer>"], example)
+    assert scores.parts["format"] == [0.5 if template == "think" else 0.0]

@@ -34,7 +34,7 @@ def recipe(tmp_path):
 def test_names_of_other_trainers_are_told_as_settings_that_exist():
     assert set(words._ELSEWHERE.values()) <= setting_names(TrainSettings).keys()
     assert not words._ELSEWHERE.keys() & FLAGS.keys()
-    assert parse("--learning_rate", "1e-4").optimizer.lr == 1e-4  # OpenRLHF's name, too
+    assert parse("--learning_rate", "1e-4").optimizer.lr == 1e-4  # also OpenRLHF's name
 
 
 def test_without_options_everything_is_at_its_default():
@@ -167,6 +167,8 @@ def test_every_value_survives_the_command_line(lr, seed, output, betas, checkpoi
         (["--rollout.stop", "[a"], r"--rollout.stop = '\[a': line 1, column 3: broken YAML"),
         (["--objective.importance_cap", "2"], "importance_cap needs objective.old_logprobs: policy"),
         (["no/such.yaml"], "no recipe 'no/such.yaml'"),
+        (["x" * 5000], "no recipe 'xxx"),
+        (["a\0b"], "no recipe 'a"),
         (["--config"], "option '--config' needs a value"),
     ],
 )
@@ -223,6 +225,8 @@ def test_a_packaged_recipe_may_stand_among_the_sources(tmp_path, monkeypatch):
             "--output a and --run.output b are two values for run.output: give one",
         ),
         (["--model.path=a", "--model=b"], "--model.path a and --model b are two values for model.path"),
+        (["--data.sources", "a.jsonl"], "'q.jsonl' is a source beside --data.sources: give all sources in one way"),
+        (["--max_samples", "3"], r"unknown option '--max_samples' \(did you mean '--data.max_samples'\?\)"),
         (["output=a"], "'output=a': an option begins with two dashes: --output=a"),
         (["rollout.group_size", "4"], "'rollout.group_size': an option begins with two dashes"),
     ],
@@ -242,7 +246,7 @@ def test_a_seed_for_every_stage_gives_way_to_that_of_one():
     assert (settings.screen.seed, settings.rollout.seed, settings.arrange.seed) == (7, 5, 7)
 
 
-@pytest.mark.parametrize("option", ["--arrange.size", "--source", "--skip-bad", "--prompt_data"])
+@pytest.mark.parametrize("option", ["--arrange.size", "--source", "--skip-bad"])
 def test_an_option_of_another_command_is_refused_as_one(option):
     with pytest.raises(UserError, match=f"observe-r1 ladder review takes no '{option}'; --help lists its options"):
         parse_settings(LadderSettings, [option, "1"], verb="ladder review")

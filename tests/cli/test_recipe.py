@@ -113,9 +113,9 @@ def test_only_one_recipe(recipe):
 
 
 def test_a_recipe_that_is_no_text(tmp_path):
-    path = tmp_path / "picture.yaml"
+    path = tmp_path / "image.yaml"
     path.write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(UserError, match=r"picture\.yaml: line 1: not UTF-8 text"):
+    with pytest.raises(UserError, match=r"image\.yaml: line 1: not UTF-8 text"):
         parse(str(path))
     with pytest.raises(UserError, match=r"cannot read .*: it is a folder"):
         parse(str(tmp_path))
@@ -123,7 +123,7 @@ def test_a_recipe_that_is_no_text(tmp_path):
 
 @pytest.mark.parametrize("name", ["observe_r1", "tiny/grpo"])
 def test_a_packaged_recipe_is_found_by_its_name_in_any_folder(name, tmp_path, monkeypatch):
-    (tmp_path / "observe_r1").mkdir()  # what stands in the working folder does not matter
+    (tmp_path / "observe_r1").mkdir()  # what is in the working folder does not matter
     monkeypatch.chdir(tmp_path)
     there = parse(name)
     assert there == parse(str(RECIPES / f"{name}.yaml"))

@@ -32,15 +32,15 @@ def test_a_question_row_is_a_chat_in_the_message_format(tmp_path):
     items = {item.id: item for item in make_items("held_out", 0, 5)}
     for row in rows_of(path):
         item = items[row["id"]]
-        picture = f"images/{item.id}.png"
+        image_name = f"images/{item.id}.png"
         assert json.loads(row["message"]) == [
             {
                 "role": "user",
-                "content": [{"type": "image", "image": picture}, {"type": "text", "text": item.question.text}],
+                "content": [{"type": "image", "image": image_name}, {"type": "text", "text": item.question.text}],
             }
         ]
         assert (row["answer"], row["level"], row["kind"]) == (item.answer, item.level, item.question.kind)
-        with Image.open(path.parent / picture) as image:
+        with Image.open(path.parent / image_name) as image:
             assert ImageChops.difference(image, render(item.scene)).getbbox() is None
 
 

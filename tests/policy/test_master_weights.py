@@ -185,7 +185,7 @@ def test_sampler_and_policy_agree_in_bfloat16(family):
     vlm = random_model(family, dtype=torch.float32)
     scored = Policy(vlm, OptimizerSettings(), ObjectiveSettings(), **BF16)
     prompts = [random_prompt([(4, 6)], 5, torch.Generator().manual_seed(i), torch.float32) for i in range(3)]
-    sampled = EmbeddedEngine(vlm, **BF16).generate(prompts, Sampling(n=4, max_new_tokens=16))
+    sampled = EmbeddedEngine(vlm).generate(prompts, Sampling(n=4, max_new_tokens=16))
     groups = [group_of(prompt, completions) for prompt, completions in zip(prompts, sampled, strict=True)]
     theirs = torch.cat([c.logprobs for completions in sampled for c in completions])
     difference = (torch.cat(scored.logprobs(groups)) - theirs).abs()

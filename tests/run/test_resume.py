@@ -122,7 +122,7 @@ def test_leftovers_are_part_of_what_is_resumed(unbroken):
     assert any(row["rollout/age"] > 0 for row in steps)
 
 
-def test_ctrl_c_leaves_a_checkpoint_and_says_how_to_go_on(world, unbroken, tmp_path, monkeypatch, capsys):
+def test_ctrl_c_leaves_a_checkpoint_and_says_how_to_continue(world, unbroken, tmp_path, monkeypatch, capsys):
     from observe_r1.run.progress import Progress
 
     def interrupt(self, step, metrics):
@@ -252,7 +252,7 @@ def test_a_second_ctrl_c_while_a_checkpoint_is_written_stops_at_once(world, unbr
     assert_same(run, unbroken)
 
 
-def test_a_folder_with_a_run_says_how_to_go_on_with_it(world, unbroken, capsys):
+def test_a_folder_with_a_run_says_how_to_resume_it(world, unbroken, capsys):
     assert main(command(world, unbroken)) == 2
     assert "not an empty folder; add --run.resume to resume the run in it" in capsys.readouterr().err
 
