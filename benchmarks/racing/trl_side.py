@@ -66,10 +66,8 @@ class TRLSide:
         self.script = Script(torch.ones(1, 1, dtype=torch.long), torch.ones(1, len(responses), dtype=torch.bool))
 
     def fuse_tower(self) -> None:
-        """Give the image tower our attention, and leave the text model's as it is."""
-        text = self.model.config.text_config._attn_implementation
-        prepare_tower(self.model, self.model.dtype)
-        self.model.set_attn_implementation({"text_config": text})
+        """Make the image tower compute as ours does: all windows in one kernel, patches as one matrix product."""
+        prepare_tower(self.model, torch.bfloat16 if self.trainer.args.bf16 else torch.float32)
 
     def sample(self) -> dict[str, Any]:
         """Preprocess, sample and score the script's responses to the first prompts."""
