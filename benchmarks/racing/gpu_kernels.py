@@ -15,7 +15,6 @@ from itertools import accumulate, pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
-from observe_r1.model.shared_prefix import PackedLayout
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex_attention
@@ -24,6 +23,7 @@ from transformers import AttentionInterface, PreTrainedModel
 
 from observe_r1.demo.tiny_model import TINY
 from observe_r1.model.image_tower import prepare_tower
+from observe_r1.model.shared_prefix import PackedLayout
 from racing.models import QWEN2_5_VL_3B, random_model
 from racing.timing import kernel_ms, seconds
 from racing.work import script
