@@ -85,17 +85,17 @@ def updating(settings, model):
     rollout, optimizer, data = settings.rollout, settings.optimizer, settings.data
     tokens = max(optimizer.tokens_per_pack, data.max_prompt_tokens + rollout.max_new_tokens)
     patches = vision.spatial_merge_size**2 * max(optimizer.tokens_per_pack, data.max_prompt_tokens)
-    full = not (settings.model.lora_rank or optimizer.offload)  # the residual stream is as wide as the embeddings
     largest = [
         tokens * layer_bytes(text.hidden_size, text.intermediate_size),
         optimizer.head_chunk * text.vocab_size * LOGIT,
     ]
-    inputs = text.num_hidden_layers * tokens * text.hidden_size * (4 if full else 2)
+    inputs = text.num_hidden_layers * tokens * text.hidden_size * 2  # the residual stream is bfloat16
     if trains_tower(model):
-        inputs += vision.depth * patches * vision.hidden_size * (4 if full else 2)
+        inputs += vision.depth * patches * vision.hidden_size * 2
         largest.append(patches * layer_bytes(vision.hidden_size, vision.intermediate_size))
     return {
-        "gradients": 2 * max(trained) if optimizer.offload else 4 * sum(trained),
+        # Offloaded: the one being made, and at most four that wait for the bus.
+        "gradients": 2 * sum(sorted(trained)[-5:]) if optimizer.offload else 4 * sum(trained),
         "layers' inputs": inputs,
         "one layer or logits": max(largest),
     }

@@ -15,7 +15,6 @@ from hashlib import blake2b
 from typing import Any
 
 import torch
-from PIL.Image import Image
 from torch import Tensor
 
 from observe_r1.config import QuestionSettings, SamplerSettings
@@ -135,7 +134,7 @@ class VLLMEngine:
 
         try:
             # Handed preprocessed images, vLLM does not count them itself.
-            self._engine.renderer.get_mm_processor().info.validate_num_items("image", len(prompt.images))
+            self._engine.renderer.get_mm_processor().info.validate_num_items("image", len(prompt.image_digests))
             self._engine.add_request(name, self.engine_input(prompt), self.parameters(prompt, sampling))
         except (VLLMClientError, ValueError) as error:  # too many images, or over a `max_model_len` of the user's
             raise RefusedPromptError(index, f"rollout.vllm: vLLM refuses the prompt: {one_line(error)}") from error
@@ -165,7 +164,8 @@ class VLLMEngine:
         return mm_input(
             prompt_token_ids=ids,
             mm_kwargs=MultiModalKwargsItems.from_hf_inputs(tensors, fields),
-            mm_hashes={"image": [_digest(image) for image in prompt.images]},
+            # vLLM keeps features and prefixes by them.
+            mm_hashes={"image": [digest.hex() for digest in prompt.image_digests]},
             mm_placeholders={"image": places},
         )
 
@@ -205,11 +205,6 @@ class VLLMEngine:
             version=self.version,
             finish="length" if response.finish_reason == "length" else "stop",
         )
-
-
-def _digest(image: Image) -> str:
-    """Return what tells `image` from every other one: vLLM keeps features and prefixes by it."""
-    return blake2b(f"{image.mode} {image.size}".encode() + image.tobytes(), digest_size=16).hexdigest()
 
 
 @contextmanager

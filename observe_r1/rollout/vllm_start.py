@@ -79,9 +79,6 @@ def start(
     from vllm.exceptions import VLLMError
 
     chosen = _checked(vllm, _defaults(vlm, max_model_len, dtype) | dict(arguments))
-    # Logits in bfloat16 would round the probabilities that training compares with its own (`_apply_head` in
-    # vllm/model_executor/layers/logits_processor.py: on a GPU one product that accumulates and ends in float32).
-    chosen["hf_overrides"] = {"head_dtype": "float32"} | dict(arguments.get("hf_overrides") or {})
     sleeps = chosen["enable_sleep_mode"] = _can_sleep(arguments, training)
     if torch.cuda.is_available():
         if training is not None:
@@ -126,10 +123,10 @@ def _defaults(vlm: VisionLanguageModel, max_model_len: int, dtype: torch.dtype) 
 
 
 def _checked(vllm: Any, arguments: dict[str, Any]) -> dict[str, Any]:
-    """Return `arguments` with those of `_FIXED`.
+    """Return `arguments` with those of `_FIXED` and a head that computes in float32.
 
     Raises:
-        UserError: vLLM does not know one, or it is not the user's to choose.
+        UserError: vLLM does not know an argument, or it is not the user's to choose.
     """
     from vllm.engine.arg_utils import EngineArgs
 
@@ -137,10 +134,16 @@ def _checked(vllm: Any, arguments: dict[str, Any]) -> dict[str, Any]:
     for name, value in arguments.items():
         if name not in known:
             raise UserError(f"rollout.vllm: vLLM {vllm.__version__} has no argument {name!r}{nearest(name, known)}")
-        fixed, reason = _FIXED.get(name, (value, ""))
-        if value != fixed:
+        only, reason = _FIXED.get(name, (value, ""))
+        if value != only:
             raise UserError(f"rollout.vllm: {name} = {value!r} is not possible: {reason}; leave it out")
-    return arguments | {name: value for name, (value, _) in _FIXED.items() if name in known}
+    overrides = arguments.get("hf_overrides") or {}
+    if not isinstance(overrides, Mapping):
+        raise UserError(f"rollout.vllm: hf_overrides = {overrides!r} should be a mapping of names to values")
+    fixed = {name: value for name, (value, _) in _FIXED.items() if name in known}
+    # Logits in bfloat16 would round the probabilities that training compares with its own (`_apply_head` in
+    # vllm/model_executor/layers/logits_processor.py: on a GPU one product that accumulates and ends in float32).
+    return arguments | fixed | {"hf_overrides": {"head_dtype": "float32", **overrides}}
 
 
 def _can_sleep(arguments: Mapping[str, Any], training: TrainingMemory | None) -> bool:

@@ -1,6 +1,5 @@
 """What policy and engine share: the policy's weights, which become the engine's, and the GPU's memory."""
 
-from collections.abc import Iterable
 from typing import Protocol
 
 import torch
@@ -71,23 +70,20 @@ def training_memory(policy: Policy, reference: LogprobModel | None) -> TrainingM
     """
     vlm, device = policy.vlm, policy.vlm.device
     trained = [parameter for parameter in policy.parameters if parameter.device == device]
-    held = {"weights": _bytes([vlm.model, policy.weights], device)}
+    held = {"weights": _bytes(vlm.model, device)}
+    if policy.masters is not None:
+        held["masters"] = _bytes(policy.masters, device)
     if reference is not None and reference.vlm is not vlm:
-        held["reference"] = _bytes([reference.vlm.model], device)
+        held["reference"] = _bytes(reference.vlm.model, device)
     coming = {"moments": moment_bytes(policy.settings.kind, sum(p.numel() for p in trained))}
     if not any(parameter.requires_grad for parameter in vlm.model.model.visual.parameters()):
         coming["image features"] = vlm.features.limit
-    update = {"gradients": sum(parameter.nbytes for parameter in trained)}
-    if not trained:  # offloaded: each gradient leaves the device before the next one is made
-        update["gradients"] = max(p.nbytes for p in vlm.model.parameters() if p.requires_grad)
-    computing = policy.dtype
-    copied = [p for p in vlm.model.parameters() if p.requires_grad and p.dtype != computing]
-    if copied:  # autocast keeps one of each weight during a forward pass
-        update["copies"] = sum(parameter.numel() for parameter in copied) * computing.itemsize
-    return TrainingMemory(held, coming, update)
+    gradients = sum(parameter.nbytes for parameter in trained)
+    if not trained:  # offloaded: beside the one being made, four wait to be copied (`master_weights`)
+        gradients = sum(sorted(p.nbytes for p in vlm.model.parameters() if p.requires_grad)[-5:])
+    return TrainingMemory(held, coming, {"gradients": gradients})
 
 
-def _bytes(modules: Iterable[nn.Module], device: torch.device) -> int:
-    """Return the bytes of the parameters that are on `device`, shared ones once."""
-    parameters = {id(parameter): parameter for module in modules for parameter in module.parameters()}
-    return sum(parameter.nbytes for parameter in parameters.values() if parameter.device == device)
+def _bytes(module: nn.Module, device: torch.device) -> int:
+    """Return the bytes of the parameters that are on `device`."""
+    return sum(parameter.nbytes for parameter in module.parameters() if parameter.device == device)

@@ -161,7 +161,7 @@ def test_an_interrupted_call_leaves_nothing_behind(engine, prompts):
 
 
 def test_a_prompt_that_vllm_refuses_is_one_line(engine, prompts):
-    crowded = replace(prompts[1], images=prompts[1].images * 9)
+    crowded = replace(prompts[1], image_digests=prompts[1].image_digests * 9)
     with pytest.raises(RefusedPromptError, match=r"rollout\.vllm: vLLM refuses the prompt: At most 8 im") as refused:
         engine.generate([prompts[0], crowded], Sampling(max_new_tokens=3))
     assert refused.value.index == 1
@@ -173,16 +173,16 @@ def test_sleep_is_nothing_on_the_cpu(engine, prompts):
     assert engine.generate(prompts[:1], Sampling(max_new_tokens=2))
 
 
-def test_images_are_told_apart_by_what_they_show(vlm, engine, prompts):
+def test_images_are_told_apart_by_what_they_show(vlm, engine, prompts, tmp_path):
     """The same tokens and sizes, asked one after the other: features and prefixes of another image would show."""
     small = prompts[1]
-    flipped = small.images[0].transpose(Image.Transpose.FLIP_TOP_BOTTOM)
-    made = vlm.processor.image_processor(images=[flipped], return_tensors="pt")
-    other = replace(small, images=(flipped,), pixel_values=made["pixel_values"].float())
-    assert not torch.equal(other.pixel_values, small.pixel_values)
-    check_agreement(vlm, engine, [small])
-    check_agreement(vlm, engine, [other])
-    check_agreement(vlm, engine, [small, other])
+    small.images[0].transpose(Image.Transpose.FLIP_TOP_BOTTOM).save(tmp_path / "flipped.png")
+    parts = [{"type": "image"}, {"type": "text", "text": "how many red circles "}]
+    example = Example("x", ({"role": "user", "content": parts},), (str(tmp_path / "flipped.png"),), answer="1")
+    other = encode_prompt(example, vlm.processor, DATA, stream=1)
+    assert torch.equal(other.ids, small.ids) and not torch.equal(other.pixel_values, small.pixel_values)
+    for asked in ([small], [other], [small, other]):
+        check_agreement(vlm, engine, asked)
 
 
 def test_images_are_not_preprocessed_again(vlm, engine, prompts, monkeypatch):

@@ -111,6 +111,11 @@ def test_arguments_on_a_gpu_are_vllm_s_own(vlm, gpu):
     assert arguments.hf_overrides == {"head_dtype": "float32", "tie_word_embeddings": True}
 
 
+def test_overrides_of_the_configuration_that_are_no_mapping_are_one_line(vlm):
+    with pytest.raises(UserError, match=r"^rollout\.vllm: hf_overrides = 'x' should be a mapping of names to values$"):
+        VLLMEngine(vlm, {"hf_overrides": "x"}, max_model_len=64, dtype=torch.float32)
+
+
 def test_logits_are_float32_where_the_model_is_not(vlm, gpu):
     from vllm.engine.arg_utils import EngineArgs
 

@@ -8,8 +8,9 @@ from memory import GIB, empty_model, qwen2_5_vl_3b
 from tiny import random_model
 from torch import nn
 
-from observe_r1.config import ModelSettings, OptimizerSettings
+from observe_r1.config import ModelSettings, ObjectiveSettings, OptimizerSettings
 from observe_r1.model.adapters import published_weights
+from observe_r1.policy.policy import Policy
 from observe_r1.training.weight_sync import CopiedWeights, training_memory
 
 TEXT, TOWER = 3.085938688e9, 0.668684800e9
@@ -25,16 +26,18 @@ def sized(**model):
     return made
 
 
-def policy(model, weights=None, **optimizer):
-    vlm = SimpleNamespace(model=model, features=SimpleNamespace(limit=GIB))
-    weights = weights or model
-    return SimpleNamespace(
-        scorer=SimpleNamespace(vlm=vlm, dtype=torch.bfloat16),
-        device=torch.device("meta"),
-        weights=weights,
-        parameters=[p for p in weights.parameters() if p.requires_grad],
-        settings=OptimizerSettings(**optimizer),
-    )
+def policy(model, **optimizer):
+    """As `Policy` holds it: the model in bfloat16, and float32 masters of what is trained, offloaded or not."""
+    place = "cpu" if optimizer.get("offload") else "meta"
+    masters, trained = nn.ParameterList(), [p for p in model.parameters() if p.requires_grad]
+    for parameter in trained:
+        empty = torch.empty(1 if place == "cpu" else parameter.shape, device=place)
+        masters.append(nn.Parameter(empty))
+        parameter.data = parameter.data.to(torch.bfloat16)
+    device = torch.device("meta")
+    vlm = SimpleNamespace(model=model, features=SimpleNamespace(limit=GIB), device=device)
+    settings = OptimizerSettings(**optimizer)
+    return SimpleNamespace(vlm=vlm, masters=masters, parameters=list(masters), settings=settings)
 
 
 def billions(memory):
@@ -46,7 +49,7 @@ def billions(memory):
 def test_full_training_with_a_reference():
     trained, frozen = policy(sized()), SimpleNamespace(vlm=SimpleNamespace(model=sized(freeze=("",))))
     everything = (TEXT + TOWER) / 1e9
-    expected = {"weights": 4, "reference": 2, "moments": 8, "gradients": 4, "copies": 2}
+    expected = {"weights": 2, "masters": 4, "reference": 2, "moments": 8, "gradients": 4}
     found = billions(training_memory(trained, frozen))
     assert found == pytest.approx({name: size * everything for name, size in expected.items()}, abs=2e-3)
 
@@ -54,7 +57,7 @@ def test_full_training_with_a_reference():
 def test_moments_in_8_bits_and_a_frozen_tower_with_features():
     found = billions(training_memory(policy(sized(freeze=("model.visual",)), kind="adamw_8bit"), None))
     text, tower = TEXT / 1e9, TOWER / 1e9
-    expected = {"weights": 4 * text + 2 * tower, "moments": 2 * text, "gradients": 4 * text, "copies": 2 * text}
+    expected = {"weights": 2 * (text + tower), "masters": 4 * text, "moments": 2 * text, "gradients": 4 * text}
     assert found == pytest.approx(expected | {"image features": GIB / 1e9}, abs=2e-3)
 
 
@@ -62,18 +65,31 @@ def test_adapters_take_little_and_are_their_own_reference():
     adapted = policy(sized(freeze=("model.visual",), lora_rank=32))
     found = training_memory(adapted, SimpleNamespace(vlm=adapted.vlm))
     trained = sum(p.numel() for p in adapted.parameters)
-    assert found.held.keys() == {"weights"} and round(found.held["weights"] / 1e9, 2) == 7.75
-    assert found.coming["moments"] == 8 * trained and found.update == {"gradients": 4 * trained, "copies": 2 * trained}
+    assert round(trained / 1e6) == 60
+    assert found.held == {"weights": 2 * (3_754_622_976 + trained), "masters": 4 * trained}
+    assert found.coming["moments"] == 8 * trained and found.update == {"gradients": 4 * trained}
 
 
-def test_offloaded_masters_take_one_gradient_at_a_time():
-    model = sized()
-    for parameter in model.parameters():
-        parameter.data = parameter.data.to(torch.bfloat16)
-    found = billions(training_memory(policy(model, nn.Linear(2, 2)), None))
-    embeddings = 151936 * 2048 * 2 / 1e9  # the largest tensor
-    expected = {"weights": 2 * (TEXT + TOWER) / 1e9, "moments": 0, "gradients": embeddings}
+def test_offloaded_masters_take_nothing_of_the_device():
+    found = billions(training_memory(policy(sized(), offload=True), None))
+    gradients = 2 * (151936 * 2048 + 5120 * 5120 + 3 * 2048 * 11008) / 1e9  # embeddings, the tower's merger, the MLP
+    expected = {"weights": 2 * (TEXT + TOWER) / 1e9, "masters": 0, "moments": 0, "gradients": gradients}
     assert found == pytest.approx(expected, abs=2e-3)
+
+
+def test_a_policy_s_own_memory_is_what_is_counted():
+    """Of a real one, on the CPU: every parameter of its model, its masters, and the moments after a step."""
+    vlm = random_model(dtype=torch.float32)
+    made = Policy(vlm, OptimizerSettings(), ObjectiveSettings(), dtype=torch.bfloat16)
+    found = training_memory(made, None)
+    numbers = sum(parameter.numel() for parameter in vlm.model.parameters())
+    assert found.held == {"weights": 2 * numbers, "masters": 4 * numbers}
+    for master in made.parameters:
+        master.grad = torch.zeros_like(master)
+    assert found.update == {"gradients": sum(master.grad.nbytes for master in made.parameters)}
+    made.optimizer.step()
+    moments = [state[name].nbytes for state in made.optimizer.state.values() for name in ("exp_avg", "exp_avg_sq")]
+    assert found.coming == {"moments": sum(moments)}
 
 
 def test_an_engine_is_given_the_model_s_own_weights_and_the_version():
