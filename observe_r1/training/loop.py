@@ -177,7 +177,7 @@ class Batcher:
     def _token_advantages(
         self, groups: Sequence[Group], old: Sequence[Tensor], reference: Sequence[Tensor] | None
     ) -> list[Tensor]:
-        """Whiten advantages over the rollout, spread them over tokens, (T,) per group, and subtract a KL in the reward."""
+        """Return advantages by token, (T,) per group: whitened over the rollout, less a KL that is in the reward."""
         objective = self.settings.objective
         advantages = torch.stack([group.advantages for group in groups])
         if objective.whiten:
