@@ -36,6 +36,7 @@ from observe_r1.policy.optimizers import learning_rate
 from observe_r1.policy.token_logprobs import GroupScorer
 from observe_r1.records import Group, TrainingBatch, TrainingGroup
 from observe_r1.rewards.accuracy import read_as
+from observe_r1.training.prompts import PromptSource
 from observe_r1.training.sampler import GroupSampler, Now, counted
 from observe_r1.training.weight_sync import WeightSync
 
@@ -210,20 +211,6 @@ class Batcher:
         filled = len(groups) / self.settings.optimizer.minibatch
         streams = [(filled * each).float().repeat_interleave(lengths).split(sizes) for each in (shares, kl_shares)]
         return list(zip(*streams, strict=True))
-
-
-class PromptSource(Protocol):
-    """Where a run's prompts come from: a `GroupSampler` or a `PromptStream`."""
-
-    @property
-    def drawn(self) -> int:
-        """Prompts drawn so far."""
-        ...
-
-    @property
-    def exhausted(self) -> bool:
-        """Whether nothing is left."""
-        ...
 
 
 class RunLength:
