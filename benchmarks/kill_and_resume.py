@@ -78,7 +78,7 @@ def results(run: Path) -> dict[str, object]:
 
 @contextmanager
 def started(command: list[str], run: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """Start `command` in a process group of its own, and return once it has opened its folder."""
+    """Start `command` as the head of a process group of its own, and continue once it has opened its folder."""
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     with subprocess.Popen(command, **quiet, start_new_session=True) as process:
         while not (run / "config.yaml").exists() and process.poll() is None:

@@ -136,8 +136,8 @@ def require_verifiable(example: Example) -> None:
         raise UserError(f"{example.origin}: the gold answer {shorten(example.answer)} cannot be verified: {fault}")
     if not verifiable(example.answer):
         raise UserError(
-            f"{example.origin}: the gold answer {shorten(example.answer)} cannot be verified: correct it or drop "
-            "the row; a letter, number, formula or short phrase can"
+            f"{example.origin}: the gold answer {shorten(example.answer)} cannot be verified: correct it to a "
+            "letter, number, formula or short phrase, or drop the row"
         )
 
 

@@ -213,9 +213,11 @@ def _check_readable_format(checkpoint: Path) -> None:
 
 def _check_format(checkpoint: Path, found: object) -> None:
     if isinstance(found, int) and found > FORMAT:
-        raise UserError(f"checkpoint {checkpoint} was written by a newer version of observe-r1: update this one")
+        raise UserError(f"checkpoint {checkpoint} was written by a newer version of observe-r1: update observe-r1")
     if isinstance(found, int) and found < FORMAT:
-        raise UserError(f"checkpoint {checkpoint} was written by an older version of observe-r1: resume with that one")
+        raise UserError(
+            f"checkpoint {checkpoint} was written by an older version of observe-r1: resume with that version"
+        )
 
 
 def _set_aside(checkpoint: Path) -> Path:

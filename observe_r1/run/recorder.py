@@ -15,9 +15,9 @@ from observe_r1.run.checkpoint import Checkpoints
 from observe_r1.run.folder import RunFolder
 from observe_r1.run.held_out import HeldOutEvaluator
 from observe_r1.run.progress import Progress
-from observe_r1.run.resume import Resumable, RunState
+from observe_r1.run.resume import RunState
 from observe_r1.run.trackers import open_trackers
-from observe_r1.training.prompts import PromptEncoder
+from observe_r1.training.prompts import PromptEncoder, PromptSource
 
 
 @dataclass(slots=True)
@@ -72,7 +72,7 @@ class Recorder:
         folder: RunFolder,
         settings: TrainSettings | SFTSettings,
         policy: Policy,
-        source: Resumable,
+        source: PromptSource,
         encode: PromptEncoder,
         view: Progress,
         evaluator: HeldOutEvaluator | None = None,

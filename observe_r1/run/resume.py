@@ -4,7 +4,7 @@ import base64
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,29 +12,12 @@ from torch import Tensor
 from observe_r1.policy.policy import Policy
 from observe_r1.records import Completion, Example, Group
 from observe_r1.run.checkpoint import Checkpoints
-from observe_r1.training.prompts import PromptEncoder
+from observe_r1.training.prompts import PromptEncoder, PromptSource
 from observe_r1.training.sampler import GroupSampler
 
 _RANDOM, _RANDOM_CUDA = "random.cpu", "random.cuda"
 _GROUP_TENSORS = ("rewards", "correct", "bonus", "advantages")
 """Tensors of a group with one value per response; its `weight` is a number, and saved as JSON."""
-
-
-class Resumable(Protocol):
-    """Where a run's prompts come from: a `PromptStream`, or a `GroupSampler` with its leftovers."""
-
-    @property
-    def dropped(self) -> int:
-        """Prompts over the limit so far."""
-        ...
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return its position, as JSON values."""
-        ...
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore the position."""
-        ...
 
 
 class RunState:
@@ -47,7 +30,7 @@ class RunState:
         encode: Makes the prompts of leftover groups again: their images are not saved.
     """
 
-    def __init__(self, checkpoints: Checkpoints, policy: Policy, source: Resumable, encode: PromptEncoder) -> None:
+    def __init__(self, checkpoints: Checkpoints, policy: Policy, source: PromptSource, encode: PromptEncoder) -> None:
         self.checkpoints = checkpoints
         self.policy = policy
         self.source = source

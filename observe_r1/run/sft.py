@@ -35,7 +35,7 @@ def fine_tune_model(settings: SFTSettings, view: Progress) -> Ended:
     settings = with_dtype(settings)
     run, rows_per_step = settings.run, settings.optimizer.minibatch
     if settings.data.order == "adaptive":
-        raise UserError("data.order = 'adaptive': demonstrations have no pass rates; sft takes ladder or random")
+        raise UserError("data.order = 'adaptive': demonstrations have no pass rates: give ladder or random")
     prepare_process(run)
     with ExitStack() as stack:
         folder = stack.enter_context(RunFolder(run.output, settings, run.resume))

@@ -111,7 +111,7 @@ class WeightsAndBiases:
         except wandb.errors.Error as error:
             reason = str(error).splitlines()[0]
             raise UserError(
-                f"run.wandb = {project!r}: {reason} (`wandb login` signs in, WANDB_MODE=offline does without)"
+                f"run.wandb = {project!r}: {reason} (sign in by `wandb login`, or set WANDB_MODE=offline)"
             ) from error
 
     def write(self, step: int, metrics: dict[str, float]) -> None:

@@ -103,14 +103,14 @@ def check_batch_sizes(settings: TrainSettings, rows: int, prompts: int | None) -
     rollout, minibatch = settings.rollout.prompts, settings.optimizer.minibatch
     if minibatch > rollout:
         raise UserError(
-            f"optimizer.minibatch = {minibatch}: more than the rollout has, rollout.prompts = {rollout}: "
-            "lower the one or raise the other"
+            f"optimizer.minibatch = {minibatch}: more groups than a rollout has, rollout.prompts = {rollout}: "
+            "lower the former or raise the latter"
         )
     if rollout % minibatch:
         raise UserError(
-            f"rollout.prompts = {rollout}: not a multiple of optimizer.minibatch = {minibatch}, so each rollout's last "
-            f"optimizer step would have only {rollout % minibatch} groups of them: "
-            f"take {rollout - rollout % minibatch} or {rollout + minibatch - rollout % minibatch}"
+            f"rollout.prompts = {rollout}: not a multiple of optimizer.minibatch = {minibatch}, so the last optimizer "
+            f"step of each rollout would have only {rollout % minibatch} groups: "
+            f"take {rollout - rollout % minibatch} or {rollout + minibatch - rollout % minibatch} prompts"
         )
     if prompts is not None and prompts < rollout:
         run = settings.run

@@ -35,6 +35,7 @@ from observe_r1.objective import sequence_mean, token_advantages, truncated_impo
 from observe_r1.policy.optimizers import learning_rate
 from observe_r1.records import Group, TrainingBatch, TrainingGroup
 from observe_r1.rewards.accuracy import read_as
+from observe_r1.training.prompts import PromptSource
 from observe_r1.training.sampler import GroupSampler, Now, counted
 from observe_r1.training.weight_sync import WeightSync
 
@@ -184,7 +185,7 @@ class Batcher:
     def _token_advantages(
         self, groups: Sequence[Group], old: Sequence[Tensor], reference: Sequence[Tensor] | None
     ) -> list[Tensor]:
-        """Whiten advantages over the rollout; spread them over tokens, (T,) per group, less a KL in the reward."""
+        """Return advantages by token, (T,) per group: whitened over the rollout, less a KL that is in the reward."""
         objective = self.settings.objective
         advantages = torch.stack([group.advantages for group in groups])
         if objective.whiten:
@@ -217,20 +218,6 @@ class Batcher:
         filled = len(groups) / self.settings.optimizer.minibatch
         streams = [(filled * each).float().repeat_interleave(lengths).split(sizes) for each in (shares, kl_shares)]
         return list(zip(*streams, strict=True))
-
-
-class PromptSource(Protocol):
-    """Where a run's prompts come from: a `GroupSampler` or a `PromptStream`."""
-
-    @property
-    def drawn(self) -> int:
-        """Prompts drawn so far."""
-        ...
-
-    @property
-    def exhausted(self) -> bool:
-        """Whether nothing is left."""
-        ...
 
 
 class RunLength:

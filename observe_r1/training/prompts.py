@@ -3,7 +3,7 @@
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from observe_r1.data.alike import Alike
 from observe_r1.data.order import Order
@@ -18,6 +18,33 @@ PromptEncoder = Callable[[Example, int], Prompt]
 
 AHEAD = 32
 """Prompts encoded ahead at least: one image may be huge, and the next one come from a slow server."""
+
+
+class PromptSource(Protocol):
+    """Where a run's prompts come from: a `PromptStream`, or a `GroupSampler` with its leftovers."""
+
+    @property
+    def drawn(self) -> int:
+        """Prompts drawn so far, dropped ones included."""
+        ...
+
+    @property
+    def dropped(self) -> int:
+        """Prompts over the token limit so far."""
+        ...
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether nothing is left."""
+        ...
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return its position."""
+        ...
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore the position."""
+        ...
 
 
 class Drawn(NamedTuple):

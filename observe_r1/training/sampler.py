@@ -150,7 +150,7 @@ class GroupSampler:
                 f"{reason}: the questions are too easy or too hard for the model; raise rollout.max_rounds, change the "
                 "data, or turn rollout.dynamic_sampling off"
             )
-        way = f"{cut_off}: raise it" if cut > 0.5 else "rollout.max_rounds or other data would fill it"
+        way = f"{cut_off}: raise it" if cut > 0.5 else "raise rollout.max_rounds or change the data to fill it"
         self.stream.notes.add(f"step {self.engine.version + 1}: {reason}, so the step is smaller; {way}")
 
     def _draws(self, missing: int) -> int:

@@ -85,7 +85,7 @@ def test_every_problem_of_few_rows_is_a_line_of_its_own(folder, capsys):
     )
     code, lines = check(capsys, path)
     rest = "remove it (each line is a row, unless the file is one list)"
-    cannot = "cannot be verified: correct it or drop the row; a letter, number, formula or short phrase can"
+    cannot = "cannot be verified: correct it to a letter, number, formula or short phrase, or drop the row"
     rule = "every <image> mark needs an image, and every image a mark"
     image = f"{path} row 3: image '{folder}"
     assert code == 2 and lines[:10] == [

@@ -31,8 +31,8 @@ def test_sizes_that_fit_are_no_error():
 @pytest.mark.parametrize(
     ("sizes", "message"),
     [
-        ({"minibatch": 9}, r"optimizer\.minibatch = 9: more than the rollout has, rollout\.prompts = 8"),
-        ({"prompts": 10}, r"rollout\.prompts = 10: not a multiple of .*minibatch = 4.* 2 groups .*take 8 or 12"),
+        ({"minibatch": 9}, r"optimizer\.minibatch = 9: more groups than a rollout has, rollout\.prompts = 8"),
+        ({"prompts": 10}, r"rollout\.prompts = 10: not a multiple of .*minibatch = 4.* 2 groups: take 8 or 12 prompts"),
         ({"rows": 7}, r"run\.epochs = 1 over 7 rows of d\.jsonl is 7 prompts: less than one rollout"),
         ({"rows": 15, "run_epochs": 0.4}, r"run\.epochs = 0\.4 over 15 rows of d\.jsonl is 6 prompts"),
         ({"run_prompts": 7}, r"run\.prompts = 7: less than one rollout, rollout\.prompts = 8"),

@@ -143,19 +143,21 @@ def test_before_the_first_step_no_time_left_is_claimed(clock):
     assert "left" not in text
 
 
+@pytest.mark.parametrize("evaluated", [True, False])
 @pytest.mark.parametrize(("before", "left"), [(0.0, "3:00"), (0.5, "1:00")])
-def test_what_comes_before_the_first_step_is_no_part_of_the_pace(clock, before, left):
+def test_what_comes_before_the_first_step_is_no_part_of_the_pace(clock, before, left, evaluated):
     """Loading, restoring a checkpoint, the evaluation of the starting model or of the step that is resumed from."""
     view = Progress("train", None, Console(file=io.StringIO(), force_terminal=True))
     view.about(model="m")
     clock.now += 600
     view.start(round(12 * before), before)
-    clock.now += 300
-    view.update(round(12 * before), {"evaluation/accuracy": 0.5} | ({"progress": before} if before else {}))
+    if evaluated:
+        clock.now += 300
+        view.update(round(12 * before), {"evaluation/accuracy": 0.5} | ({"progress": before} if before else {}))
     assert "left" not in drawn(view, 80)
     clock.now += 60
     view.update(round(12 * before) + 3, {"progress": before + 0.25})
-    assert f"16:00 elapsed, {left} left" in drawn(view, 80)
+    assert f"{16 if evaluated else 11}:00 elapsed, {left} left" in drawn(view, 80)
 
 
 @pytest.mark.parametrize("terminal", [True, False])

@@ -313,6 +313,7 @@ def test_advantages_are_estimated_once_a_group_leftovers_and_all(monkeypatch):
         length=RunLength(RunSettings(steps=3), 50),
         monitor=monitor,
     )
+    assert monitor.lasts == [False, False, True]
     assert sum(estimated) == sum(map(len, engine.calls)) == sum(len(rows) for _, rows in monitor.rollouts) / G > 12
 
 
