@@ -77,7 +77,7 @@ def _nudge_main_thread(signals: int) -> None:
     """Wake the main thread after each signal whose number can be read from the descriptor `signals`.
 
     Python handles a signal in the main thread, between two of its instructions. One that arrives just before the main
-    thread begins to wait for a lock (a future's, say) does not wake it: Ctrl-C would act when the wait is over, if ever.
+    thread begins to wait for a lock (a future's, say) does not wake it: Ctrl-C would act after the wait, if that ends.
     A later signal to that thread ends the wait, and then Python handles both.
     """
     with os.fdopen(signals, "rb", buffering=0) as numbers:
