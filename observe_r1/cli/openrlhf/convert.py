@@ -105,7 +105,7 @@ def _help() -> str:
         " error says which flags have no effect, and why. Flags that would change the result and are not supported are"
         " errors. Options by name, such as --run.seed 3, override the flags. `sft` takes those flags that it has"
         " settings for.",
-        f"Without RECIPE, and with --pretrain or --prompt_data, flags mean what they meant there: {WITHOUT_RECIPE}.",
+        f"Without RECIPE, and with --pretrain or --prompt_data, the original's defaults hold: {WITHOUT_RECIPE}.",
     )
     return (
         "\n\n".join(
@@ -139,7 +139,7 @@ then run.
 Everything after `ray job submit … --` is one process here: no `ray start`, no reward process, no vLLM to place. What a
 flag changes, or why it no longer matters, is printed in one line.
 
-- Without a recipe, and with the model or the data given by a flag, flags mean what they meant there: {without_recipe}.
+- Without a recipe, and with the model or the data given by a flag, the original's defaults hold: {without_recipe}.
 - With a recipe (`observe-r1 train observe_r1 --temperature 0.9`), or with `--model.path` and `--data.path`, flags
   override it, and every other setting keeps its value.
 - A setting given by its own name (`--objective.bonus 0.3`) overrides the flags, and a line says so. Two values for a
