@@ -89,7 +89,7 @@ def build_ladder(settings: LadderSettings) -> Path:
     """
     check_needs(settings)
     with Progress("ladder build") as view:
-        return _finished(build(settings, view).code, settings.run.output)
+        return _finished(build(settings, view)[0], settings.run.output)
 
 
 def _finished(code: int, folder: str) -> Path:

@@ -86,7 +86,11 @@ def check(kind: str, name: str) -> str:
 
 
 def load(kind: str, name: str) -> Any:
-    """Import and return what is registered as `name` under `kind`; raises as `check`."""
+    """Import and return what is registered as `name` under `kind`.
+
+    Raises:
+        UserError: as `check`.
+    """
     return resolve(REGISTRY[kind][check(kind, name)])
 
 

@@ -35,7 +35,11 @@ _SCALARS = (
 
 
 def read_yaml(path: Path) -> Any:
-    """Return what the YAML file at `path` holds. Raises: UserError: it cannot be read; file, line and fix are named."""
+    """Return what the YAML file at `path` holds.
+
+    Raises:
+        UserError: it cannot be read; file, line and fix are named.
+    """
     try:
         mode = path.stat().st_mode
         if not S_ISREG(mode):
@@ -59,7 +63,11 @@ def read_yaml(path: Path) -> Any:
 
 
 def parse_yaml(text: str, source: str) -> Any:
-    """Return what `text` says. Raises: UserError: it is broken; `source`, line and column are named."""
+    """Return what `text` says.
+
+    Raises:
+        UserError: it is broken; `source`, line and column are named.
+    """
     try:
         loader = _StrictLoader(text)
     except ReaderError as error:
@@ -96,7 +104,7 @@ class _StrictLoader(yaml.SafeLoader):
         self._depth = 0
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
-        """Read one value and what is in it. Raises: _RefusedError."""
+        """Read one value and what is in it, and refuse what is not supported."""
         event: Any = self.peek_event()
         if event.anchor is not None:
             raise _RefusedError("anchors and aliases (&name, *name) are not supported: write the value out", event)

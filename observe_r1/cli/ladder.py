@@ -21,7 +21,6 @@ from observe_r1.report.build_folder import open_build
 from observe_r1.report.ladder_page import most_frequent, write_ladder_report
 from observe_r1.report.ladder_summary import LadderSummary, count_dropped, summarize
 from observe_r1.report.review_page import write_review
-from observe_r1.run import Ended
 from observe_r1.run.progress import Progress
 
 Dropped = tuple[tuple[str, str, int], ...]
@@ -33,7 +32,7 @@ _WIDEST = 9
 """Levels of the largest table that is printed: those of 8 responses per question."""
 
 
-def run_on_folder(verb: str, settings: LadderSettings, view: Progress) -> Ended:
+def run_on_folder(verb: str, settings: LadderSettings, view: Progress) -> tuple[int, str]:
     """Run one command on the folder `run.output`, and print what came out.
 
     Args:
@@ -42,7 +41,7 @@ def run_on_folder(verb: str, settings: LadderSettings, view: Progress) -> Ended:
         view: Entered.
 
     Returns:
-        Exit code 0, or 130 if Ctrl-C ended it early.
+        Exit code 0, or 130 if Ctrl-C ended it early; and nothing more to print.
 
     Raises:
         UserError: the folder, a file in it or a setting is wrong, or the disk is full.
@@ -60,7 +59,7 @@ def run_on_folder(verb: str, settings: LadderSettings, view: Progress) -> Ended:
     view.close()
     same = "the same command without --anew" if settings.run.anew else "the same command"
     print(line or f"interrupted: {view.line}; {same} resumes")
-    return Ended(0 if line else 130, "")
+    return 0 if line else 130, ""
 
 
 build, screen, measure, arrange, review, refresh = (
@@ -149,7 +148,7 @@ def _questions(path: Path) -> str:
     return f"{count:,} question" + "s" * (count != 1)
 
 
-def _review(folder: Path, view: Progress) -> Ended:
+def _review(folder: Path, view: Progress) -> tuple[int, str]:
     if not (folder / UNSOLVED).is_file():
         raise UserError(f"{folder}: nothing to review yet: run `observe-r1 ladder arrange {folder}` first")
     with locked(folder):
@@ -157,7 +156,7 @@ def _review(folder: Path, view: Progress) -> Ended:
         page, decisions = write_review(folder)
     view.close()
     print(f"look at {page}, decide in {decisions}, then run `observe-r1 ladder arrange {folder}`")
-    return Ended(0, "")
+    return 0, ""
 
 
 def _refresh(settings: LadderSettings, watch: Watch, view: Progress) -> str | None:

@@ -42,7 +42,11 @@ def parse_settings(kind: type[S], argv: Sequence[str], *, verb: str) -> S:
 
 
 def settings_of(kind: type[S], given: CommandLine) -> S:
-    """Lay the layers of a command line over each other and validate the result; raises as `parse_settings`."""
+    """Lay the layers of a command line over each other and validate the result.
+
+    Raises:
+        UserError: as `parse_settings`.
+    """
     names = setting_names(kind)
     options = {name: parse_value(names[name], text, f"--{name}") for name, text in given.options.items()}
     if given.sources:

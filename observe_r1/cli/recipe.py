@@ -107,7 +107,11 @@ def default_settings(kind: type[Section]) -> dict[str, Any]:
 
 
 def flatten(kind: type[Section], values: dict[Any, Any], source: str) -> dict[str, Any]:
-    """Return a recipe's sections as settings by dotted name. Raises: UserError: one is unknown."""
+    """Return a recipe's sections as settings by dotted name.
+
+    Raises:
+        UserError: one is unknown.
+    """
     known = setting_names(kind)
     flat: dict[str, Any] = {}
     for key, value in values.items():

@@ -55,7 +55,11 @@ class CommandLine:
 
 
 def read_words(command: Command, kind: type[Section], argv: Sequence[str]) -> CommandLine:
-    """Sort the words of `command`. Raises: UserError: an option is unknown or has no value, or a word is too many."""
+    """Sort the words of `command`.
+
+    Raises:
+        UserError: an option is unknown or has no value, or a word is too many.
+    """
     reader = _Reader(command, kind, argv)
     while reader.words:
         reader.take_next()

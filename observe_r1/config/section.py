@@ -39,7 +39,11 @@ def registry_of(info: FieldInfo) -> str | None:
 
 
 def plain_names(text: str) -> str:
-    """Take paths, separated by commas. Raises: ValueError: a name in them is too long for any file system."""
+    """Take paths, separated by commas.
+
+    Raises:
+        ValueError: a name in them is too long for any file system.
+    """
     if any(len(os.fsencode(name)) > _LONGEST_NAME for name in re.split("[/,]", text)):
         raise ValueError(f"a name in it is longer than {_LONGEST_NAME} bytes, the limit of file systems")
     return text
@@ -121,7 +125,11 @@ def validate(kind: type[S], values: dict[str, Any], source: str, *, together: st
 
 
 def validate_each(kind: type[Section], values: dict[str, Any], source: str) -> None:
-    """Check each of `values` by itself, not whether they contradict each other; raises as `validate`."""
+    """Check each of `values` by itself, not whether they contradict each other.
+
+    Raises:
+        UserError: as `validate`.
+    """
     try:
         kind.model_validate(values)
     except ValidationError as error:

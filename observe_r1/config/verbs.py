@@ -1,4 +1,4 @@
-"""The settings of each command, section by section."""
+"""The settings of each command, section by section, and how they are written down."""
 
 from typing import Any
 

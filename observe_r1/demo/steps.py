@@ -115,7 +115,7 @@ class Demo:
             interrupted = (
                 kept("data", self._make_data)
                 or kept("warm start", lambda view: fine_tune_model(_resumed(warm_start), view).code)
-                or kept("ladder", lambda view: build(ladder, view).code)
+                or kept("ladder", lambda view: build(ladder, view)[0])
             )
             if interrupted:
                 return interrupted

@@ -9,6 +9,8 @@ import signal
 import termios
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from threading import Thread, main_thread
+from time import sleep
 from types import FrameType, TracebackType
 from typing import Any, Self
 
@@ -43,11 +45,18 @@ class StopRequest:
         for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             if signal.getsignal(each) is not signal.SIG_IGN:
                 self._previous[each] = signal.signal(each, self._on_signal)
+        self._previous[_NUDGE] = signal.signal(_NUDGE, lambda number, frame: None)
+        reader, self._writer = os.pipe()
+        os.set_blocking(self._writer, False)
+        self._wakeup = signal.set_wakeup_fd(self._writer, warn_on_full_buffer=False)
+        Thread(target=_nudge_main_thread, args=(reader,), daemon=True).start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        signal.set_wakeup_fd(self._wakeup)
+        os.close(self._writer)  # which ends the thread
         for each, handler in self._previous.items():
             signal.signal(each, handler)
 
@@ -56,6 +65,26 @@ class StopRequest:
             raise KeyboardInterrupt
         self.requested = True
         self._acknowledge(f"stopping after {self._after}; a second Ctrl-C stops at once")
+
+
+_NUDGE = signal.SIGURG
+"""Means nothing, and is ignored by a program without a handler for it."""
+_PAUSES = (0.1, 0.3, 1.0, 3.0)
+"""Seconds before each nudge."""
+
+
+def _nudge_main_thread(signals: int) -> None:
+    """Wake the main thread after each signal whose number can be read from the descriptor `signals`.
+
+    Python handles a signal in the main thread, between two of its instructions. One that arrives just before the main
+    thread begins to wait for a lock (a future's, say) does not wake it: Ctrl-C would act after the wait, if that ends.
+    A later signal to that thread ends the wait, and then Python handles both.
+    """
+    with os.fdopen(signals, "rb", buffering=0) as numbers:
+        while number := numbers.read(1):
+            for pause in _PAUSES if number[0] != _NUDGE else ():
+                sleep(pause)
+                signal.pthread_kill(main_thread().ident or 0, _NUDGE)
 
 
 @contextmanager

@@ -102,8 +102,9 @@ def test_the_command_that_is_printed_converts_what_then_runs(verb, tmp_path, cap
     assert settings_of(verb, written(tmp_path, capsys.readouterr().out)) == settings
 
 
-def test_without_words_it_explains_itself(capsys):
-    assert main(["convert"]) == 0
+@pytest.mark.parametrize("words", [[], ["--help"], ["sft", "--pretrain", "m", "-h"]])
+def test_without_words_and_when_asked_it_explains_itself(words, capsys):
+    assert main(["convert", *words]) == 0
     text = capsys.readouterr().out
     assert text.startswith("Usage: observe-r1 convert [train|sft]") and "--use_bonus  →  objective.bonus" in text
 

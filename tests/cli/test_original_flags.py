@@ -316,6 +316,8 @@ def test_a_key_is_never_shown(recipe, capsys):
     for words in ("--use_wandb secret", "--use-wandb=secret", "--logger.wandb.key secret --seed 3"):
         train(recipe(), *words.split())
         assert "secret" not in (said := capsys.readouterr().err) and "KEY" in said
+    train(recipe(), "--remote_rm_url", "http://me:secret@host/get")
+    assert "secret" not in (said := capsys.readouterr().err) and "host/get" in said
 
 
 def test_a_range_that_changes_nothing_is_taken(recipe, capsys):

@@ -6,6 +6,7 @@ import pty
 import signal
 import subprocess
 import sys
+from threading import Event, Timer, get_ident
 
 import pytest
 from rich.console import Console
@@ -40,6 +41,18 @@ def test_a_request_to_stop_is_shown_at_once_with_what_comes_next(terminal, handl
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGTERM)
     assert terminal or output.getvalue().count(said) == 1
+
+
+def test_a_signal_that_does_not_wake_the_main_thread_is_not_lost(handled):
+    """As when it arrives just before the wait begins: here another thread takes it."""
+    given_up = Event()
+    patience = Timer(20, given_up.set)
+    patience.start()
+    with StopRequest(lambda text: None), pytest.raises(KeyboardInterrupt):
+        Timer(0.5, lambda: signal.pthread_kill(get_ident(), signal.SIGTERM)).start()
+        given_up.wait()
+    patience.cancel()
+    assert not given_up.is_set()
 
 
 ON_A_TERMINAL = """

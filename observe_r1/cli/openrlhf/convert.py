@@ -15,7 +15,7 @@ from observe_r1.cli.help import help_width
 from observe_r1.cli.openrlhf.flags import NAMES, WITHOUT_RECIPE
 from observe_r1.cli.options import settings_of
 from observe_r1.cli.recipe import default_settings, packaged_recipes, read_recipe
-from observe_r1.cli.terminal import show
+from observe_r1.cli.terminal import one_line, show
 from observe_r1.cli.words import read_words
 from observe_r1.config import Section, flat, nest, validate
 from observe_r1.registry import resolve
@@ -30,7 +30,7 @@ _SECRETS = ("use_wandb", "logger.wandb.key")
 
 def run(argv: list[str]) -> int:
     """Print the recipe that the words ask for, or the help. Returns 0."""
-    if not argv or argv[0] in ("-h", "--help", "help"):
+    if not argv or "-h" in argv or "--help" in argv:
         show(_help())
         return 0
     verb = argv[0] if argv[0] in _METHODS else "train"
@@ -77,7 +77,7 @@ def _place(recipe: str) -> str:
 
 
 def convert_hint(verb: str, argv: Sequence[str]) -> str:
-    """Return the line that says which command turns these words into a recipe. Keys in them are left out."""
+    """Return the line that says which command turns these words into a recipe, without keys and passwords."""
     words: list[str] = []
     follows = False
     for word in argv:
@@ -86,7 +86,7 @@ def convert_hint(verb: str, argv: Sequence[str]) -> str:
         words.append("KEY" if follows else f"{option}=KEY" if is_secret and equals else word)
         follows = is_secret and not equals
     called = "convert" if verb == "train" else f"convert {verb}"
-    return f"flags of OpenRLHF; as a recipe: observe-r1 {called} {shlex.join(words)} > recipe.yaml"
+    return one_line(f"flags of OpenRLHF; as a recipe: observe-r1 {called} {shlex.join(words)} > recipe.yaml")
 
 
 def _help() -> str:
@@ -105,7 +105,7 @@ def _help() -> str:
         " error says which flags have no effect, and why. Flags that would change the result and are not supported are"
         " errors. Options by name, such as --run.seed 3, override the flags. `sft` takes those flags that it has"
         " settings for.",
-        f"Without RECIPE, and with --pretrain or --prompt_data, flags mean what they meant there: {WITHOUT_RECIPE}.",
+        f"Without RECIPE, and with --pretrain or --prompt_data, the original's defaults hold: {WITHOUT_RECIPE}.",
     )
     return (
         "\n\n".join(
@@ -139,7 +139,7 @@ then run.
 Everything after `ray job submit … --` is one process here: no `ray start`, no reward process, no vLLM to place. What a
 flag changes, or why it no longer matters, is printed in one line.
 
-- Without a recipe, and with the model or the data given by a flag, flags mean what they meant there: {without_recipe}.
+- Without a recipe, and with the model or the data given by a flag, the original's defaults hold: {without_recipe}.
 - With a recipe (`observe-r1 train observe_r1 --temperature 0.9`), or with `--model.path` and `--data.path`, flags
   override it, and every other setting keeps its value.
 - A setting given by its own name (`--objective.bonus 0.3`) overrides the flags, and a line says so. Two values for a

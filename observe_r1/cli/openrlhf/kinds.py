@@ -37,7 +37,11 @@ class Translation:
         self.changes[setting] = value
 
     def take(self, setting: str, value: Any) -> None:
-        """Give `setting` the flag's value. Raises: UserError: another name of the flag gave it another value."""
+        """Give `setting` the flag's value.
+
+        Raises:
+            UserError: another name of the flag gave it another value.
+        """
         other = self.sources.setdefault(setting, self.flag)
         if other != self.flag and self.changes[setting] != value:
             raise UserError(
@@ -148,7 +152,11 @@ def of_evaluation(setting: str) -> Flag:
 
 
 def integer(translation: Translation, value: Any) -> int:
-    """Return a value as a whole number. Raises: UserError: it is none; the message names the flag."""
+    """Return a value as a whole number.
+
+    Raises:
+        UserError: it is none; the message names the flag.
+    """
     try:
         return int(value)
     except ValueError as error:
