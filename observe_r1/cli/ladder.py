@@ -157,7 +157,8 @@ def run(argv: list[str]) -> int:
 
     settings = ladder_settings(verb, words)
     check_needs(settings)
-    with starting(f"ladder {verb}") as view:
+    loading = "the report" if verb in ("arrange", "review") else "torch and transformers"
+    with starting(f"ladder {verb}", loading) as view:
         with heavy_imports():  # they wait until the settings are known to be good
             from observe_r1.cli.ladder_run import run_verb
 

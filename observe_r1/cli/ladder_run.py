@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from observe_r1.cli.needs import heavy_imports
 from observe_r1.cli.terminal import one_line
 from observe_r1.config import LadderSettings
 from observe_r1.errors import UserError
@@ -31,7 +32,7 @@ _MOST_REASONS = 12
 def levels_table(summary: LadderSummary) -> Table:
     """Draw how many questions of the ladder are of each difficulty, and how long the responses to them are."""
     table = Table(title="the ladder", title_justify="left")
-    for name in ("difficulty", "questions", "tokens a response"):
+    for name in ("difficulty", "questions", "tokens per response"):
         table.add_column(name, justify="right")
     table.add_column("")
     most = max(level.count for level in summary.levels)
@@ -109,10 +110,11 @@ def _prepare_model(settings: LadderSettings) -> dict[str, str]:
 
     `arrange` and `review` ask no model and do without these imports, which take seconds.
     """
-    import torch
+    with heavy_imports():
+        import torch
 
-    from observe_r1.model.loading import choose_device
-    from observe_r1.run.parts import device_line
+        from observe_r1.model.loading import choose_device
+        from observe_r1.run.parts import device_line
 
     if settings.run.threads is not None:
         torch.set_num_threads(settings.run.threads)

@@ -81,12 +81,12 @@ def steady_streams() -> Iterator[dict[str, Outlet]]:
             setattr(sys, name, before[name])
 
 
-def starting(label: str) -> Progress:
-    """Return the view of a command that is about to import torch and transformers; enter it before they are."""
+def starting(label: str, loading: str = "torch and transformers") -> Progress:
+    """Return the view of a command that is about to import what `loading` names; enter it before the imports."""
     from observe_r1.run.progress import Progress  # with rich, for which `--help` does not wait
 
     view = Progress(label)
-    view.now("loading torch and transformers")
+    view.now(f"loading {loading}")
     return view
 
 
