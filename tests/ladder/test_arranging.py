@@ -245,3 +245,4 @@ print(codes, sorted({{"torch", "transformers", "datasets"}} & sys.modules.keys()
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "[0, 0] []"
+    assert "torch" not in done.stdout + done.stderr
