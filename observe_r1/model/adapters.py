@@ -83,19 +83,15 @@ def without_adapters(model: PreTrainedModel) -> Iterator[None]:
 
 @torch.no_grad()
 def merged_weights(model: PreTrainedModel, masters: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Return the weights of an ordinary model that computes what `model` does: adapters added, quantization undone.
+    """Return the weights of an ordinary model that computes what `model` does: float32, on the CPU, by their names.
 
-    Args:
-        model: Stays as it is.
-        masters: Weights that `model` holds only rounded, by name; they are taken in place of its own.
-
-    Returns:
-        Float32, on the CPU, by their names.
+    Adapters are added to their layers, quantized weights computed back; `masters`, by name, stand for weights that
+    `model` holds less precisely. `model` itself stays as it is.
     """
     weights: dict[str, Tensor] = {}
     for key, parameter in model.named_parameters():
         module = model.get_submodule(key.rpartition(".")[0])
-        held = _dequantized(module) if key.endswith(".weight") else parameter
+        held = dequantized(module) if key.endswith(".weight") else parameter
         weights[key.replace(".base_layer.", ".")] = masters.get(key, held).detach().to("cpu", torch.float32)
     for name, layer in _adapted_layers(model).items():
         a, b = (weights.pop(f"{name}.lora_{side}.{_NAME}.weight") for side in "AB")
@@ -106,9 +102,7 @@ def merged_weights(model: PreTrainedModel, masters: dict[str, Tensor]) -> dict[s
 def plain_weights(model: PreTrainedModel, masters: dict[str, Tensor]) -> dict[str, Tensor]:
     """Return the weights of an ordinary model, tied ones by each of their names.
 
-    Args:
-        model: Where it has no adapters, its own weights are returned, not copies; otherwise see `merged_weights`.
-        masters: As for `merged_weights`.
+    They are those of `model` themselves where it is one; with adapters see `merged_weights`.
     """
     if not has_adapters(model):
         return {name: parameter.detach() for name, parameter in model.named_parameters(remove_duplicate=False)}
@@ -193,7 +187,7 @@ def keep_trainable(model: nn.Module) -> None:
             layer.support_avx512bf16_for_cpu = False
 
 
-def _dequantized(module: nn.Module) -> Tensor:
+def dequantized(module: nn.Module) -> Tensor:
     """Return the weight of `module`, a linear layer, without quantization; `module` itself stays as it is."""
     weight: Any = module.weight
     match type(weight).__name__:

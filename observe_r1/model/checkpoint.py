@@ -45,12 +45,15 @@ _MOST_LAYERS = 1000
 
 
 def check_files(folder: Path, place: str, *, trust_code: bool) -> None:
-    """Raise `UserError` unless `folder` holds the files of a model and its processor, each of the right kind.
+    """Check that a folder holds the files of a model and its processor, each of the right kind.
 
     Args:
         folder: Of the checkpoint. Weights are not looked for; see `stored_weights`.
         place: Setting and value, with which errors begin.
         trust_code: Whether Python code that ships in the checkpoint may be run.
+
+    Raises:
+        UserError: A file is missing, damaged, of another model, or asks for code that may not be run.
     """
     try:
         names = {path.name for path in folder.iterdir()}
@@ -101,7 +104,7 @@ def _check_config(config: dict[str, Any], place: str) -> None:
         if quantized := part.get("quantization_config") or part.get("compression_config"):
             method = quantized.get("quant_method") if isinstance(quantized, dict) else quantized
             raise UserError(
-                f"{place}: config.json says that its weights are quantized ({method!r:.40}), and such cannot be "
+                f"{place}: config.json says that its weights are quantized ({method!r:.40}), which cannot be "
                 "trained: give the checkpoint that it was made from; --model.quantize holds that one in 8 or 4 bits"
             )
         for key in ("num_hidden_layers", "depth"):
@@ -126,7 +129,7 @@ def _check_generation(folder: Path, place: str) -> None:
 
 
 def _object(folder: Path, name: str, place: str) -> dict[str, Any]:
-    """Return the JSON object in the file `name`. Errors: `UserError` where it holds none or cannot be read."""
+    """Return the JSON object in the file `name`; raise `UserError` where it holds none or cannot be read."""
     path = folder / name
     try:
         value = json.loads(path.read_bytes())
@@ -144,9 +147,14 @@ def _object(folder: Path, name: str, place: str) -> dict[str, Any]:
 
 
 def stored_weights(folder: Path, place: str) -> Iterator[tuple[str, str, Tensor]]:
-    """Yield file, name and tensor of every weight in `folder`; a tensor's values are read when they are looked at.
+    """Yield file, name and tensor of every weight in a folder; a tensor's values are read when they are looked at.
 
-    Errors: `UserError`, beginning with `place`, where weights are missing, damaged, quantized or not safetensors.
+    Args:
+        folder: Of the checkpoint.
+        place: Setting and value, with which errors begin.
+
+    Raises:
+        UserError: Weights are missing, damaged, quantized, there twice, or not safetensors.
     """
     seen: dict[str, str] = {}
     for file in _weight_files(folder, place):
@@ -170,7 +178,15 @@ def stored_weights(folder: Path, place: str) -> Iterator[tuple[str, str, Tensor]
 
 
 def check_finite(folder: Path, place: str) -> None:
-    """Raise `UserError` where a weight is NaN or infinite. One pass over all of them: 2 s a core for 3B in bfloat16."""
+    """Check that every weight is a finite number, in one pass over all: 2 s on one core for 3B in bfloat16.
+
+    Args:
+        folder: Of the checkpoint.
+        place: Setting and value, with which errors begin.
+
+    Raises:
+        UserError: One is NaN or infinite, or as `stored_weights`.
+    """
     for file, name, tensor in stored_weights(folder, place):
         if tensor.numel() and not all(map(torch.isfinite, tensor.aminmax())):  # both carry NaN along
             count = int((~tensor.isfinite()).sum())

@@ -4,8 +4,12 @@ A sequence is padded to the next power of two, so that a run compiles a handful 
 is seen by nothing: its blocks are not in the mask and cost no arithmetic, only a copy of query, key and value.
 """
 
+import os
+import shutil
+import sysconfig
 from collections.abc import Callable, Sequence
 from functools import cache
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
@@ -13,6 +17,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.nn.attention.flex_attention import BlockMask, flex_attention
 
+from observe_r1.errors import UserError
 from observe_r1.model.device import to_device
 
 _BLOCK = 128  # tokens a side, FlexAttention's own default
@@ -79,11 +84,60 @@ def attend(query: Tensor, key: Tensor, value: Tensor, mask: BlockMask, scaling: 
     """
     tokens = query.shape[2]
     padding = (0, 0, 0, mask.seq_lengths[0] - tokens)
-    query, key, value = (F.pad(states, padding) for states in (query, key, value))
+    # Contiguous, where there is nothing to pad too: kernels are of one memory layout each.
+    query, key, value = (F.pad(states, padding).contiguous() for states in (query, key, value))
     # Set around each call: settings belong to a thread, and autograd recomputes checkpointed layers in one of its own.
     with torch._dynamo.config.patch(recompile_limit=_KERNELS):
         output = _compiled()(query, key, value, block_mask=mask, scale=scaling, enable_gqa=True)
     return output[:, :, :tokens]
+
+
+def compile_ahead(
+    heads: tuple[int, int],
+    width: int,
+    longest: int,
+    dtype: torch.dtype,
+    device: torch.device,
+    note: Callable[[str], None],
+) -> None:
+    """Compile the kernels for every `bucket` up to that of `longest`, with and without gradient.
+
+    The first step that meets a length would compile it otherwise: seconds of silence, a bucket at a time.
+
+    Args:
+        heads: H and H_kv.
+        width: Of a head, D.
+        longest: Tokens of the longest sequence that is expected.
+        dtype: Of query, key and value.
+        device: Where the attention is computed.
+        note: Is told what is being compiled.
+
+    Raises:
+        UserError: Triton finds no C compiler or no headers of Python.
+    """
+    lengths = [_SMALLEST << doubled for doubled in range((bucket(longest) // _SMALLEST).bit_length())]
+    for number, length in enumerate(lengths, 1):
+        note(f"compiling attention: packs of up to {length:,} tokens, {number} of {len(lengths)}")
+        mask = make_block_mask([Run(0, length - 1, 0, 0)], device)
+        query, key = (torch.zeros(1, h, length - 1, width, dtype=dtype, device=device) for h in heads)
+        try:
+            with torch.no_grad():
+                attend(query, key, key, mask, width**-0.5)  # kernels are of one scaling each
+            query, key, value = (states.clone().requires_grad_() for states in (query, key, key))
+            attend(query, key, value, mask, width**-0.5).sum().backward()
+        except Exception as error:  # torch's compiler wraps what Triton raises in errors of its own
+            if tool := _missing_tool():
+                raise UserError(f"Triton cannot compile for the GPU without {tool}: install it") from error
+            raise
+
+
+def _missing_tool() -> str:
+    """Return what Triton lacks to build the C code that loads its kernels (its `runtime/build.py`); "" for nothing."""
+    if not (os.environ.get("CC") or shutil.which("gcc") or shutil.which("clang")):
+        return "a C compiler (gcc)"
+    if not Path(sysconfig.get_paths("posix_prefix")["include"], "Python.h").is_file():
+        return f"Python's headers (python{sysconfig.get_python_version()}-dev)"
+    return ""
 
 
 @cache

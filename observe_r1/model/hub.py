@@ -1,4 +1,4 @@
-"""A model's name, a folder here or a name on the Hugging Face Hub, becomes the folder that holds the checkpoint."""
+"""From a model's name, a folder or a repository on the Hugging Face Hub, to the folder that holds its checkpoint."""
 
 from pathlib import Path
 
@@ -15,9 +15,15 @@ _CODE, _WEIGHTS = ["*.py"], ["*.safetensors"]
 
 
 def check_model_path(path: str, setting: str = "model.path", *, trust_code: bool = False) -> None:
-    """Raise `UserError`, naming `setting`, where `path` is neither a model's folder nor a Hub name that can be had.
+    """Check that `path` is a model. A folder's files are checked, all but the weights' values; nothing is fetched.
 
-    A folder's files are checked, all but the weights' values; nothing is fetched.
+    Args:
+        path: Folder or Hub name.
+        setting: Its name, with which the error begins.
+        trust_code: Whether Python code that ships in the checkpoint may be run.
+
+    Raises:
+        UserError: It is neither a sound folder nor a name that the Hub has.
     """
     place = f"{setting} = {path!r}"
     if _is_folder(path, place):
@@ -27,9 +33,15 @@ def check_model_path(path: str, setting: str = "model.path", *, trust_code: bool
 
 
 def checkpoint_folder(path: str, *, trust_code: bool, weights: bool) -> Path:
-    """Return the folder that holds the checkpoint `path`, its files checked; what the Hub has is fetched.
+    """Return the folder that holds a checkpoint, all its files but the weights checked; what the Hub has is fetched.
 
-    Without `weights` those need not be there. Errors: `UserError` as `check_model_path`.
+    Args:
+        path: Folder or Hub name.
+        trust_code: Whether Python code that ships in the checkpoint may be run.
+        weights: Whether to fetch the weights, too.
+
+    Raises:
+        UserError: As `check_model_path`, or the Hub cannot be reached.
     """
     place = f"model.path = {path!r}"
     folder = Path(path)
@@ -45,7 +57,7 @@ def checkpoint_folder(path: str, *, trust_code: bool, weights: bool) -> Path:
 
 
 def _is_folder(path: str, place: str) -> bool:
-    """Whether `path` is a folder; else it is a name that the Hub, asked once, or its cache has.
+    """Whether `path` is a folder; otherwise it is a name that the Hub, asked once, or its cache has.
 
     Left to itself, transformers asks an unreachable Hub again and again, for one file after the other.
     """

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from PIL import Image
 from safetensors import SafetensorError
 from torch import Tensor
 from transformers import AutoConfig, AutoModelForImageTextToText, PreTrainedConfig, PreTrainedModel
@@ -79,7 +78,7 @@ def load_model(settings: ModelSettings, *, frozen: bool = False, weights: bool =
     if frozen:
         model.requires_grad_(False)
     else:
-        freeze(model, settings.freeze)
+        _freeze(model, settings.freeze)
         if settings.lora_rank:
             add_adapters(model, settings)
     _hold_frozen_in(model, dtype)
@@ -175,13 +174,15 @@ def _check_computes(model: PreTrainedModel, processor: Any, dtype: torch.dtype, 
     Values in `config.json` can describe a model of the right shapes that cannot compute: sections of the rotary
     embedding that do not add up, a window smaller than a patch, a base of 0.
     """
-    image = processor.image_processor(images=[Image.new("RGB", (64, 64), "gray")], return_tensors="pt").to(model.device)
-    tokens = int(image["image_grid_thw"].prod()) // processor.image_processor.merge_size**2
-    ids = torch.tensor([[0, *[model.config.image_token_id] * tokens, 0]], device=model.device)
-    types = (ids == model.config.image_token_id).long()
+    images, device = processor.image_processor, model.device
+    side = 2 * images.merge_size  # in patches, so that the image is four tokens
+    grid = torch.tensor([[1, side, side]], device=device)
+    pixels = torch.zeros(side**2, 3 * images.temporal_patch_size * images.patch_size**2, device=device)
+    ids = torch.tensor([[0, *[model.config.image_token_id] * 4, 0]], device=device)
+    asked = {"input_ids": ids, "mm_token_type_ids": (ids == model.config.image_token_id).long()}
     try:
-        with torch.autocast(model.device.type, dtype=dtype, enabled=dtype == torch.bfloat16):
-            logits = model(input_ids=ids, mm_token_type_ids=types, use_cache=False, **image).logits
+        with torch.autocast(device.type, dtype=dtype, enabled=dtype == torch.bfloat16):
+            logits = model(**asked, pixel_values=pixels, image_grid_thw=grid, use_cache=False).logits
     except torch.OutOfMemoryError:
         raise
     except Exception as error:  # whatever values that do not fit make transformers raise
@@ -210,7 +211,7 @@ def _stop_ids(model: PreTrainedModel, processor: Any) -> tuple[int, ...]:
     return tuple(sorted(ids))
 
 
-def freeze(model: PreTrainedModel, prefixes: Sequence[str]) -> None:
+def _freeze(model: PreTrainedModel, prefixes: Sequence[str]) -> None:
     """Exclude the parameters whose names start with one of `prefixes` from training.
 
     Raises:

@@ -18,8 +18,8 @@ _flash_backward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_bac
 
 
 _ALIKE, _SLACK = 7 / 8, 64
-"""Runs share a batch that differ by this ratio at most, or by so many tokens: padding costs as much as tokens do, and
-every batch some calls."""
+"""Runs share a batch where the shorter has at least this ratio of the longer's tokens, or lacks at most so many:
+padding costs as much as tokens do, and every batch some calls."""
 
 
 class Run(NamedTuple):
@@ -38,11 +38,11 @@ class Rows:
         self.real = offsets < lengths
         """(B, L) bool: not padding."""
         self.index = starts + offsets.minimum(lengths - 1)
-        """(B, L): where each token stands in the sequence; padding repeats the last one of its row."""
+        """(B, L): the place of each token in the sequence; padding repeats the last one of its row."""
         self.tokens = self.index[self.real]
-        """Where the real tokens stand in the sequence."""
+        """Places of the real tokens in the sequence."""
         self.places = self.real.flatten().nonzero()[:, 0]
-        """Where they stand in the batch laid flat."""
+        """Their places in the batch laid flat."""
 
     def pad(self, states: Tensor) -> Tensor:
         """Gather (T, H, D) into (B, H, L, D)."""
@@ -78,9 +78,11 @@ Pair = tuple[Run, Run]
 
 
 def parts(pairs: Iterable[Pair], *, causal: bool) -> list[Part]:
-    """Return parts in which each run of queries, the first of a pair, attends to its run of keys, the second.
+    """Batch runs of tokens that attend to each other, those of like lengths together.
 
-    Pairs of like lengths share a part; causally, the two runs of a pair are the same.
+    Args:
+        pairs: A run of queries and the run of keys that it attends to; causally, the two are the same.
+        causal: Whether a token sees only those before it and itself.
     """
     by_queries = _of_like_length(pairs, 0)
     batches = (zip(*batch, strict=True) for like in by_queries for batch in _of_like_length(like, 1))
@@ -99,9 +101,17 @@ def _of_like_length(pairs: Iterable[Pair], side: int) -> list[list[Pair]]:
 
 
 def attend(query: Tensor, key: Tensor, value: Tensor, parts: Sequence[Part], scaling: float) -> Tensor:
-    """Return the attention's output, shaped as query (T, H, D); key and value are (T, H_kv, D).
+    """Compute attention in parts that share one softmax.
 
-    Every token attends in at least one part.
+    Args:
+        query: (T, H, D).
+        key: (T, H_kv, D); H_kv divides H.
+        value: (T, H_kv, D).
+        parts: In at least one of which every token attends.
+        scaling: Of the scores, before the softmax.
+
+    Returns:
+        (T, H, D).
     """
     return _MergedAttention.apply(query, key, value, parts, scaling)
 

@@ -19,7 +19,8 @@ from observe_r1.records import Message
 def load_processor(settings: ModelSettings) -> Any:
     """Load the processor (tokenizer, chat template, image preprocessing) with the pixel bounds of `settings`.
 
-    Errors: `UserError` where one of them is missing, damaged or of no use for images.
+    Raises:
+        UserError: One of them is missing, damaged or of no use for images.
     """
     folder = checkpoint_folder(settings.path, trust_code=settings.trust_remote_code, weights=False)
     with quietly():
@@ -27,14 +28,20 @@ def load_processor(settings: ModelSettings) -> Any:
 
 
 def read_processor(folder: Path, place: str, settings: ModelSettings) -> Any:
-    """Return the processor in `folder`, checked; errors (`UserError`) begin with `place`."""
+    """Return the processor in a folder, tried on a question with an image.
+
+    Args:
+        folder: Of the checkpoint, its files checked.
+        place: Setting and value, with which errors begin.
+        settings: `model`: pixel bounds, and whether code in the checkpoint may be run.
+
+    Raises:
+        UserError: As `load_processor`.
+    """
     try:
         processor = AutoProcessor.from_pretrained(
             folder,
-            size={
-                "shortest_edge": settings.min_pixels,
-                "longest_edge": settings.max_pixels,
-            },  # both in pixels
+            size={"shortest_edge": settings.min_pixels, "longest_edge": settings.max_pixels},  # in pixels, all of them
             trust_remote_code=settings.trust_remote_code,
         )
     except Exception as error:  # whatever values of the wrong kind make transformers raise
@@ -80,9 +87,15 @@ def _check_template(processor: Any, place: str) -> None:
 
 
 def render(messages: Sequence[Message], processor: Any, place: str) -> str:
-    """Return `messages` as the chat template writes them, the start of a response after them.
+    """Return a chat as the model's template writes it, up to where the response starts.
 
-    Errors: `UserError`, beginning with `place`, where the template fails, or leaves out what a user or the system says.
+    Args:
+        messages: Turns whose images are parts without content.
+        processor: Of the model.
+        place: Row or setting, with which errors begin.
+
+    Raises:
+        UserError: The template fails, or leaves out what a user or the system says.
     """
     try:
         text = processor.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=True)
@@ -107,7 +120,7 @@ def _for_system(messages: Sequence[Message]) -> str:
 
 @contextmanager
 def quietly() -> Iterator[None]:
-    """Leave out transformers' warnings: what they are about is checked here, and ends in an error."""
+    """Silence transformers' warnings: what they warn of is checked here and ends in an error."""
     before = transformers_logging.get_verbosity()
     transformers_logging.set_verbosity_error()
     try:

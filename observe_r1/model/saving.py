@@ -26,12 +26,18 @@ ADAPTER = "adapter"
 
 
 def save_model(vlm: VisionLanguageModel, folder: Path, data: DataSettings) -> None:
-    """Write weights (float32 safetensors), configuration, processor and `RECORD` to `folder`, replacing what is there.
+    """Write a model as an ordinary checkpoint: float32 safetensors, configuration, processor and `RECORD`.
 
-    `folder` is at every moment absent or complete. It loads with `AutoModelForImageTextToText.from_pretrained(folder)`:
-    LoRA adapters are merged into it. They also stand by themselves in its `ADAPTER`, as peft reads them.
+    It loads with `AutoModelForImageTextToText.from_pretrained(folder)`. LoRA adapters are merged into it, and
+    also saved by themselves in its `ADAPTER`, as peft reads them.
 
-    Errors: `UserError` where it cannot be written, a full disk for one; what was there before is as it was.
+    Args:
+        vlm: The model.
+        folder: At every moment absent or complete; what is there is replaced.
+        data: `data`, of which the format prompt is recorded.
+
+    Raises:
+        UserError: It cannot be written, for want of disk space for example; what was there before is still there.
     """
     transformers_logging.disable_progress_bar()
     record = {
@@ -52,9 +58,14 @@ def save_model(vlm: VisionLanguageModel, folder: Path, data: DataSettings) -> No
 
 
 def trained_format(path: str) -> tuple[str, str]:
-    """Return the format prompt that the model at `path` was trained with, and its place; `none` where it has no record.
+    """Return the format prompt that a model was trained with, and its place.
 
-    Of a model on the Hugging Face Hub that is what its `RECORD` there says, or none where that cannot be had.
+    Args:
+        path: Folder or Hub name; the `RECORD` in it says which. Without one, or where the Hub cannot be reached, the
+            format is `none`.
+
+    Raises:
+        UserError: The record is not as training wrote it.
     """
     file: Path | str = Path(path) / RECORD
     try:

@@ -13,7 +13,7 @@ each response causally over itself. On CUDA the same rule is a block mask, which
 (`model.flex_attention`).
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from typing import Any, Protocol
 
@@ -71,6 +71,25 @@ def use_shared_prefix(model: PreTrainedModel) -> None:
     """Make `model`'s text model attend by layouts; its image tower keeps what it has."""
     AttentionInterface.register(NAME, shared_prefix)
     model.set_attn_implementation({"text_config": NAME})
+
+
+def compile_ahead(model: PreTrainedModel, longest: int, dtype: torch.dtype, note: Callable[[str], None]) -> None:
+    """Compile the attention kernels of packs of up to `longest` tokens; on the CPU, or without layouts, there are none.
+
+    Args:
+        model: On the device where it stays.
+        longest: `optimizer.tokens_per_pack`.
+        dtype: The compute type.
+        note: Is told what is being compiled.
+
+    Raises:
+        UserError: As `flex_attention.compile_ahead`.
+    """
+    text = model.config.text_config
+    if model.device.type == "cuda" and text._attn_implementation == NAME:
+        heads = text.num_attention_heads, text.num_key_value_heads
+        width = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
+        flex_attention.compile_ahead(heads, width, longest, dtype, model.device, note)
 
 
 class PackedLayout:

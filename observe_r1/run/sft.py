@@ -9,6 +9,7 @@ from observe_r1.errors import UserError
 from observe_r1.model.device import compute_dtype, with_dtype
 from observe_r1.model.encoding import encode_prompt
 from observe_r1.model.loading import load_model
+from observe_r1.model.shared_prefix import compile_ahead
 from observe_r1.policy.policy import Policy
 from observe_r1.records import Example, Prompt
 from observe_r1.run import parts
@@ -36,6 +37,7 @@ def fine_tune_model(settings: SFTSettings, view: Progress) -> parts.Ended:
         vlm = load_model(settings.model)
         policy = Policy(vlm, settings.optimizer, ObjectiveSettings(), dtype=compute_dtype(settings.model))
         view.about(**parts.facts(settings, vlm.device, len(examples)))
+        compile_ahead(vlm.model, settings.optimizer.tokens_per_pack, compute_dtype(settings.model), view.now)
         view.stop.after("this step, then saving")
 
         def encode(example: Example, draw: int) -> Prompt:

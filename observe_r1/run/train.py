@@ -10,6 +10,7 @@ from observe_r1.errors import UserError
 from observe_r1.model.device import compute_dtype, with_dtype
 from observe_r1.model.encoding import encode_prompt
 from observe_r1.model.loading import load_model
+from observe_r1.model.shared_prefix import compile_ahead
 from observe_r1.policy.policy import Policy
 from observe_r1.policy.token_logprobs import LogprobModel
 from observe_r1.records import Example, Prompt
@@ -77,6 +78,7 @@ def train_model(settings: TrainSettings, view: Progress) -> parts.Ended:
         policy, reference = load_policy(settings)
         vlm, rollout = policy.vlm, settings.rollout
         view.about(**parts.facts(settings, vlm.device, len(examples)))
+        compile_ahead(vlm.model, settings.optimizer.tokens_per_pack, compute_dtype(settings.model), view.now)
         view.now("starting the sampler")
         engine = load("engine", rollout.engine).from_settings(vlm, rollout, settings.data, policy.dtype)
         stop.after("this step, then saving")

@@ -11,9 +11,10 @@ from torch._dynamo.exc import FailOnRecompileLimitHit
 from torch._dynamo.testing import CompileCounter
 from torch.nn.attention.flex_attention import create_mask
 
-from observe_r1.model import flex_attention
+from observe_r1.errors import UserError
+from observe_r1.model import flex_attention, shared_prefix
 from observe_r1.model.shared_prefix import PackedLayout
-from observe_r1.policy.packing import build_pack, plan_packs
+from observe_r1.policy.packing import Span, build_pack, plan_packs
 from observe_r1.policy.token_logprobs import TokenLogprobs
 
 CPU = torch.device("cpu")
@@ -122,6 +123,64 @@ def test_a_bucket_is_compiled_once(compilations):
         attend(layout, *states(layout))
         counts.append(compilations.frame_count)
     assert counts == [1, 1, 2, 2, 3]
+
+
+@pytest.fixture
+def _backward_on_the_cpu(monkeypatch):
+    """FlexAttention refuses it there, for want of a compiled kernel; written out, it has one."""
+    monkeypatch.setattr("torch.nn.attention.flex_attention._validate_device", lambda *_: None)
+
+
+@pytest.mark.usefixtures("_backward_on_the_cpu")
+@pytest.mark.parametrize("family", ["qwen2_5_vl", "qwen3_vl"])
+def test_what_is_compiled_ahead_is_what_the_model_needs(compilations, monkeypatch, family):
+    vlm, said = random_model(family, dtype=torch.float32, scale=0.2), []
+
+    def on_the_cpu(*arguments):
+        *before, _, note = arguments
+        compile_ahead(*before, CPU, note)
+
+    def attend(layout, query, key, value, scaling, layer):
+        return flex_attention.attend(query, key, value, layout.block_mask, scaling)
+
+    monkeypatch.setattr(flex_attention, "_SMALLEST", BLOCK)
+    compile_ahead = flex_attention.compile_ahead
+    monkeypatch.setattr(flex_attention, "compile_ahead", on_the_cpu)
+    shared_prefix.compile_ahead(vlm.model, 250, torch.float32, said.append)
+    assert not said and compilations.frame_count == 0  # there are no kernels on the CPU
+    with monkeypatch.context() as patched:
+        patched.setattr(type(vlm.model), "device", torch.device("cuda"))
+        shared_prefix.compile_ahead(vlm.model, 250, torch.float32, said.append)
+    assert [line.rpartition(", ")[2] for line in said] == ["1 of 2", "2 of 2"]
+    assert compilations.frame_count == 4
+
+    monkeypatch.setattr(PackedLayout, "attend", attend)
+    scorer = TokenLogprobs(vlm, 1.0, chunk=64)
+    for response in (5, 232):  # the second fills its bucket to the last token
+        pack = build_pack(vlm, [random_group([(4, 4)], [response], text=19, dtype=torch.float32)], (Span(0, 0, 1),))
+        with torch.no_grad():
+            scorer(pack)
+        scorer(pack).logprobs.sum().backward()
+    assert pack.ids.shape == (1, 256) and compilations.frame_count == 4
+
+
+@pytest.mark.parametrize(
+    ("compiler", "headers", "said"),
+    [(None, True, "a C compiler"), ("/usr/bin/gcc", False, "Python's headers"), ("/usr/bin/gcc", True, None)],
+)
+def test_what_triton_lacks_to_compile_is_one_line(monkeypatch, tmp_path, compiler, headers, said):
+    def fail(*_):
+        raise RuntimeError("InductorError: CalledProcessError")
+
+    if headers:
+        (tmp_path / "Python.h").touch()
+    monkeypatch.delenv("CC", raising=False)
+    monkeypatch.setattr(flex_attention.shutil, "which", lambda name: compiler)
+    monkeypatch.setattr(flex_attention.sysconfig, "get_paths", lambda scheme: {"include": str(tmp_path)})
+    monkeypatch.setattr(flex_attention, "attend", fail)
+    expected = pytest.raises(UserError, match=f"without {said}") if said else pytest.raises(RuntimeError, match="Ind")
+    with expected:
+        flex_attention.compile_ahead((4, 2), 16, 1, torch.float32, CPU, print)
 
 
 def test_one_kernel_too_many_is_an_error_and_not_a_dense_computation(compilations, monkeypatch):
