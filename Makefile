@@ -25,7 +25,7 @@ fast: test-environment
 	$(BIN)/python -m pytest -m 'not slow'
 
 docs: environment
-	.venv/bin/python -m observe_r1.cli.flag_guide > docs/coming-from-openrlhf.md
+	.venv/bin/python -m observe_r1.cli.openrlhf.convert > docs/coming-from-openrlhf.md
 
 # Every documented way to install, on each Python; installs nothing.
 resolve: test-environment

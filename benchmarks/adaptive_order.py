@@ -1,4 +1,4 @@
-"""What a draw and a recorded pass rate cost under the adaptive order, by rows of the dataset.
+"""What a draw and a recorded pass rate cost under the adaptive order, by the number of rows of the dataset.
 
 python benchmarks/adaptive_order.py
 """
@@ -8,7 +8,7 @@ import time
 
 import numpy as np
 
-from observe_r1.data.adaptive_order import AdaptiveOrder
+from observe_r1.data.order import AdaptiveOrder
 
 DRAWS, AHEAD = 20_000, 160  # as many rows wait for their pass rates as a rollout of 128 and 32 read ahead
 

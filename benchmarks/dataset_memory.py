@@ -1,8 +1,8 @@
 """Peak memory of a fresh process that opens a dataset and reads 200 rows at random places.
 
-Every case runs in a process of its own, which loads the dataset as the trainer does, reads the rows and reports the
-highest resident memory it ever had (`VmHWM`) and, as `private`, what it holds at the end besides pages of files, which
-the kernel takes back at need (`RssAnon`). `imports` is the same process without a dataset. A Parquet file is one row
+Every case runs in a process of its own. The process loads the dataset as the trainer does, reads the rows and reports
+its peak resident memory (`VmHWM`) and, as `private`, what it holds at the end without pages of files (`RssAnon`): the
+kernel takes those back when it needs them. `imports` is the same process without a dataset. A Parquet file is one row
 group, the worst case, and is opened for the first time, its conversion to Arrow included. `mixed` interleaves JSON
 lines with a second such file of half the rows, `random` draws from JSON lines in the shuffled order.
 
@@ -36,7 +36,7 @@ CASES = ("json", "jsonl", "parquet", "mixed", "random")
 
 
 def make_rows(count: int) -> Iterator[dict[str, Any]]:
-    """Questions of about 200 bytes; `message` is a string, as in the message format."""
+    """Yield questions of about 200 bytes; `message` is a string, as in the message format."""
     for number in range(count):
         content = [{"type": "image", "image": f"images/{number}.png"}, {"type": "text", "text": "How many are red?"}]
         message = json.dumps([{"role": "user", "content": content}])
@@ -61,7 +61,7 @@ def write_parquet(path: Path, count: int) -> None:
 
 
 def write_case(case: str, folder: Path, count: int) -> list[str]:
-    """Write the files of one case; return the settings that open them."""
+    """Write the files of one case and return the settings that open them."""
     if case in ("json", "parquet"):
         path = folder / f"rows.{case}"
         {"json": write_json, "parquet": write_parquet}[case](path, count)
@@ -76,7 +76,7 @@ def write_case(case: str, folder: Path, count: int) -> list[str]:
 
 
 def read_rows(options: list[str]) -> None:
-    """The measured process: open the dataset, read rows, print peak and private memory in MiB."""
+    """Open the dataset, read rows, and print peak and private memory in MiB: the process that is measured."""
     values: dict[str, Any] = dict(option.split("=", 1) for option in options)
     if values:
         if "probs" in values:
@@ -96,7 +96,7 @@ def read_rows(options: list[str]) -> None:
 
 
 def measure(options: list[str], folder: Path) -> dict[str, float]:
-    """Run `read_rows` in a process of its own; return what it prints."""
+    """Run `read_rows` in a process of its own and return what it prints."""
     command = [sys.executable, __file__, "--read", *options]
     environment = os.environ | {"HF_DATASETS_CACHE": str(folder / "cache")}
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=environment)

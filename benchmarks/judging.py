@@ -1,9 +1,9 @@
 """How often judges err: wrong answers that score, right ones that do not, and how long an answer takes.
 
-Over the labelled answers in tests/: `judge_cases.jsonl`, gathered from what users of such trainers report, and
-`judge_own.jsonl`, thought up against this judge. Beside ours stand math-verify as TRL calls it, EasyR1's mathruler
-(`pip install mathruler pylatexenc`) and the comparison of texts. A time is the median over the answers, of `--repeat`
-rounds in turns again the median. Ours needs no worker process for any of them.
+The labelled answers are in tests/: users of similar trainers reported those in `judge_cases.jsonl`, and those in
+`judge_own.jsonl` were written to mislead this judge. Ours is compared with math-verify as TRL calls it, with EasyR1's
+mathruler (`pip install mathruler pylatexenc`) and with comparing the texts. A time is the median over all answers, and
+of `--repeat` interleaved rounds the median again. Ours needs no worker process for any of them.
 
     python benchmarks/judging.py
 """
@@ -27,7 +27,7 @@ Judge = Callable[[str, str], float | None]
 
 
 def ours(response: str, gold: str) -> float:
-    """Judge as in a run's first sight of an answer, nothing remembered."""
+    """Judge an answer that the run has not seen before: nothing is cached."""
     read.cache_clear()
     return accuracy_reward(response, gold)
 
@@ -38,7 +38,7 @@ def exact(response: str, gold: str) -> float:
 
 
 def judges() -> dict[str, Judge]:
-    """Return the judges by name, the installed ones."""
+    """Return the installed judges by name."""
     found: dict[str, Judge] = {"ours": ours}
     try:
         from trl.rewards import accuracy_reward as trl_reward
@@ -59,7 +59,7 @@ def judges() -> dict[str, Judge]:
 
 
 def measure(judge: Judge, cases: list[dict[str, Any]]) -> dict[str, float]:
-    """Return a judge's errors over labelled cases, and the median of microseconds that an answer takes."""
+    """Return a judge's errors over labelled cases, and the median microseconds of an answer."""
     wrong = missed = raised = 0
     seconds = []
     for case in cases:

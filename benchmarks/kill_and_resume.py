@@ -1,11 +1,11 @@
-"""Kill a run at random moments, resume it, and compare with a run that nobody stopped, bit by bit.
+"""Kill a run at random moments, resume it, and compare it bit by bit with a run that nobody stopped.
 
-Rounds take turns: all weights trained, LoRA adapters, and optimizer offload in bfloat16. Each starts a short run of a
-tiny model, stops it a random time after it has opened its folder, runs the same command with `--run.resume`, and
-compares every file of the final and of the best model, rollouts, evaluations, and metrics aside from times.
+Rounds alternate between training all weights, LoRA adapters, and optimizer offload in bfloat16. Each starts a short run
+of a tiny model, stops it a random time after it has opened its folder, runs the same command with `--run.resume`, and
+compares every file of the final and of the best model, rollouts, evaluations, and metrics except times.
 
-Two of three rounds kill the process alone (SIGKILL). The third does as service managers and schedulers do: it sends
-SIGTERM to the process and everything that it started, and SIGKILL to all that is left a random time later.
+Two of three rounds kill only the process (SIGKILL). The third stops it as service managers and schedulers do: SIGTERM
+to the process and everything that it started, and SIGKILL to whatever is left a random time later.
 
     python benchmarks/kill_and_resume.py --rounds 60
 """
@@ -41,15 +41,15 @@ TOO_LATE = "had ended"
 
 
 def observe_r1(*words: object) -> list[str]:
-    """The command line of `observe-r1`, in a process of its own."""
+    """Return the command line of `observe-r1` with these words."""
     return [sys.executable, "-m", "observe_r1.cli.main", *map(str, words)]
 
 
 def train(world: Path, run: Path, kind: str) -> list[str]:
-    """A run of one of `KINDS`.
+    """Return the command of a run of one of `KINDS`.
 
-    Adaptive order, dynamic sampling, leftovers, two updates a step, a reward file, whose process is part of the job;
-    every two steps an evaluation and a checkpoint.
+    It has everything that a resumed run must restore: adaptive order, dynamic sampling, leftovers, two updates a step,
+    a reward file in a process of its own, and an evaluation and a checkpoint every two steps.
     """
     paths = ["--data.path", world / "train" / "train.jsonl", "--model.path", world / "warm" / "model"]
     rollout = ["--rollout.prompts", 4, "--rollout.group_size", 4, "--rollout.max_new_tokens", 40]
@@ -63,7 +63,7 @@ def train(world: Path, run: Path, kind: str) -> list[str]:
 
 
 def results(run: Path) -> dict[str, object]:
-    """Everything that must be the same: models, rollouts and evaluations as bytes, metrics without times."""
+    """Return all that must be the same: models, rollouts and evaluations as bytes, metrics without times."""
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text(encoding="ascii").splitlines()]
     return {
         "metrics": [{k: v for k, v in row.items() if not k.startswith(("time/", "speed/"))} for row in rows],
@@ -78,7 +78,7 @@ def results(run: Path) -> dict[str, object]:
 
 @contextmanager
 def started(command: list[str], run: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """Start `command` as the head of a process group of its own, and go on once it has opened its folder."""
+    """Start `command` in a process group of its own, and return once it has opened its folder."""
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     with subprocess.Popen(command, **quiet, start_new_session=True) as process:
         while not (run / "config.yaml").exists() and process.poll() is None:
@@ -95,7 +95,8 @@ def send(process: psutil.Process, number: signal.Signals) -> None:
 def stop_after(command: list[str], run: Path, seconds: float, grace: float | None) -> str:
     """Start `command`, stop it `seconds` after it has opened its folder, and return how it ended.
 
-    Without `grace` the process is killed; else it and all that it started are asked, and after `grace` seconds killed.
+    Without `grace` the process is killed. Otherwise it and all that it started receive SIGTERM, and SIGKILL after
+    `grace` seconds.
     """
     with started(command, run) as process:
         time.sleep(seconds)
@@ -115,7 +116,7 @@ def stop_after(command: list[str], run: Path, seconds: float, grace: float | Non
 
 
 def prepare(world: Path) -> None:
-    """Make questions, held-out questions, and a model that has seen demonstrations."""
+    """Write questions, held-out questions, and a model trained on demonstrations."""
     make_tiny_model(world / "tiny")
     (world / "length.py").write_text("def reward(response, answer, example): return len(response) % 7")
     data = write_demonstrations(world / "sft", seed=0, count=200)
@@ -147,7 +148,7 @@ def differences(command: list[str], run: Path, expected: dict[str, object]) -> l
 
 
 def main() -> None:
-    """Print a line a round and the sum at the end; exit code 1 where a resumed run differed."""
+    """Print a line a round and the total at the end; the exit code is 1 where a resumed run differed."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=60)
     parser.add_argument("--seed", type=int, default=0)

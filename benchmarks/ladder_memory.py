@@ -1,7 +1,7 @@
 """Time and peak memory of `observe-r1 ladder build` by number of questions.
 
-Each build is a process of its own: a tiny random model answers every question of the world twice, in at most eight
-tokens. What it samples is worthless; what is looked at is whether memory grows with the questions beyond their index.
+Each build is a process of its own: a tiny random model answers every question of the demo's world twice, in at most
+eight tokens. Its answers are worthless: the benchmark asks whether memory grows by more than the questions' index.
 The processes that grade have a bound of their own and are not counted.
 
     python benchmarks/ladder_memory.py          writes results/ladder_memory.json: minutes on two cores
@@ -23,7 +23,7 @@ from observe_r1.demo.tiny_model import make_tiny_model
 
 
 def build(folder: Path, count: int) -> dict[str, Any]:
-    """Build a ladder of `count` questions; seconds and MiB."""
+    """Build a ladder of `count` questions; return seconds and MiB."""
     write_questions(folder / "train", "train", seed=0, count=count)
     model = make_tiny_model(folder / "model")
     command = [sys.executable, "-m", "observe_r1.cli.main", "ladder", "build", str(folder / "train" / "train.jsonl")]
@@ -49,13 +49,13 @@ def build(folder: Path, count: int) -> dict[str, Any]:
 
 
 def highest_memory(process: int) -> int:
-    """Most memory that a running process has held, in MiB; 0 once it has ended."""
+    """Return the peak memory of a running process in MiB, or 0 once it has ended."""
     status = Path(f"/proc/{process}/status").read_text().splitlines()
     return next((int(line.split()[1]) // 1024 for line in status if line.startswith("VmHWM")), 0)
 
 
 def main() -> None:
-    """Print a line a build, and write them."""
+    """Print a line a build, and write the figures to `benchmarks/results/ladder_memory.json`."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sizes", type=int, nargs="+", default=(1_000, 5_000, 20_000), help="questions")
     parser.add_argument("--output", type=Path, default=Path(__file__).parent / "results" / "ladder_memory.json")

@@ -1,10 +1,10 @@
 """What measuring adds to sampling: the time of `ladder measure` against the engine's alone, for the same responses.
 
-Both sides sample with the same untrained Qwen2.5-VL of about 25 M parameters: the engine alone is given every prompt
-ready-made, batch by batch; measuring reads the questions, encodes them, samples, grades every response and writes
-figures and responses to disk, synced after every batch. Repetitions are interleaved, and the ratio is of their medians.
+Both sides sample with the same untrained Qwen2.5-VL of about 25 M parameters. The engine alone is given encoded
+prompts, batch by batch. Measuring also reads and encodes the questions, grades every response, and writes figures and
+responses to disk, synced after every batch. Repetitions are interleaved, and the ratio is that of their medians.
 Responses are as long as they may be (no end-of-turn token), so that both sides sample the same tokens. They are babble,
-which is the dearest to grade: without an answer between tags, math-verify goes over all of it. Loading is left out.
+the most expensive text to grade: without an answer between tags, all of it is searched. Loading is not timed.
 
     python benchmarks/measuring.py
 """
@@ -14,22 +14,22 @@ import json
 import platform
 import statistics
 import tempfile
-import time
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import torch
 from racing.models import SMALL
+from racing.timing import interleave
 
 from observe_r1.config import LadderSettings
 from observe_r1.demo.dataset import write_questions
 from observe_r1.demo.tiny_model import make_tiny_model
-from observe_r1.ladder import building, measuring
-from observe_r1.ladder.asking import load_engine, stream_of
+from observe_r1.ladder import building, inference
+from observe_r1.ladder.difficulty import measure_questions
+from observe_r1.ladder.inference import load_engine, random_stream
 from observe_r1.ladder.journal import start_over
-from observe_r1.ladder.rows import read_questions
-from observe_r1.ladder.stage import Watch
+from observe_r1.ladder.questions import read_questions
+from observe_r1.ladder.stage import MEASURE, Watch
 from observe_r1.model.encoding import encode_prompt
 from observe_r1.records import Prompt, Sampling
 from observe_r1.rollout.embedded import EmbeddedEngine
@@ -40,7 +40,7 @@ def prepare(folder: Path, arguments: argparse.Namespace) -> LadderSettings:
     make_tiny_model(folder / "model", sizes=SMALL)
     write_questions(folder / "train", "train", seed=0, count=arguments.questions)
     values = {
-        "data": {"sources": [str(folder / "train" / "train.jsonl")]},
+        "data": {"sources": [str(folder / "train" / "train.jsonl")], "format_prompt": "observe"},
         "model": {"path": str(folder / "model"), "device": arguments.device},
         "rollout": {"max_new_tokens": arguments.tokens, "batch": arguments.batch, "group_size": arguments.group_size},
         "run": {"output": str(folder / "ladder")},
@@ -49,13 +49,6 @@ def prepare(folder: Path, arguments: argparse.Namespace) -> LadderSettings:
     (folder / "ladder").mkdir()
     building.screen(folder / "ladder", settings, Watch())
     return settings
-
-
-def seconds(work: Callable[[], object]) -> float:
-    """Time one call."""
-    started = time.perf_counter()
-    work()
-    return time.perf_counter() - started
 
 
 def main() -> None:
@@ -78,9 +71,9 @@ def main() -> None:
         loaded: tuple[EmbeddedEngine, object] = load_engine(settings.model.path, settings)  # type: ignore[assignment]
         engine, processor = loaded
         engine.vlm = replace(engine.vlm, stop_ids=())
-        measuring.load_engine = lambda path, settings: (engine, processor)  # loading is not what is measured
+        inference.load_engine = lambda path, settings: (engine, processor)  # loading is not what is measured
         examples = read_questions(folder / "screened.jsonl")
-        prompts: list[Prompt] = [encode_prompt(e, processor, settings.data, stream_of(e)) for e in examples]
+        prompts: list[Prompt] = [encode_prompt(e, processor, settings.data, random_stream(e)) for e in examples]
         sampling = Sampling(n=rollout.group_size, max_new_tokens=rollout.max_new_tokens)
 
         def alone() -> None:
@@ -88,14 +81,11 @@ def main() -> None:
                 engine.generate(prompts[start : start + rollout.batch], sampling)
 
         def with_measuring() -> None:
-            start_over(folder, [measuring.STAGE])
-            measuring.measure(folder, examples, settings, Watch())
+            start_over(folder, [MEASURE])
+            measure_questions(folder, examples, settings, Watch())
 
         alone(), with_measuring()  # once to warm up
-        times: dict[str, list[float]] = {"engine": [], "measure": []}
-        for _ in range(arguments.repetitions):
-            times["engine"].append(seconds(alone))
-            times["measure"].append(seconds(with_measuring))
+        times = interleave({"engine": alone, "measure": with_measuring}, arguments.repetitions)
     medians = {side: statistics.median(values) for side, values in times.items()}
     result = {
         "questions": len(prompts),

@@ -3,14 +3,14 @@
 Both sides have the same small Qwen2.5-VL (23 M parameters, hidden 512, six layers each in text model and image tower;
 the head is under 4 % of a token's arithmetic, because on the CPU the peer runs it on prompts too), float32, groups of
 eight. Before anything is timed, log-probabilities of the two have to agree to 1e-3, loss and gradient norm to 1 %. Then
-their repetitions are interleaved, and the medians of the ratios printed and written down.
+their repetitions are interleaved; the medians of the ratios are printed and written.
 
     python benchmarks/race.py                                        everything: an hour on two cores
     python benchmarks/race.py --only update --repetitions 5          one of update, sampling and step
 
-*Bound* is the ratio of what the two sides have to compute (`racing/counting.py`); *cut head* is the peer with logits
-and entropy on response positions only; *frozen* is both with the image tower frozen; *whole* is the peer with all
-groups of a step in one micro-batch instead of one each.
+*Bound* is the ratio of the operations that the two sides must compute (`racing/counting.py`); *cut head* is the peer
+with logits and entropy on response positions only; *frozen* is both with the image tower frozen; *whole* is the peer
+with all groups of a step in one micro-batch instead of one each.
 """
 
 import argparse
@@ -33,13 +33,13 @@ from racing.vllm_side import VLLMSide
 from racing.work import Script, script
 
 GRIDS = {280: (28, 32), 1050: (62, 64)}
-"""Prompt tokens, about: image (height, width) in patches."""
+"""About so many prompt tokens: the image's (height, width) in patches."""
 WARM_UP = script(4, 8, "real", scale=0.05)
 Row = dict[str, Any]
 
 
 def check() -> None:
-    """Stop the race unless both sides compute the same; updates check each of their cases, too."""
+    """Stop the race unless both sides compute the same; `update` also checks each of its cases."""
     with (
         questions(SMALL, GRIDS[280], prompts=1) as (settings, examples),
         our_side(settings, examples, placeholders=True) as ours,
@@ -156,7 +156,7 @@ MEASURES = {"update": update, "sampling": sampling, "step": step}
 
 
 def main() -> None:
-    """Print the table and write it, measure by measure, to `benchmarks/results/race_….json`."""
+    """Print each table and write it to `benchmarks/results/race_….json`."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", choices=MEASURES, action="append")
     parser.add_argument("--repetitions", type=int, default=3)

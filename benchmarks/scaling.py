@@ -1,11 +1,11 @@
 """What an update takes: seconds and memory against responses per prompt, prompt length and vocabulary.
 
 Each point is a process of its own that takes optimizer steps on one group: the benchmarks' small Qwen2.5-VL, float32,
-image tower trained, G responses of 175 tokens to a prompt with one image. *Activations* are what the process holds at
-its most beyond weights, gradients and optimizer states (16 bytes a parameter).
+image tower trained, G responses of 175 tokens to a prompt with one image. *Activations* are the process's
+peak memory beyond weights, gradients and optimizer states (16 bytes a parameter).
 
     python benchmarks/scaling.py            writes results/scaling.json, docs/scaling.png and docs/scaling_dark.png
-    python benchmarks/scaling.py --redraw   draws the pictures from what was measured
+    python benchmarks/scaling.py --redraw   draws the images from the last results
 """
 
 import argparse
@@ -15,7 +15,6 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +24,7 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from racing.models import SMALL, VOCABULARY, make_model
 from racing.our_side import given_batch
 from racing.set_up import our_side, questions
+from racing.timing import seconds
 
 from observe_r1.report.theme import Theme, on_both_papers
 
@@ -36,15 +36,15 @@ SWEEPS: tuple[tuple[str, dict[str, int], tuple[int, ...]], ...] = (
     ("vocabulary", {"group": 32, "side": 28}, VOCABULARIES),
     ("vocabulary", {"group": 8, "side": 28}, VOCABULARIES),
 )
-"""What varies, what stays the same, and the values of the former. `side` is that of the image, in patches."""
+"""What varies, what stays the same, and the values of what varies. `side` is the image's, in patches."""
 COLUMNS = {
     "group": ("responses per prompt", "responses per prompt"),
     "side": ("prompt length", "prompt length (tokens, image included)"),
     "vocabulary": ("vocabulary", "vocabulary (tokens)"),
 }
-"""What each column of the picture varies, and the name of its axis."""
+"""What each column of the image varies, and the name of its axis."""
 ROWS = (("seconds", "Time", "seconds per update"), ("activations_mib", "Memory", "activations (MiB)"))
-"""What each row of the picture shows, and the name of its axis."""
+"""What each row of the image shows, and the name of its axis."""
 RESPONSE = 175
 MIB = 2**20
 
@@ -59,25 +59,22 @@ def measure(group: int, side: int, vocabulary: int, repetitions: int) -> dict[st
         ):
             responses = list(torch.randint(10, 480, (group, RESPONSE), generator=torch.Generator().manual_seed(0)))
             batch = given_batch(ours.prompts, responses, torch.linspace(-1, 1.5, group)[None])
-            before, seconds = _memory("VmRSS"), []
+            before = _memory("VmRSS")
             Path("/proc/self/clear_refs").write_text("5")  # forgets the peak of loading
-            for _ in range(repetitions + 1):
-                started = time.perf_counter()
-                ours.update(batch)
-                seconds.append(time.perf_counter() - started)
+            taken = [seconds(lambda: ours.update(batch)) for _ in range(repetitions + 1)]
             states = 12 * sum(p.numel() for p in ours.policy.parameters) / MIB
             prompt = len(ours.prompts[0].ids)
     return {
         "group": group,
         "prompt": prompt,
         "vocabulary": vocabulary,
-        "seconds": round(statistics.median(seconds[1:]), 3),
+        "seconds": round(statistics.median(taken[1:]), 3),
         "activations_mib": round(_memory("VmHWM") - before - states),
     }
 
 
 def _memory(field: str) -> float:
-    """MiB that this process holds (`VmRSS`) or has held at its most (`VmHWM`)."""
+    """Return the MiB that this process holds (`VmRSS`) or its peak (`VmHWM`)."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith(field)) / 1024
 
@@ -97,7 +94,7 @@ def sweep(arguments: argparse.Namespace) -> list[dict[str, Any]]:
 
 
 def draw(result: dict[str, Any], picture: Path) -> None:
-    """Draw seconds above and activations below, each against what was varied; a PNG on light paper and one on dark."""
+    """Draw seconds above and activations below, each against what varies, as a light and a dark PNG."""
     for path, theme in on_both_papers(picture):
         figure = Figure(figsize=(11.5, 7.4), layout=ConstrainedLayoutEngine(w_pad=0.14, h_pad=0.14))
         for column, (name, (title, label)) in zip(figure.subplots(2, 3).T, COLUMNS.items(), strict=True):

@@ -1,10 +1,10 @@
 """How long a command takes to begin: `--help` of every verb, and `observe-r1 train` to its first sampled token.
 
-Every measurement is a fresh process, timed from outside until it ends: seconds by the clock and seconds of CPU.
-Training takes the demo's tiny model, untrained, and its recipe, samples for its first 16 prompts and ends with their
-first tokens; on its way it has checked the settings, opened run folder and dataset, started the process that scores,
-loaded and encoded. Beside it, in turns, stand the least that transformers takes for one token of the same model
-(imports, loading, encoding one question, `generate`), and its imports alone.
+Every measurement is a fresh process, timed from outside until it ends: wall-clock seconds and CPU seconds. Training
+takes the demo's tiny model, untrained, and its recipe, samples for its first 16 prompts and ends with their first
+tokens. By then it has checked the settings, opened run folder and dataset, loaded the model and encoded prompts. It is
+compared, interleaved, with the least that transformers needs for one token of the same model (imports, loading,
+encoding one question, `generate`), and with transformers' imports alone.
 
     python benchmarks/start_up.py
 """
@@ -21,10 +21,9 @@ import time
 from importlib.metadata import version
 from pathlib import Path
 
-from observe_r1.cli.main import VERBS
-from observe_r1.cli.needs import heavy_imports
+from observe_r1.cli.commands import COMMANDS
 from observe_r1.cli.options import parse_settings
-from observe_r1.cli.terminal import starting
+from observe_r1.cli.start import heavy_imports, starting
 from observe_r1.config import TrainSettings
 
 RECIPE = Path(__file__).parent.parent / "recipes" / "tiny" / "observe_r1.yaml"
@@ -68,7 +67,7 @@ def sample_first_token(options: list[str]) -> None:
 
 
 def measure(command: list[str]) -> tuple[float, float]:
-    """Run `command`; return its seconds by the clock and of CPU (its own, not that of processes it leaves behind)."""
+    """Run `command`; return its wall-clock and CPU seconds, without those of processes that it leaves behind."""
     started = time.perf_counter()
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
     assert process.stderr
@@ -80,7 +79,7 @@ def measure(command: list[str]) -> tuple[float, float]:
 
 
 def prepare(folder: Path) -> tuple[Path, Path]:
-    """Write model and questions, in a process of its own; return the model's folder and the questions' file."""
+    """Write model and questions in a process of its own; return the model's folder and the questions' file."""
     code = (
         "import sys; from pathlib import Path; folder = Path(sys.argv[1])\n"
         "from observe_r1.demo.dataset import write_questions\n"
@@ -103,7 +102,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         model, questions = prepare(Path(name))
         picture = next((questions.parent / "images").iterdir())
-        verbs = ["", *VERBS, "ladder build"]
+        verbs = ["", *COMMANDS]
         call = [sys.executable, "-m", "observe_r1.cli.main"]
         sides = {f"{verb} --help".strip(): [*call, *verb.split(), "--help"] for verb in verbs}
         train = ["--model.path", str(model), "--data.path", str(questions), "--run.output"]

@@ -1,14 +1,14 @@
-"""What each part of a run does when: are images and tokens made while the model samples, or is it kept waiting?
+"""When each part of a run works: are images and tokens prepared while the model samples, or does the model wait?
 
 A few steps of the demo's reinforcement learning (`recipes/tiny/observe_r1.yaml`, its tiny model after a short warm
-start), with two things as they are in real data: pictures are large files (`--side`), which the processor scales down
-again to what the model knows, and gold answers are formulas. The run is that of `observe-r1 train`, with one computing
-thread, so that on two cores encoding has the other; its parts are timed where it calls them. `encoding` is reading a
-picture, scaling it, tokenizing and checking the gold answer. `scoring`, within `sampling`, is comparing the answers of
+start), with two things as in real data: images are large files (`--side`), which the processor scales down to what the
+model knows, and gold answers are formulas. The run is that of `observe-r1 train`, with one computing
+thread, so that on two cores encoding has the other; its parts are timed where it calls them. `encoding` is reading
+an image, scaling it, tokenizing and checking the gold answer. `scoring`, within `sampling`, is comparing the answers of
 a group. The results kept here are from when that took a worker process.
 
     python benchmarks/step_trace.py [--model FOLDER] [--steps 4] [--rollout.prompts 32 …any setting of train]
-    python benchmarks/step_trace.py --redraw            draws the pictures from what was measured
+    python benchmarks/step_trace.py --redraw            draws the images from the last results
 """
 
 import argparse
@@ -39,14 +39,14 @@ from observe_r1.rollout.embedded import EmbeddedEngine
 from observe_r1.run import train
 from observe_r1.run.folder import RunFolder
 from observe_r1.run.progress import Progress
-from observe_r1.run.recorder import Record
+from observe_r1.run.recorder import Recorder
 from observe_r1.run.sft import fine_tune_model
 from observe_r1.training.loop import Batcher
 from observe_r1.training.prompts import PromptStream
 
 ROOT = Path(__file__).parent.parent
 SIDE = 84
-"""Pixels of a picture's side as the tiny model knows it."""
+"""Pixels a side of an image as the tiny model knows it."""
 RECIPES = ROOT / "recipes" / "tiny"
 TRACED = (
     (PromptStream, "take", "waiting for prompts"),
@@ -55,10 +55,10 @@ TRACED = (
     (Batcher, "batches", "updating"),
     (Policy, "update", "updating"),
     (RunFolder, "write_rollouts", "writing"),
-    (Record, "step_done", "writing"),
+    (Recorder, "step_done", "writing"),
     (Scorer, "submit", "scoring"),
 )
-"""What is timed, by the name that it gets; encoding is added where the run makes it."""
+"""What is timed, and its name; encoding is added where the run creates it."""
 LANES = {
     "main thread": ("sampling", "updating", "writing", "waiting for prompts", "waiting for scores"),
     "encoding thread": ("encoding",),
@@ -76,7 +76,7 @@ COLOURS = {  # Okabe and Ito's, told apart by the colour-blind
 
 
 class Span(NamedTuple):
-    """Something that went on from `start` to `end`, in seconds."""
+    """One piece of work, from `start` to `end` in seconds."""
 
     name: str
     start: float
@@ -102,8 +102,8 @@ def trace_run(settings: TrainSettings) -> list[Span]:
     spans: list[Span] = []
     for owner, attribute, name in TRACED:
         setattr(owner, attribute, traced(getattr(owner, attribute), name, spans))
-    make = train.checked_encode
-    train.checked_encode = lambda *args: traced(make(*args), "encoding", spans)
+    make = train.checked_encoder
+    train.checked_encoder = lambda *args: traced(make(*args), "encoding", spans)
     with Progress("train") as view:
         train.train_model(settings, view)
     first = min(span.start for span in spans if span.name == "waiting for prompts")

@@ -8,11 +8,11 @@ from os import PathLike, fspath
 from pathlib import Path
 from typing import Any, TypeVar
 
-from observe_r1.cli.flat_settings import default_settings, flatten, nest
-from observe_r1.cli.ladder_run import run_verb
-from observe_r1.cli.needs import check_needs
+from observe_r1.cli.ladder import build
+from observe_r1.cli.recipe import default_settings, flatten
 from observe_r1.cli.recipe import read_recipe as read_settings
-from observe_r1.config import LadderSettings, Section, SFTSettings, TrainSettings, validate
+from observe_r1.cli.start import check_needs
+from observe_r1.config import LadderSettings, Section, SFTSettings, TrainSettings, nest, validate
 from observe_r1.run.progress import Progress
 from observe_r1.run.sft import fine_tune_model
 from observe_r1.run.train import train_model
@@ -89,7 +89,7 @@ def build_ladder(settings: LadderSettings) -> Path:
     """
     check_needs(settings)
     with Progress("ladder build") as view:
-        return _finished(run_verb("build", settings, view), settings.run.output)
+        return _finished(build(settings, view).code, settings.run.output)
 
 
 def _finished(code: int, folder: str) -> Path:

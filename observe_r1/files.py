@@ -1,4 +1,4 @@
-"""Writing files and folders so that nobody ever sees half of one, and nobody else writes there."""
+"""Writing files and folders so that nobody ever sees half of one, and no other process writes there."""
 
 import fcntl
 import json
@@ -16,19 +16,23 @@ from typing import Any
 from observe_r1.errors import UserError
 
 LOCK = ".lock"
-"""Name of the file in a folder that the process writing there holds locked."""
+"""Name of the file in a folder that the process writing there keeps locked."""
 
 _BESIDE = ".observe-r1-"
 _UNFINISHED = re.compile(r"\.(?P<name>.+)" + re.escape(_BESIDE) + r"[a-z0-9_]{8}", re.DOTALL)
-"""Names of the folders that `replacing` works in, which nobody else gives to a folder."""
+"""Names of the folders that `replacing` works in; nobody else uses such names."""
 
 
 LFS_POINTER = b"version https://git-lfs"
-"""How the small text begins that stands in place of a large file where Git LFS has not fetched it."""
+"""How the small text begins that Git LFS leaves in place of a large file that it has not fetched."""
 
 
 def refuse_lfs_pointer(path: Path) -> None:
-    """Raise `UserError` where the file at `path`, whatever it should hold, is a Git LFS pointer or unreadable."""
+    """Check that the file at `path`, whatever it should hold, is not a Git LFS pointer.
+
+    Raises:
+        UserError: It is one, or cannot be read.
+    """
     try:
         with path.open("rb") as file:
             start = file.read(len(LFS_POINTER))
@@ -39,9 +43,14 @@ def refuse_lfs_pointer(path: Path) -> None:
 
 
 def write_atomic(path: Path, content: str | bytes) -> None:
-    """Write a file whole or not at all: written beside `path`, synced to disk, then renamed.
+    """Write a file whole or not at all: under another name, synced to disk, then renamed.
 
-    Errors: `UserError` where it cannot be written (disk full, no permission); `path` is then as it was.
+    Args:
+        path: Of the file; what was there is replaced.
+        content: Of the file; text is written as UTF-8.
+
+    Raises:
+        UserError: It cannot be written (the disk is full, no permission); `path` is then as it was.
     """
     partial = path.with_name(path.name + ".partial")
     data = content.encode() if isinstance(content, str) else content
@@ -53,13 +62,13 @@ def write_atomic(path: Path, content: str | bytes) -> None:
         partial.replace(path)
         _sync(path.parent)
     except OSError as error:
-        with suppress(OSError):  # what cannot be written can often not be removed either
+        with suppress(OSError):  # a file that cannot be written can often not be removed either
             partial.unlink()
         raise UserError(f"cannot write {str(path)!r}: {error.strerror}") from error
 
 
 def make_folder(folder: Path) -> None:
-    """Make a folder, and those above it, so that they survive a power cut; nothing to do where it is there."""
+    """Make a folder and those above it, where they do not exist, so that they survive a power cut."""
     if not folder.is_dir():
         make_folder(folder.parent)
         folder.mkdir(exist_ok=True)
@@ -68,10 +77,10 @@ def make_folder(folder: Path) -> None:
 
 @contextmanager
 def replacing(folder: Path) -> Iterator[Path]:
-    """Give an empty folder to write into, which takes the place of `folder` when the block ends without an error.
+    """Yield an empty folder to write into, which replaces `folder` when the block ends without an error.
 
-    What `folder` held before is removed; after an error it is left as it was. Whoever wrote the files, they get the
-    permissions that the umask leaves.
+    What `folder` held before is removed; after an error `folder` is as it was. The files get the permissions of the
+    umask, whatever wrote them.
     """
     make_folder(folder.parent)
     with TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}{_BESIDE}") as beside:
@@ -81,14 +90,14 @@ def replacing(folder: Path) -> Iterator[Path]:
         usual = new.stat().st_mode & 0o666
         for path in (*new.rglob("*"), new):
             if path.is_file():
-                path.chmod(usual)  # safetensors gives them to their owner alone
+                path.chmod(usual)  # safetensors makes them readable by their owner alone
             _sync(path)
         old = Path(beside) / "old"
         try:
             if folder.exists():
                 folder.rename(old)
             new.rename(folder)
-        except BaseException:  # Ctrl-C between the two renames, too, must not leave nothing
+        except BaseException:  # Ctrl-C between the two renames, too, must leave one of them
             if old.exists() and not folder.exists():
                 old.rename(folder)
             raise
@@ -96,9 +105,9 @@ def replacing(folder: Path) -> Iterator[Path]:
 
 
 def clear_unfinished(parent: Path) -> None:
-    """Remove what a `replacing` that was killed has left in `parent`, which nobody else may be writing to.
+    """Remove what a killed `replacing` has left in `parent`; no other process may be writing there.
 
-    A folder that it had moved away and not yet replaced is put back.
+    A folder that it had moved away but not yet replaced is put back.
     """
     for beside in parent.iterdir():
         match = _UNFINISHED.fullmatch(beside.name)
@@ -111,7 +120,7 @@ def clear_unfinished(parent: Path) -> None:
 
 
 def remove_files(folder: Path, patterns: Sequence[str]) -> None:
-    """Remove the files of `folder` that match `patterns`, in their order, and then the folders that are left empty.
+    """Remove the files of `folder` that match `patterns`, in that order, and then the folders that this leaves empty.
 
     What somebody else has put there stays, and so do the folders around it.
     """
@@ -125,18 +134,25 @@ def remove_files(folder: Path, patterns: Sequence[str]) -> None:
 
 
 def lock_folder(folder: Path, setting: str = "run.output") -> int:
-    """Take the folder's lock, which the system gives back when the process ends, however it ends.
+    """Lock the folder until `unlock_folder`, or until this process ends in any way.
 
-    A POSIX lock, because child processes do not inherit it: workers that outlive a killed run hold nothing.
+    It is a POSIX lock, because child processes do not inherit it: workers that outlive a killed run hold nothing.
 
-    Returns what `unlock_folder` takes. Errors: `UserError` naming `setting` where a live process holds the lock, or
-    where something stands in its place that no run has written.
+    Args:
+        folder: To lock.
+        setting: The setting that names the folder, for errors.
+
+    Returns:
+        What `unlock_folder` takes.
+
+    Raises:
+        UserError: A live process holds the lock, or the lock file is something that no run has written.
     """
     while True:
         descriptor = _open_lock(folder, setting)
         try:
             fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            # Whoever held it may have removed the file meanwhile, and another process locked a new one.
+            # The process that held it may have removed the file meanwhile, and another process locked a new one.
             if _is_at(folder / LOCK, descriptor):
                 os.ftruncate(descriptor, 0)
                 os.pwrite(descriptor, str(os.getpid()).encode(), 0)
@@ -145,7 +161,7 @@ def lock_folder(folder: Path, setting: str = "run.output") -> int:
             owner = os.pread(descriptor, 32, 0).decode(errors="replace")
             os.close(descriptor)
             who = f"process {owner}" if owner else "another process"
-            raise UserError(f"{setting} = {str(folder)!r}: {who} is writing there; give another one") from error
+            raise UserError(f"{setting} = {str(folder)!r}: {who} is writing there; give another folder") from error
         except BaseException:
             os.close(descriptor)
             raise
@@ -153,16 +169,17 @@ def lock_folder(folder: Path, setting: str = "run.output") -> int:
 
 
 def unlock_folder(folder: Path, descriptor: int) -> None:
-    """Give back what `lock_folder` took, and remove its file."""
+    """Release the lock that `lock_folder` took, and remove its file."""
     if _is_at(folder / LOCK, descriptor):
         (folder / LOCK).unlink()
     os.close(descriptor)
 
 
 def _open_lock(folder: Path, setting: str) -> int:
-    """Open the lock's file, made where there is none: what it holds is overwritten, so it must be a lock's."""
+    """Open the lock file, made where there is none. Its content will be overwritten, so it must be a lock's."""
     foreign = UserError(
-        f"{setting} = {str(folder)!r}: {LOCK!r} in it is no lock of ours; move it away, or give another"
+        f"{setting} = {str(folder)!r}: {LOCK!r} in it is not a lock file of observe-r1; move it away, or give another "
+        "folder"
     )
     try:
         descriptor = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
@@ -188,7 +205,7 @@ def _is_at(path: Path, descriptor: int) -> bool:
 def json_line(row: dict[str, Any]) -> str:
     r"""Return `row` as one line of strict JSON in ASCII; NaN and infinities become null.
 
-    Responses may hold anything, lone surrogates and control characters too: they are written as `\u` escapes.
+    Responses may hold anything, even lone surrogates and control characters; these become `\u` escapes.
     """
     return json.dumps(_finite(row), allow_nan=False) + "\n"
 

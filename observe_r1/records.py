@@ -51,17 +51,14 @@ class Example:
 
 @dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
 class Prompt:
-    """An `Example` as the model takes it, in the forms that every engine needs."""
+    """An `Example` as the model takes it."""
 
     ids: Tensor
     """(P,) int64, image placeholders expanded to one token per merged visual patch."""
-    unexpanded_ids: Tensor
-    """(P′,) int64, one placeholder per image, as vLLM takes prompts."""
     token_types: Tensor
     """(P,) int64: 0 text, 1 image."""
     images: tuple[Image, ...]
-    """The images in the size that the model sees, for engines that preprocess themselves: they find nothing to resize.
-    """
+    """The images in the size that the model sees, by which an engine knows them again."""
     pixel_values: Tensor | None
     """(patches, channels · temporal · patch²) float32; None without images."""
     image_grid: Tensor | None
@@ -147,8 +144,8 @@ class TrainingGroup:
     token_advantages: Tensor
     """The group's advantages, whitened and minus the KL still to come if the settings ask for it."""
     loss_weights: Tensor
-    """Share of each token in the batch's loss: its share under the aggregation of the *whole* batch, times its importance
-    weight and mask. So the loss is a plain sum, however the batch is split."""
+    """Share of each token in the batch's loss: its share under the aggregation of the *whole* batch, times its
+    importance weight and mask. So the loss is a plain sum, however the batch is split."""
     sampler_logprobs: Tensor
     """The completions' log-probabilities, end to end."""
     old_logprobs: Tensor | None = None

@@ -1,6 +1,6 @@
-"""Names that a user may write in a recipe, each resolved to `module:attribute` only when it is used.
+"""Names that a user may write in a recipe, each imported as `module:attribute` only when it is used.
 
-A new estimator, reward, order or engine is one new file and one line here.
+A new estimator, reward, order or engine is one new file (or function) and one line here.
 """
 
 from collections.abc import Iterable, Sequence
@@ -33,7 +33,7 @@ REGISTRY: dict[str, dict[str, str]] = {
     "order": {
         "ladder": "observe_r1.data.order:ladder",
         "random": "observe_r1.data.order:random",
-        "adaptive": "observe_r1.data.adaptive_order:adaptive",
+        "adaptive": "observe_r1.data.order:adaptive",
     },
     "optimizer": {
         "adamw": "observe_r1.policy.optimizers:adamw",
@@ -44,25 +44,25 @@ REGISTRY: dict[str, dict[str, str]] = {
         "vllm": "observe_r1.rollout.vllm:VLLMEngine",
     },
     "source": {
-        "chartqa": "observe_r1.ladder.sources.chartqa:SOURCE",
-        "clevr_math": "observe_r1.ladder.sources.clevr_math:SOURCE",
-        "geometry3k": "observe_r1.ladder.sources.geometry3k:SOURCE",
-        "geoqa": "observe_r1.ladder.sources.geoqa:SOURCE",
-        "logicvista": "observe_r1.ladder.sources.logicvista:SOURCE",
-        "m3cot": "observe_r1.ladder.sources.m3cot:SOURCE",
-        "mathv360k": "observe_r1.ladder.sources.mathv360k:SOURCE",
-        "mathverse": "observe_r1.ladder.sources.mathverse:SOURCE",
-        "mathvision": "observe_r1.ladder.sources.mathvision:SOURCE",
-        "mathvista": "observe_r1.ladder.sources.mathvista:SOURCE",
-        "mmk12": "observe_r1.ladder.sources.mmk12:SOURCE",
-        "mmmu": "observe_r1.ladder.sources.mmmu:SOURCE",
-        "multimodal_open_r1": "observe_r1.ladder.sources.multimodal_open_r1:SOURCE",
-        "olympiadbench": "observe_r1.ladder.sources.olympiadbench:SOURCE",
-        "polymath": "observe_r1.ladder.sources.polymath:SOURCE",
-        "scemqa": "observe_r1.ladder.sources.scemqa:SOURCE",
-        "scienceqa": "observe_r1.ladder.sources.scienceqa:SOURCE",
-        "virl39k": "observe_r1.ladder.sources.virl39k:SOURCE",
-        "we_math": "observe_r1.ladder.sources.we_math:SOURCE",
+        "chartqa": "observe_r1.ladder.sources.charts:CHARTQA",
+        "clevr_math": "observe_r1.ladder.sources.charts:CLEVR_MATH",
+        "geometry3k": "observe_r1.ladder.sources.geometry:GEOMETRY3K",
+        "geoqa": "observe_r1.ladder.sources.geometry:GEOQA",
+        "logicvista": "observe_r1.ladder.sources.benchmarks:LOGICVISTA",
+        "m3cot": "observe_r1.ladder.sources.science:M3COT",
+        "mathv360k": "observe_r1.ladder.sources.mathematics:MATHV360K",
+        "mathverse": "observe_r1.ladder.sources.benchmarks:MATHVERSE",
+        "mathvision": "observe_r1.ladder.sources.mathematics:MATHVISION",
+        "mathvista": "observe_r1.ladder.sources.benchmarks:MATHVISTA",
+        "mmk12": "observe_r1.ladder.sources.science:MMK12",
+        "mmmu": "observe_r1.ladder.sources.benchmarks:MMMU",
+        "multimodal_open_r1": "observe_r1.ladder.sources.geometry:MULTIMODAL_OPEN_R1",
+        "olympiadbench": "observe_r1.ladder.sources.benchmarks:OLYMPIADBENCH",
+        "polymath": "observe_r1.ladder.sources.mathematics:POLYMATH",
+        "scemqa": "observe_r1.ladder.sources.science:SCEMQA",
+        "scienceqa": "observe_r1.ladder.sources.science:SCIENCEQA",
+        "virl39k": "observe_r1.ladder.sources.mathematics:VIRL39K",
+        "we_math": "observe_r1.ladder.sources.mathematics:WE_MATH",
     },
 }
 
@@ -71,11 +71,32 @@ _HINTS = {
     ("estimator", "grpo"): "GRPO's estimator is group_norm",
 }
 
+
+def check(kind: str, name: str) -> str:
+    """Return `name` if it is registered under `kind`.
+
+    Raises:
+        UserError: it is not; the message names those that are.
+    """
+    known = sorted(REGISTRY[kind])
+    if name not in known:
+        hint = _HINTS.get((kind, name)) or f"known: {', '.join(known)}{nearest(name, known)}"
+        raise UserError(f"unknown {kind} {name!r}: {hint}")
+    return name
+
+
+def load(kind: str, name: str) -> Any:
+    """Import and return what is registered as `name` under `kind`; raises as `check`."""
+    return resolve(REGISTRY[kind][check(kind, name)])
+
+
+def resolve(place: str) -> Any:
+    """Import and return what `module:attribute` names."""
+    module, _, attribute = place.partition(":")
+    return getattr(import_module(module), attribute)
+
+
 _MOST_SLIPS = 2
-
-
-COMMAND_SLIP = 3
-"""Commands are few and unlike each other: a slip may be made in as many characters of one."""
 
 
 def nearest(name: str, known: Iterable[str], slip_in: int = 5) -> str:
@@ -84,16 +105,16 @@ def nearest(name: str, known: Iterable[str], slip_in: int = 5) -> str:
 
 
 def did_you_mean(names: Sequence[str]) -> str:
-    """Return ` (did you mean 'x' or 'y'?)`, an empty string for no names; three are named at most."""
+    """Return ` (did you mean 'x' or 'y'?)` with three names at most, or an empty string for no names."""
     return f" (did you mean {' or '.join(map(repr, names[:3]))}?)" if names else ""
 
 
 def closest(name: str, known: Iterable[str], slip_in: int = 5) -> list[str]:
-    """Return the known names that the fewest slips of the keys make `name` of.
+    """Return the known names that are the fewest typing errors away from `name`, if they are close at all.
 
-    A slip is a character too many, missing, wrong or swapped with the next; one may be made in `slip_in` characters,
-    two in twice as many. More apart, names mean different things. Each part of a dotted name counts by itself, and
-    four will do there.
+    A slip is a character that is extra, missing, wrong or swapped with the next. A name may have one slip per `slip_in`
+    characters, and two at most; names that differ by more mean different things. Each part of a dotted name is compared
+    by itself, and may have one slip per four characters.
     """
     slips = {other: count for other in known if (count := _slips(name, other, slip_in)) is not None}
     fewest = min(slips.values(), default=0)
@@ -101,7 +122,7 @@ def closest(name: str, known: Iterable[str], slip_in: int = 5) -> list[str]:
 
 
 def _slips(name: str, other: str, slip_in: int) -> int | None:
-    """Return how many slips turn `other` into `name`; None where one part needs more than may be made in it."""
+    """Return how many slips turn `other` into `name`; None if a part needs more than it may have."""
     parts, others = name.split("."), other.split(".")
     if len(parts) != len(others):
         return None
@@ -114,7 +135,7 @@ def _slips(name: str, other: str, slip_in: int) -> int | None:
 def _edits(one: str, other: str) -> int:
     """Return the optimal string alignment distance: insertions, deletions, replacements and swaps of neighbours.
 
-    Above `_MOST_SLIPS` it is a lower bound of it, so that thousands of names are soon gone through.
+    Above `_MOST_SLIPS` it stops early and returns a lower bound, so that thousands of names are compared quickly.
     """
     if abs(len(one) - len(other)) > _MOST_SLIPS:
         return abs(len(one) - len(other))
@@ -130,18 +151,3 @@ def _edits(one: str, other: str) -> int:
             return min(row)
         before, above = above, row
     return above[-1]
-
-
-def check(kind: str, name: str) -> str:
-    """Return `name` if it is registered under `kind`; raise `UserError` naming what is allowed otherwise."""
-    known = sorted(REGISTRY[kind])
-    if name not in known:
-        hint = _HINTS.get((kind, name)) or f"known: {', '.join(known)}{nearest(name, known)}"
-        raise UserError(f"unknown {kind} {name!r}: {hint}")
-    return name
-
-
-def load(kind: str, name: str) -> Any:
-    """Import and return what `name` stands for under `kind`. Errors: `UserError` for an unknown name."""
-    module, attribute = REGISTRY[kind][check(kind, name)].split(":")
-    return getattr(import_module(module), attribute)

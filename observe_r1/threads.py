@@ -1,7 +1,7 @@
 """Work in background threads."""
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from threading import Condition, Thread
@@ -12,7 +12,11 @@ T = TypeVar("T")
 
 
 class Budget:
-    """So much of something, memory say, that threads take parts of and give back; who finds too little left waits."""
+    """An amount of something, such as bytes, that threads take parts of and give back; a thread waits for its part.
+
+    Args:
+        total: The whole amount.
+    """
 
     def __init__(self, total: int) -> None:
         self._total = self._left = total
@@ -20,7 +24,7 @@ class Budget:
 
     @contextmanager
     def take(self, amount: int) -> Iterator[None]:
-        """Hold `amount` during the block; more than there is at all is all of it."""
+        """Hold `amount` during the block; more than the total is the total."""
         amount = min(amount, self._total)
         with self._changed:
             self._changed.wait_for(lambda: self._left >= amount)
@@ -34,16 +38,16 @@ class Budget:
 
 
 def in_daemon_thread(function: Callable[..., T], *args: Any) -> Future[T]:
-    """Return the future of `function(*args)`, begun at once, in a thread that the end of the program does not wait for.
+    """Start `function(*args)` in a thread of its own, and return its future; the program can end before the thread.
 
-    A `ThreadPoolExecutor` is waited for at exit, which lets one server that does not answer hold up Ctrl-C.
+    At exit, Python waits for a `ThreadPoolExecutor`, so that one server that does not answer would hold up Ctrl-C.
     """
     future: Future[T] = Future()
 
     def run() -> None:
         try:
             future.set_result(function(*args))
-        except BaseException as error:  # noqa: BLE001  (whoever asks for the result gets it)
+        except BaseException as error:  # noqa: BLE001  (it is raised where the result is asked for)
             future.set_exception(error)
 
     Thread(target=run, daemon=True).start()
@@ -51,9 +55,9 @@ def in_daemon_thread(function: Callable[..., T], *args: Any) -> Future[T]:
 
 
 def encoding_thread() -> ThreadPoolExecutor:
-    """Return a pool of one thread, in which torch computes without further threads, beside a busy main thread.
+    """Return a pool of one thread, in which torch computes without helper threads, beside a busy main thread.
 
-    OpenMP gives each thread that computes a team of its own. Once there are more threads than cores, it puts those that
+    OpenMP gives every computing thread a team of its own. Once there are more threads than cores, it puts those that
     wait to sleep at once, in all teams, and waking them takes longer than most operations of decoding.
     """
     import torch
@@ -66,20 +70,20 @@ def encoding_thread() -> ThreadPoolExecutor:
     return pool
 
 
-def map_ahead(function: Callable[[S], T], items: Iterable[S], ahead: int) -> Iterator[T]:
-    """Yield `function(item)` of each item in order, up to `ahead` of them computed in one thread before asked for.
+def map_ahead(function: Callable[[S], T], items: Iterable[S], ahead: int) -> Generator[T, None, None]:
+    """Yield `function(item)` for each item, in order, computed ahead in one background thread.
 
-    Closing the iterator waits for the call that is going on, and for no other.
+    Closing the iterator waits for the call that is running, and for no other.
+
+    Args:
+        function: Is called in the thread.
+        items: What it takes.
+        ahead: Results that are computed before they are asked for, at most.
     """
     thread = encoding_thread()
-    computed: deque[Future[T]] = deque()
     try:
-        for item in items:
-            computed.append(thread.submit(function, item))
-            if len(computed) > ahead:
-                yield computed.popleft().result()
-        while computed:
-            yield computed.popleft().result()
+        for _, result in _look_ahead(lambda item: thread.submit(function, item), items, ahead + 1):
+            yield result
     finally:
         thread.shutdown(cancel_futures=True)
 
@@ -87,24 +91,40 @@ def map_ahead(function: Callable[[S], T], items: Iterable[S], ahead: int) -> Ite
 def in_order(
     function: Callable[[S], T], items: Iterable[S], at_once: int, weigh: Callable[[S], int], most: int
 ) -> Iterator[tuple[S, T]]:
-    """Yield each item with `function(item)`, in order, computed in daemon threads.
+    """Yield each item with `function(item)`, in order, computed in several daemon threads.
 
     Args:
         function: Mostly waits, or computes without holding Python's lock.
         items: What it takes.
-        at_once: Items between the newest that is begun and the one that is yielded.
-        weigh: Says how many bytes an item holds.
-        most: Bytes that those items may hold together; one alone may hold more.
+        at_once: Items that are computed ahead, at most.
+        weigh: Returns how many bytes an item holds.
+        most: Bytes that the items computed ahead may hold together; a single one may hold more.
     """
+    return _look_ahead(lambda item: in_daemon_thread(function, item), items, at_once, weigh, most)
+
+
+def _look_ahead(
+    start: Callable[[S], Future[T]],
+    items: Iterable[S],
+    at_once: int,
+    weigh: Callable[[S], int] = lambda _: 0,
+    most: int = 0,
+) -> Iterator[tuple[S, T]]:
+    """Yield each item with the result of the future that `start` returned for it, in order, bounded as `in_order`."""
     waiting: deque[tuple[S, int, Future[T]]] = deque()
     held = 0
+
+    def oldest() -> tuple[S, T]:  # a function, so that nothing here still holds a result while it is worked on
+        nonlocal held
+        item, weight, future = waiting.popleft()
+        held -= weight
+        return item, future.result()
+
     for item in items:
         weight = weigh(item)
         while waiting and (len(waiting) == at_once or held + weight > most):
-            oldest, freed, future = waiting.popleft()
-            held -= freed
-            yield oldest, future.result()
+            yield oldest()
         held += weight
-        waiting.append((item, weight, in_daemon_thread(function, item)))
-    for oldest, _, future in waiting:
-        yield oldest, future.result()
+        waiting.append((item, weight, start(item)))
+    while waiting:
+        yield oldest()

@@ -1,4 +1,4 @@
-"""Requests over http(s): retried with back-off, within a deadline, where asked to public addresses alone."""
+"""Requests over http(s): retried with back-off, within a deadline, and if asked only to public addresses."""
 
 import re
 import socket
@@ -28,38 +28,36 @@ from observe_r1.threads import in_daemon_thread
 T = TypeVar("T")
 
 _BUSY = (408, 425, 429, 500, 502, 503, 504)
-"""Answers after which asking again may help."""
+"""Statuses after which asking again may help."""
 
 _PASSWORD = re.compile(r"(?<=://)[^/?#\s]*@")
 _NAT64 = IPv6Network("64:ff9b::/96")
 
 
 class DeadlineError(HTTPError):
-    """A try was not over at its deadline; it is not made again."""
+    """A try exceeded its deadline; it is not repeated."""
 
 
 class PrivateAddressError(HTTPError):
-    """A server, maybe one that another redirects to, has an address inside a private network."""
+    """A server, perhaps one that another redirects to, has an address inside a private network."""
 
 
 def http_client(
     *, retries: int, timeout: float, deadline: float, connections: int = 1, public_only: bool = False
 ) -> PoolManager:
-    """Return a thread-safe client that tries a failed request again: at once, then after 1, 2, 4, … seconds.
+    """Return a thread-safe client for `request`, which repeats failed requests: at once, then after 1, 2, 4, … seconds.
 
-    Connections that fail or break and answers of a server that is busy are tried again, `Retry-After` is honoured
-    up to 30 seconds, redirects are followed. Answers other than 2xx are for the caller to judge (`response.status`).
+    It repeats a request where the connection fails or breaks, or the server is busy. It honours `Retry-After` up to 30
+    seconds, and follows redirects. The caller has to look at the status of an answer (`response.status`).
 
     Args:
-        retries: tries after the first.
-        timeout: seconds to connect, and seconds of silence while reading.
-        deadline: seconds for one try in all, from looking up the name to the last byte of the answer that is read,
-            however steadily it drips. Over that, `DeadlineError`, which is not tried again. Redirects have one each.
-        connections: kept open to one host, for as many threads that ask it at once.
-        public_only: refuse servers, also those that another redirects to, whose address is loopback, link-local,
-            private or reserved: `PrivateAddressError`. The address that is checked is the one connected to.
-
-    Ask it with `request`; it raises `urllib3.exceptions.HTTPError`.
+        retries: Tries after the first.
+        timeout: Seconds to connect, and seconds of silence while reading.
+        deadline: Seconds for one try in all, from looking up the name to the last byte of the answer, however steadily
+            it arrives; then `DeadlineError`, and no further try. Each redirect has a deadline of its own.
+        connections: Kept open to one host, for as many threads that ask it at once.
+        public_only: Refuse servers, redirected ones too, whose address is loopback, link-local, private or reserved,
+            with `PrivateAddressError`. The address that is checked is the one that is connected to.
     """
     retry = Retry(
         total=retries,
@@ -79,11 +77,21 @@ def http_client(
 
 
 def request(client: PoolManager, method: str, url: str, read: Callable[[BaseHTTPResponse], T], **options: Any) -> T:
-    """Return what `read` makes of the answer, whose body is still to come.
+    """Send a request, and return what `read` makes of the answer.
 
-    An answer that breaks off is asked for again, as often as one that never comes: urllib3 itself does so only where it
-    reads the whole body, whatever its length. A name and password in the address are sent as basic authentication, to
-    this host alone. `options` are those of `PoolManager.request`.
+    An answer that breaks off is asked for again, as one that never comes is: urllib3 itself does so only where it reads
+    the whole body, whatever its length. A name and password in the address are sent as basic authentication, to this
+    host alone.
+
+    Args:
+        client: From `http_client`.
+        method: `GET`, `HEAD` or `POST`.
+        url: With name and password, where they are needed.
+        read: Takes the answer, whose body is not read yet; called again for each answer.
+        options: Of `PoolManager.request`.
+
+    Raises:
+        urllib3.exceptions.HTTPError: No try succeeded.
     """
     retries: Retry = client.connection_pool_kw["retries"]
     if auth := parse_url(url).auth:
@@ -100,12 +108,12 @@ def request(client: PoolManager, method: str, url: str, read: Callable[[BaseHTTP
 
 
 def without_password(text: str) -> str:
-    """Return `text` with name and password taken out of the addresses in it, for messages."""
+    """Return `text` for a message: without the names and passwords in its addresses."""
     return _PASSWORD.sub("…@", text)
 
 
 def _is_public(address: str) -> bool:
-    """Whether an IP address, or the IPv4 address that an IPv6 address stands for, is one of the open internet."""
+    """Whether an IP address, or the IPv4 address inside an IPv6 address, is one of the open internet."""
     ip: IPv4Address | IPv6Address = ip_address(address)
     if isinstance(ip, IPv6Address):
         inside = IPv4Address(int(ip) & 0xFFFFFFFF) if ip in _NAT64 else ip.ipv4_mapped or ip.sixtofour
@@ -117,7 +125,7 @@ def _is_public(address: str) -> bool:
 
 
 class _Socket(socket.socket):
-    """A socket on which nothing waits past a deadline."""
+    """A socket on which no operation lasts beyond a deadline."""
 
     until = inf
     """As `monotonic` counts."""
@@ -142,14 +150,14 @@ class _Socket(socket.socket):
     def _in_time(self) -> Iterator[None]:
         patience, left = self.gettimeout(), self.until - monotonic()
         if left <= 0:
-            raise DeadlineError("not over at its deadline")
+            raise DeadlineError("it took longer than its deadline")
         if patience is None or left < patience:
             self.settimeout(left)
         try:
             yield
         except TimeoutError:
             if monotonic() >= self.until:
-                raise DeadlineError("not over at its deadline") from None
+                raise DeadlineError("it took longer than its deadline") from None
             raise
         finally:
             self.settimeout(patience)
@@ -160,7 +168,7 @@ class _TLSSocket(_Socket, ssl.SSLSocket):
 
 
 class _Connection(HTTPConnection):
-    """A connection with a deadline for each try: those on which it is opened, and those that find it open."""
+    """A connection with a deadline for each try, whether the try opens the connection or finds it open."""
 
     def __init__(self, *args: Any, deadline: float, public_only: bool, **options: Any) -> None:
         super().__init__(*args, **options)
@@ -213,7 +221,7 @@ class _Connection(HTTPConnection):
         try:
             return lookup.result(self._until - monotonic())
         except TimeoutError as error:
-            raise DeadlineError("not over at its deadline") from error
+            raise DeadlineError("it took longer than its deadline") from error
         except socket.gaierror as error:
             raise NameResolutionError(self.host, self, error) from error
         except UnicodeError as error:
@@ -225,7 +233,7 @@ class _TLSConnection(_Connection, HTTPSConnection):
 
 
 class _Client(PoolManager):
-    """Gives its connections the deadline and the choice of addresses."""
+    """Passes the deadline and the choice of addresses to its connections."""
 
     deadline: float
     public_only: bool

@@ -1,11 +1,10 @@
 """YAML that people write, read strictly, and written so that it reads back the same.
 
 Numbers, `true`, `false` and `null` are those of YAML 1.2, so `1e-6` is a number; everything else is text: `on`, `no`,
-`1:30`, `010`, `2001-12-31`, `<<`. What lets a small file grow without end is refused: anchors and aliases, tags, deep
-nesting, files over a megabyte, pipes and devices.
+`1:30`, `010`, `2001-12-31`, `<<`. Whatever could make a small file grow without end is refused: anchors and aliases,
+tags, deep nesting, files over a megabyte, pipes and devices.
 """
 
-import math
 import re
 from pathlib import Path
 from stat import S_ISDIR, S_ISREG
@@ -19,7 +18,7 @@ from observe_r1.files import LFS_POINTER
 
 _MOST_BYTES = 1 << 20
 _DEEPEST = 32
-"""Mappings and lists inside each other."""
+"""Levels of mappings and lists inside each other."""
 
 _TAG = "tag:yaml.org,2002:"
 _SCALARS = (
@@ -32,11 +31,11 @@ _SCALARS = (
         list("-+.0123456789"),
     ),
 )
-"""What a plain word may mean beside text, with the characters that it may begin with."""
+"""What a plain word may mean other than text, with the characters that it may begin with."""
 
 
 def read_yaml(path: Path) -> Any:
-    """Return what the YAML file at `path` holds. Errors: `UserError` naming file, line and fix."""
+    """Return what the YAML file at `path` holds. Raises: UserError: it cannot be read; file, line and fix are named."""
     try:
         mode = path.stat().st_mode
         if not S_ISREG(mode):
@@ -49,7 +48,7 @@ def read_yaml(path: Path) -> Any:
     except ValueError as error:  # a NUL byte, half of a character
         raise UserError(f"cannot read {str(path)!r:.300}: no file can have this name ({error})") from error
     if len(data) > _MOST_BYTES:
-        raise UserError(f"{path}: longer than 1 MiB, which no file of settings is")
+        raise UserError(f"{path}: longer than 1 MiB, so this is no file of settings")
     if data.startswith(LFS_POINTER):
         raise UserError(f"{path}: is a Git LFS pointer, not the file itself: run `git lfs pull`")
     try:
@@ -60,7 +59,7 @@ def read_yaml(path: Path) -> Any:
 
 
 def parse_yaml(text: str, source: str) -> Any:
-    """Return what `text` says. Errors: `UserError` naming `source`, line and column."""
+    """Return what `text` says. Raises: UserError: it is broken; `source`, line and column are named."""
     try:
         loader = _StrictLoader(text)
     except ReaderError as error:
@@ -68,7 +67,7 @@ def parse_yaml(text: str, source: str) -> Any:
         raise UserError(f"{source}: line {line}: broken YAML: {str(error).splitlines()[0]}") from error
     try:
         return loader.get_single_data()
-    except _NotTakenError as error:
+    except _RefusedError as error:
         raise UserError(f"{source}: {error}") from error
     except yaml.YAMLError as error:
         raise UserError(f"{source}: {explain_yaml(error)}") from error
@@ -77,17 +76,12 @@ def parse_yaml(text: str, source: str) -> Any:
 
 
 def dump_yaml(values: Any) -> str:
-    """Return plain `values` as YAML in their order, quoted so that any reader takes text for text."""
+    """Return plain `values` as YAML, in their order, with text quoted if it could be read as something else."""
     return yaml.dump(values, Dumper=_PlainDumper, sort_keys=False)
 
 
-def yaml_line(values: Any) -> str:
-    """Return plain `values` as one line of YAML, as an option's value may be."""
-    return yaml.dump(values, Dumper=_PlainDumper, sort_keys=False, default_flow_style=True, width=math.inf).strip()
-
-
-class _NotTakenError(Exception):
-    """Sound YAML that no settings need."""
+class _RefusedError(Exception):
+    """Valid YAML that no settings need."""
 
     def __init__(self, reason: str, where: yaml.Event | yaml.Node) -> None:
         mark: Any = where.start_mark
@@ -102,31 +96,32 @@ class _StrictLoader(yaml.SafeLoader):
         self._depth = 0
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
-        """Read one value and what is in it. Errors: `_NotTakenError`."""
+        """Read one value and what is in it. Raises: _RefusedError."""
         event: Any = self.peek_event()
         if event.anchor is not None:
-            raise _NotTakenError("anchors and aliases (&name, *name) are not taken: write the value out", event)
+            raise _RefusedError("anchors and aliases (&name, *name) are not supported: write the value out", event)
         if event.tag is not None:
             name = event.tag.replace(_TAG, "!!")
-            raise _NotTakenError(f"the tag {name} is not taken: write the value plainly, text in quotes", event)
+            raise _RefusedError(f"the tag {name} is not supported: write the value without it, text in quotes", event)
         if self._depth == _DEEPEST:
-            raise _NotTakenError(f"nested deeper than {_DEEPEST} levels", event)
+            raise _RefusedError(f"nested deeper than {_DEEPEST} levels", event)
         self._depth += 1
         node = super().compose_node(parent, index)
         self._depth -= 1
         return node
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        """Build a mapping. YAML lets a later key silently replace an earlier one of the same name; this does not.
+        """Build a mapping. PyYAML lets a later key silently replace an earlier one; here a duplicate is an error.
 
-        Errors: `_NotTakenError`.
+        Raises:
+            _RefusedError: a key is there twice, or is no text.
         """
         seen: set[str] = set()
         for key, _ in node.value:
             if key.tag != f"{_TAG}str":
-                raise _NotTakenError("a key that is not text: put it in quotes", key)
+                raise _RefusedError("this key is not text: put it in quotes", key)
             if key.value in seen:
-                raise _NotTakenError(f"duplicate key {key.value!r:.80}", key)
+                raise _RefusedError(f"duplicate key {key.value!r:.80}", key)
             seen.add(key.value)
         return super().construct_mapping(node, deep)
 

@@ -6,12 +6,12 @@ import pytest
 import torch
 from PIL import Image
 
-from observe_r1.cli import ladder_run
+from observe_r1.cli import ladder as ladder_commands
 from observe_r1.cli.main import main
 from observe_r1.config import ModelSettings
 from observe_r1.demo.tiny_model import make_tiny_model
 from observe_r1.errors import UserError
-from observe_r1.ladder import building, measuring, simple
+from observe_r1.ladder import building, difficulty, inference, screening
 from observe_r1.model.processor import load_processor
 from observe_r1.records import Completion
 from observe_r1.rollout.engine import RefusedPromptError
@@ -63,9 +63,9 @@ def log(monkeypatch, processor):
         return Engine(path, asked, settings.rollout.max_new_tokens), processor
 
     monkeypatch.setattr(building, "_check_model", check)
-    monkeypatch.setattr(measuring, "load_engine", load)
-    monkeypatch.setattr(simple, "load_engine", load)
-    monkeypatch.setattr(ladder_run, "write_ladder_report", lambda folder: [])
+    monkeypatch.setattr(inference, "load_engine", load)
+    monkeypatch.setattr(screening, "load_engine", load)
+    monkeypatch.setattr(ladder_commands, "write_ladder_report", lambda folder: [])
     return asked
 
 
@@ -79,7 +79,7 @@ def read(path):
 
 @pytest.fixture
 def questions(tmp_path):
-    """Rows of a picture each; the answers alternate between 1 and 2, so that every other one is never answered."""
+    """Rows of an image each; the answers alternate between 1 and 2, so that every other one is never answered."""
     rows = []
     for number in range(COUNT):
         Image.new("RGB", (56, 56), (number, 0, 0)).save(tmp_path / f"{number}.png")
@@ -107,6 +107,6 @@ def stop_after_the_first_batch(monkeypatch):
     class Request(StopRequest):
         requested = property(lambda self: len(batches) > 0, lambda self, value: None)
 
-    write = measuring._write
-    monkeypatch.setattr(measuring, "_write", lambda *args: batches.append(write(*args)))
+    figures = difficulty.figures
+    monkeypatch.setattr(difficulty, "figures", lambda *args: batches.append(args) or figures(*args))
     monkeypatch.setattr(progress, "StopRequest", Request)

@@ -9,7 +9,7 @@ from PIL import Image
 VOID = {"meta", "img", "source"}
 
 
-def picture(color="red", size=(8, 6)):
+def image_bytes(color="red", size=(8, 6)):
     buffer = BytesIO()
     Image.new("RGB", size, color).save(buffer, format="PNG")
     return buffer.getvalue()
@@ -51,9 +51,9 @@ def response(id, number, text):
 
 
 def build(folder, **files):
-    """Write `ladder=[rows]`, `unsolved=[rows]`, … as JSON lines, and the picture `images/a.png`."""
+    """Write `ladder=[rows]`, `unsolved=[rows]`, … as JSON lines, and the image `images/a.png`."""
     (folder / "images").mkdir(parents=True, exist_ok=True)
-    (folder / "images" / "a.png").write_bytes(picture())
+    (folder / "images" / "a.png").write_bytes(image_bytes())
     for name, rows in files.items():
         (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     return folder

@@ -30,7 +30,7 @@ SLOW = {
     "demo/test_demo",
     "ladder/test_answers",
     "ladder/test_arranging",
-    "ladder/test_asking",
+    "ladder/test_inference",
     "ladder/test_building",
     "ladder/test_vllm",
     "model/test_adapters",
@@ -56,11 +56,14 @@ SLOW = {
     "rewards/test_worker",
     "rollout/test_embedded_engine",
     "rollout/test_vllm",
+    "rollout/test_vllm_start",
     "run/test_checkpoint",
     "run/test_end_to_end",
     "run/test_held_out",
     "run/test_resume",
+    "test_gpu_benchmark",
     "training/test_race",
+    "training/test_weight_sync",
 }
 """Files whose tests train, build ladders, compile, draw or start processes; those that ask for `world` do so anyway."""
 

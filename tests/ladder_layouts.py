@@ -1,10 +1,22 @@
-"""One row of every public dataset that is a source, in its layout, and what it should become; pictures in the rows."""
+"""One row of every public dataset that is a source, in its layout, and what it should become; images in the rows."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from io import BytesIO
 from typing import Any
 
 from PIL import Image
+
+from observe_r1.ladder.sources.stream import BadRow, read_source
+from observe_r1.records import Example
+
+
+def examples_of(text: str, *, benchmark: bool = False) -> Iterator[Example]:
+    """The examples of a source up to its first bad row, whose error is raised."""
+    for row in read_source(text, benchmark=benchmark):
+        if isinstance(row, BadRow):
+            raise row.error
+        yield row
 
 
 def png(color: str) -> bytes:
@@ -14,8 +26,8 @@ def png(color: str) -> bytes:
 
 
 RED, BLUE = png("red"), png("blue")
-PICTURE, SECOND = {"bytes": RED, "path": "1.png"}, {"bytes": BLUE, "path": None}
-NO_PICTURE = {"bytes": None, "path": None}
+IMAGE, SECOND = {"bytes": RED, "path": "1.png"}, {"bytes": BLUE, "path": None}
+NO_IMAGE = {"bytes": None, "path": None}
 
 
 @dataclass(frozen=True)
@@ -24,7 +36,7 @@ class Layout:
     row: dict[str, Any]
     """As the files of the dataset hold it."""
     content: list[str]
-    """Texts of the user turn in order, `<image>` for each picture."""
+    """Texts of the user turn in order, `<image>` for each image."""
     answer: str
     id: str = "1"
     images: tuple[bytes | str, ...] = (RED,)
@@ -42,7 +54,7 @@ HUB_LAYOUTS = [
     Layout(
         "geometry3k",
         {
-            "images": [PICTURE],
+            "images": [IMAGE],
             "problem": "<image>How long is $P Q$?",
             "answer": "3 \\sqrt { 5 }",
             "id": 12,
@@ -53,7 +65,7 @@ HUB_LAYOUTS = [
         "3 \\sqrt { 5 }",
         id="12",
         needed=("images", "problem", "answer"),
-        broken={"images": [[], None, [NO_PICTURE]], "problem": ["", "<image><image>x"], "answer": [None, " "]},
+        broken={"images": [[], None, [NO_IMAGE]], "problem": ["", "<image><image>x"], "answer": [None, " "]},
     ),
     Layout(
         "mathvision",
@@ -62,7 +74,7 @@ HUB_LAYOUTS = [
             "question": "Which triangle fits?\n<image1>",
             "options": ["A", "B", "C"],
             "image": "images/31.jpg",
-            "decoded_image": PICTURE,
+            "decoded_image": IMAGE,
             "answer": "C",
             "solution": None,
             "level": 2,
@@ -72,7 +84,7 @@ HUB_LAYOUTS = [
         "C",
         id="31",
         needed=("question", "options", "answer", "id"),
-        broken={"options": [["A"], None], "answer": ["D", "", None], "decoded_image": [NO_PICTURE]},
+        broken={"options": [["A"], None], "answer": ["D", "", None], "decoded_image": [NO_IMAGE]},
         file="test-00000-of-00001.parquet",
     ),
     Layout(
@@ -87,18 +99,18 @@ HUB_LAYOUTS = [
             "key": "3steps_multi",
             "question number": 42,
             "knowledge concept description": "Area of Kites:\n1. Half of ...",
-            "image_path": PICTURE,
+            "image_path": IMAGE,
         },
         ["<image>", "The kite covers (  ) cm².\nA. 12\nB. 3, 4\nC. A or B\nD. 7.\nE. No correct answer"],
         "B",
         id="3steps_7-3steps_multi",
         needed=("ID", "question", "option", "answer", "key", "image_path"),
-        broken={"option": ["200 or 300", None], "answer": ["F", None], "image_path": [NO_PICTURE]},
+        broken={"option": ["200 or 300", None], "answer": ["F", None], "image_path": [NO_IMAGE]},
     ),
     Layout(
         "polymath",
         {
-            "image": PICTURE,
+            "image": IMAGE,
             "question_text": "3 : 9 :: 5 : ?",
             "answer_option": "(1) 10 (2) 25 (3) 15 (4) 20",
             "category": "pattern_recognition",
@@ -110,22 +122,22 @@ HUB_LAYOUTS = [
         ["<image>", "3 : 9 :: 5 : ?\nA. 10\nB. 25\nC. 15\nD. 20"],
         "B",
         needed=("image", "question_text", "answer_option", "final_answer"),
-        broken={"answer_option": ["6 or 8", None], "final_answer": ["5", "0", "A,B", None], "image": [NO_PICTURE]},
+        broken={"answer_option": ["6 or 8", None], "final_answer": ["5", "0", "A,B", None], "image": [NO_IMAGE]},
         file="test.parquet",
     ),
     Layout(
         "mmk12",
-        {"id": "6a", "question": "As shown in <image>, find x.", "answer": "3", "subject": "math", "image": PICTURE},
+        {"id": "6a", "question": "As shown in <image>, find x.", "answer": "3", "subject": "math", "image": IMAGE},
         ["As shown in ", "<image>", ", find x."],
         "3",
         id="6a",
         needed=("id", "question", "answer", "image"),
-        broken={"question": [None, "<image> and <image>"], "answer": [""], "image": [NO_PICTURE]},
+        broken={"question": [None, "<image> and <image>"], "answer": [""], "image": [NO_IMAGE]},
     ),
     Layout(
         "multimodal_open_r1",
         {
-            "image": PICTURE,
+            "image": IMAGE,
             "problem": "How many?",
             "solution": "<think>One, two.</think>\n\n<answer>2</answer>",
             "original_question": "Hint: ...\nQuestion: How many?",
@@ -134,23 +146,23 @@ HUB_LAYOUTS = [
         ["<image>", "How many?"],
         "2",
         needed=("image", "problem", "solution"),
-        broken={"solution": ["2", "<answer> </answer>", None], "image": [NO_PICTURE]},
+        broken={"solution": ["2", "<answer> </answer>", None], "image": [NO_IMAGE]},
     ),
     Layout(
         "geoqa",
-        {"image": PICTURE, "problem": "Find ∠A.", "solution": "<answer> 145° </answer>"},
+        {"image": IMAGE, "problem": "Find ∠A.", "solution": "<answer> 145° </answer>"},
         ["<image>", "Find ∠A."],
         "145°",
         needed=("image", "problem", "solution"),
-        broken={"solution": ["145°"], "image": [NO_PICTURE]},
+        broken={"solution": ["145°"], "image": [NO_IMAGE]},
     ),
     Layout(
         "geoqa",
-        {"images": [PICTURE], "problem": "<image>Find ∠A.", "answer": "145°"},
+        {"images": [IMAGE], "problem": "<image>Find ∠A.", "answer": "145°"},
         ["<image>", "Find ∠A."],
         "145°",
         needed=("problem", "answer"),
-        broken={"images": [[], None, [NO_PICTURE]], "problem": ["<image><image>x"], "answer": [None, " "]},
+        broken={"images": [[], None, [NO_IMAGE]], "problem": ["<image><image>x"], "answer": [None, " "]},
         file="geoqa_plus.parquet",
     ),
     Layout(
@@ -165,7 +177,7 @@ HUB_LAYOUTS = [
             "answer": "B",
             "rationale": "Cork is light.",
             "split": "train",
-            "image": PICTURE,
+            "image": IMAGE,
             "domain": "commonsense",
             "topic": "physical-commonsense",
         },
@@ -173,12 +185,12 @@ HUB_LAYOUTS = [
         "B",
         id="physical-commonsense-1",
         needed=("id", "question", "choices", "answer", "image"),
-        broken={"choices": [[], ["one"], None], "answer": ["C", None], "image": [None, NO_PICTURE]},
+        broken={"choices": [[], ["one"], None], "answer": ["C", None], "image": [None, NO_IMAGE]},
     ),
     Layout(
         "scienceqa",
         {
-            "image": PICTURE,
+            "image": IMAGE,
             "question": "Which jar is fullest?",
             "choices": ["the left one", "the right one"],
             "answer": 0,
@@ -199,11 +211,11 @@ HUB_LAYOUTS = [
     ),
     Layout(
         "chartqa",
-        {"image": PICTURE, "query": "How many bars?", "label": ["14"], "human_or_machine": 0},
+        {"image": IMAGE, "query": "How many bars?", "label": ["14"], "human_or_machine": 0},
         ["<image>", "How many bars?"],
         "14",
         needed=("image", "query", "label"),
-        broken={"label": [[], ["1", "2"], [""], None], "image": [NO_PICTURE]},
+        broken={"label": [[], ["1", "2"], [""], None], "image": [NO_IMAGE]},
     ),
     Layout(
         "clevr_math",
@@ -211,12 +223,12 @@ HUB_LAYOUTS = [
             "template": "subtraction",
             "id": "CLEVR_train_000000.png",
             "question": "Subtract all cubes. How many objects are left?",
-            "image": PICTURE,
+            "image": IMAGE,
             "label": 4,
         },
         ["<image>", "Subtract all cubes. How many objects are left?"],
         "4",
         needed=("question", "image", "label"),
-        broken={"label": [None], "image": [NO_PICTURE]},
+        broken={"label": [None], "image": [NO_IMAGE]},
     ),
 ]

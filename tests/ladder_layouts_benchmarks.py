@@ -1,6 +1,6 @@
 """The same for public benchmarks that ladders are checked against."""
 
-from ladder_layouts import BLUE, NO_PICTURE, PICTURE, RED, SECOND, Layout
+from ladder_layouts import BLUE, IMAGE, NO_IMAGE, RED, SECOND, Layout
 
 BENCHMARK_LAYOUTS = [
     Layout(
@@ -9,7 +9,7 @@ BENCHMARK_LAYOUTS = [
             "pid": "7",
             "question": "Find the length of BC.",
             "image": "images/7.jpg",
-            "decoded_image": PICTURE,
+            "decoded_image": IMAGE,
             "choices": ["3.4", "6.2"],
             "unit": None,
             "precision": 1.0,
@@ -23,7 +23,7 @@ BENCHMARK_LAYOUTS = [
         "6.2",
         id="7",
         needed=("question", "pid"),
-        broken={"choices": [["3.4"], "3.4"], "question": [None], "decoded_image": [7, NO_PICTURE], "answer": [[1]]},
+        broken={"choices": [["3.4"], "3.4"], "question": [None], "decoded_image": [7, NO_IMAGE], "answer": [[1]]},
         file="testmini-00000-of-00001.parquet",
     ),
     Layout(
@@ -32,7 +32,7 @@ BENCHMARK_LAYOUTS = [
             "pid": "8",
             "question": "How many are left?",
             "image": "images/8.jpg",
-            "decoded_image": PICTURE,
+            "decoded_image": IMAGE,
             "choices": None,
             "unit": None,
             "precision": None,
@@ -54,7 +54,7 @@ BENCHMARK_LAYOUTS = [
             "problem_index": "1",
             "problem_version": "Text Dominant",
             "question": "In triangle ABC, angle A = 80.0. Find angle C. ()\nChoices:\nA:40°\nB:60°",
-            "image": PICTURE,
+            "image": IMAGE,
             "answer": "A",
             "question_type": "multi-choice",
             "metadata": {"split": "testmini", "subject": "Plane Geometry"},
@@ -66,7 +66,7 @@ BENCHMARK_LAYOUTS = [
         "A",
         id="5",
         needed=("question", "image", "sample_index"),
-        broken={"image": ["", 7, NO_PICTURE], "question": [7.5]},
+        broken={"image": ["", 7, NO_IMAGE], "question": [7.5]},
         file="testmini.parquet",
     ),
     Layout(
@@ -77,7 +77,7 @@ BENCHMARK_LAYOUTS = [
             "options": "['<image 2>', 'It\\'s none of them']",
             "explanation": "",
             **{f"image_{number}": None for number in range(3, 8)},
-            "image_1": PICTURE,
+            "image_1": IMAGE,
             "image_2": SECOND,
             "img_type": "['Plots and Charts']",
             "answer": "A",
@@ -92,7 +92,7 @@ BENCHMARK_LAYOUTS = [
         needed=("id", "question", "options", "answer", "image_1"),
         broken={
             "options": ["['one']", "red, blue", "[1,", "{{}}", "-" * 5000 + "1", "~" * 9000 + "1", "\ud800", None],
-            "image_1": [NO_PICTURE, 7],
+            "image_1": [NO_IMAGE, 7],
         },
         file="validation-00000-of-00001.parquet",
     ),
@@ -102,7 +102,7 @@ BENCHMARK_LAYOUTS = [
             "id": "test_Math_4",
             "question": "How long is it?",
             "options": "[]",
-            "image_1": PICTURE,
+            "image_1": IMAGE,
             "image_2": SECOND,
             "answer": "?",
             "question_type": "open",
@@ -115,7 +115,7 @@ BENCHMARK_LAYOUTS = [
     ),
     Layout(
         "olympiadbench",
-        {"question": "Prove it.", "final_answer": None, "images": [PICTURE, SECOND], "source": "TP_MM_maths_en_COMP"},
+        {"question": "Prove it.", "final_answer": None, "images": [IMAGE, SECOND], "source": "TP_MM_maths_en_COMP"},
         ["<image>", "<image>", "Prove it."],
         "",
         images=(RED, BLUE),
@@ -127,7 +127,7 @@ BENCHMARK_LAYOUTS = [
             "question": "Turbo crawls around a circle:\n<img_3362>\nFind the largest $C$.",
             "solution": ["The largest ..."],
             "final_answer": ["$\\frac{1}{2}$"],
-            "images": [PICTURE],
+            "images": [IMAGE],
             "is_multiple_answer": False,
             "unit": None,
             "answer_type": "Numerical",
@@ -148,7 +148,7 @@ BENCHMARK_LAYOUTS = [
             "question": "What choice (A, B, C, or D) should be in place of the question mark?",
             "answer": "C",
             "reasoning": "The dot is constantly found ...",
-            "image": PICTURE,
+            "image": IMAGE,
             "skill": ["inductive"],
             "broad_capability": ["diagram"],
             "specific_capability": ["diagram"],
@@ -160,7 +160,7 @@ BENCHMARK_LAYOUTS = [
         "C",
         id="v1_0",
         needed=("id", "question", "answer", "image"),
-        broken={"image": [NO_PICTURE, []], "answer": [None, ["C"]]},
+        broken={"image": [NO_IMAGE, []], "answer": [None, ["C"]]},
         file="test-00000-of-00001.parquet",
     ),
 ]

@@ -1,4 +1,4 @@
-"""The same for datasets whose rows name their pictures, which are files beside them."""
+"""The same for datasets whose rows name their images, which are files beside them."""
 
 from ladder_layouts import Layout
 

@@ -15,14 +15,23 @@ LOGIT = 32  # bytes: the value in bfloat16, and float32 copies of it on the way 
 
 def qwen2_5_vl_3b():
     """The sizes in the config.json of Qwen/Qwen2.5-VL-3B-Instruct."""
+    return _qwen2_5_vl(151936, hidden=2048, mlp=11008, layers=36, heads=16, kv_heads=2, tied=True)
+
+
+def qwen2_5_vl_7b():
+    """The sizes in the config.json of Qwen/Qwen2.5-VL-7B-Instruct."""
+    return _qwen2_5_vl(152064, hidden=3584, mlp=18944, layers=28, heads=28, kv_heads=4, tied=False)
+
+
+def _qwen2_5_vl(vocabulary, *, hidden, mlp, layers, heads, kv_heads, tied):
     return Qwen2_5_VLConfig(
         text_config={
-            "vocab_size": 151936,
-            "hidden_size": 2048,
-            "intermediate_size": 11008,
-            "num_hidden_layers": 36,
-            "num_attention_heads": 16,
-            "num_key_value_heads": 2,
+            "vocab_size": vocabulary,
+            "hidden_size": hidden,
+            "intermediate_size": mlp,
+            "num_hidden_layers": layers,
+            "num_attention_heads": heads,
+            "num_key_value_heads": kv_heads,
             "rope_parameters": {"rope_type": "default", "rope_theta": 1000000.0, "mrope_section": [16, 24, 24]},
         },
         vision_config={
@@ -30,9 +39,9 @@ def qwen2_5_vl_3b():
             "hidden_size": 1280,
             "intermediate_size": 3420,
             "num_heads": 16,
-            "out_hidden_size": 2048,
+            "out_hidden_size": hidden,
         },
-        tie_word_embeddings=True,
+        tie_word_embeddings=tied,
     )
 
 
@@ -92,11 +101,17 @@ def updating(settings, model):
     }
 
 
+def cached_token(model):
+    """Bytes of one token's keys and values in all layers, in bfloat16."""
+    text = model.config.text_config
+    width = text.hidden_size // text.num_attention_heads
+    return 2 * text.num_hidden_layers * text.num_key_value_heads * width * 2
+
+
 def sampling(settings, model):
     """What sampling adds, by name."""
     text, rollout = model.config.text_config, settings.rollout
-    width = text.hidden_size // text.num_attention_heads
-    token = 2 * text.num_hidden_layers * text.num_key_value_heads * width * 2  # keys and values, bfloat16
+    token = cached_token(model)
     alone = settings.evaluation.path is not None  # a greedy response is the only one to its prompt
     prompts = rollout.max_rows // (1 if alone else rollout.group_size)
     cached = rollout.max_rows * rollout.max_new_tokens + prompts * settings.data.max_prompt_tokens
@@ -115,3 +130,34 @@ def peak(settings, model):
     """The larger of the two moments."""
     moments = (updating(settings, model), sampling(settings, model))
     return sum(resident(settings, model).values()) + max(sum(moment.values()) for moment in moments)
+
+
+def vllm_cache(settings, model, card, free):
+    """What vLLM has for its cache on a GPU of `card` bytes, of which the share `free` is not used; negative where none.
+
+    Beside the cache vLLM holds the weights a second time, in bfloat16, and needs memory to work in.
+    """
+    weights = 2 * sum(p.numel() for name, p in model.named_parameters() if ".lora_" not in name)
+    return (1 - free) * card - sum(resident(settings, model).values()) - weights - working_memory(model, card)
+
+
+def working_memory(model, card):
+    """Activations of one layer, of the text or of images of as many tokens, and logits of all responses.
+
+    vLLM's defaults depend on the GPU (`get_batch_defaults` in vllm/engine/arg_utils.py): 16,384 prompt tokens and 1,024
+    responses at once from 70 GiB on, 8,192 and 256 below.
+    """
+    tokens, rows = (16384, 1024) if card >= 70 * GIB else (8192, 256)
+    text, vision = model.config.text_config, model.config.vision_config
+    patches = vision.spatial_merge_size**2 * tokens
+    activations = max(
+        2 * tokens * (8 * text.hidden_size + 3 * text.intermediate_size),
+        2 * patches * (8 * vision.hidden_size + 3 * vision.intermediate_size),
+    )
+    return activations + 4 * 4 * rows * text.vocab_size  # float32, four times
+
+
+def longest_group(settings, model):
+    """Bytes of the cache of one prompt with its responses, all as long as may be: what vLLM must hold at the least."""
+    rollout = settings.rollout
+    return cached_token(model) * (rollout.group_size * rollout.max_new_tokens + settings.data.max_prompt_tokens)

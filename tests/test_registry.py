@@ -6,7 +6,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from observe_r1.cli.original_flags import FLAGS
+from observe_r1.cli.openrlhf.flags import FLAGS
 from observe_r1.config import TrainSettings, setting_names
 from observe_r1.registry import closest, did_you_mean, nearest
 

@@ -143,7 +143,6 @@ def random_prompt(
     images = pixels.split([h * w for h, w in grids]) if grids else ()
     return Prompt(
         ids=tensor,
-        unexpanded_ids=tensor,
         token_types=(tensor == IMAGE).long(),
         images=(),
         pixel_values=pixels if grids else None,

@@ -1,4 +1,4 @@
-"""Both sides compute the same: the race's condition, and its test on a small size."""
+"""Check that both sides compute the same: the race's condition, and what its test checks on a small size."""
 
 from typing import Any
 
@@ -12,10 +12,18 @@ from racing.trl_side import TRLSide
 def same_update(ours: OurSide, peer: TRLSide) -> tuple[TrainingBatch, dict[str, Any]]:
     """Let the peer sample, and return its responses as a batch of ours and one of its own.
 
-    Before that, two optimizer steps on each side show that the batches mean the same to both, the peer's head whole and
-    cut. Advantages do not sum to zero, so that the loss is not zero either.
+    Before that, two optimizer steps on each side show that the batches mean the same to both: one with the peer's whole
+    head, one with its cut head. Advantages do not sum to zero, so that the loss is not zero either.
 
-    Errors: `SystemExit` where prompts differ, log-probabilities by over 1e-3, or loss or gradient norm by over 1 %.
+    Args:
+        ours: our side.
+        peer: TRL's, with weights and prompts that should be the same.
+
+    Returns:
+        Our batch and the peer's.
+
+    Raises:
+        SystemExit: where prompts differ, log-probabilities by over 1e-3, or loss or gradient norm by over 1 %.
     """
     theirs = peer.sample()
     prompts, size = ours.prompts, ours.settings.rollout.group_size

@@ -1,8 +1,8 @@
-"""The least arithmetic that each side has to do, counted from the model's configuration.
+"""The least arithmetic that each side must do, counted from the model's configuration.
 
 A multiply and an add are two operations. Causal attention needs half of its square. A backward pass takes twice its
-forward. Norms, activations, rotary embedding, the optimizer and memory traffic are not counted: the ratio of two counts
-bounds what the shared prefix saves, not what another way of computing the same could.
+forward. Norms, activations, rotary embedding, the optimizer, recomputation and memory traffic are not counted. The
+ratio of two counts bounds what the shared prefix saves, not what another way to compute the same could save.
 """
 
 from dataclasses import dataclass
@@ -16,10 +16,10 @@ from racing.work import Script
 
 @dataclass(frozen=True, slots=True)
 class Costs:
-    """Operations of one forward over parts of a model."""
+    """Operations of one forward pass through parts of a model."""
 
     text_token: float
-    """A token through all layers of the text model, its attention's scores left out."""
+    """A token through all layers of the text model, without attention scores."""
     text_pair: float
     """A token attending to a token, in all layers."""
     head_token: float
@@ -28,16 +28,16 @@ class Costs:
     """One image through the tower."""
 
     def prompt(self, tokens: int) -> float:
-        """A prompt of so many tokens, its image included."""
+        """Return the operations of a prompt of so many tokens, its image included."""
         return self.image + tokens * self.text_token + tokens**2 / 2 * self.text_pair
 
     def response(self, tokens: int, prompt: int) -> float:
-        """A response that sees its prompt."""
+        """Return the operations of a response that sees a prompt of so many tokens."""
         return tokens * self.text_token + (tokens * prompt + tokens**2 / 2) * self.text_pair
 
 
 def costs(model: PreTrainedModel, patches: int) -> Costs:
-    """Count for `model` and images of `patches` patches."""
+    """Count for a Qwen2.5-VL `model` and images of `patches` patches each."""
     text, tower = model.config.text_config, model.config.vision_config
     layers = model.model.language_model.layers
     head_width = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
@@ -67,7 +67,11 @@ class Work:
     """The peer's."""
 
     def update(self, informative: Tensor | None = None) -> tuple[float, float]:
-        """Forward and backward; theirs over all groups, padded to the longest, ours over the `informative` ones."""
+        """Return (theirs, ours) of an update: theirs over all groups, padded to the longest response, ours over some.
+
+        Args:
+            informative: (P,) bool, the groups of ours; all by default.
+        """
         backward = 2 if self.tower_trained else 0
         image = self.costs.image * (1 + backward)
         text = self.costs.prompt(self.prompt) - self.costs.image
@@ -87,7 +91,7 @@ class Work:
         return theirs, ours
 
     def sampling(self) -> tuple[float, float]:
-        """Prefill and decoding; theirs until the slowest row has ended."""
+        """Return (theirs, ours) of prefill and decoding: theirs until the slowest row has ended."""
         groups = self.script.lengths.tolist()
         prefill, longest = self.costs.prompt(self.prompt), max(chain(*groups))
 
@@ -99,12 +103,12 @@ class Work:
         return theirs, ours
 
     def step(self) -> tuple[float, float]:
-        """Sampling and an update on the groups that are neither all right nor all wrong."""
+        """Return (theirs, ours) of sampling and an update; ours on the groups neither all right nor all wrong."""
         mixed = self.script.correct.any(dim=1) & ~self.script.correct.all(dim=1)
         sampling, update = self.sampling(), self.update(mixed)
         return sampling[0] + update[0], sampling[1] + update[1]
 
 
 def _weights(part: nn.Module) -> int:
-    """Elements of the matrices in `part`: what one token or patch is multiplied with."""
+    """Return the elements of the matrices in `part`: what one token or patch is multiplied with."""
     return sum(p.numel() for p in part.parameters() if p.dim() > 1)

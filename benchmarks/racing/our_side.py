@@ -14,7 +14,7 @@ from observe_r1.records import Completion, Example, Group, Prompt, TrainingBatch
 from observe_r1.rewards import PendingScores, Scorer, Scores
 from observe_r1.rollout import embedded
 from observe_r1.rollout.engine import sampling_of
-from observe_r1.run.parts import prompt_stream
+from observe_r1.run.setup import prompt_stream
 from observe_r1.training.loop import Batcher
 from observe_r1.training.sampler import GroupSampler
 from racing.work import Script
@@ -24,10 +24,10 @@ class OurSide:
     """Model, policy, engine and the rest of a training run.
 
     Args:
-        settings: as those of `observe-r1 train`.
+        settings: those of `observe-r1 train`.
         examples: as many as a step has prompts.
         scorer: of the rewards in `settings`.
-        placeholders: Let image placeholders have a probability, as the peer does; none is in a given response.
+        placeholders: give image placeholders a probability, as the peer does; no given response has one.
     """
 
     def __init__(
@@ -48,7 +48,7 @@ class OurSide:
         self.batcher = Batcher(settings, self.policy, None)
 
     def follow(self, script: Script) -> None:
-        """Let responses be as long and as right as `script` says; prompts come in the order of the examples."""
+        """Make responses as long and as correct as `script` says; prompts come in the order of the examples."""
         embedded._Batch = scripted_batch(script)  # type: ignore[misc]
         self.scorer.script = script
 
@@ -91,13 +91,13 @@ class ScriptedScorer:
         self.script = Script(torch.ones(1, 1, dtype=torch.long), torch.ones(1, 1, dtype=torch.bool))
 
     def submit(self, responses: Sequence[str], example: Example, prompt: str = "") -> "ScriptedScores":
-        """Begin to score one group."""
+        """Start to score one group."""
         correct = self.script.correct[int(example.id) % len(self.script.correct)]
         return ScriptedScores(self.scorer.submit(responses, example, prompt), correct)
 
 
 class ScriptedScores:
-    """Scores on their way, to be replaced when they have come."""
+    """Pending scores that the script replaces once they have arrived."""
 
     def __init__(self, pending: PendingScores, correct: Tensor) -> None:
         self.pending = pending
@@ -110,7 +110,13 @@ class ScriptedScores:
 
 
 def given_batch(prompts: Sequence[Prompt], responses: Sequence[Tensor], advantages: Tensor) -> TrainingBatch:
-    """Return one optimizer step on P·G `responses` with (P, G) `advantages`, each response's mean weighing the same."""
+    """Return a batch for one optimizer step in which each response's mean has the same weight.
+
+    Args:
+        prompts: P of them.
+        responses: P·G token ids (R,), group by group.
+        advantages: (P, G).
+    """
     groups = []
     for index, (prompt, values) in enumerate(zip(prompts, advantages, strict=True)):
         ids = responses[index * len(values) : (index + 1) * len(values)]

@@ -1,4 +1,4 @@
-"""Both sides, put together from one description of the model and its prompts."""
+"""Builds both sides from one description of the model and its prompts."""
 
 import tempfile
 from collections.abc import Iterator
@@ -21,22 +21,24 @@ def questions(
     prompts: int,
     *,
     freeze: bool = False,
+    offload: bool = False,
     device: str = "cpu",
     dtype: str = "float32",
     checkpointing: bool = False,
     longest: int = 600,
     group_size: int = 8,
 ) -> Iterator[tuple[TrainSettings, list[Example]]]:
-    """Write questions, and the model where it is not there yet; what is needed to put either side together.
+    """Write questions, and the model unless it exists; give the settings and examples that build either side.
 
     Args:
-        model: the sizes of one to be made, or its folder.
+        model: the sizes of a model to make, or the folder of one.
         grid: height and width of each question's image in patches.
         prompts: questions, all of them in every step.
-        freeze: the image tower.
+        freeze: freeze the image tower.
+        offload: keep float32 weights and moments in the CPU's memory (ours alone).
         device: `cpu` or `cuda`.
         dtype: compute type.
-        checkpointing: Recompute activations in the backward pass.
+        checkpointing: recompute activations in the backward pass.
         longest: tokens of a response at most.
         group_size: responses a prompt.
     """
@@ -59,7 +61,7 @@ def questions(
             },
             "rollout": {"prompts": prompts, "group_size": group_size, "max_new_tokens": longest},
             "objective": {"bonus": 0, "dynamic_weight": False, "aggregation": "sequence"},
-            "optimizer": {"minibatch": prompts, "schedule": "constant", "warmup": 0},
+            "optimizer": {"minibatch": prompts, "schedule": "constant", "warmup": 0, "offload": offload},
             "run": {"output": str(folder / "run")},
         }
         yield TrainSettings.model_validate(values), examples
@@ -67,7 +69,7 @@ def questions(
 
 @contextmanager
 def our_side(settings: TrainSettings, examples: list[Example], *, placeholders: bool = False) -> Iterator[OurSide]:
-    """Put our side together; see `OurSide`."""
+    """Build our side (`OurSide`) and close it at the end."""
     with Scorer(settings.rewards) as scorer:
         side = OurSide(settings, examples, scorer, placeholders=placeholders)
         yield side
@@ -75,7 +77,7 @@ def our_side(settings: TrainSettings, examples: list[Example], *, placeholders: 
 
 
 def work_of(ours: OurSide, given: Script, *, head_on_prompts: bool = True) -> Work:
-    """Return what there is to compute."""
+    """Return the work of `given` on our side's model and prompts; for `head_on_prompts` see `Work`."""
     prompt = ours.prompts[0]
     assert prompt.image_grid is not None
     return Work(

@@ -1,7 +1,9 @@
 """The peer: TRL's `GRPOTrainer`, with scripted responses.
 
-TRL builds its trainer, batches and optimizer; the calls here are those of its own training loop. On the CPU, where
-Triton is missing, it computes logits and entropy of every position, prompts included; `cut_head` spares it that.
+TRL builds its trainer, batches and optimizer; the calls here are those of its own training loop. What that loop does
+first is done here, too: it turns gradient checkpointing on and lets accelerate prepare model and optimizer, without
+which sampling would compute in float32. On the CPU, where Triton is missing, TRL computes logits and entropy of every
+position, prompts included; `cut_head` spares it that.
 """
 
 from collections.abc import Sequence
@@ -11,10 +13,12 @@ import torch
 from datasets import Dataset
 from PIL import Image
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 from transformers import AutoModelForImageTextToText, AutoProcessor, LogitsProcessor, LogitsProcessorList
 from trl import GRPOConfig, GRPOTrainer
 
 from observe_r1.config import TrainSettings
+from observe_r1.model.image_tower import prepare_tower
 from observe_r1.records import Example
 from observe_r1.rewards import accuracy_reward, format_reward
 from racing.work import Script
@@ -39,23 +43,40 @@ class TRLSide:
             processing_class=AutoProcessor.from_pretrained(settings.model.path),
         )
         self.trainer.create_optimizer()
+        if settings.model.gradient_checkpointing:
+            self.model.gradient_checkpointing_enable(self.trainer.args.gradient_checkpointing_kwargs)
+        prepared, self.trainer.optimizer = self.trainer.accelerator.prepare(self.model, self.trainer.optimizer)
+        self.trainer.model_wrapped = prepared
         self.trainer.current_gradient_accumulation_steps = prompts
         self.trainer.model.train()
         self._all_logprobs = self.trainer._get_per_token_logps_and_entropies
         self._sample = self.trainer._generate_and_score_completions
         self._generate = self.model.generate
         self.model.generate = self._scripted
+        self.script = Script(torch.ones(1, 1, dtype=torch.long), torch.ones(1, 1, dtype=torch.bool))
+        self.given: Sequence[Tensor] | None = None
 
     def follow(self, script: Script) -> None:
-        """Let responses be as long and as right as `script` says."""
-        self.script = script
+        """Make sampled responses as long and as correct as `script` says."""
+        self.script, self.given = script, None
+
+    def answer(self, responses: Sequence[Tensor]) -> None:
+        """Make `sample` return these responses, a tensor (R,) a row, each with its end, and sample nothing."""
+        self.given = responses
+        self.script = Script(torch.ones(1, 1, dtype=torch.long), torch.ones(1, len(responses), dtype=torch.bool))
+
+    def fuse_tower(self) -> None:
+        """Give the image tower our attention, and leave the text model's as it is."""
+        text = self.model.config.text_config._attn_implementation
+        prepare_tower(self.model, self.model.dtype)
+        self.model.set_attn_implementation({"text_config": text})
 
     def sample(self) -> dict[str, Any]:
         """Preprocess, sample and score the script's responses to the first prompts."""
         return self._sample([row | {"image": Image.open(row["image"])} for row in self.rows])
 
     def generate(self) -> Tensor:
-        """Repeat the call of transformers' `generate` in the last `sample`, and nothing else of it."""
+        """Repeat only the call of transformers' `generate` in the last `sample`."""
         self.model.eval()
         try:
             with torch.no_grad():
@@ -75,11 +96,11 @@ class TRLSide:
         return self._optimizer_step()
 
     def cut_head(self, cut: bool) -> None:
-        """Compute logits, log-probabilities and entropy of the response positions only, or again of all of them."""
+        """Compute logits, log-probabilities and entropy of response positions only, or of all again."""
         self.trainer._get_per_token_logps_and_entropies = response_logprobs if cut else self._all_logprobs
 
     def logprobs(self, batch: dict[str, Any]) -> Tensor:
-        """Return log-probabilities (P·G, longest response) of what `sample` returned; padding's are meaningless."""
+        """Return log-probabilities (P·G, longest response) of what `sample` returned; those of padding mean nothing."""
         trainer = self.trainer
         ids = torch.cat([batch["prompt_ids"], batch["completion_ids"]], dim=1)
         mask = torch.cat([batch["prompt_mask"], batch["completion_mask"]], dim=1)
@@ -100,6 +121,11 @@ class TRLSide:
 
     def _scripted(self, **inputs: Any) -> Tensor:
         self.inputs = inputs
+        if self.given is not None:
+            padded = pad_sequence(
+                list(self.given), batch_first=True, padding_value=self.trainer._tokenizer.pad_token_id
+            )
+            return torch.cat([inputs["input_ids"], padded.to(inputs["input_ids"])], dim=1)
         config = self.model.config
         end, placeholders = config.text_config.eos_token_id, (config.image_token_id, config.video_token_id)
         ends = ScriptedEnds(self.script.lengths.flatten(), end, placeholders)
@@ -135,7 +161,7 @@ class ScriptedEnds(LogitsProcessor):
 def response_logprobs(
     model: torch.nn.Module, input_ids: Tensor, attention_mask: Tensor, logits_to_keep: int, **images: Any
 ) -> tuple[Tensor, Tensor, None]:
-    """Take the place of TRL's function of the same arguments, with the head on response positions only."""
+    """Replace TRL's function of the same arguments: the head runs on response positions only."""
     names = ("pixel_values", "image_grid_thw", "mm_token_type_ids")
     logits = model(
         input_ids=input_ids,

@@ -1,4 +1,4 @@
-"""vLLM as the embedded engine's peer in sampling: its CPU build, in this process, prefix caching on."""
+"""vLLM as the embedded engine's peer in sampling: its CPU build in this process, with prefix caching."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -9,12 +9,12 @@ from observe_r1.config import TrainSettings
 from observe_r1.model.loading import VisionLanguageModel
 from observe_r1.records import Prompt
 from observe_r1.rollout.engine import sampling_of
-from observe_r1.rollout.vllm import VLLMEngine, _request
+from observe_r1.rollout.vllm import VLLMEngine
 from racing.work import Script
 
 
 class VLLMSide:
-    """Samples scripted lengths with the weights that `settings.model.path` holds; the prompts stay the same."""
+    """Samples scripted lengths with the weights in `settings.model.path`, always for the same prompts."""
 
     def __init__(self, vlm: VisionLanguageModel, settings: TrainSettings, prompts: Sequence[Prompt]) -> None:
         self.prompts = prompts
@@ -23,19 +23,18 @@ class VLLMSide:
         self.engine = self.ours._engine
 
     def follow(self, script: Script) -> None:
-        """Let responses be as long as `script` says."""
+        """Make responses as long as `script` says."""
         self.script = script
 
     def sample(self) -> list[Any]:
-        """Sample the script's responses to the first prompts, each a request; nothing is kept from earlier calls."""
+        """Sample the script's responses to the first prompts, a request each, with empty caches."""
         self.engine.reset_prefix_cache()
-        self.engine.reset_mm_cache()
         self.engine.reset_encoder_cache()
         for index, lengths in enumerate(self.script.lengths.tolist()):
             for number, length in enumerate(lengths):
-                parameters = self.ours._parameters(self.prompts[index], self.sampling)
+                parameters = self.ours.parameters(self.prompts[index], self.sampling)
                 parameters.max_tokens, parameters.ignore_eos, parameters.stop_token_ids = length, True, []
-                self.engine.add_request(f"{index}/{number}", _request(self.prompts[index]), parameters)
+                self.engine.add_request(f"{index}/{number}", self.ours.engine_input(self.prompts[index]), parameters)
         outputs = []
         while self.engine.has_unfinished_requests():
             outputs += [output for output in self.engine.step() if output.finished]

@@ -1,8 +1,8 @@
 """What both sides are given: questions with images on disk, lengths of responses, rewards of responses.
 
-An untrained model neither ends its responses nor answers rightly, so a script says how long each response is and which
-are correct. Both sides still do all the work: the end is forced token by token, and every text is scored before the
-script replaces its score.
+An untrained model neither ends its responses nor answers correctly, so a script says how long each response is and
+which are correct. Both sides still do all the work: the end is forced token by token, and every text is scored before
+the script replaces its score.
 """
 
 import json
@@ -15,6 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 from observe_r1.data import load_examples
+from observe_r1.demo.tiny_model import SPECIAL_TOKENS
 from observe_r1.records import Example
 
 PATCH = 14
@@ -44,10 +45,10 @@ def script(
         group_size: G.
         lengths: `real` is log-normal, median 175 and σ 0.5, at most `longest`; `equal` is 175 each; `spread` runs
             evenly from 60 to 300. All in tokens, times `scale`.
-        uninformative: the first so many groups are all right and all wrong in turn; in the others every second
-            response is right.
-        longest: tokens of a `real` response at most.
-        scale: shrinks the lengths, for tests.
+        uninformative: so many first groups are alternately all correct and all wrong; in the others every second
+            response is correct.
+        longest: most tokens of a `real` response.
+        scale: factor of the lengths, for tests.
     """
     generator = torch.Generator().manual_seed(3)
     count = prompts * group_size
@@ -60,6 +61,22 @@ def script(
     for group in range(uninformative):
         correct[group] = group % 2 == 0
     return Script((drawn * scale).round().long().clamp(min=2).view(prompts, group_size), correct)
+
+
+def random_responses(given: Script, vocabulary: int, end: int) -> list[Tensor]:
+    """Draw P·G responses (R,) int64 of ordinary tokens, as long as `given` says, each ended by `end`; always the same.
+
+    Args:
+        given: the lengths R, the end included.
+        vocabulary: rows of the model's embedding. Special tokens are the first of them, and none of those is drawn.
+        end: id of the end-of-turn token.
+    """
+    generator = torch.Generator().manual_seed(4)
+    responses = []
+    for length in given.lengths.flatten().tolist():
+        responses.append(torch.randint(len(SPECIAL_TOKENS), vocabulary, (length,), generator=generator))
+        responses[-1][-1] = end
+    return responses
 
 
 def write_questions(folder: Path, count: int, grid: tuple[int, int], words: int = 28) -> list[Example]:

@@ -1,4 +1,6 @@
-"""Every row of a dataset checked: what is wrong with bad ones, many alike counted, and the rest in figures."""
+"""`observe-r1 data check`: what is wrong with each bad row, many alike in one line, then figures of the dataset."""
+
+from __future__ import annotations
 
 from array import array
 from collections import Counter
@@ -26,115 +28,37 @@ from observe_r1.rewards.judge.values import kind
 from observe_r1.run.progress import Progress
 from observe_r1.threads import in_order
 
-
-class Survey:
-    """Counts, lengths, image sizes, and what stands in the dataset twice."""
-
-    def __init__(self) -> None:
-        self.rows = 0
-        self.ids = Repeats()
-        """Of rows that state one."""
-        self._bad = bytearray()
-        self._answers: Counter[str] = Counter()
-        self._demonstrations = 0
-        """Rows with a response in the place of a gold answer."""
-        self._characters, self._tokens = array("L"), array("L")
-        self._widths, self._heights = array("L"), array("L")
-        self._questions = Repeats()
-
-    @property
-    def bad(self) -> int:
-        """Rows with a problem."""
-        return sum(self._bad)
-
-    def add(self, row: CheckedRow, implied_id: str) -> None:
-        """Take the next row."""
-        place, example = self.rows, row.example
-        self.rows += 1
-        self._bad.append(bool(row.problems))
-        for width, height in row.image_sizes:
-            self._widths.append(width)
-            self._heights.append(height)
-        if row.tokens is not None:
-            self._tokens.append(row.tokens)
-        if example is None:
-            return
-        if example.id != implied_id:
-            self.ids.add(place, example.id)
-        if example.answer or example.response is None:
-            self._answers[_answer_kind(example.answer)] += 1
-        else:
-            self._demonstrations += 1
-        self._characters.append(_characters(example))
-        self._questions.add(place, repr(example.messages), *example.images)
-
-    def mark_bad(self, place: int) -> None:
-        """Say that the row at `place` has a problem after all."""
-        self._bad[place] = True
-
-    def lines(self, max_prompt_tokens: int, label_key: str) -> list[tuple[str, str]]:
-        """Return the figures, each with its name."""
-        answers = [f"{count:,} {kind}" for kind, count in self._answers.most_common()]
-        if count := self._demonstrations:
-            noun = "demonstration" if count == 1 else "demonstrations"
-            answers.append(f"{count:,} {noun}: for sft; train and ladder need a gold answer in {label_key!r}")
-        lines = [
-            ("rows", f"{self.rows:,}"),
-            ("answers", ", ".join(answers)),
-            ("questions", f"{_spread(self._characters)} characters"),
-        ]
-        if self._tokens:
-            over = int((np.array(self._tokens) > max_prompt_tokens).sum())
-            limit = f"{over:,} over data.max_prompt_tokens ({max_prompt_tokens:,}), which training drops"
-            lines.append(("prompts", f"{_spread(self._tokens)} tokens, those of images included; {limit}"))
-        if self._widths:
-            lines.append(("images", f"{len(self._widths):,}: {self._image_sizes()} pixels"))
-        repeated = sum(1 for _ in self._questions.pairs())
-        lines.append(("repeated", f"{repeated:,} (rows that ask an earlier row's question of the same images)"))
-        return lines
-
-    def _image_sizes(self) -> str:
-        by_pixels = np.argsort(np.array(self._widths) * np.array(self._heights), kind="stable")
-        places = (by_pixels[0], by_pixels[(len(by_pixels) - 1) // 2], by_pixels[-1])
-        smallest, median, largest = (f"{self._widths[place]} × {self._heights[place]}" for place in places)
-        return f"smallest {smallest}, median {median}, largest {largest}"
-
-
-def _answer_kind(answer: str) -> str:
-    readings = read(answer)
-    return kind(readings[0]) if readings else "unverifiable" if answer else "absent"
-
-
-def _characters(example: Example) -> int:
-    return sum(len(part.get("text", "")) for message in example.messages for part in message["content"])
-
-
-def _spread(values: "array[int]") -> str:
-    if not values:
-        return "no"
-    ordered = np.sort(np.array(values))
-    return f"{ordered[0]:,} to {ordered[-1]:,} (median {ordered[(len(ordered) - 1) // 2]:,})"
-
-
 _AT_ONCE = 32
-"""Rows being checked: most of the time goes into waiting for images."""
+"""Rows that are checked at a time: most of the time is spent waiting for images."""
 
 Place = tuple[Examples, int]
 """A row: its file, and its number there from 0."""
 
 
-def check_data(settings: DataCheckSettings) -> int:
-    """Check the dataset and print what is found. Returns 0 where all rows are good, else 2."""
+def check_data(settings: DataCheckSettings, view: Progress) -> tuple[int, str]:
+    """Check the dataset and print what is found.
+
+    Args:
+        settings: The dataset, and the model whose processor counts tokens.
+        view: Of the start of the command; it is closed, because checking prints between its own lines.
+
+    Returns:
+        Exit code 0 if every row is good, else 2; and nothing more to print.
+
+    Raises:
+        UserError: a file or the model cannot be read.
+    """
+    view.close()
     data = settings.data
     parts = [open_examples(name, data.input_key, data.label_key, require_answer=False) for name in file_names(data)]
     files = list(chain.from_iterable(parts))
     rows = mix_sequences(files, None, seed=0, limit=data.max_samples)
     check = RowCheck(data, require_verifiable, _token_counter(settings.model, data))
     out, survey, problems = Console(), Survey(), Alike()
-    # Beside lines on the same terminal the view has to know of them; where they go to a file it may have its own.
+    # A view that shares the terminal with printed lines must know of them; if they go to a file, it has its own.
     try:
-        with Progress("data check", console=out if out.is_terminal else Console(stderr=True)) as view:
-            view.now("checking rows", len(rows), lambda: survey.rows)
+        with Progress("data check", console=out if out.is_terminal else Console(stderr=True)) as counting:
+            counting.now("checking rows", len(rows), lambda: survey.rows)
             for (examples, index), row in _checked(check, islice(_places(files), len(rows))):
                 survey.add(row, examples.implied_id(index))
                 for problem in row.problems:
@@ -142,11 +66,11 @@ def check_data(settings: DataCheckSettings) -> int:
         for place, first in survey.ids.pairs():
             survey.mark_bad(place)
             problems.add(_same_id(rows[place], rows[first]))
-    finally:  # Ctrl-C as well: what was found is not lost
+    finally:  # also after Ctrl-C: what was found is not lost
         for line in problems.lines():
             _say(out, line)
     _summarise(out, survey, data)
-    return 2 if survey.bad else 0
+    return 2 if survey.bad else 0, ""
 
 
 def _places(files: Sequence[Examples]) -> Iterator[Place]:
@@ -184,17 +108,106 @@ def _token_counter(model: ProcessorSettings, data: DataSettings) -> Callable[[Ex
 
 
 def _same_id(row: Example, first: Example) -> str:
-    return f"{row.origin}, 'id': {shorten(row.id)} is the id of {first.origin} already: give every row its own"
+    return f"{row.origin}, 'id': {shorten(row.id)} is already the id of {first.origin}: give every row its own"
 
 
 def _summarise(out: Console, survey: Survey, data: DataSettings) -> None:
     for name, figures in survey.lines(data.max_prompt_tokens, data.label_key):
         _say(out, f"{name:<10} {figures}")
     if survey.bad:
-        _say(out, f"bad: {survey.bad:,} of {survey.rows:,} rows, for what is named above")
+        _say(out, f"bad: {survey.bad:,} of {survey.rows:,} rows, see above")
     else:
         _say(out, f"good: all {survey.rows:,} rows")
 
 
 def _say(out: Console, line: str) -> None:
     out.print(Text(one_line(line)), soft_wrap=True)
+
+
+class Survey:
+    """Counts, lengths, image sizes, and what the dataset holds twice."""
+
+    def __init__(self) -> None:
+        self.rows = 0
+        self.ids = Repeats()
+        """Of rows that have one."""
+        self._bad = bytearray()
+        self._answers: Counter[str] = Counter()
+        self._demonstrations = 0
+        """Rows with a response instead of a gold answer."""
+        self._characters, self._tokens = array("L"), array("L")
+        self._widths, self._heights = array("L"), array("L")
+        self._questions = Repeats()
+
+    @property
+    def bad(self) -> int:
+        """Rows with a problem."""
+        return sum(self._bad)
+
+    def add(self, row: CheckedRow, implied_id: str) -> None:
+        """Take the next row."""
+        place, example = self.rows, row.example
+        self.rows += 1
+        self._bad.append(bool(row.problems))
+        for width, height in row.image_sizes:
+            self._widths.append(width)
+            self._heights.append(height)
+        if row.tokens is not None:
+            self._tokens.append(row.tokens)
+        if example is None:
+            return
+        if example.id != implied_id:
+            self.ids.add(place, example.id)
+        if example.answer or example.response is None:
+            self._answers[_answer_kind(example.answer)] += 1
+        else:
+            self._demonstrations += 1
+        self._characters.append(_characters(example))
+        self._questions.add(place, repr(example.messages), *example.images)
+
+    def mark_bad(self, place: int) -> None:
+        """Count the row at `place` as bad after all."""
+        self._bad[place] = True
+
+    def lines(self, max_prompt_tokens: int, label_key: str) -> list[tuple[str, str]]:
+        """Return the figures, each with its name."""
+        answers = [f"{count:,} {kind}" for kind, count in self._answers.most_common()]
+        if count := self._demonstrations:
+            noun = "demonstration" if count == 1 else "demonstrations"
+            answers.append(f"{count:,} {noun}: for sft; train and ladder need a gold answer in {label_key!r}")
+        lines = [
+            ("rows", f"{self.rows:,}"),
+            ("answers", ", ".join(answers)),
+            ("questions", f"{_spread(self._characters)} characters"),
+        ]
+        if self._tokens:
+            over = int((np.array(self._tokens) > max_prompt_tokens).sum())
+            limit = f"{over:,} over data.max_prompt_tokens ({max_prompt_tokens:,}), which training drops"
+            lines.append(("prompts", f"{_spread(self._tokens)} tokens, image tokens included; {limit}"))
+        if self._widths:
+            lines.append(("images", f"{len(self._widths):,}: {self._image_sizes()} pixels"))
+        repeated = sum(1 for _ in self._questions.pairs())
+        lines.append(("repeated", f"{repeated:,} (rows with the question and images of an earlier row)"))
+        return lines
+
+    def _image_sizes(self) -> str:
+        by_pixels = np.argsort(np.array(self._widths) * np.array(self._heights), kind="stable")
+        places = (by_pixels[0], by_pixels[(len(by_pixels) - 1) // 2], by_pixels[-1])
+        smallest, median, largest = (f"{self._widths[place]} × {self._heights[place]}" for place in places)
+        return f"smallest {smallest}, median {median}, largest {largest}"
+
+
+def _answer_kind(answer: str) -> str:
+    readings = read(answer)
+    return kind(readings[0]) if readings else "unverifiable" if answer else "absent"
+
+
+def _characters(example: Example) -> int:
+    return sum(len(part.get("text", "")) for message in example.messages for part in message["content"])
+
+
+def _spread(values: array[int]) -> str:
+    if not values:
+        return "no"
+    ordered = np.sort(np.array(values))
+    return f"{ordered[0]:,} to {ordered[-1]:,} (median {ordered[(len(ordered) - 1) // 2]:,})"

@@ -1,189 +1,242 @@
-"""`observe-r1 ladder`: NeuraLadder, from raw visual questions to a dataset ordered from easy to hard."""
+"""The commands of `observe-r1 ladder` that work on a folder: they call the ladder's stages and print what came out."""
 
-from collections import deque
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections import Counter
+from functools import partial
 from pathlib import Path
-from typing import Any
 
-from pydantic import create_model
+from rich.bar import Bar
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
 
-from observe_r1.cli.help import describe
-from observe_r1.cli.needs import check_needs, heavy_imports
-from observe_r1.cli.options import BOOLEANS, parse_settings, refuse_undashed, take_value
-from observe_r1.cli.original_flags import FLAGS
-from observe_r1.cli.recipe import packaged_recipes
-from observe_r1.cli.terminal import show, starting
-from observe_r1.config import LadderSettings, Section, setting_names
+from observe_r1.cli.terminal import one_line
+from observe_r1.config import LadderSettings
 from observe_r1.errors import UserError
-from observe_r1.registry import COMMAND_SLIP, nearest
-from observe_r1.yaml_text import yaml_line
+from observe_r1.ladder.arranging import NOT_DRAWN
+from observe_r1.ladder.arranging import arrange as arrange_ladder
+from observe_r1.ladder.folder import locked, opened
+from observe_r1.ladder.questions import stage_rows
+from observe_r1.ladder.stage import DROPPED, LADDER, MEASURED, RESPONSES, SCREENED, UNSOLVED, Watch
+from observe_r1.report.build_folder import open_build
+from observe_r1.report.ladder_page import most_frequent, write_ladder_report
+from observe_r1.report.ladder_summary import LadderSummary, count_dropped, summarize
+from observe_r1.report.review_page import write_review
+from observe_r1.run import Ended
+from observe_r1.run.progress import Progress
 
-# From the words after `observe-r1 ladder VERB` to settings: a folder or sources, shorthands, dotted options.
-#
-# A folder that holds a ladder brings its recorded settings along; options given beside it override them.
+Dropped = tuple[tuple[str, str, int], ...]
+"""Stage, reason and number of rows, see `count_dropped`."""
 
-_RECORDED = "ladder.yaml"
-_SHORT = {"model": "model.path", "output": "run.output", "anew": "run.anew", "skip_bad": "data.skip_bad"}
-_SEEDS = {
-    "build": ("screen.seed", "rollout.seed", "arrange.seed"),
-    "screen": ("screen.seed",),
-    "measure": ("rollout.seed",),
-    "arrange": ("arrange.seed",),
-    "refresh": ("rollout.seed",),
-}
-"""What `--seed` sets."""
-_SECTIONS = {
-    "build": ("data", "screen", "model", "rollout", "arrange", "run"),
-    "screen": ("data", "screen", "model", "rollout", "run"),
-    "measure": ("data", "model", "rollout", "run"),
-    "arrange": ("arrange", "run"),
-    "review": ("run",),
-    "refresh": ("data", "model", "rollout", "run"),
-}
-"""What each verb has to do with."""
+_BAR_WIDTH = 30
+_MOST_REASONS = 12
+_WIDEST = 9
+"""Levels of the largest table that is printed: those of 8 responses per question."""
 
 
-@dataclass
-class Words:
-    """A command line taken apart."""
+def run_on_folder(verb: str, settings: LadderSettings, view: Progress) -> Ended:
+    """Run one command on the folder `run.output`, and print what came out.
 
-    places: list[str]
-    """Words that are no options, and values of `--source`: sources, folders, a recipe."""
-    options: list[str]
-    """With shorthands written out, each `--name=value` or `--name`."""
+    Args:
+        verb: Its name, without `ladder`.
+        settings: Validated, its folder included.
+        view: Entered.
 
+    Returns:
+        Exit code 0, or 130 if Ctrl-C ended it early.
 
-def ladder_settings(verb: str, argv: Sequence[str]) -> LadderSettings:
-    """Return the settings that `argv` asks for; `--help` prints those of the verb and exits.
-
-    Errors: `UserError` as `parse_settings`, for an option of another verb, and without the folder that a verb needs.
+    Raises:
+        UserError: the folder, a file in it or a setting is wrong, or the disk is full.
     """
-    kind = _kind(verb)
-    if "-h" in argv or "--help" in argv:
-        show(describe(kind, f"ladder {verb}"))
-        raise SystemExit(0)
-    words = _take_apart(verb, argv, setting_names(kind))
-    packaged = packaged_recipes()
-    recipes = [place for place in words.places if place.endswith((".yaml", ".yml")) or place in packaged]
-    sources = [place for place in words.places if place not in recipes]
-    named = any(option.startswith("--run.output=") for option in words.options)
-    if not named and len(sources) == 1 and (Path(sources[0]) / _RECORDED).is_file():
-        is_named = verb != "refresh" or any(option.startswith("--model.path=") for option in words.options)
-        recipes.insert(0, str(Path(sources[0]) / _RECORDED if is_named else _begun_refresh(Path(sources[0]))))
-        words.options.append(f"--run.output={sources[0]}")
-    elif verb not in ("build", "screen"):
-        if named:
-            raise UserError(f"observe-r1 ladder {verb} takes no '--output': name the folder alone")
-        which = f"there is no {_RECORDED} in {sources[0]!r}" if len(sources) == 1 else f"got {len(sources)} words"
-        raise UserError(f"observe-r1 ladder {verb} needs the folder of a ladder: {which}")
-    elif sources:
-        words.options.append(f"--data.sources={yaml_line(sources)}")
-    settings: LadderSettings = parse_settings(LadderSettings, [*recipes, *words.options], verb=f"ladder {verb}")
-    return settings
+    if verb == "review":
+        return _review(Path(settings.run.output), view)
+    settings, model = (settings, {}) if verb == "arrange" else _prepare_model(settings)
+    view.about(**model, folder=settings.run.output)
+    view.stop.after("this batch, which is kept")
+    watch = Watch(view.stage, view.note, view.now, lambda: view.stop.requested)
+    try:
+        line = _refresh(settings, watch, view) if verb == "refresh" else _stages(verb, settings, watch, view)
+    except KeyboardInterrupt:
+        line = None
+    view.close()
+    same = "the same command without --anew" if settings.run.anew else "the same command"
+    print(line or f"interrupted: {view.line}; {same} resumes")
+    return Ended(0 if line else 130, "")
 
 
-def _begun_refresh(folder: Path) -> Path:
-    """Return the settings of the refresh that was begun. Errors: `UserError` where none was."""
-    with heavy_imports():
-        from observe_r1.ladder.refreshing import unfinished
-
-    if recorded := unfinished(folder):
-        return recorded
-    raise UserError("observe-r1 ladder refresh needs --model: the model that measures the ladder again")
+build, screen, measure, arrange, review, refresh = (
+    partial(run_on_folder, verb) for verb in ("build", "screen", "measure", "arrange", "review", "refresh")
+)
 
 
-def _kind(verb: str) -> type[Section]:
-    """Return the settings that concern a verb."""
-    fields = {name: LadderSettings.model_fields[name] for name in _SECTIONS[verb]}
-    sections = {name: (field.annotation, field.default) for name, field in fields.items()}
-    kind: type[Section] = create_model("LadderVerb", __base__=Section, **sections)  # type: ignore[call-overload]
-    return kind
+def _prepare_model(settings: LadderSettings) -> tuple[LadderSettings, dict[str, str]]:
+    """Set this process's threads; return the settings with the type to compute in, and what the view says of the model.
+
+    `arrange` and `review` ask no model and do without these imports, which take seconds.
+    """
+    import torch
+
+    from observe_r1.model.device import choose_device, with_dtype
+    from observe_r1.run.setup import device_line
+
+    settings = with_dtype(settings)
+    if settings.run.threads is not None:
+        torch.set_num_threads(settings.run.threads)
+    if not settings.model.path:
+        return settings, {}
+    device = device_line(choose_device(settings.model.device), settings.model.dtype)
+    return settings, {"model": settings.model.path, "device": device}
 
 
-def _take_apart(verb: str, argv: Sequence[str], names: dict[str, Any]) -> Words:
-    """Tell options and their values from the other words."""
-    taken, words = Words([], []), deque(argv)
-    given: dict[str, tuple[str, str]] = {}
-    while words:
-        word = words.popleft()
-        refuse_undashed(word, {*names, *_SHORT})
-        if not word.startswith("-"):
-            taken.places.append(word)
-            continue
-        option, equals, value = word.partition("=")
-        if option == "--source" and verb in ("build", "screen"):
-            taken.places.append(value if equals else take_value(option, words))
-            continue
-        name = option.removeprefix("--").replace("-", "_")
-        settings = _SEEDS.get(verb, ()) if name == "seed" else (_SHORT.get(name, name),)
-        elsewhere = [*setting_names(LadderSettings), *FLAGS]
-        if not settings or (settings[0] not in names and settings[0] in elsewhere):
-            raise UserError(f"observe-r1 ladder {verb} takes no {option!r}; --help lists what it takes")
-        is_switch = settings[0] in names and names[settings[0]].annotation is bool
-        follows = words[0] if words and not equals else "--"
-        if follows.lower() in BOOLEANS if is_switch else not follows.startswith("--"):
-            value, equals = words.popleft(), "="
-        taken.options += [f"--{setting}{equals}{value}" for setting in settings]
-        other, before = given.setdefault(settings[0], (option, value))
-        if other != option and before != value and name != "seed":
-            raise UserError(f"{other} {before} and {option} {value} are two values for {settings[0]}: give one")
-    return taken
+def _stages(verb: str, settings: LadderSettings, watch: Watch, view: Progress) -> str | None:
+    """Run one stage of a build, or all; return what was written, None if it was stopped."""
+    if verb == "arrange":
+        with opened(settings, verb) as folder:
+            view.now("arranging")
+            arrange_ladder(folder, settings, watch)
+    else:
+        from observe_r1.ladder import building
 
-
-VERBS = {
-    "build": "screen, measure and arrange: questions in, a ladder out; stopped, it resumes where it was",
-    "screen": "drop questions that cannot be verified, are repeated, are from a benchmark, or are too simple",
-    "measure": "sample responses to what was screened: difficulty and complexity",
-    "arrange": "order what was measured from easy to hard, mix it, and draw a size and shares",
-    "review": "show the questions that no response solved, and write a file to decide about them",
-    "refresh": "measure a ladder again with a newer model, and show how its questions moved",
-    "sources": "list the public datasets that can be read as they are",
-}
-
-
-def run(argv: list[str]) -> int:
-    """Run one of `VERBS`. Returns 0, or 130 after Ctrl-C."""
-    if not argv or argv[0] in ("-h", "--help", "help"):
-        show(_usage())
-        return 0
-    verb, words = argv[0], argv[1:]
-    if verb not in VERBS:
-        raise UserError(
-            f"unknown command 'ladder {verb}'{nearest(verb, VERBS, COMMAND_SLIP)}; `observe-r1 ladder` lists them"
+        stages = {"build": building.build, "screen": building.screen, "measure": building.measure}
+        building.check_settings(settings, verb)
+        with opened(settings, verb) as folder:
+            if not stages[verb](folder, settings, watch):
+                return None
+    if verb in ("build", "arrange"):
+        with locked(folder):
+            view.now("drawing the report")
+            write_ladder_report(folder)
+            view.close()
+            summary = summarize(open_build(folder))
+        _show(mostly_lost(summary.count, summary.dropped, summary.unsolved), summary.dropped, levels_table(summary))
+        return _built(folder)
+    if verb == "screen":
+        left, lost = len(stage_rows(folder / SCREENED)), count_dropped(folder)
+        _show(mostly_lost(left, lost), lost)
+        model = "" if settings.model.path else " --model MODEL"
+        return (
+            f"{_questions(folder / SCREENED)} in {folder / SCREENED}; {_dropped(folder)}; "
+            f"`observe-r1 ladder measure {folder}{model}` measures them"
         )
-    if verb == "sources":
-        return _sources(words)
-
-    settings = ladder_settings(verb, words)
-    check_needs(settings)
-    with starting(f"ladder {verb}") as view:
-        with heavy_imports():  # they wait until the settings are known to be good
-            from observe_r1.cli.ladder_run import run_verb
-
-        return run_verb(verb, settings, view)
-
-
-def _sources(words: list[str]) -> int:
-    if words in (["-h"], ["--help"]):
-        show("Usage: observe-r1 ladder sources\n\nList the public datasets that `ladder build NAME:PATH` reads.\n")
-        return 0
-    if words:
-        raise UserError(f"unexpected {words[0]!r}: `observe-r1 ladder sources` takes nothing")
-    from observe_r1.ladder.sources import describe_sources
-
-    show(describe_sources() + "\n")
-    return 0
-
-
-def _usage() -> str:
-    width = max(map(len, VERBS))
-    verbs = "\n".join(f"  {verb:<{width}}  {summary}" for verb, summary in VERBS.items())
     return (
-        "Usage: observe-r1 ladder COMMAND ...\n\n"
-        "NeuraLadder: order raw visual questions from easy to hard for the model that is to learn from them.\n\n"
-        f"Commands:\n{verbs}\n\n"
-        "  observe-r1 ladder build questions.jsonl geometry3k:hiyouga/geometry3k --model MODEL --output DIR\n"
-        "  observe-r1 train --model.path MODEL --data.path DIR\n\n"
-        "  observe-r1 ladder COMMAND --help  explains every setting of a command\n"
+        f"{_questions(folder / MEASURED)} measured in {folder / MEASURED}, their "
+        f"responses in {RESPONSES}; `observe-r1 ladder arrange {folder}` makes the ladder"
     )
+
+
+def _show(warning: str, dropped: Dropped, *tables: Table) -> None:
+    """Print the warning, if there is one, then the tables; the one of dropped rows comes last."""
+    console = Console()
+    if warning:
+        console.print(Text(one_line(warning)), soft_wrap=True)
+    for table in (*tables, *([dropped_table(dropped)] if dropped else [])):
+        console.print(table)
+
+
+def _built(folder: Path) -> str:
+    unsolved = len(stage_rows(folder / UNSOLVED))
+    line = f"ladder of {_questions(folder / LADDER)} in {folder / LADDER}, shown in ladder.html"
+    if unsolved:
+        line += f"; {unsolved:,} unsolved in {UNSOLVED} (`observe-r1 ladder review {folder}`)"
+    return f"{line}; {_dropped(folder)}; `observe-r1 train --data.path {folder}` trains on it"
+
+
+def _dropped(folder: Path) -> str:
+    return f"{len(stage_rows(folder / DROPPED)):,} dropped ({DROPPED} says why)"
+
+
+def _questions(path: Path) -> str:
+    count = len(stage_rows(path))
+    return f"{count:,} question" + "s" * (count != 1)
+
+
+def _review(folder: Path, view: Progress) -> Ended:
+    if not (folder / UNSOLVED).is_file():
+        raise UserError(f"{folder}: nothing to review yet: run `observe-r1 ladder arrange {folder}` first")
+    with locked(folder):
+        view.now("drawing the page")
+        page, decisions = write_review(folder)
+    view.close()
+    print(f"look at {page}, decide in {decisions}, then run `observe-r1 ladder arrange {folder}`")
+    return Ended(0, "")
+
+
+def _refresh(settings: LadderSettings, watch: Watch, view: Progress) -> str | None:
+    from observe_r1.ladder.refreshing import refresh
+
+    folder = Path(settings.run.output)
+    with locked(folder):
+        refreshed = refresh(folder, settings, watch)
+        view.close()
+        return _moved(folder, refreshed) if refreshed else None
+
+
+def _moved(folder: Path, refreshed: Path) -> str:
+    """Show how questions moved; returns the last line."""
+    from observe_r1.ladder.refreshing import MOVES, moves
+
+    moved = moves(folder, refreshed)
+    if max(len({old for old, _ in moved}), len({new for _, new in moved})) <= _WIDEST:
+        Console().print(moves_table(moved))
+    easier = sum(count for (before, after), count in moved.items() if after < before)
+    harder = sum(count for (before, after), count in moved.items() if after > before)
+    change = sum((after - before) * count for (before, after), count in moved.items()) / max(moved.total(), 1)
+    return (
+        f"{_questions(refreshed / MEASURED)}: {easier:,} easier, {harder:,} harder, "
+        f"{moved.total() - easier - harder:,} unchanged, difficulty {change:+z.3f} on average; the figures are in "
+        f"{refreshed}, every move in its {MOVES}; "
+        f"`observe-r1 ladder arrange {folder} --arrange.measured {refreshed.name}` uses them"
+    )
+
+
+def levels_table(summary: LadderSummary) -> Table:
+    """Draw how many questions of the ladder are of each difficulty, and how long the responses to them are."""
+    table = Table(title="the ladder", title_justify="left")
+    for name in ("difficulty", "questions", "tokens per response"):
+        table.add_column(name, justify="right")
+    table.add_column("")
+    most = max(level.count for level in summary.levels)
+    for level in summary.levels:
+        bar = Bar(most, 0, level.count, width=_BAR_WIDTH)
+        table.add_row(
+            f"{level.difficulty:g}",
+            f"{level.count:,}",
+            "" if level.complexity is None else f"{level.complexity:.0f}",
+            bar,
+        )
+    return table
+
+
+def moves_table(moved: Counter[tuple[float, float]]) -> Table:
+    """Draw how many questions moved from each difficulty (rows) to each difficulty (columns)."""
+    after = sorted({new for _, new in moved})
+    table = Table(
+        "was \\ is", *(f"{level:g}" for level in after), title="questions by difficulty", title_justify="left"
+    )
+    for level in sorted({old for old, _ in moved}):
+        table.add_row(f"{level:g}", *(str(moved[level, new] or "·") for new in after))
+    return table
+
+
+def dropped_table(dropped: Dropped) -> Table:
+    """Draw how many rows each stage dropped, why, and what would keep them."""
+    table = Table(title="dropped questions", title_justify="left")
+    for name in ("stage", "reason"):
+        table.add_column(name)
+    table.add_column("questions", justify="right")
+    table.add_column("what would keep them")
+    for stage, reason, count, kept_by in most_frequent(dropped, _MOST_REASONS):
+        table.add_row(*map(Text, (stage, reason, f"{count:,}", kept_by)))
+    return table
+
+
+def mostly_lost(kept: int, dropped: Dropped, unsolved: int = 0) -> str:
+    """Return a warning if fewer than half of the questions are left, not counting those that were merely not drawn."""
+    kept += sum(count for _, reason, count in dropped if reason == NOT_DRAWN)
+    lost = [(count, reason) for _, reason, count in dropped if reason != NOT_DRAWN]
+    gone = sum(count for count, _ in lost)
+    whole = kept + gone + unsolved
+    if 2 * kept >= whole:
+        return ""
+    aside = f", {unsolved:,} set aside unsolved" if unsolved else ""
+    most = f" (most often: {max(lost)[1]}, {max(lost)[0]:,})" if lost else ""
+    return f"fewer than half of the questions are left, {kept:,} of {whole:,}: {gone:,} dropped{most}{aside}"

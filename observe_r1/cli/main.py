@@ -1,25 +1,26 @@
-"""The `observe-r1` command: finds the verb, and turns errors into exit codes."""
+"""The `observe-r1` command: finds what to run, and turns errors into exit codes."""
 
 import sys
 from collections.abc import Sequence
-from importlib import import_module
 
 from observe_r1 import __version__
+from observe_r1.cli.commands import COMMANDS, Command
 from observe_r1.cli.terminal import Outlet, one_line, show, steady_streams
 from observe_r1.errors import UserError, full_disk
-from observe_r1.registry import COMMAND_SLIP, nearest
+from observe_r1.registry import nearest, resolve
 
-VERBS = {
-    "train": ("observe_r1.cli.train:train", "train a vision-language model by reinforcement learning"),
-    "sft": ("observe_r1.cli.train:sft", "warm-start a model on demonstrations (supervised fine-tuning)"),
-    "data": ("observe_r1.cli.data:run", "check a dataset before a run, and show how an answer is judged"),
-    "ladder": ("observe_r1.cli.ladder:run", "order questions from easy to hard for a model: build, review, refresh"),
-    "demo": (
-        "observe_r1.demo.steps:run",
-        "watch a tiny model learn to look first, then reason; no GPU, no downloads",
+_HELP = ("-h", "--help", "help")
+_SLIP_IN = 3
+"""Commands are few and unlike each other: one typing error in this many characters still finds the command."""
+_TOP = Command(
+    "",
+    "teach a vision-language model to look first, then reason, by reinforcement learning",
+    examples=(
+        "observe-r1 demo",
+        "observe-r1 train observe_r1 --model.path MODEL --data.path LADDER",
+        "observe-r1 --version",
     ),
-}
-"""Each verb's function, `(argv: list[str]) -> int`, imported when it is called, and its line in the help."""
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -30,12 +31,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     with steady_streams() as outlets:
         try:
             return _exit_code(list(sys.argv[1:] if argv is None else argv)) or _incomplete(outlets)
-        except SystemExit as ended:  # of `--help`
+        except SystemExit as ended:  # argparse's, of commands that read their own options
             raise SystemExit(ended.code or _incomplete(outlets)) from None
 
 
 def _incomplete(outlets: dict[str, Outlet]) -> int:
-    """Return 2, and say why, where standard output could not take everything and somebody may still read it; else 0."""
+    """Return 2, and say why, if output was lost that somebody may still read (a full disk); else 0."""
     show("")
     lost = outlets["stdout"].lost if "stdout" in outlets else None
     return _complain(f"standard output is incomplete: {lost.strerror}") if lost else 0
@@ -62,29 +63,51 @@ def _complain(message: str) -> int:
 
 
 def _dispatch(arguments: list[str]) -> int:
-    if not arguments or arguments[0] in ("-h", "--help", "help"):
-        show(_usage())
-        return 0
-    verb, rest = arguments[0], arguments[1:]
-    if verb in ("-V", "--version"):
+    if arguments and arguments[0] in ("-V", "--version"):
         show(f"observe-r1 {__version__}\n")
         return 0
-    if verb not in VERBS:
-        raise UserError(f"unknown command {verb!r}{nearest(verb, VERBS, COMMAND_SLIP)}; `observe-r1 --help` lists them")
-    module, _, function = VERBS[verb][0].partition(":")
-    return int(getattr(import_module(module), function)(rest))
+    command, rest = _TOP, arguments
+    while not command.run and rest and rest[0] not in _HELP:
+        command, rest = _find(command, rest[0]), rest[1:]
+    if not command.run:
+        show(_usage(command))
+        return 0
+    if not command.settings:
+        return int(resolve(command.run)(rest))
+    from observe_r1.cli.start import start  # with pydantic, which the list of commands does not wait for
+
+    return start(command, rest)
 
 
-def _usage() -> str:
-    width = max(len(verb) for verb in VERBS)
-    verbs = "\n".join(f"  {verb:<{width}}  {summary}" for verb, (_, summary) in VERBS.items())
-    return (
-        "Usage: observe-r1 COMMAND [options]\n\n"
-        "Reinforcement learning that teaches a vision-language model to look first, then reason.\n\n"
-        f"Commands:\n{verbs}\n\n"
-        "  observe-r1 COMMAND --help  explains every setting of a command\n"
-        "  observe-r1 --version       prints the version\n"
-    )
+def _find(group: Command, word: str) -> Command:
+    """Return the command of `group` that `word` names. Raises: UserError: there is none."""
+    inside = _inside(group)
+    if word in inside:
+        return inside[word]
+    listed = f"observe-r1 {group.name or '--help'}"
+    name = f"{group.name} {word}".strip()
+    raise UserError(f"unknown command {name!r}{nearest(word, inside, _SLIP_IN)}; `{listed}` lists them")
+
+
+def _inside(group: Command) -> dict[str, Command]:
+    """Return the commands of `group` by their last words."""
+    prefix = f"{group.name} ".lstrip()
+    inside = {name.removeprefix(prefix): each for name, each in COMMANDS.items() if name.startswith(prefix)}
+    return {word: each for word, each in inside.items() if " " not in word}
+
+
+def _usage(group: Command) -> str:
+    inside = _inside(group)
+    width = max(map(len, inside))
+    called = f"observe-r1 {group.name}".rstrip()
+    parts = [
+        f"Usage: {called} COMMAND ...",
+        group.about or group.sentence,
+        "\n".join(["Commands:", *(f"  {word:<{width}}  {each.summary}" for word, each in inside.items())]),
+        "\n".join(["Examples:", *(f"  {example}" for example in group.examples)]),
+        f"`{called} COMMAND --help` explains every setting of a command.",
+    ]
+    return "\n\n".join(parts) + "\n"
 
 
 if __name__ == "__main__":

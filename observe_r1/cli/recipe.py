@@ -1,11 +1,15 @@
-"""A recipe: a YAML file of settings, and the recipes that it extends. The packaged ones go by their names alone."""
+"""A recipe: a YAML file of settings, and the recipes that it extends. The packaged ones go by their names alone.
+
+Settings are held flat, by dotted name (`{"objective.bonus": 0.3}`), so that the command line can lay one layer over
+another. A later layer replaces a setting whole: `rewards.functions: {accuracy: 1}` means accuracy alone.
+"""
 
 import os
+from functools import cache
 from pathlib import Path
 from typing import Any
 
-from observe_r1.cli.flat_settings import flatten, nest
-from observe_r1.config import Section, setting_names, validate_each
+from observe_r1.config import Section, nest, setting_names, validate_each
 from observe_r1.errors import UserError
 from observe_r1.registry import nearest
 from observe_r1.yaml_text import read_yaml
@@ -14,20 +18,27 @@ _PACKAGED = Path(__file__).parents[1] / "recipes"
 _MOST_EXTENDED = 16
 
 
-def packaged_recipes() -> list[str]:
+@cache
+def packaged_recipes() -> tuple[str, ...]:
     """Return the names of the recipes that come with the package, such as `observe_r1` and `tiny/grpo`."""
-    return sorted(path.relative_to(_PACKAGED).with_suffix("").as_posix() for path in _PACKAGED.rglob("*.yaml"))
+    return tuple(sorted(path.relative_to(_PACKAGED).with_suffix("").as_posix() for path in _PACKAGED.rglob("*.yaml")))
 
 
 def read_recipe(word: str, kind: type[Section]) -> dict[str, Any]:
-    """Return the settings that a recipe states, on top of those of the recipe that it `extends`.
+    """Read a recipe on top of the one that it `extends`.
 
-    Required settings, and what settings must be to each other, may be left for the command line; everything else is
-    validated here, so that errors (`UserError`) name the file they come from.
+    Each setting is validated here, so that an error names the file it comes from. Required settings may be missing, and
+    settings may contradict each other: the command line may still change them.
 
     Args:
         word: A path, or the name of a packaged recipe.
-        kind: The settings that it may state.
+        kind: The settings that it may hold.
+
+    Returns:
+        The settings that it holds, by dotted name.
+
+    Raises:
+        UserError: there is no such recipe, it is broken, or a setting in it is unknown or has a bad value.
     """
     path = _find(word, Path())
     if path is None:
@@ -37,7 +48,7 @@ def read_recipe(word: str, kind: type[Section]) -> dict[str, Any]:
 
 def _read(path: Path, kind: type[Section], extended_by: tuple[Path, ...]) -> dict[str, Any]:
     if path.suffix in (".json", ".jsonl", ".parquet"):
-        raise UserError(f"{path}: is data, not a recipe; give it as --data.path {path}")
+        raise UserError(f"{path}: this is data, not a recipe; give it as --data.path {path}")
     values = read_yaml(path)
     if not isinstance(values, dict | None):
         raise UserError(f"{path}: a recipe holds sections (`model:`, `data:`, …), not {values!r:.60}")
@@ -53,21 +64,19 @@ def _read(path: Path, kind: type[Section], extended_by: tuple[Path, ...]) -> dic
 def _read_parent(path: Path, parent: Any, kind: type[Section], chain: tuple[Path, ...]) -> dict[str, Any]:
     place = f"{path}: extends = {parent!r:.300}"
     if not isinstance(parent, str):
-        raise UserError(
-            f"{place}: it should be the path of one recipe, relative to this one, or a packaged recipe's name"
-        )
+        raise UserError(f"{place}: give one recipe: its path, relative to this file, or a packaged recipe's name")
     target = _find(parent, path.parent)
     if target is None:
         raise UserError(f"{place}: no such file{_hint(parent)}")
     if any(target.samefile(other) for other in chain):
-        raise UserError(f"{place}: recipes that extend each other never end")
+        raise UserError(f"{place}: these recipes extend each other in a circle")
     if len(chain) > _MOST_EXTENDED:
-        raise UserError(f"{place}: the {len(chain)}th recipe in a row; {_MOST_EXTENDED} may extend each other")
+        raise UserError(f"{place}: the {len(chain)}th recipe in a row; at most {_MOST_EXTENDED} may extend each other")
     return _read(target, kind, chain)
 
 
 def _find(word: str, folder: Path) -> Path | None:
-    """Return the recipe that `word` means, seen from `folder`: a packaged one by its name, else what has this path."""
+    """Return the recipe that `word` means, seen from `folder`: a packaged one by its name, else a file."""
     if word in packaged_recipes():
         return (_PACKAGED / word).with_suffix(".yaml")
     # Path.exists raises for some of the names that no file can have.
@@ -79,3 +88,36 @@ def _hint(word: str) -> str:
     known, name = packaged_recipes(), word.removeprefix("recipes/").removesuffix(".yaml")
     meant = f" (did you mean {name!r}?)" if name in known else nearest(name, known)
     return f"{meant}; packaged recipes, by their names alone: {', '.join(known)}"
+
+
+def default_settings(kind: type[Section]) -> dict[str, Any]:
+    """Return the defaults of `kind` by dotted name, without required settings.
+
+    A kind may give a section its own defaults (`SFTSettings.optimizer`). They hold for each setting separately: a
+    recipe that sets the learning rate does not bring back the general default of the minibatch.
+    """
+    defaults: dict[str, Any] = {}
+    for name, info in setting_names(kind).items():
+        section, _, setting = name.partition(".")
+        if not kind.model_fields[section].is_required():
+            defaults[name] = getattr(kind.model_fields[section].default, setting)
+        elif not info.is_required():
+            defaults[name] = info.default
+    return defaults
+
+
+def flatten(kind: type[Section], values: dict[Any, Any], source: str) -> dict[str, Any]:
+    """Return a recipe's sections as settings by dotted name. Raises: UserError: one is unknown."""
+    known = setting_names(kind)
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        if key not in kind.model_fields:
+            flat[str(key)] = value
+        elif isinstance(value, dict):
+            flat |= {f"{key}.{name}": setting for name, setting in value.items()}
+        elif value is not None:  # None: a section whose every line is commented out
+            raise UserError(f"{source}: section {key!r} is {value!r}; it should hold settings, one per line")
+    for name in flat:
+        if name not in known:
+            raise UserError(f"{source}: unknown setting {name!r}{nearest(name, [*known, *kind.model_fields])}")
+    return flat

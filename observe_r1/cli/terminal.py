@@ -1,7 +1,5 @@
 """Standard output and error: what can be written there, and what a failure to write means."""
 
-from __future__ import annotations
-
 import errno
 import io
 import os
@@ -9,13 +7,9 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from select import select
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from observe_r1.run.progress import Progress
 
 _NOBODY_READS = (errno.EPIPE, errno.EIO)
-"""A reader that has seen enough or died, a terminal that was closed: neither is an error of a command."""
+"""The reader has seen enough or died, or the terminal was closed: no error of the command."""
 
 
 class Outlet(io.RawIOBase):
@@ -24,15 +18,15 @@ class Outlet(io.RawIOBase):
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
         self.lost: OSError | None = None
-        """Why something was lost that somebody might still read: the disk is full, say."""
+        """Why output was lost that somebody might still read, for example because the disk is full."""
 
     def write(self, data: object) -> int:
-        """Write at least a part of `data`."""
+        """Write at least a part of `data`, and return how many bytes."""
         view = memoryview(data)  # type: ignore[arg-type]
         while True:
             try:
                 return os.write(self._descriptor, view)
-            except BlockingIOError:  # a pipe that somebody else made non-blocking
+            except BlockingIOError:  # somebody else made the pipe non-blocking
                 select([], [self._descriptor], [])
             except OSError as error:
                 if error.errno not in _NOBODY_READS:
@@ -54,10 +48,10 @@ class Outlet(io.RawIOBase):
 
 @contextmanager
 def steady_streams() -> Iterator[dict[str, Outlet]]:
-    """Let no write to standard output or error raise in the block, whatever becomes of their reader.
+    """Let no write to standard output or error fail in the block, whatever happens to their reader.
 
-    Characters that their encoding lacks become escapes. Streams that are no files of the system stay as they are; gives
-    the outlets of the others by their names, `stdout` and `stderr`.
+    Characters that their encoding lacks become escapes. Yields the outlets by name, `stdout` and `stderr`; a stream
+    that is no file of the system has none, and stays as it is.
     """
     before = {name: getattr(sys, name) for name in ("stdout", "stderr")}
     outlets: dict[str, Outlet] = {}
@@ -81,24 +75,15 @@ def steady_streams() -> Iterator[dict[str, Outlet]]:
             setattr(sys, name, before[name])
 
 
-def starting(label: str) -> Progress:
-    """Return the view of a command that is about to import torch and transformers; enter it before they are."""
-    from observe_r1.run.progress import Progress  # with rich, for which `--help` does not wait
-
-    view = Progress(label)
-    view.now("loading torch and transformers")
-    return view
-
-
 def show(text: str) -> None:
     """Write `text` to standard output at once."""
     print(text, end="", flush=True)
 
 
 def one_line(text: str) -> str:
-    """Return `text` with everything that is no printable character as an escape, and addresses without passwords.
+    """Return `text` with unprintable characters as escapes, and addresses without their passwords.
 
-    Messages quote files, servers and settings: line breaks in them, codes that steer a terminal, halves of characters.
+    Messages quote files, servers and settings, which may hold line breaks, control codes and halves of characters.
     """
     from observe_r1.web import without_password  # takes long to import
 

@@ -1,7 +1,10 @@
 """Every setting, typed, with its meaning, default and bounds.
 
-A recipe is a YAML file with these sections; a dotted option (`--objective.bonus 0.3`) overrides one setting.
-"Prompts" count questions (groups), "responses" count samples: a rollout of 128 prompts × 8 has 1,024 responses.
+A recipe is a YAML file with these sections; an option (`--objective.bonus 0.3`) overrides one setting. "Prompts" counts
+questions (groups), "responses" counts samples: a rollout of 128 prompts × 8 has 1,024 responses.
+
+`section` is what all sections have in common; `sampling` and `learning` hold the sections of training, `ladder` those
+of the ladder; `verbs` puts them together, command by command.
 """
 
 from observe_r1.config.ladder import PUBLISHED_SHARES, ArrangeSettings, LadderSettings, ScreenSettings
@@ -22,8 +25,8 @@ from observe_r1.config.sampling import (
     RolloutSettings,
     SamplerSettings,
 )
-from observe_r1.config.section import Section, setting_names, validate, validate_each
-from observe_r1.config.verbs import DataCheckSettings, SFTSettings, TrainSettings
+from observe_r1.config.section import Section, registry_of, setting_names, validate, validate_each
+from observe_r1.config.verbs import DataCheckSettings, SFTSettings, TrainSettings, dump_settings, flat, nest
 
 __all__ = [
     "PUBLISHED_SHARES",
@@ -47,6 +50,10 @@ __all__ = [
     "ScreenSettings",
     "Section",
     "TrainSettings",
+    "dump_settings",
+    "flat",
+    "nest",
+    "registry_of",
     "setting_names",
     "validate",
     "validate_each",

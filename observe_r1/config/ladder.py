@@ -25,42 +25,43 @@ Shares = Annotated[
     tuple[Annotated[float, Field(ge=0)], ...] | None, BeforeValidator(_preset), AfterValidator(_not_all_zero)
 ]
 
-Source = Annotated[NamesText, Field(min_length=1)]
+SourceName = Annotated[NamesText, Field(min_length=1)]
 
 
 class LadderDataSettings(QuestionSettings):
-    """The questions that go in."""
+    """The questions to order."""
 
-    sources: tuple[Source, ...] = ()
+    sources: tuple[SourceName, ...] = ()
     """Files in message format (JSON, JSONL, Parquet), and public datasets as `name:PATH_OR_HUB_NAME` or
     `name:PATH_OR_HUB_NAME@SPLIT` (`ladder sources` lists the names)."""
     max_samples: int | None = Field(None, ge=1)
-    """Use only the first so many rows of each source."""
+    """Use only this many rows of each source, from the start."""
     format_prompt: Literal["auto", "observe", "think", "steps", "none"] = "auto"  # type: ignore[assignment]
-    """The text that asks for a response format: `auto` takes the one that the model's folder says it was trained with,
-    and for any other model `steps`, which asks for plain step-by-step reasoning."""
+    """Which text asks for a response format: `auto` takes the one that the model was trained with, if its folder says
+    so, and otherwise `steps`, which asks for plain step-by-step reasoning."""
     skip_bad: bool = False
-    """Leave broken rows out, named and counted; without it the first one ends the build."""
+    """Skip broken rows and report them; otherwise the first one ends the build."""
 
 
 class ScreenSettings(Section):
     """Which questions are not worth measuring."""
 
     models: tuple[PathText, ...] = ()
-    """Small models (folders or Hub names): what any of them gets right when asked for the answer alone is dropped."""
+    """Small models (folders or Hub names) that are asked for the answer alone: questions that any of them gets right
+    are dropped."""
     tries: int = Field(1, ge=1)
-    """Answers that each of them gives to a question."""
+    """Answers per question of each of them."""
     threshold: int = Field(1, ge=1)
-    """A question is dropped where a model is right this often."""
+    """A question is dropped if a model is right this often."""
     temperature: float = Field(0.0, ge=0)
     """Sampling temperature of the answers; 0 is greedy."""
     max_new_tokens: int = Field(64, ge=1)
-    """Limit of an answer, in tokens."""
+    """Longest answer, in tokens."""
     seed: int = Field(0, ge=0)
     """Seeds the answers."""
-    benchmarks: tuple[Source, ...] = ()
-    """Benchmark items, as `data.sources`: questions that share a picture or a question with one are dropped. Of
-    a public dataset with a training split `test` is read, unless `name:PATH_OR_HUB_NAME@SPLIT` says another."""
+    benchmarks: tuple[SourceName, ...] = ()
+    """Benchmark items, as in `data.sources`: a question with the image or the text of one is dropped. If a public
+    dataset has a training split, its split `test` is read, unless `name:PATH_OR_HUB_NAME@SPLIT` names another."""
 
     @model_validator(mode="after")
     def _tries_make_sense(self) -> "ScreenSettings":
@@ -77,54 +78,54 @@ class LadderModelSettings(ProcessorSettings):
     dtype: ComputeType = "auto"
     """Compute type; `auto` takes bfloat16 on a GPU (float32 takes ten times as long there), float32 on the CPU."""
     device: Device = "auto"
-    """Where the model runs; `auto` takes a GPU if there is one. Of several GPUs CUDA_VISIBLE_DEVICES chooses one."""
+    """Where the model runs; `auto` takes a GPU if there is one. CUDA_VISIBLE_DEVICES chooses one of several GPUs."""
 
 
 class LadderRolloutSettings(SamplerSettings):
     """How responses are sampled."""
 
     group_size: int = Field(8, ge=1)
-    """Responses a question (N): its difficulty is the share of them that is wrong."""
+    """Responses per question (N): its difficulty is the share of them that is wrong."""
     seed: int = Field(0, ge=0)
     """Seeds the responses."""
     batch: int = Field(128, ge=1)
-    """Questions sampled at a time, which is what a killed build loses. More keep the sampler busier."""
+    """Questions sampled at a time. More keep the sampler busier, but a killed build loses up to this many."""
 
 
 class ArrangeSettings(Section):
     """How measured questions become a ladder."""
 
     min_complexity: float | None = Field(None, ge=0)
-    """Questions whose responses are shorter than this, in mean tokens, are dropped. Without it that is a fifth of the
-    median question's, and at most 40: short answers are not dropped for being short. 0 drops none."""
+    """Questions whose responses have fewer tokens on average are dropped. The default is a fifth of the median
+    question's, and at most 40, so that short answers are not dropped for being short. 0 drops none."""
     size: int | None = Field(None, ge=1)
-    """Questions in the ladder; without it as many as there are, or as `shares` allow."""
+    """Questions in the ladder; by default all of them, or as many as `shares` allow."""
     shares: Shares = None
-    """Share of each level, easy to hard, one more than responses a question; `published` takes those of the published
-    ladder. Shares need not sum to 1."""
+    """Share of each level, easy to hard: one more than responses per question. `published` takes the shares of the
+    published ladder. They need not sum to 1."""
     seed: int = Field(0, ge=0)
     """Seeds which questions are drawn and how they are mixed."""
     images: Literal["reference", "copy"] = "reference"
-    """Whether images outside the folder are named by their place or copied into it."""
+    """Whether images outside the folder are referred to by their path or copied into it."""
     format_prompt: Literal["none", "observe", "think"] = "none"
-    """Write the text that asks for the response format into every question; training then does not add it again."""
+    """Write the text that asks for this response format into every question; training then does not add it again."""
     format_prompt_place: Literal["system", "suffix"] = "system"
-    """Where that text then stands."""
+    """Where that text goes: into the system message or after the question."""
     measured: NamesText = "."
-    """Whose figures count: `.` is the first measurement, `refreshed-1` that of the first `ladder refresh`."""
+    """Which measurement counts: `.` is the first, `refreshed-1` that of the first `ladder refresh`."""
 
 
 class LadderRunSettings(Section):
-    """The build itself; nothing here changes what comes out."""
+    """The build itself; nothing here changes the ladder."""
 
     output: PathText = "runs/ladder"
-    """Folder of the ladder. The same command resumes with what is in it."""
+    """Folder of the ladder. The same command resumes what is in it."""
     threads: int | None = Field(None, ge=1)
     """CPU threads of this process; all cores by default."""
     workers: int = Field(1, ge=1)
     """Processes that score."""
     anew: bool = False
-    """Do this stage again from its start, throwing away what it and later stages have written."""
+    """Start this stage again, and delete what it and later stages have written."""
 
 
 class LadderSettings(Section):

@@ -21,7 +21,7 @@ class ObjectiveSettings(Section):
     bonus_min_length: int = Field(100, ge=0)
     """The bonus goes only to responses longer than this many tokens."""
     dynamic_weight: bool = True
-    """Multiply advantages by 4σp(1−p), p the group's pass rate."""
+    """Multiply advantages by 4σp(1−p), where p is the group's pass rate."""
     sigma: float = Field(1.8, gt=0)
     """σ of the dynamic weight: its value at p = ½."""
     kl_coef: float = Field(0.0, ge=0)
@@ -29,22 +29,22 @@ class ObjectiveSettings(Section):
     kl_estimator: Annotated[str, registered("kl estimator")] = "k1"
     """k1 = log π − log π_ref, k2 = ½·k1², k3 = exp(−k1) − 1 + k1."""
     kl_in: Literal["reward", "loss"] = "reward"
-    """Subtract the KL from the reward token by token, or add it to the loss (mean per sequence). In the loss take k2 or
+    """Subtract the KL from the reward token by token, or add it to the loss (mean per sequence). In the loss use k2 or
     k3: the gradient of k1 is 0 on average."""
     clip_low: float = Field(0.2, gt=0, lt=1)
     """The ratio is clipped below at 1 − this."""
     clip_high: float = Field(0.2, gt=0)
     """The ratio is clipped above at 1 + this."""
     aggregation: Annotated[str, registered("aggregation")] = "token"
-    """Mean over all response tokens, mean over each response and then over responses, or a sum over tokens divided
-    by responses × `rollout.max_new_tokens`."""
+    """`token`: mean over all response tokens; `sequence`: mean over each response, then over responses; `constant`: sum
+    over tokens divided by responses × `rollout.max_new_tokens`."""
     old_logprobs: Literal["sampler", "policy"] = "sampler"
-    """Whose log-probabilities the ratio is taken against: the sampler's, or the policy's own at the start of the step
+    """The log-probabilities in the ratio's denominator: the sampler's, or the policy's own at the start of the step
     (one more forward pass)."""
     importance_cap: float | None = Field(None, gt=0)
-    """With `old_logprobs: policy`, weigh each token by π_policy/π_sampler truncated at this cap."""
+    """With `old_logprobs: policy`, weight each token by π_policy/π_sampler, truncated at this cap."""
     mask_truncated: bool = False
-    """Leave responses cut off at the length limit out of the loss."""
+    """Leave responses that reach the length limit out of the loss."""
 
 
 class OptimizerSettings(Section):
@@ -53,8 +53,7 @@ class OptimizerSettings(Section):
     kind: Annotated[str, registered("optimizer")] = "adamw"
     """`adamw` keeps its moments in float32, `adamw_8bit` in 8 bits (needs the extra `quantize`)."""
     offload: bool = False
-    """Keep master weights and moments in the CPU's memory and step there; the device holds weights in `model.dtype`.
-    """
+    """Keep master weights and moments in CPU memory and step there; the device holds weights in `model.dtype`."""
     lr: float = Field(1e-6, gt=0)
     """Peak learning rate."""
     betas: tuple[Decay, Decay] = (0.9, 0.95)
@@ -64,7 +63,7 @@ class OptimizerSettings(Section):
     weight_decay: float = Field(0.0, ge=0)
     """Decoupled weight decay."""
     warmup: float = Field(0.03, ge=0, lt=1)
-    """Share of the run over which the rate rises linearly from 0."""
+    """Share of the run during which the rate rises linearly from 0."""
     schedule: Literal["cosine", "linear", "constant"] = "cosine"
     """How the rate falls after the warm-up."""
     min_lr_ratio: float = Field(0.1, ge=0, le=1)
@@ -72,28 +71,28 @@ class OptimizerSettings(Section):
     max_grad_norm: float = Field(1.0, gt=0)
     """Gradients are scaled down to this norm."""
     minibatch: int = Field(8, ge=1)
-    """Groups an optimizer step. A rollout of 128 groups makes 16 steps of 8."""
+    """Groups per optimizer step. A rollout of 128 groups makes 16 steps of 8."""
     tokens_per_pack: int = Field(16384, ge=1)
-    """Token budget of one forward and backward pass; a minibatch over it is accumulated over several passes."""
+    """Most tokens in one forward and backward pass; a larger minibatch is accumulated over several passes."""
     head_chunk: int = Field(1024, ge=1)
-    """Response tokens whose logits exist at once."""
+    """Response tokens whose logits are in memory at once."""
 
 
 class EvaluationSettings(Section):
-    """Held-out questions, answered before the first step and every so many steps."""
+    """Held-out questions, answered before the first step and at regular intervals."""
 
     path: NamesText | None = None
-    """File or Hub name of the held-out questions, as `data.path`; without it nothing is evaluated."""
+    """File or Hub name of the held-out questions, as in `data.path`; without it nothing is evaluated."""
     every: int = Field(20, ge=1)
     """Steps between evaluations; the last step is always evaluated."""
     max_samples: int | None = Field(None, ge=1)
-    """Use only the first so many rows."""
+    """Use only this many rows, from the start."""
     samples: int = Field(0, ge=0)
-    """Besides the greedy response, draw so many at `rollout.temperature` and report their mean accuracy (avg@k)."""
+    """Besides the greedy response, sample this many at `rollout.temperature` and report their mean accuracy (avg@k)."""
     best_by: Literal["greedy", "avg"] = "greedy"
-    """The accuracy that chooses the best checkpoint, which is kept, and its model, which is written to `best/`."""
+    """The accuracy that selects the best checkpoint. It is kept, and its model is written to `best/`."""
     patience: int | None = Field(None, ge=1)
-    """End the run after so many evaluations without a better one."""
+    """End the run after this many evaluations in a row without a better one."""
 
 
 class RunSettings(Section):
@@ -102,13 +101,13 @@ class RunSettings(Section):
     output: PathText = "runs/train"
     """Run folder: settings, metrics, rollouts, checkpoints and the final model."""
     epochs: float = Field(1.0, gt=0, le=10**6)
-    """Length of the run in passes over the data, where neither `prompts` nor `steps` is given."""
+    """Length of the run in passes over the data, if neither `prompts` nor `steps` is given."""
     prompts: int | None = Field(None, ge=1)
     """Length of the run in prompts drawn."""
     steps: int | None = Field(None, ge=1)
-    """Length of the run in steps: rollouts."""
+    """Length of the run in steps (rollouts)."""
     resume: bool = False
-    """Resume from the run folder's newest checkpoint, with the same settings; start anew where there is none."""
+    """Resume from the run folder's newest checkpoint, with the same settings; if there is none, start a new run."""
     save_every: int = Field(20, ge=1)
     """Steps between checkpoints; one is also written at the end and after Ctrl-C."""
     keep: int = Field(2, ge=1)
@@ -116,7 +115,7 @@ class RunSettings(Section):
     seed: int = Field(0, ge=0, lt=10**9)
     """Seeds order, sampling and initialisation."""
     threads: int | None = Field(None, ge=1)
-    """CPU threads of this process; all cores by default. Sums, and so results, depend on it by their rounding."""
+    """CPU threads of this process; all cores by default. Results depend on it, through the rounding of sums."""
     tensorboard: bool = False
     """Also write TensorBoard events into the run folder."""
     wandb: str | None = None
@@ -129,7 +128,7 @@ class SFTOptimizerSettings(OptimizerSettings):
     lr: float = Field(1e-5, gt=0)
     """Peak learning rate."""
     minibatch: int = Field(32, ge=1)
-    """Demonstrations (rows) an optimizer step."""
+    """Demonstrations (rows) per optimizer step."""
 
 
 class SFTRunSettings(RunSettings):

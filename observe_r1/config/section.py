@@ -1,38 +1,49 @@
-"""What every section of the settings is, and errors of one line."""
+"""What every section of the settings is, and how a bad value becomes one line."""
 
 import os
 import re
+from functools import partial
 from os.path import expanduser
-from typing import Annotated, Any, get_args
+from typing import Annotated, Any, TypeVar, get_args
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
+from pydantic.fields import FieldInfo
 
 from observe_r1 import registry
 from observe_r1.errors import UserError
 
+_LONGEST_NAME = 255
+"""Bytes. No file system has longer names, and most functions fail on them."""
+_MOST = 2**31 - 1
+"""No count here is sensible above this, and not every library takes more."""
+
 
 def registered(kind: str) -> AfterValidator:
     """Return a validator that takes the names registered under `kind`."""
+    return AfterValidator(partial(_known, kind))
 
-    def known(name: str) -> str:
-        try:
-            return registry.check(kind, name)
-        except UserError as error:
-            raise ValueError(str(error)) from error
 
-    return AfterValidator(known)
+def _known(kind: str, name: str) -> str:
+    try:
+        return registry.check(kind, name)
+    except UserError as error:
+        raise ValueError(str(error)) from error
+
+
+def registry_of(info: FieldInfo) -> str | None:
+    """Return the kind of registered names that a setting takes, None for any other setting."""
+    for part in info.metadata:
+        if isinstance(part, AfterValidator) and isinstance(part.func, partial) and part.func.func is _known:
+            return str(part.func.args[0])
+    return None
 
 
 def plain_names(text: str) -> str:
-    """Take paths, separated by commas. No file system has longer names, and most functions fail on them."""
+    """Take paths, separated by commas. Raises: ValueError: a name in them is too long for any file system."""
     if any(len(os.fsencode(name)) > _LONGEST_NAME for name in re.split("[/,]", text)):
-        raise ValueError(f"a name in it is longer than {_LONGEST_NAME} bytes, which no file's can be")
+        raise ValueError(f"a name in it is longer than {_LONGEST_NAME} bytes, the limit of file systems")
     return text
 
-
-_LONGEST_NAME = 255
-_MOST = 2**31 - 1
-"""No count here means anything above, and not every library takes more."""
 
 NamesText = Annotated[str, AfterValidator(plain_names)]
 """One path or Hub name, or several, separated by commas."""
@@ -42,7 +53,7 @@ NonEmptyText = Annotated[str, Field(min_length=1)]
 
 
 class Section(BaseModel):
-    """A part of the settings; unknown keys are errors, values never change after validation."""
+    """A part of the settings; unknown keys are errors, and values never change after validation."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True)
 
@@ -61,13 +72,13 @@ class Section(BaseModel):
     @field_validator("*", mode="after")
     @classmethod
     def _within_reason(cls, value: Any, info: ValidationInfo) -> Any:
-        """Refuse counts that overflow somewhere, and text that can be neither written nor a name."""
+        """Refuse counts that overflow somewhere, and text that can neither be written to a file nor name one."""
         counts = int in _leaves(cls.model_fields[str(info.field_name)].annotation)
         for item in [*_items(value), *(value if isinstance(value, dict) else ())]:
             if counts and abs(item or 0) > _MOST:
                 raise ValueError(f"should be at most {_MOST}")
             if isinstance(item, str) and "\0" in item:
-                raise ValueError("holds a NUL byte")
+                raise ValueError("contains a NUL byte")
             if isinstance(item, str):
                 os.fsencode(item)  # raises a ValueError for half of a character
         return value
@@ -80,20 +91,26 @@ def _leaves(annotation: Any) -> list[Any]:
 
 
 def _items(value: Any) -> list[Any]:
-    """Return the values in `value`, itself if it is no list or mapping."""
+    """Return the values in `value`, or the value itself if it is no list or mapping."""
     if isinstance(value, dict):
         return list(value.values())
     return list(value) if isinstance(value, list | tuple) else [value]
 
 
-def validate(kind: type[Section], values: dict[str, Any], source: str, *, together: str | None = None) -> Any:
-    """Return `values` as settings of `kind`. Errors: `UserError`, one line naming key, value and what is allowed.
+S = TypeVar("S", bound=Section)
+
+
+def validate(kind: type[S], values: dict[str, Any], source: str, *, together: str | None = None) -> S:
+    """Return `values` as settings.
 
     Args:
-        kind: The settings.
+        kind: The class of the settings.
         values: By section.
         source: Where a value comes from, for errors.
-        together: Where all of them come from, for errors of settings that do not go together; by default `source`.
+        together: Where all of them come from, for errors about contradictions; `source` by default.
+
+    Raises:
+        UserError: one line that names the key, its value and what is allowed.
     """
     try:
         return kind.model_validate(values)
@@ -104,7 +121,7 @@ def validate(kind: type[Section], values: dict[str, Any], source: str, *, togeth
 
 
 def validate_each(kind: type[Section], values: dict[str, Any], source: str) -> None:
-    """Check each of `values` by itself, not what they must be to each other. Errors: `UserError`, as `validate`."""
+    """Check each of `values` by itself, not whether they contradict each other; raises as `validate`."""
     try:
         kind.model_validate(values)
     except ValidationError as error:
@@ -116,9 +133,9 @@ def _is_of_one_setting(error: Any) -> bool:
     return len(error["loc"]) > 1
 
 
-def setting_names(kind: type[BaseModel], prefix: str = "") -> dict[str, Any]:
-    """Return every leaf setting of `kind` by its dotted name, with pydantic's `FieldInfo`."""
-    names: dict[str, Any] = {}
+def setting_names(kind: type[BaseModel], prefix: str = "") -> dict[str, FieldInfo]:
+    """Return every setting of `kind` by its dotted name."""
+    names: dict[str, FieldInfo] = {}
     for name, info in kind.model_fields.items():
         if isinstance(info.annotation, type) and issubclass(info.annotation, Section):
             names |= setting_names(info.annotation, f"{prefix}{name}.")

@@ -59,10 +59,13 @@ class TrainSettings(Section):
     @model_validator(mode="after")
     def _prompt_asks_for_what_is_rewarded(self) -> "TrainSettings":
         asked, rewarded = self.data.format_prompt, self.rewards.template
-        if asked not in ("none", rewarded):  # none: the questions ask for the format themselves
+        if rewarded is not None and asked not in (
+            "none",
+            rewarded,
+        ):  # none: the questions ask for the format themselves
             raise ValueError(
                 f"data.format_prompt = {asked!r} asks for other tags than rewards.template = {rewarded!r} rewards: "
-                f"set both to {asked!r} or both to {rewarded!r}"
+                "leave rewards.template out, and it follows the prompt"
             )
         return self
 
@@ -92,12 +95,21 @@ class DataCheckSettings(Section):
 
 
 def dump_settings(settings: Section) -> str:
-    """Return every setting as YAML that can be given as a recipe."""
+    """Return every setting as YAML that works as a recipe."""
     values = settings.model_dump(mode="json")
     head = f"# observe-r1 {__version__}: every setting of this run; give this file as a recipe to repeat it.\n"
     return head + dump_yaml(values)
 
 
 def flat(values: dict[str, Any]) -> dict[str, Any]:
-    """Return the sections of a recipe as settings by dotted name."""
+    """Return the sections of a recipe as settings by dotted name: `{"objective.bonus": 0.3}`."""
     return {f"{section}.{name}": value for section, part in values.items() for name, value in part.items()}
+
+
+def nest(flat: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Return settings by dotted name as the sections of a recipe."""
+    nested: dict[str, dict[str, Any]] = {}
+    for name, value in flat.items():
+        section, _, setting = name.partition(".")
+        nested.setdefault(section, {})[setting] = value
+    return nested

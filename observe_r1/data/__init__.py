@@ -1,4 +1,4 @@
-"""Rows on disk to `Example`s: message format, images, mixtures, order."""
+"""From rows on disk to `Example`s: layouts, images, mixtures, order."""
 
 from observe_r1.data.examples import load_examples
 from observe_r1.data.format_prompts import FORMAT_PROMPTS, apply_format_prompt

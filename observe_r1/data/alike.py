@@ -1,4 +1,4 @@
-"""Many messages of one cause told as one line with a count, in little memory however many they are."""
+"""Many messages of one cause reported as one line with a count, in little memory."""
 
 from __future__ import annotations
 
@@ -7,45 +7,45 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 NAMED = 3
-"""Messages of a cause that are told, or named by their places, each by itself."""
+"""Messages of a cause that are reported, or named by their places, one by one."""
 MOST_CAUSES = 50
-"""More causes are counted together."""
+"""Further causes are counted together."""
 
 _PLACE = re.compile(r"((?:.*? )?(row|step) [\d,]+|.*?: line \d+)(?:, column \d+)?[:,] (.*)", re.DOTALL)
-"""Where a message begins with the row, step or line that it is about."""
+"""A message that begins with the row, step or line it is about."""
 _VALUE = re.compile(
     r"""((?<=got )[^:;]+|(?!^)(?<!column )(?<!\w)'(?:[^'\\]|\\.)*(?:'|$)|"(?:[^"\\]|\\.)*(?:"|$)|\d[\d.,]*\d|\d)""",
     re.DOTALL,
 )
-"""What differs between messages of one cause: quoted values and numbers, but not the name of a column."""
+"""What differs between messages of one cause: quoted values and numbers, except the name of a column."""
 _LONGEST = 1_000
-"""Characters of a message that tell its cause."""
+"""Characters of a message by which its cause is recognized."""
 _OTHERS = "other causes"
 _ANY_TEXT = "'…'"
-"""Stands for quoted values that differ."""
+"""Replaces quoted values that differ."""
 
 
 @dataclass(slots=True)
 class _Cause:
-    """What is kept of all messages of one cause."""
+    """What is kept of the messages of one cause."""
 
     noun: str
     """What the messages are about: `rows` or `steps`."""
     parts: list[str]
-    """The text; at odd places a value, or dots where the messages have different ones."""
+    """The text, split: at odd places a value, or dots if it differs between messages."""
     start: str
     first: list[str]
-    """The parts as the first message had them."""
+    """The parts of the first message."""
     count: int = 0
     told: int = 0
-    """The count when it was last told."""
+    """The count when it was last reported."""
     messages: list[str] = field(default_factory=list)
-    """The first `NAMED`."""
+    """The first `NAMED` messages."""
     places: list[str] = field(default_factory=list)
-    """Theirs."""
+    """Their places."""
 
     def line(self) -> str:
-        """Return the count, the text, the first places, and what dots in quotes stand for at the first."""
+        """Return the count, the text, the first places, and the first values that dots in quotes replace."""
         shown: list[str] = []
         for place, before in zip(self.places, ["", *self.places], strict=False):
             head, _, number = place.rpartition(" ")
@@ -57,13 +57,13 @@ class _Cause:
 
 
 class Alike:
-    """Groups messages such as `a.jsonl row 3: no column 'answer'` by what they say, whatever row and value they name.
+    """Groups messages such as `a.jsonl row 3: no column 'answer'` by their cause, whatever row and value they name.
 
-    With `tell`, the first `NAMED` messages of a cause are told when they come, after that a line with the count at
-    10, 100, 1,000, …, and with `close` the last count. Without, `lines` has all that there is to say.
+    With `tell`, the first `NAMED` messages of a cause are reported as they come, after that a line with the count at
+    10, 100, 1,000, …, and by `close` the final count. Without it, `lines` returns the whole report.
 
     Args:
-        tell: Called with a line.
+        tell: Called with each line to report.
     """
 
     def __init__(self, tell: Callable[[str], None] | None = None) -> None:
@@ -71,7 +71,7 @@ class Alike:
         self._causes: dict[str, _Cause] = {}
 
     def add(self, message: str, start: str = "") -> None:
-        """Take a message. `start` stands before it, and before the line that counts it."""
+        """Add a message. `start` is put before it, and before the line that counts it."""
         found = _PLACE.match(message)
         place, text = (found[1], found[3]) if found else ("", message)
         noun = "steps" if found and found[2] == "step" else "rows"
@@ -95,7 +95,7 @@ class Alike:
             cause.told = cause.count
 
     def lines(self) -> list[str]:
-        """Return the messages of causes that have few of them, and one line for each of the others."""
+        """Return the messages of causes with few of them, and one line for each other cause."""
         return [
             line
             for cause in self._causes.values()
@@ -103,7 +103,7 @@ class Alike:
         ]
 
     def close(self) -> None:
-        """Tell the counts that were not told yet."""
+        """Report the counts that were not reported yet."""
         for cause in self._causes.values():
             if self._tell and cause.told < cause.count:
                 self._tell(cause.line())
@@ -111,5 +111,5 @@ class Alike:
 
 
 def _is_round(count: int) -> bool:
-    """Whether `count` is 10, 100, 1,000, …"""
+    """Return whether `count` is 10, 100, 1,000, …"""
     return re.fullmatch("10+", str(count)) is not None

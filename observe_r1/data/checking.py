@@ -1,4 +1,4 @@
-"""Checking a dataset row by row, and finding what stands in it twice, in little memory."""
+"""Checking a dataset row by row, and finding duplicates in it, in little memory."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ class CheckedRow:
     """One row, read and with its images opened."""
 
     example: Example | None
-    """None where the row cannot be read."""
+    """None if the row cannot be read."""
     image_sizes: tuple[tuple[int, int], ...]
     """Width and height of each image that opens, in pixels."""
     tokens: int | None
-    """Length of the prompt; None where it was not asked for, or the row has a problem."""
+    """Length of the prompt; None if it was not asked for, or the row has a problem."""
     problems: tuple[str, ...]
 
 
 def read_example(examples: Examples, index: int) -> Example | UserError:
-    """Return the row at `index`, or why it cannot be read."""
+    """Return the row at `index`, or the error that says why it cannot be read."""
     try:
         return examples[index]
     except UserError as error:
@@ -40,17 +40,23 @@ def read_example(examples: Examples, index: int) -> Example | UserError:
 
 @dataclass(frozen=True)
 class RowCheck:
-    """Reads a row, opens its images and checks its gold answer, going on after a problem where that is possible."""
+    """Opens a row's images and checks its gold answer, and continues after a problem where that is possible."""
 
     data: QuestionSettings
     """How images are opened."""
     check_answer: Callable[[Example], None]
-    """Raises `UserError` for a gold answer that is of no use."""
+    """Raises `UserError` for a gold answer that cannot be verified."""
     count_tokens: Callable[[Example], int] | None = None
     """Returns the length of an example's prompt; raises `UserError`."""
 
     def __call__(self, examples: Examples, index: int, example: Example | UserError) -> CheckedRow:
-        """Check the row at `index`, from 0, read by `read` from examples with `require_answer=False`."""
+        """Check one row.
+
+        Args:
+            examples: The file, opened with `require_answer=False`.
+            index: The row, from 0.
+            example: What `read_example` returned for it.
+        """
         problems: list[str] = []
         sizes: list[tuple[int, int]] = []
         tokens = None
@@ -79,13 +85,13 @@ def _noted(problems: list[str]) -> Iterator[None]:
 
 
 class Repeats:
-    """Which values came before, of as many as one likes: 16 bytes a value, whatever its size."""
+    """Finds values that occur again, at 16 bytes per value, whatever its size."""
 
     def __init__(self) -> None:
         self._hashes, self._places = array("Q"), array("Q")
 
     def add(self, place: int, *value: str | bytes) -> None:
-        """Take the value that stands at `place`, in one part or several; places ascend."""
+        """Add the value at `place`, given in one part or several; places ascend."""
         digest = blake2b(digest_size=8)
         for part in value:
             data = part if isinstance(part, bytes) else part.encode(errors="surrogatepass")
@@ -95,7 +101,7 @@ class Repeats:
         self._places.append(place)
 
     def pairs(self) -> Iterator[tuple[int, int]]:
-        """Yield, for each value that came before, its place and the first place of the same value."""
+        """Yield, for each value that occurred before, its place and the first place of the same value."""
         hashes, places = np.array(self._hashes), np.array(self._places)
         by_hash = np.argsort(hashes, kind="stable")
         is_new = np.append(True, np.diff(hashes[by_hash]) != 0)[: len(hashes)]

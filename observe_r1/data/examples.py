@@ -22,9 +22,9 @@ from observe_r1.records import Example
 from observe_r1.registry import nearest
 
 MESSAGE = "message"
-"""The column that always holds a chat. In any other a text may be the question itself."""
+"""The column that always holds a chat. In any other column, a text may be the question itself."""
 
-_IN_ITS_PLACE = ("problem", "prompt", "messages", "conversations", "question")
+_ALTERNATIVES = ("problem", "prompt", "messages", "conversations", "question")
 _IMAGE_COLUMNS = ("images", "image")
 _CHAT_AS_JSON = re.compile(r"""\s*(\[\s*)?\{\s*"|\s*\[\s*\]\s*$|\s*\[\s*\{\s*'(role|content|from|value)'""")
 _NEVER_READ = re.compile(r"(.*_)?(videos?|audios?|speech|tools?|tool_calls|functions)(_(paths?|urls?|files?))?|objects")
@@ -37,16 +37,18 @@ _EMPTY: tuple[Any, ...] = (None, "", b"", [], {})
 def question_column(row: dict[str, Any], key: str, origin: str) -> tuple[str, Any]:
     """Return the column that holds the question, and the question as `parse_chat` takes it.
 
-    It is the column `key`; where that is `message` and the row has none or null (the rows of a Parquet file all have
-    the same columns), `problem` (EasyR1) or `prompt` (verl, TRL), `messages` (OpenAI, ms-swift) or `conversations`
-    (LLaVA), or `question_column` (many image folders).
-    Errors: `UserError` if there is no such column, or nothing in it.
+    It is the column `key`. If that is `message` and the row has none, or null (all rows of a Parquet file have the same
+    columns), it is `problem` (EasyR1), `prompt` (verl, TRL), `messages` (OpenAI, ms-swift), `conversations` (LLaVA) or
+    `question` (many image folders).
+
+    Raises:
+        UserError: There is no such column, or it is empty.
     """
     if key == MESSAGE and row.get(key) in (None, ""):
-        present = [name for name in (key, *_IN_ITS_PLACE) if name in row]
+        present = [name for name in (key, *_ALTERNATIVES) if name in row]
         key = next((name for name in present if row[name] not in (None, "")), key)
         if present and row.get(key) in (None, ""):
-            raise UserError(f"{origin}, {present[0]!r}: the question is empty: write it there, or leave out the row")
+            raise UserError(f"{origin}, {present[0]!r}: the question is empty: fill it in, or leave the row out")
     value = column(row, key, "input_key", origin)
     if isinstance(value, str) and key != MESSAGE and not _CHAT_AS_JSON.match(value):
         value = [{"role": "user", "content": value}]
@@ -54,16 +56,19 @@ def question_column(row: dict[str, Any], key: str, origin: str) -> tuple[str, An
 
 
 def refuse_unread(row: dict[str, Any], read: tuple[str, ...], chat: Chat, origin: str) -> None:
-    """Raise `UserError` where a column that is not read says something that the question needs.
+    """Refuse a row if a column that is not read holds something that the question needs.
 
-    That is: videos, audio, tools; numbered images; what may be an image where the question has none; options, context
-    or a system prompt that do not stand in the chat. All others (ids, origins, metadata) are nobody's question.
+    That is: videos, audio, tools; numbered images; what may be an image if the question has none; options, context or
+    a system prompt that are not in the chat. Other columns (ids, origins, metadata) are ignored.
 
     Args:
-        row: With its columns.
-        read: Columns that are read, as the settings name them.
-        chat: What was made of them.
+        row: The row.
+        read: The columns that are read, as the settings name them.
+        chat: What was parsed from them.
         origin: The row, for errors.
+
+    Raises:
+        UserError: There is such a column.
     """
     for name, value in row.items():
         if name in (*_IMAGE_COLUMNS, *read) or value in _EMPTY:
@@ -71,35 +76,35 @@ def refuse_unread(row: dict[str, Any], read: tuple[str, ...], chat: Chat, origin
         place = f"{origin}, {name!r}"
         if _NEVER_READ.fullmatch(name):
             raise UserError(
-                f"{place}: the question may need this column, which is not read: leave out the row, or the column"
+                f"{place}: the question may need this column, which is not read: leave the row or the column out"
             )
         is_image = _MAYBE_IMAGES.fullmatch(name) is not None and isinstance(value, str | list)
         if _MORE_IMAGES.fullmatch(name) or (not chat.images and (is_image or _holds_file(value))):
             raise UserError(
-                f"{place}: an image that is not read: put all images into the column 'images', or leave it out"
+                f"{place}: this image is not read: put all images into the column 'images', or leave it out"
             )
         if name in _MAYBE_TEXT and (missing := _missing(value, chat)):
             raise UserError(
-                f"{place}: {shorten(missing)} does not stand in the question, and this column is not read: write it "
-                "into the question, or leave the column out"
+                f"{place}: {shorten(missing)} is not in the question, and this column is not read: write it into the "
+                "question, or leave the column out"
             )
 
 
 def _holds_file(value: Any) -> bool:
-    """Whether a value is a file's bytes, as `datasets` writes images, audio and videos."""
+    """Return whether a value is a file's bytes, as `datasets` writes images, audio and videos."""
     value = value[0] if isinstance(value, list) else value
     return isinstance(value, bytes) or (isinstance(value, dict) and {"bytes", "path"} <= value.keys())
 
 
 def _missing(value: Any, chat: Chat) -> str | None:
-    """Return a text of `value` that does not stand in the chat, None if all do."""
+    """Return a text of `value` that is not in the chat, None if all are."""
     text = "\n".join(part.get("text", "") for message in chat.messages for part in message["content"])
     inner = list(value.values()) if isinstance(value, dict) else value if isinstance(value, list) else [value]
     return next((item for item in inner if isinstance(item, str) and item.strip() not in text), None)
 
 
 def image_column(row: dict[str, Any]) -> list[Any] | None:
-    """Return what the column `images` or else `image` holds, as a list; None if the row has neither column."""
+    """Return the content of the column `images` or else `image` as a list; None if the row has neither column."""
     present = [row[name] for name in _IMAGE_COLUMNS if name in row]
     for value in present:
         if value not in (None, ""):
@@ -108,7 +113,7 @@ def image_column(row: dict[str, Any]) -> list[Any] | None:
 
 
 def _listed(value: Any) -> list[Any]:
-    """Return one image, several, or (CSV has texts alone) a list of them as JSON, as a list."""
+    """Return one image, several, or a list of them as JSON (CSV has nothing but texts), as a list."""
     if isinstance(value, str) and value.lstrip().startswith("["):
         with suppress(ValueError):
             value = json.loads(value)
@@ -116,7 +121,7 @@ def _listed(value: Any) -> list[Any]:
 
 
 def holder(row: dict[str, Any], key: str) -> tuple[dict[str, Any], str]:
-    """Return the dict to look `key` up in, and the name it has there: `a.b` is `b` inside the column `a`."""
+    """Return the dict to look up `key` in, and its name there: `a.b` is `b` inside the column `a`."""
     outer, dot, inner = key.partition(".")
     if key in row or not dot or not isinstance(row.get(outer), dict):
         return row, key
@@ -124,7 +129,7 @@ def holder(row: dict[str, Any], key: str) -> tuple[dict[str, Any], str]:
 
 
 def column(row: dict[str, Any], key: str, setting: str, origin: str) -> Any:
-    """Return the value under `key`. Errors: `UserError` that names the columns present and the setting."""
+    """Return the value under `key`; if there is none, raise `UserError` that names the columns and the setting."""
     inside, name = holder(row, key)
     if name in inside:
         return inside[name]
@@ -140,13 +145,13 @@ def _dotted_names(row: dict[str, Any]) -> list[str]:
 
 @dataclass(frozen=True, eq=False)
 class Examples(LazySequence[Example]):
-    """Examples made from raw rows, each anew when it is asked for; errors name the row then."""
+    """Examples made from raw rows, each when it is asked for; that is also when a bad row raises its error."""
 
     rows: Sequence[Any]
     name: str
-    """File or Hub name, as the user gave it."""
+    """The file or Hub name, as the user gave it."""
     folder: Path | None
-    """Where relative image paths start."""
+    """Where relative image paths start; None for the Hub."""
     input_key: str
     label_key: str
     require_answer: bool
@@ -176,7 +181,7 @@ class Examples(LazySequence[Example]):
         )
 
     def implied_id(self, index: int) -> str:
-        """Return the id of a row that states none: `file#row`, rows counted from 1."""
+        """Return the id of a row that has none: `file#row`, with rows counted from 1."""
         return f"{Path(self.name).stem}#{index + 1}"
 
     def _answer(self, row: dict[str, Any], origin: str, *, is_demonstration: bool) -> str:
@@ -189,7 +194,7 @@ class Examples(LazySequence[Example]):
             raise UserError(
                 f"{origin}: no gold answer in {self.label_key!r}{nearest(self.label_key, others)}: the row ends with "
                 "an assistant turn, a demonstration for sft; train and ladder need a gold answer: write it into that "
-                "column, or name another with data.label_key"
+                "column, or name another column with data.label_key"
             )
         value = column(row, self.label_key, "label_key", origin)
         text = _answer_text(value)
@@ -207,20 +212,20 @@ def load_examples(
         path: A file (a JSON list, JSON lines, Parquet, CSV, TSV, Arrow), a glob, a folder of such files or one that
             `save_to_disk` wrote, or an `owner/name` on the Hugging Face Hub; see `find_parts`. `@SPLIT` after a folder
             or name says which split to read, if not `train`.
-        input_key: Column that holds the chat, as `parse_chat` takes it, or (not in `message`) the question as
-            text. What may stand in the place of `message`: see `question`. Images stand in the chat or
-            in the column `images` or `image`.
-        label_key: Column that holds the gold answer, text or a number; `a.b` is `b` inside `a`.
+        input_key: The column with the chat, as `parse_chat` takes it, or (except in `message`) the question as text.
+            For the columns that replace a missing `message` see `question_column`. Images are in the chat or in the
+            column `images` or `image`.
+        label_key: The column with the gold answer, a text or a number; `a.b` is `b` inside `a`.
         require_answer: Whether a row without a gold answer is an error; if not, its answer is empty.
 
     Returns:
-        A sequence that parses a row each time it is asked for, and that can be pickled and shared between
-        threads and processes. Rows count from 1, in origins and in ids (`file#row`, where there is no
-        column `id`). The columns `source`, `difficulty` and `complexity` are carried where present; images
-        stay unopened.
+        A sequence that parses a row each time it is asked for, and that can be pickled and shared between threads and
+        processes. Rows count from 1, in origins and in ids (`file#row`, if there is no column `id`). The columns
+        `source`, `difficulty` and `complexity` are kept if present; images stay unopened.
 
-    Errors: `UserError`, at once for a file that is missing, unreadable or empty and for a wrong first
-    row; for any other wrong row when it is read.
+    Raises:
+        UserError: At once if a file is missing, unreadable or empty, or its first row is bad; for any other bad row
+            when it is read.
     """
     parts = open_examples(path, input_key, label_key, require_answer=require_answer)
     for part in parts:
@@ -229,7 +234,7 @@ def load_examples(
 
 
 def open_examples(path: str | Path, input_key: str, label_key: str, *, require_answer: bool) -> list[Examples]:
-    """Return what `load_examples` does, file by file and without a look at the first row."""
+    """Return what `load_examples` does, file by file, without checking the first rows."""
     place, split = place_and_split(str(path))
     parts = find_parts(place, split or "train", asked=bool(split))
     opened = ((name, *open_rows(name, split or "train")) for name in parts)
@@ -237,7 +242,7 @@ def open_examples(path: str | Path, input_key: str, label_key: str, *, require_a
 
 
 def _answer_text(value: Any) -> str:
-    """Return a gold answer as text, numbers without exponent; empty where it is no text or finite number."""
+    """Return a gold answer as text, numbers without exponent; empty if it is neither text nor a finite number."""
     if isinstance(value, str):
         return value
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
@@ -250,7 +255,7 @@ def _number(row: dict[str, Any], key: str, bounds: tuple[float, float], origin: 
     if value in (None, ""):
         return None
     low, high = bounds
-    if isinstance(value, str):  # all values of a CSV file are
+    if isinstance(value, str):  # as all values of a CSV file
         with suppress(ValueError):
             value = float(value)
     if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:

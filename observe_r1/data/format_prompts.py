@@ -1,4 +1,4 @@
-"""The texts that ask for a response format, each under the name by which settings and records refer to it."""
+"""The prompts that ask for a response format, by the names that settings and records use."""
 
 from observe_r1.errors import UserError
 from observe_r1.records import Message
@@ -15,21 +15,22 @@ FORMAT_PROMPTS: dict[str, str] = {
         "Then give only the final answer between <answer> and </answer>."
     ),
 }
-"""Named after the tag that the response begins with; the format reward has templates of the same names."""
+"""Named after the tag that a response begins with; the format reward has templates of the same names."""
 
 
 def apply_format_prompt(messages: tuple[Message, ...], name: str, place: str) -> tuple[Message, ...]:
-    """Return `messages` with the format prompt `name` added, unless it stands there already (`asked_format`).
+    """Return `messages` with the format prompt `name` added, unless it is already there (see `asked_format`).
 
     The given messages are not changed.
 
     Args:
         messages: A chat as in `Example.messages`, its last turn the user's.
         name: A key of `FORMAT_PROMPTS`, or `none`, which returns the chat as it is.
-        place: `system` puts the prompt into the system message, after the text of one that is already there;
-            `suffix` puts it after the last turn.
+        place: `system` puts the prompt into the system message, after any text there; `suffix` puts it after the last
+            turn.
 
-    Errors: `UserError` for an unknown name or place.
+    Raises:
+        UserError: `name` or `place` is unknown.
     """
     if place not in ("system", "suffix"):
         raise UserError(f"unknown format prompt place {place!r}: known: suffix, system")

@@ -1,4 +1,4 @@
-"""Opening an image, wherever a row says that it is."""
+"""Opening the images that rows name: files, `data:` URIs, URLs, bytes."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from observe_r1.threads import Budget
 from observe_r1.web import DeadlineError, PrivateAddressError, http_client, request, without_password
 
 MAX_PIXELS = 89_478_485
-"""Larger images are refused before they are decoded: Pillow's own limit against decompression bombs."""
+"""Images with more pixels are refused before they are decoded: Pillow's own limit against decompression bombs."""
 
 # Only formats that are decoded inside Pillow: others, such as EPS, start external programs.
 _FORMATS = ("BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
@@ -49,21 +49,27 @@ warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
 
 _MEMORY = Budget(1 << 29)
-"""Bytes that images being decoded may take together, in however many threads; a larger one is decoded alone."""
+"""Bytes that images being decoded may take together, over all threads; a larger one is decoded alone."""
 
 _BYTES_A_PIXEL = 16
-"""Of an image on its way to RGB, transparency included."""
+"""Bytes per pixel while an image is converted to RGB, transparency included."""
 
 
 @contextmanager
 def decoded_image(data: bytes, place: str) -> Iterator[Image.Image]:
-    """Give the image as RGB, upright (EXIF orientation applied).
+    """Yield an image as RGB, upright (EXIF orientation applied).
 
-    Transparency is laid on white, 16-bit greys are scaled to 8 bits, CMYK is converted, and of an animation
-    the first frame is taken. The image is gone after the block; until then it counts, and threads with large ones wait.
+    Transparency is laid on white, 16-bit grey is scaled to 8 bits, CMYK is converted, and an animation gives its first
+    frame. The image is closed after the block. Until then it counts against a limit on memory, for which threads with
+    large images wait.
 
-    Errors: `UserError`, beginning with `place`, where it is broken, empty, not an image, over `MAX_PIXELS`, or of a
-    pixel format without a defined range (32-bit integers, floats).
+    Args:
+        data: The encoded image.
+        place: What errors begin with.
+
+    Raises:
+        UserError: The image is broken, empty, no image, over `MAX_PIXELS`, or of a pixel format without a defined range
+            (32-bit integers, floats).
     """
     _check_content(data, place)
     with _explained(place), Image.open(BytesIO(data), formats=_FORMATS) as image:
@@ -78,12 +84,12 @@ def decoded_image(data: bytes, place: str) -> Iterator[Image.Image]:
         try:
             yield upright
         finally:
-            upright.close()  # its memory goes back now, whoever still has the name
+            upright.close()  # frees its memory now, even if someone still refers to it
 
 
 @contextmanager
 def _explained(place: str) -> Iterator[None]:
-    """Turn what Pillow raises into a `UserError`."""
+    """Turn Pillow's errors into a `UserError`."""
     try:
         yield
     except Image.DecompressionBombError as error:
@@ -116,7 +122,7 @@ def _to_rgb(image: Image.Image, place: str) -> Image.Image:
 
 
 def _eight_bit(image: Image.Image, place: str) -> np.ndarray:
-    """Scale 16-bit greys to 8 bits; Pillow's own conversion would clip all above 255 to white."""
+    """Scale 16-bit grey to 8 bits; Pillow's own conversion would clip everything above 255 to white."""
     values = np.asarray(image)
     if values.min() < 0 or values.max() > 0xFFFF:
         raise UserError(f"{place} has 32-bit pixels, whose range is unknown: save it with 8 bits")
@@ -124,41 +130,50 @@ def _eight_bit(image: Image.Image, place: str) -> np.ndarray:
 
 
 MAX_BYTES = 100 * 2**20
-"""Larger answers are not read to their end."""
+"""Larger responses are not read to their end."""
 
 TIMEOUT = 20.0
-"""Seconds to connect, and seconds of silence."""
+"""Seconds to connect, and seconds without any data."""
 
 DEADLINE = 120.0
-"""Seconds for one try, from the name's look-up to the last byte, however steadily they drip."""
+"""Seconds for one try, from the name's look-up to the last byte, however steadily bytes arrive."""
 
 _RETRIES = 4
 _CHUNK = 1 << 16
 
 
 def fetch_image(url: str, place: str, settings: QuestionSettings) -> tuple[bytes, str]:
-    """Return the image at `url`, encoded, from `image_cache` if it is kept there, else from the network; and its place.
+    """Return an image, from the cache if it is there, else from the network.
 
-    Only what decodes is kept: under a hash of the address, written whole or not at all, so that several threads and
-    processes may fetch at once. Kept images are never asked for again.
+    Only an image that decodes enters the cache: under a hash of the address, written whole or not at all, so that
+    several threads and processes may fetch at once. Cached images are never requested again.
 
-    Errors: `UserError`, beginning with `place`, where it cannot be fetched or kept, is not at a public address (unless
-    `allow_private_addresses`), has more than `MAX_BYTES`, or is no image.
+    Args:
+        url: The address.
+        place: What errors begin with.
+        settings: `image_cache` and `allow_private_addresses`.
+
+    Returns:
+        The encoded image; and its place, for later errors.
+
+    Raises:
+        UserError: The image cannot be fetched or cached, is not at a public address (unless `allow_private_addresses`),
+            has more than `MAX_BYTES`, or is no image.
     """
     folder = Path(settings.image_cache).expanduser()
-    kept = folder / sha256(url.encode()).hexdigest()
+    cached = folder / sha256(url.encode()).hexdigest()
     try:
-        if kept.exists():
-            return kept.read_bytes(), f"{place} (kept as {str(kept)!r})"
+        if cached.exists():
+            return cached.read_bytes(), f"{place} (cached as {str(cached)!r})"
         data = _download(url, place, public_only=not settings.allow_private_addresses)
         with decoded_image(data, place):
-            pass  # only what decodes is kept
+            pass  # raises if it is no image
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"{place}: data.image_cache = {str(folder)!r} cannot be used: {error.strerror}") from error
-    new = kept.with_name(f"{kept.name}-{os.getpid()}-{get_ident()}")
+    new = cached.with_name(f"{cached.name}-{os.getpid()}-{get_ident()}")
     write_atomic(new, data)
-    new.replace(kept)
+    new.replace(cached)
     return data, place
 
 
@@ -187,7 +202,7 @@ def _download(url: str, place: str, *, public_only: bool) -> bytes:
 def _read_all(response: BaseHTTPResponse, place: str) -> bytes:
     if response.status != 200:
         meaning = responses.get(response.status, "")
-        raise UserError(f"{place} cannot be fetched: the server answers {response.status} {meaning}".rstrip())
+        raise UserError(f"{place} cannot be fetched: the server answered {response.status} {meaning}".rstrip())
     data = bytearray()
     while part := response.read1(_CHUNK):
         data += part
@@ -197,21 +212,22 @@ def _read_all(response: BaseHTTPResponse, place: str) -> bytes:
 
 
 MOST_HELD = 1 << 28
-"""Bytes that rows which are read ahead may hold together, in encoded images."""
+"""Bytes of encoded images that the rows read ahead may hold together."""
 
 _DEFAULT = QuestionSettings()
 
 
 @contextmanager
 def opened_image(source: ImageSource, origin: str, settings: QuestionSettings = _DEFAULT) -> Iterator[Image.Image]:
-    """Give the image as `decoded_image` does: RGB and upright, its memory bounded over all threads during the block.
+    """Yield an image as `decoded_image` does: RGB and upright, its memory bounded over all threads during the block.
 
     Args:
         source: A path, a `data:` URI, an `http(s)` URL, or the encoded bytes.
         origin: The row that names the image, for errors.
-        settings: `image_cache` and `allow_private_addresses`, for images behind URLs.
+        settings: `image_cache` and `allow_private_addresses`, for images at URLs.
 
-    Errors: `UserError` naming origin and image where it cannot be found, read, fetched or decoded.
+    Raises:
+        UserError: The image cannot be found, read, fetched or decoded; names the row and the image.
     """
     place = f"{origin}: image {_name(source)}"
     if isinstance(source, bytes):
@@ -225,13 +241,13 @@ def opened_image(source: ImageSource, origin: str, settings: QuestionSettings = 
 
 
 def open_image(source: ImageSource, origin: str, settings: QuestionSettings = _DEFAULT) -> Image.Image:
-    """Return the image that `opened_image` gives, for one at a time. Errors: as there."""
+    """Return a copy of the image that `opened_image` yields; raises as it does."""
     with opened_image(source, origin, settings) as image:
         return image.copy()
 
 
 def held_bytes(example: Example) -> int:
-    """Return the bytes of the images that stand in the row itself."""
+    """Return the bytes of the images that are inside the row."""
     return sum(map(len, example.images))
 
 

@@ -1,4 +1,4 @@
-"""Rows of a JSON list or a JSON-lines file, parsed one at a time when they are asked for."""
+"""Rows of a JSON list or a JSON-lines file, each parsed when it is asked for."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ WINDOW = 1 << 18
 """Bytes that are read at once."""
 
 _LONGEST_TOKEN = 16
-"""Longer than every JSON token but strings and numbers; what those look like when cut is seen to below."""
+"""Longer than every JSON token except strings and numbers; `_may_be_cut` says how those look when cut."""
 
 _SPACE = re.compile(r"[ \t\n\r]*")
 _decode = json.JSONDecoder().raw_decode
 
 
 class _Window:
-    """A part of the file as text that moves on through it.
+    """A part of the file as text, which moves through the file.
 
-    Latin-1 makes one character of every byte, so that positions are byte offsets; JSON's own signs are ASCII.
+    Latin-1 makes one character of every byte, so that positions are byte offsets; JSON's own characters are ASCII.
     """
 
     def __init__(self, file: BinaryIO) -> None:
@@ -38,7 +38,7 @@ class _Window:
         """Whether nothing follows `text` in the file."""
 
     def move(self, keep: int) -> None:
-        """Read on by at least as much as is kept, and forget what stands before the position `keep`."""
+        """Read on by at least as much as is kept, and forget the text before position `keep`."""
         more = self._file.read(max(WINDOW, len(self.text) - keep))
         self.text = self.text[keep:] + more.decode("latin-1")
         self.start += keep
@@ -46,11 +46,12 @@ class _Window:
 
 
 def list_offsets(path: Path) -> Iterator[int]:
-    """Yield where every element of the list that the file holds starts, and at last where the list ends.
+    """Yield the offset where each element of the file's list starts, and last the offset where the list ends.
 
-    The whole list is parsed, an element at a time: in memory are a window of the file and one element.
+    The whole list is parsed, one element at a time: a window of the file and one element are in memory.
 
-    Errors: `UserError` for broken JSON, with its line and column.
+    Raises:
+        UserError: The JSON is broken; names line and column.
     """
     with path.open("rb") as file:
         window = _Window(file)
@@ -77,9 +78,9 @@ def list_offsets(path: Path) -> Iterator[int]:
 
 
 def _element(text: str, separator: int) -> tuple[int, int]:
-    """Return where the element after a separator starts, and where the next separator stands.
+    """Return where the element after a separator starts, and where the next separator is.
 
-    The same twice for the end of an empty list. Errors: `JSONDecodeError`.
+    Both are the same at the end of an empty list. Raises `JSONDecodeError`.
     """
     start = _skip_space(text, separator + 1)
     if text[separator] == "[" and text.startswith("]", start):
@@ -92,7 +93,7 @@ def _element(text: str, separator: int) -> tuple[int, int]:
 
 
 def _may_be_cut(error: json.JSONDecodeError) -> bool:
-    """Whether the text may be wrong only because it ends too early. A number cut short lacks its separator."""
+    """Return whether the text may be wrong only because it ends too early. A number cut short lacks its separator."""
     return error.msg.startswith("Unterminated string") or error.pos > len(error.doc) - _LONGEST_TOKEN
 
 
@@ -113,17 +114,18 @@ def _skip_space(text: str, position: int) -> int:
 _BOM = b"\xef\xbb\xbf"
 
 _SMALL = 1 << 26
-"""Bytes of a file that is parsed as a whole only to say what it is."""
+"""Bytes of the largest file that is parsed as a whole only to explain what is wrong with it."""
 
 
 class JsonRows(LazySequence[Any]):
-    """The values of a JSON list, or one value a line; which of the two it is, the first character tells.
+    """The values of a JSON list, or of JSON lines; the first character tells which.
 
-    Only each row's place in the file is kept (8 bytes a row), and no open file, so that the rows can be
-    pickled and read from any thread or process. JSON lines are indexed without parsing them: a broken line is
-    an error when it is read. A list is checked as a whole.
+    Only each row's place in the file is kept (8 bytes per row), and no open file, so that the rows can be pickled and
+    read from any thread or process. JSON lines are indexed without parsing them: a broken line is an error when it is
+    read. A list is checked as a whole.
 
-    Errors: `UserError` for a file that cannot be read, and for broken JSON with its line and column.
+    Raises:
+        UserError: The file cannot be read, or the JSON is broken; names line and column.
     """
 
     def __init__(self, path: Path) -> None:
@@ -131,7 +133,7 @@ class JsonRows(LazySequence[Any]):
         try:
             self._holds_list = _holds_list(path)
             self._offsets = array("q", list_offsets(path) if self._holds_list else _line_offsets(path))
-            """Where each row starts, and where the last one ends."""
+            """Where each row starts, and last where the last row ends."""
             if not self._holds_list:
                 self._refuse_one_object()
         except OSError as error:
@@ -157,25 +159,25 @@ class JsonRows(LazySequence[Any]):
         except json.JSONDecodeError as error:
             reason, position = explain_json_error(text, error)
             if not self._holds_list:
-                reason += " (every line is a row, unless the file is one list)"
+                reason += " (each line is a row, unless the file is one list)"
             raise broken_json(self._path, start + len(text[:position].encode()), reason) from error
         except (ValueError, RecursionError) as error:  # a number of thousands of digits; endless nesting
             raise broken_json(self._path, start, str(error)) from error
 
     def _refuse_one_object(self) -> None:
-        """Raise `UserError` where lines are no rows: one object holds them all, or objects go over several lines."""
+        """Raise `UserError` if the lines are no rows: one object holds all, or objects span several lines."""
         if len(self) == 0:
             return
         spread = len(self) > 1 and _is_cut(self._line(0)) and not _is_object(self._line(1))
         if (spread or len(self) == 1) and self._offsets[-1] < _SMALL and _holds_rows(self._path.read_bytes()):
             raise UserError(
                 f"{self._path}: one JSON object that holds rows, or columns, under its keys: write the rows as a list "
-                "[{…}, …], or one a line"
+                "[{…}, …], or one per line"
             )
         if spread:
             raise UserError(
-                f"{self._path}: line 1: a JSON object that goes over several lines: write each row on one line, or "
-                "all as a list [{…}, …]"
+                f"{self._path}: line 1: a JSON object that spans several lines: write each row on one line, or all "
+                "as a list [{…}, …]"
             )
 
     def _line(self, index: int) -> bytes:
@@ -186,7 +188,7 @@ class JsonRows(LazySequence[Any]):
 
 
 def _is_cut(line: bytes) -> bool:
-    """Whether an object begins in a line and does not end there."""
+    """Return whether an object begins in a line and does not end there."""
     try:
         json.loads(line)
     except json.JSONDecodeError as error:
@@ -204,7 +206,7 @@ def _is_object(line: bytes) -> bool:
 
 
 def _holds_rows(text: bytes) -> bool:
-    """Whether `text` is an object of alike objects or of lists of objects, and no row with chats in it."""
+    """Return whether `text` is an object of similar objects or of lists of objects, and no row with chats in it."""
     try:
         value = json.loads(text)
     except (ValueError, RecursionError):
@@ -222,7 +224,7 @@ def _holds_list(path: Path) -> bool:
 
 
 def _line_offsets(path: Path) -> Iterator[int]:
-    """Yield where every line that is not blank starts, and at last where the file ends."""
+    """Yield the offset where each line that is not blank starts, and last the offset where the file ends."""
     with path.open("rb") as file:
         start = len(_BOM) if file.read(len(_BOM)) == _BOM else 0
         file.seek(start)

@@ -1,4 +1,4 @@
-"""A sequence whose items are made when they are asked for."""
+"""Sequences whose items are made when they are asked for."""
 
 from __future__ import annotations
 
@@ -12,7 +12,10 @@ Item = TypeVar("Item", covariant=True)
 
 
 class LazySequence(Sequence[Item]):
-    """Leaves `__len__` and `item` to define; a slice is a list of the items made at once."""
+    """A sequence that makes each item when it is asked for; subclasses define `__len__` and `item`.
+
+    A slice makes its items at once and is a list.
+    """
 
     @abstractmethod
     def item(self, index: int) -> Item:
@@ -28,7 +31,7 @@ class LazySequence(Sequence[Item]):
 
 
 class Joined(LazySequence[Item]):
-    """Several sequences, one after the other."""
+    """Several sequences, one after another."""
 
     def __init__(self, sequences: Sequence[Sequence[Item]]) -> None:
         self.sequences = sequences

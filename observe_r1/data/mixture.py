@@ -23,11 +23,11 @@ _COMMA = re.compile(r"(?<!\\),")
 
 
 class Mixture(LazySequence[Example]):
-    """Chosen rows of several sequences, fetched when asked for.
+    """Chosen rows of several sequences, each fetched when it is asked for.
 
     Args:
         sequences: The datasets; together their rows count from 0 through all of them.
-        chosen: Which of those rows this sequence holds, in order (8 bytes a row, or a range).
+        chosen: The rows of this sequence, in order, by that count (8 bytes per row, or a range).
     """
 
     def __init__(self, sequences: Sequence[Sequence[Example]], chosen: Sequence[int] | np.ndarray) -> None:
@@ -43,14 +43,15 @@ class Mixture(LazySequence[Example]):
 
 
 def load_data(settings: DataSettings, seed: int, *, require_answer: bool = True) -> Sequence[Example]:
-    """Return the examples that the settings name, lazily: files loaded, mixed and limited to `max_samples`.
+    """Return the examples that the settings name, lazily: loaded, mixed, and limited to `max_samples`.
 
     Args:
-        settings: `path` with one or more files, comma-separated, and what belongs to them.
+        settings: `path` with one or more comma-separated names, and the settings for them.
         seed: Seeds the mixing (≥ 0).
         require_answer: As for `load_examples`.
 
-    Errors: `UserError` as for `load_examples`, and for probabilities that do not fit the files.
+    Raises:
+        UserError: As `load_examples`, or the probabilities do not fit the files.
     """
     files = [
         load_examples(path, settings.input_key, settings.label_key, require_answer=require_answer)
@@ -60,10 +61,11 @@ def load_data(settings: DataSettings, seed: int, *, require_answer: bool = True)
 
 
 def file_names(settings: DataSettings) -> list[str]:
-    """Return what `data.path` names: commas stand between names, `\\,` is a comma in one.
+    """Return the names in `data.path`: commas separate them, `\\,` is a comma inside one.
 
-    Errors: `UserError` for a name that is empty, for a file whose own name has a comma that is not written so, and for
-    probabilities that do not fit the files.
+    Raises:
+        UserError: A name is empty, a file's name has a comma that is not escaped, or the probabilities do not fit the
+            files.
     """
     place, escaped = f"data.path = {settings.path!r}", settings.path.replace(",", "\\,")
     # Not through Path: an empty name beside a comma would become the current folder.
@@ -72,7 +74,7 @@ def file_names(settings: DataSettings) -> list[str]:
     if not all(paths):
         raise UserError(f"{place}: a name is missing beside a comma")
     if len(paths) > 1 and os.path.exists(expanduser(settings.path)):  # noqa: PTH110, PTH111
-        raise UserError(f"{place}: a comma stands between two names; for one name with a comma in it write {escaped!r}")
+        raise UserError(f"{place}: a comma separates two names; for one name with a comma in it write {escaped!r}")
     if settings.probs is not None:
         _check_probs(settings.probs, len(paths))
     return paths
@@ -86,17 +88,18 @@ def mix_sequences(
 ) -> Mixture:
     """Return the sequences joined in order, or interleaved where there are probabilities.
 
-    Interleaving draws a sequence for every place and takes its next row, beginning anew with one that is
-    at its end, until every sequence has been at its end once: the same rows in the same order as
+    Interleaving draws a sequence for every place and takes its next row. A sequence that is at its end starts again,
+    until every sequence has been at its end once: the same rows in the same order as
     `datasets.interleave_datasets(…, probabilities, seed, stopping_strategy="all_exhausted")`.
 
     Args:
-        sequences: The datasets, none of them empty where there are probabilities.
-        probs: One positive probability a sequence, summing to 1.
+        sequences: The datasets; with probabilities, none may be empty.
+        probs: One positive probability per sequence, summing to 1; None to join them.
         seed: Seeds the draws (≥ 0).
         limit: Keep only the first so many rows.
 
-    Errors: `UserError` for probabilities that do not fit.
+    Raises:
+        UserError: The probabilities do not fit.
     """
     lengths = [len(sequence) for sequence in sequences]
     if probs is None:
@@ -108,19 +111,19 @@ def mix_sequences(
 def _check_probs(probs: Sequence[float], files: int) -> None:
     place = f"data.probs = {','.join(map(str, probs))}"
     if len(probs) != files:
-        raise UserError(f"{place}: needs one probability a file, got {len(probs)} for {files}")
+        raise UserError(f"{place}: needs one probability per file, got {len(probs)} for {files}")
     if not all(prob > 0 for prob in probs):
-        raise UserError(f"{place}: needs positive probabilities; leave out a file that is not wanted")
+        raise UserError(f"{place}: needs positive probabilities; leave unwanted files out")
     if not math.isclose(sum(probs), 1, rel_tol=0, abs_tol=1e-6):
-        raise UserError(f"{place}: needs to sum to 1, sums to {sum(probs):.6g}")
+        raise UserError(f"{place}: must sum to 1, sums to {sum(probs):.6g}")
 
 
 def _interleaved(lengths: Sequence[int], probs: Sequence[float], seed: int) -> np.ndarray:
-    """Return the places' rows, counted through all sequences."""
+    """Return the row at each place, counted through all sequences."""
     generator = np.random.default_rng(seed)
     shares = np.asarray(probs) / sum(probs)
     starts = [0, *accumulate(lengths)]
-    rows = array("q")  # grows in place, where joining the blocks at the end would take their memory twice
+    rows = array("q")  # grows in place: joining blocks at the end would take their memory twice
     drawn = [0] * len(lengths)
     end = 0
     while any(count < length for count, length in zip(drawn, lengths, strict=True)):

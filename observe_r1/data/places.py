@@ -13,8 +13,8 @@ from typing import Any
 from observe_r1.errors import UserError
 from observe_r1.registry import closest, did_you_mean
 
-KINDS = (".json", ".jsonl", ".parquet", ".csv", ".tsv", ".arrow")
-"""Files that hold rows."""
+FILE_KINDS = (".json", ".jsonl", ".parquet", ".csv", ".tsv", ".arrow")
+"""Endings of files that hold rows."""
 
 LADDER = "ladder.jsonl"
 _SPLIT = re.compile(r"(.+)@([A-Za-z]\w*)")
@@ -22,13 +22,13 @@ _HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 _SPLIT_WORDS = ("train", "training", "validation", "valid", "val", "dev", "eval", "test", "testmini")
 _SHARD = re.compile(r"(\w+)-\d+-of-\d+")
 _NO_ROWS = ("dataset_info.json", "dataset_infos.json", "dataset_dict.json", "state.json", "config.json")
-_PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff")
+_IMAGE_KINDS = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff")
 
 
 def place_and_split(text: str) -> tuple[str, str]:
-    """Return what stands before and after the `@` of `PLACE@SPLIT`; the split is empty where none is asked for.
+    """Return the two parts of `PLACE@SPLIT`; the split is empty if none is named.
 
-    A file or folder whose own name has an `@` in it is itself. `~` is the home folder.
+    An existing file or folder with an `@` in its own name has no such parts. `~` is the home folder.
     """
     home = str(Path(text).expanduser()) if text.startswith("~") else text
     asked = None if Path(home).exists() else _SPLIT.fullmatch(home)
@@ -36,17 +36,18 @@ def place_and_split(text: str) -> tuple[str, str]:
 
 
 def find_parts(place: str, split: str, *, asked: bool) -> list[str]:
-    """Return what `place` consists of, in order: files, folders that `datasets` saved, or the name itself for the Hub.
+    """Return the parts of `place`, in order: files, folders that `datasets` saved, or the name itself for the Hub.
 
     Args:
-        place: A file; a glob (`*`, `?`, `[…]`); the folder of a ladder, of files of rows (there, in `data/` or in a
-            folder named by the split), of images with a `metadata.jsonl` or `metadata.csv`, or one that `save_to_disk`
-            wrote; else `owner/name` on the Hub.
-        split: Which files to take where their names (`train-00000-of-00002.parquet`, `train.jsonl`) or those of their
+        place: A file; a glob (`*`, `?`, `[…]`); a folder: of a ladder, of files of rows (there, in `data/` or in a
+            folder named like the split), of images with a `metadata.jsonl` or `metadata.csv`, or one that
+            `save_to_disk` wrote; else `owner/name` on the Hub.
+        split: The files to take if their names (`train-00000-of-00002.parquet`, `train.jsonl`) or those of their
             folders tell splits apart.
-        asked: Whether the user named that split; else a place without any splits is read whole.
+        asked: Whether the user named that split; if not, a place without splits is read whole.
 
-    Errors: `UserError` for a place that is not there, holds no rows, or has no such split.
+    Raises:
+        UserError: The place does not exist, holds no rows, or has no such split.
     """
     path = Path(place)
     if path.is_dir():
@@ -56,27 +57,27 @@ def find_parts(place: str, split: str, *, asked: bool) -> list[str]:
             raise UserError(f"{place}@{split}: a file has no splits: name it without @{split}")
         return [place]
     if any(sign in place for sign in "*?["):
-        found = [name for name in sorted(glob.glob(place)) if Path(name).suffix.lower() in KINDS]  # noqa: PTH207
+        found = [name for name in sorted(glob.glob(place)) if Path(name).suffix.lower() in FILE_KINDS]  # noqa: PTH207
         if asked:
             raise UserError(f"{place}@{split}: a glob has no splits: let its pattern say which files")
         if not found:
-            raise UserError(f"{place}: no file matches ({', '.join(KINDS)})")
+            raise UserError(f"{place}: no file matches ({', '.join(FILE_KINDS)})")
         return found
-    if _HUB_NAME.fullmatch(place) and path.suffix.lower() not in KINDS:
+    if _HUB_NAME.fullmatch(place) and path.suffix.lower() not in FILE_KINDS:
         return [place]
     raise UserError(f"{place}: no such file{_neighbour(path)}")
 
 
 def _neighbour(path: Path) -> str:
-    """Name the file of rows, or the folder, beside the missing `path` that may be meant."""
+    """Suggest the file of rows, or the folder, beside the missing `path` that the user may mean."""
     with suppress(OSError):
-        beside = [p.name for p in path.parent.iterdir() if p.suffix.lower() in KINDS or p.is_dir()]
+        beside = [p.name for p in path.parent.iterdir() if p.suffix.lower() in FILE_KINDS or p.is_dir()]
         return did_you_mean([str(path.with_name(name)) for name in closest(path.name, beside)])
     return ""
 
 
 def is_saved(folder: Path) -> bool:
-    """Whether `Dataset.save_to_disk` wrote this folder."""
+    """Return whether `Dataset.save_to_disk` wrote this folder."""
     return (folder / "state.json").is_file() and (folder / "dataset_info.json").is_file()
 
 
@@ -99,22 +100,24 @@ def _parts_of_folder(folder: Path, split: str, asked: bool) -> list[str]:
         inner = [path for path in sorted(place.glob("*/")) if path.name in (*_SPLIT_WORDS, split)]
         if by_split := {path.name: [str(file) for file in _files(path)] for path in inner if _files(path)}:
             return _one_kind(folder, _of_split(folder, by_split, split))
-    if any(path.suffix.lower() in _PICTURES for pattern in ("*", "*/*") for path in folder.glob(pattern)):
+    if any(path.suffix.lower() in _IMAGE_KINDS for pattern in ("*", "*/*") for path in folder.glob(pattern)):
         raise UserError(
-            f"{folder}: a folder of images without questions: add a metadata.jsonl with one row a question, such as "
+            f"{folder}: a folder of images without questions: add a metadata.jsonl with one row per question, such as "
             '{"file_name": "1.png", "problem": "…", "answer": "…"}'
         )
-    raise UserError(f"{folder}: no file of rows in this folder ({', '.join(KINDS)}): name a file")
+    raise UserError(f"{folder}: no file of rows in this folder ({', '.join(FILE_KINDS)}): name a file")
 
 
 def _files(folder: Path) -> list[Path]:
-    """Return the files of rows right in `folder`; beside a `metadata` file of an image folder, that one alone."""
-    files = sorted(p for p in folder.glob("*") if p.suffix.lower() in KINDS and p.is_file() and p.name not in _NO_ROWS)
+    """Return the files of rows directly in `folder`; in an image folder, the `metadata` file alone."""
+    files = sorted(
+        p for p in folder.glob("*") if p.suffix.lower() in FILE_KINDS and p.is_file() and p.name not in _NO_ROWS
+    )
     return [file for file in files if file.stem == "metadata"] or files
 
 
 def _chosen(folder: Path, files: list[Path], split: str, asked: bool) -> list[str]:
-    """Return the files of a split, or all where no name says that there are splits."""
+    """Return the files of a split, or all if no file name tells a split."""
     by_split: dict[str, list[str]] = {}
     for file in files:
         by_split.setdefault(_split_of(file, split), []).append(str(file))
@@ -124,17 +127,17 @@ def _chosen(folder: Path, files: list[Path], split: str, asked: bool) -> list[st
 
 
 def _one_kind(folder: Path, chosen: list[str]) -> list[str]:
-    """Return the files. Errors: `UserError` where they are of several kinds, maybe the same rows twice."""
+    """Return the files; raise `UserError` if they are of several kinds, which may hold the same rows."""
     kinds = sorted({Path(name).suffix.lower() for name in chosen})
     if len(kinds) > 1:
         raise UserError(
-            f"{folder}: holds rows in {' and '.join(kinds)} files: name those to read, as {folder}/*{kinds[0]}"
+            f"{folder}: holds rows in {' and '.join(kinds)} files: name those to read, such as {folder}/*{kinds[0]}"
         )
     return chosen
 
 
 def _split_of(file: Path, split: str) -> str:
-    """Return the split that a file's name tells, empty if none."""
+    """Return the split that a file's name tells; empty if it tells none."""
     if file.stem == split or file.name.startswith(f"{split}-"):
         return split
     shard = _SHARD.fullmatch(file.stem)
@@ -151,14 +154,14 @@ def _of_split(folder: Path, by_split: dict[str, list[str]], split: str) -> list[
 
 def _choices(folder: Path, splits: Iterable[str]) -> str:
     names = [f"{folder}@{name}" for name in splits]
-    return f"there is {', '.join(names)}" if names else "no file name tells a split: name the folder alone, or a file"
+    return f"available: {', '.join(names)}" if names else "no file name tells a split: name the folder alone, or a file"
 
 
 def _json(path: Path) -> dict[str, Any]:
     try:
         value = json.loads(path.read_text())
     except (OSError, ValueError) as error:
-        raise UserError(f"{path}: cannot be read: {error}: save the dataset anew") from error
+        raise UserError(f"{path}: cannot be read: {error}: save the dataset again") from error
     if not isinstance(value, dict):
-        raise UserError(f"{path}: needs an object: save the dataset anew")
+        raise UserError(f"{path}: needs an object: save the dataset again")
     return value

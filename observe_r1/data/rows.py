@@ -1,4 +1,4 @@
-"""Raw rows by the name of what holds them: a file, a saved dataset, or a dataset on the Hugging Face Hub."""
+"""Raw rows of a file, a saved dataset, or a dataset on the Hugging Face Hub."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from observe_r1.data.json_rows import JsonRows
 from observe_r1.data.lazy import LazySequence
-from observe_r1.data.places import KINDS, is_saved
+from observe_r1.data.places import FILE_KINDS, is_saved
 from observe_r1.errors import UserError
 from observe_r1.files import refuse_lfs_pointer
 
@@ -22,16 +22,16 @@ if TYPE_CHECKING:
 
 
 _BATCH_ROWS, _BATCH_BYTES = 2_000, 1 << 24
-"""Of the rows that are converted at once; images make rows of a megabyte."""
+"""Limits of the rows that are converted at once; rows with images take a megabyte each."""
 
 _LONGEST_FIELD = 1 << 30
-"""Characters of one value in a CSV file, which may hold an image as a `data:` URI."""
+"""Characters of the longest value in a CSV file; it may be an image as a `data:` URI."""
 
 
 class ArrowRows(LazySequence[dict[str, Any]]):
-    """The rows of `dataset` as plain dicts: images stay the encoded bytes or paths that the file holds.
+    """The rows of a dataset as plain dicts: images stay the encoded bytes or paths that the file holds.
 
-    Nothing but the mapping is in memory, whatever the order of access, and pickling keeps paths, not rows.
+    Only the memory mapping is in memory, whatever the order of access, and pickling keeps paths, not rows.
     """
 
     def __init__(self, dataset: datasets.Dataset) -> None:
@@ -48,10 +48,11 @@ class ArrowRows(LazySequence[dict[str, Any]]):
 def parquet_rows(path: Path) -> Sequence[dict[str, Any]]:
     """Return the rows of a Parquet file.
 
-    They are first written as an Arrow file into the cache of `datasets`, once for a version of the file: Parquet
-    is read a row group at a time, and in a random order that would be one group for every row.
+    They are first written as an Arrow file into the cache of `datasets`, once per version of the file: Parquet is read
+    one row group at a time, and in a random order that would be one group for every row.
 
-    Errors: `UserError` for a file that cannot be read.
+    Raises:
+        UserError: The file cannot be read.
     """
     return _converted(path, "Parquet", _parquet_batches)
 
@@ -59,20 +60,23 @@ def parquet_rows(path: Path) -> Sequence[dict[str, Any]]:
 def csv_rows(path: Path) -> Sequence[dict[str, Any]]:
     """Return the rows of a CSV file (`.tsv`: tab-separated) with a header, in UTF-8; all values are texts.
 
-    Written as an Arrow file first, as those of a Parquet file. Errors: `UserError` for a file that cannot be read.
+    They are first written as an Arrow file, as in `parquet_rows`.
+
+    Raises:
+        UserError: The file cannot be read.
     """
     return _converted(path, "CSV in UTF-8", _csv_batches)
 
 
 def arrow_rows(path: Path) -> Sequence[dict[str, Any]]:
-    """Return the rows of an Arrow file. Errors: `UserError` for a file that cannot be read."""
+    """Return the rows of an Arrow file; raise `UserError` if it cannot be read."""
     from datasets import Dataset
 
     return _opened(path, "Arrow", lambda: Dataset.from_file(str(path)))
 
 
 def saved_rows(folder: Path) -> Sequence[dict[str, Any]]:
-    """Return the rows that `Dataset.save_to_disk` wrote. Errors: `UserError` for a folder that cannot be read."""
+    """Return the rows that `Dataset.save_to_disk` wrote; raise `UserError` if the folder cannot be read."""
     from datasets import load_from_disk
 
     return _opened(folder, "a saved dataset", lambda: load_from_disk(str(folder)))
@@ -120,12 +124,12 @@ def _as_arrow(path: Path, batches: Callable[[Path], Iterator[Any]]) -> Path | No
                 stream.write_batch(part)
         new.rename(arrow_file)
     del first, part
-    pyarrow.default_memory_pool().release_unused()  # the allocator would keep some 50 MB for later
+    pyarrow.default_memory_pool().release_unused()  # else the allocator keeps some 50 MB
     return arrow_file
 
 
 def _parquet_batches(path: Path) -> Iterator[Any]:
-    """Yield the rows in small batches: `datasets` decodes a row group at once, and that may be the whole file."""
+    """Yield the rows in small batches: `datasets` decodes a whole row group at once, which may be the whole file."""
     from pyarrow.parquet import ParquetFile
 
     with ParquetFile(path, pre_buffer=False, buffer_size=1 << 16) as rows:
@@ -145,7 +149,7 @@ def _csv_batches(path: Path) -> Iterator[Any]:
         rows = csv.reader(lines, delimiter="\t" if path.suffix.lower() == ".tsv" else ",", strict=True)
         header = next(rows, [])
         if len(set(header)) < len(header):
-            raise UserError(f"{path}: two columns of the header have one name: give each its own: {', '.join(header)}")
+            raise UserError(f"{path}: the header has duplicate column names: rename them: {', '.join(header)}")
         schema = pyarrow.schema([(name, pyarrow.string()) for name in header])
         batch: list[list[str]] = []
         size = 0
@@ -167,7 +171,8 @@ def _csv_batches(path: Path) -> Iterator[Any]:
 def hub_rows(name: str, split: str) -> ArrowRows:
     """Return the rows of one split of a dataset on the Hugging Face Hub, downloaded into its cache.
 
-    Errors: `UserError` if it is not there, not reachable, or has no such split.
+    Raises:
+        UserError: It does not exist, cannot be reached, or has no such split.
     """
     from datasets import load_dataset
     from datasets.exceptions import DatasetsError
@@ -181,7 +186,7 @@ def hub_rows(name: str, split: str) -> ArrowRows:
 
 
 def _reason(error: BaseException) -> str:
-    """Return on one line what happened; `datasets` wraps it in an error that does not say."""
+    """Return the cause of an error in one line; `datasets` wraps it in an error that does not name it."""
     return " ".join(str(error.__cause__ or error).split())
 
 
@@ -197,7 +202,7 @@ _READERS = {
 
 @dataclass(frozen=True, eq=False)
 class _ImageFolder(LazySequence[Any]):
-    """Rows of an image folder's `metadata` file: the image that stands under `file_name` is there as `image`, too."""
+    """Rows of an image folder's `metadata` file, with the image under `file_name` also under `image`."""
 
     rows: Sequence[Any]
 
@@ -216,11 +221,12 @@ def open_rows(path: str | Path, split: str = "train") -> tuple[Sequence[Any], Pa
     """Return the rows of `path`, lazily, and the folder that its relative paths start from (None for the Hub).
 
     Args:
-        path: One of what `find_parts` returns: a file of one of `KINDS`, a folder that `datasets` saved, or the
+        path: One of what `find_parts` returns: a file of one of `FILE_KINDS`, a folder that `datasets` saved, or the
             `owner/name` of a dataset on the Hugging Face Hub.
-        split: What to read of a dataset on the Hub.
+        split: The split to read of a dataset on the Hub.
 
-    Errors: `UserError` for a file that is missing, unreadable or empty.
+    Raises:
+        UserError: The file is missing, unreadable or empty.
     """
     file = Path(path)
     rows: Sequence[Any]
@@ -229,7 +235,7 @@ def open_rows(path: str | Path, split: str = "train") -> tuple[Sequence[Any], Pa
         rows, folder = saved_rows(file), file.absolute()
     elif file.is_file():
         if file.suffix.lower() not in _READERS:
-            raise UserError(f"{path}: unknown kind of file {file.suffix!r}: known are {', '.join(KINDS)}")
+            raise UserError(f"{path}: unknown kind of file {file.suffix!r}: known are {', '.join(FILE_KINDS)}")
         refuse_lfs_pointer(file)
         rows = _READERS[file.suffix.lower()](file)
     elif file.exists() or file.suffix.lower() in _READERS:

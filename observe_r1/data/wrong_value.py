@@ -1,4 +1,4 @@
-"""The error for a value of the wrong kind."""
+"""Errors for wrong values in data: what is needed, what is there instead, and where JSON is broken."""
 
 import json
 import re
@@ -14,7 +14,8 @@ _TRAILING_COMMA = re.compile(r",\s*([\]}])")
 def explain_json_error(text: str, error: json.JSONDecodeError) -> tuple[str, int]:
     """Return why `text` is not JSON and at which character; trailing commas and raw line breaks are named as such.
 
-    A trailing comma is placed at the bracket after it: Python 3.13 points at the comma, those before it at the bracket.
+    A trailing comma is reported at the bracket after it, in all versions of Python: 3.13 reports the comma, earlier
+    versions the bracket.
     """
     comma = text.rfind(",", 0, error.pos + 1)
     closing = _TRAILING_COMMA.match(text, comma) if comma >= 0 else None
@@ -26,12 +27,12 @@ def explain_json_error(text: str, error: json.JSONDecodeError) -> tuple[str, int
         if text[error.pos] in "\r\n":
             reason = "the string holds raw line breaks: write each as \\n, as json.dumps does"
     elif reason.startswith("Unterminated string"):
-        reason = f"{reason}; a line break inside a string is written as \\n, as json.dumps does"
+        reason = f"{reason}; write a line break inside a string as \\n, as json.dumps does"
     return reason, error.pos
 
 
 def broken_json(path: Path, offset: int, reason: str) -> UserError:
-    """Return the error for the byte at `offset` of a file, its line and column counted from 1."""
+    """Return the error for the byte at `offset` of a file, with its line and column counted from 1."""
     line_number, line_start = 1, 0
     with path.open("rb") as file:
         for line in file:
@@ -50,17 +51,17 @@ _LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 def wrong_value(place: str, need: str, value: Any) -> NoReturn:
-    """Raise a `UserError` that names the place, what it needs, and the value it holds instead."""
+    """Raise a `UserError` that names the place, what it needs, and the value that is there instead."""
     raise UserError(f"{place}: {need}, got {shorten(value)}")
 
 
 def shorten(value: Any) -> str:
-    """Return the beginning of a value as Python writes it, without the passwords of addresses in it."""
+    """Return the beginning of a value as Python writes it, without the passwords in its addresses."""
     text = without_password(repr(value))
     return text if len(text) <= _LONGEST else text[:_LONGEST] + "…"
 
 
 def check_text(place: str, text: str) -> None:
-    """Raise a `UserError` for half of a character, which JSON can spell and neither UTF-8 nor a tokenizer can."""
+    """Raise a `UserError` for half a character, which JSON can spell, but neither UTF-8 nor a tokenizer."""
     if half := _LONE_SURROGATE.search(text):
-        raise UserError(f"{place}: {half[0]!r} is half of a character (a lone surrogate): remove or replace it")
+        raise UserError(f"{place}: {half[0]!r} is half a character (a lone surrogate): remove or replace it")

@@ -1,4 +1,4 @@
-"""Items as message-format rows on disk, or as `Example`s in memory."""
+"""The exercises of the world, and datasets of them on disk: rows in message format beside their images."""
 
 from __future__ import annotations
 
@@ -14,12 +14,11 @@ from zlib import crc32
 from observe_r1.demo.scene import LEVELS, Scene, draw_scene, render
 from observe_r1.demo.tasks import Question, demonstrate, draw_question
 from observe_r1.files import replacing
-from observe_r1.records import Example
 
 Split = Literal["train", "sft", "held_out"]
 
 _SHARES: dict[Split, int] = {"train": 3, "sft": 4, "held_out": 1}
-"""Parts of eight of all possible items."""
+"""Eighths of all possible items."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +31,7 @@ class Item:
     scene: Scene
     question: Question
     demonstration: str
-    """The imperfect teacher's response; its answer is often wrong (see `observe_r1.demo.tasks`)."""
+    """The teacher's response; its answer is often wrong (see `observe_r1.demo.tasks`)."""
 
     @property
     def id(self) -> str:
@@ -51,9 +50,9 @@ class Item:
 
 
 def make_item(split: Split, seed: int, index: int, level: int | None = None) -> Item:
-    """Return item `index` of `seed`, the same whatever else is made; its level is drawn unless given.
+    """Return one item; it depends on the arguments alone, and its level is drawn unless given.
 
-    A hash of what an item shows and asks decides to which split it belongs, and items are drawn until one belongs to
+    A hash of what an item shows and asks decides which split it belongs to, and items are drawn until one belongs to
     `split`: no two splits ever share an item, whatever their seeds.
     """
     rng = Random(f"{split}/{seed}/{index}")
@@ -70,7 +69,7 @@ def make_items(split: Split, seed: int, count: int) -> list[Item]:
 
 
 def _split_of(scene: Scene, question: Question) -> Split:
-    """Positions and sizes do not count: two pictures of the same objects in the same cells are the same scene."""
+    """Return the split of an item. Positions and sizes do not count, only which object is in which cell."""
     part = crc32(" ".join([*scene.cell_names(), question.text]).encode()) % sum(_SHARES.values())
     for split in get_args(Split):
         if part < _SHARES[split]:
@@ -82,32 +81,25 @@ def _split_of(scene: Scene, question: Question) -> Split:
 def write_questions(folder: Path, split: Split, *, seed: int, count: int) -> Path:
     """Write items 0 to `count` − 1 of `seed` as questions, sorted by level: a simple ladder, easy to hard.
 
-    The folder is replaced, all at once: it then holds `<split>.jsonl` and the pictures, which the rows name by paths
-    relative to it. Returns the path of the JSONL file.
+    The folder is replaced, all at once. It then holds `<split>.jsonl` and `images/`, which the rows refer to by paths
+    relative to the folder.
+
+    Returns:
+        The path of the JSONL file.
     """
     items = sorted(make_items(split, seed, count), key=lambda item: item.level)
     return _write(folder, split, ((item, _question(item)) for item in items))
 
 
 def write_demonstrations(folder: Path, *, seed: int, count: int) -> Path:
-    """Write items of the split `sft` in the order of their index, each with the imperfect teacher's response.
+    """Write items of the split `sft` in the order of their index, each with the teacher's response.
 
-    The layout is that of `write_questions`. The response is the assistant turn of `message`; `answer` is the truth.
+    The layout is that of `write_questions`. The response is the assistant turn of `message`; `answer` is the true one.
+
+    Returns:
+        The path of the JSONL file.
     """
     return _write(folder, "sft", ((item, _demonstration(item)) for item in make_items("sft", seed, count)))
-
-
-def to_example(item: Item) -> Example:
-    """Return the item as the data room would load it, with the picture as PNG bytes and the demonstration."""
-    return Example(
-        id=item.id,
-        messages=({"role": "user", "content": [{"type": "image"}, _text(item.question.text)]},),
-        images=(_png(item),),
-        answer=item.answer,
-        response=item.demonstration,
-        source="world",
-        origin=item.id,
-    )
 
 
 def _write(folder: Path, name: str, rows: Iterable[tuple[Item, list[dict[str, Any]]]]) -> Path:
@@ -115,7 +107,7 @@ def _write(folder: Path, name: str, rows: Iterable[tuple[Item, list[dict[str, An
         (new / "images").mkdir()
         with (new / f"{name}.jsonl").open("w", encoding="utf-8") as file:
             for item, message in rows:
-                (new / _picture(item)).write_bytes(_png(item))
+                (new / _image_name(item)).write_bytes(_png(item))
                 file.write(json.dumps(_row(item, message)) + "\n")
     return folder / f"{name}.jsonl"
 
@@ -132,8 +124,8 @@ def _row(item: Item, message: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _question(item: Item) -> list[dict[str, Any]]:
-    picture = {"type": "image", "image": _picture(item)}
-    return [{"role": "user", "content": [picture, _text(item.question.text)]}]
+    image = {"type": "image", "image": _image_name(item)}
+    return [{"role": "user", "content": [image, _text(item.question.text)]}]
 
 
 def _demonstration(item: Item) -> list[dict[str, Any]]:
@@ -144,7 +136,7 @@ def _text(text: str) -> dict[str, str]:
     return {"type": "text", "text": text}
 
 
-def _picture(item: Item) -> str:
+def _image_name(item: Item) -> str:
     return f"images/{item.id}.png"
 
 

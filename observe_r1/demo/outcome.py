@@ -1,4 +1,4 @@
-"""What the demo says at its end: a table by difficulty, three answers, a summary and a picture."""
+"""What the demo shows at its end: accuracy by number of objects, three questions with their answers, and a figure."""
 
 import json
 from collections.abc import Sequence
@@ -27,15 +27,35 @@ from observe_r1.run.progress import Progress
 
 
 @dataclass(frozen=True, slots=True)
-class HeldOut:
-    """The graded held-out questions, in the order of their file, with each one's number of objects."""
+class Answers:
+    """One model's graded answers to the held-out questions, and each question's number of objects, in file order."""
 
     graded: list[GradedQuestion]
     objects: list[int]
 
 
-def evaluate_held_out(demo: Path, run: str, threads: int, view: Progress) -> HeldOut:
-    """Grade one greedy response to each held-out question of the demo in `demo`, by the model of its run `run`."""
+@dataclass(frozen=True, slots=True)
+class Card:
+    """One question with its image, and the responses before and after training."""
+
+    image: Path
+    question: str
+    answer: str
+    before: str
+    before_correct: bool
+    after: str
+    after_correct: bool
+
+
+def answer_held_out(demo: Path, run: str, threads: int, view: Progress) -> Answers:
+    """Grade one greedy response to each held-out question.
+
+    Args:
+        demo: Folder of the demo.
+        run: The run in it whose model answers: `warm` or `rl`.
+        threads: CPU threads.
+        view: Shows how far it is.
+    """
     import torch
 
     torch.set_num_threads(threads)
@@ -56,44 +76,129 @@ def evaluate_held_out(demo: Path, run: str, threads: int, view: Progress) -> Hel
         for part in grade_questions(engine, encode, examples, scorer, greedy):
             graded += part
     rows = path.read_text(encoding="utf-8").splitlines()
-    return HeldOut(graded, [json.loads(row)["level"] for row in rows])
+    return Answers(graded, [json.loads(row)["level"] for row in rows])
 
 
-@dataclass(frozen=True, slots=True)
-class Card:
-    """One question with its picture, and the responses before and after training."""
+def report(demo: Path, before: Answers, after: Answers, seconds: dict[str, float], view: Progress) -> None:
+    """Write `summary.json` and `demo.png` into the folder `demo`, then close `view` and print the result."""
+    view.now("drawing the result")
+    result: dict[str, Any] = {
+        "before": mean_scores(before.graded),
+        "after": mean_scores(after.graded),
+        "by_difficulty": by_objects(before, after),
+        "seconds": seconds | {"total": round(sum(seconds.values()), 1)},
+    }
+    write_atomic(demo / "summary.json", json.dumps(result, indent=2) + "\n")
+    cards = [_card(before.graded[number], after.graded[number]) for number in telling(before, after)]
+    draw_demo(result, cards, demo / "demo.png")
+    view.close()
+    console = Console()
+    console.print(_table(result))
+    for card in cards:
+        console.print(_shown(card), soft_wrap=True)
+    times = ", ".join(f"{name} {value:.0f} s" for name, value in result["seconds"].items())
+    console.print(f"time: {times}", highlight=False)
+    console.print(
+        f"wrote {demo / 'summary.json'}, {demo / 'demo.png'}, the ladder in {demo / 'ladder' / 'ladder.html'} and the "
+        f"model in {demo / 'rl' / 'model'}",
+        highlight=False,
+        soft_wrap=True,
+    )
 
-    picture: Path
-    question: str
-    answer: str
-    before: str
-    before_correct: bool
-    after: str
-    after_correct: bool
+
+def by_objects(before: Answers, after: Answers) -> list[dict[str, Any]]:
+    """Return accuracy before and after training by the number of objects in the image."""
+    levels = []
+    for objects in sorted(set(before.objects)):
+        places = [i for i, level in enumerate(before.objects) if level == objects]
+        shares = {
+            name: sum(graded[i].greedy.correct for i in places) / len(places)
+            for name, graded in (("before", before.graded), ("after", after.graded))
+        }
+        levels.append({"objects": objects, "questions": len(places), **shares})
+    return levels
 
 
-def draw_demo(summary: dict[str, Any], cards: Sequence[Card], picture: Path) -> None:
-    """Draw `cards` and `summary` (`before`, `after`, `by_difficulty`) into a PNG on light paper and one on dark."""
-    for path, theme in on_both_papers(picture):
+def telling(before: Answers, after: Answers) -> list[int]:
+    """Choose an easy, a medium and a hard question; if at least three were mended by training, from those."""
+    mended = [
+        i
+        for i, (old, new) in enumerate(zip(before.graded, after.graded, strict=True))
+        if new.greedy.correct > old.greedy.correct
+    ]
+    pool = mended if len(mended) >= 3 else list(range(len(after.graded)))
+    return [pool[len(pool) * part // 6] for part in (1, 3, 5)]
+
+
+def _card(before: GradedQuestion, after: GradedQuestion) -> Card:
+    """Put one question and its two responses together, with unprintable characters replaced."""
+    return Card(
+        image=Path(str(after.example.images[0])),
+        question=after.example.messages[-1]["content"][-1]["text"],
+        answer=after.example.answer,
+        before=_printable(before.greedy.text),
+        before_correct=before.greedy.correct,
+        after=_printable(after.greedy.text),
+        after_correct=after.greedy.correct,
+    )
+
+
+def _printable(text: str) -> str:
+    return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in text)
+
+
+def _table(result: dict[str, Any]) -> Table:
+    table = Table(title="Held-out accuracy by number of objects (greedy)", title_justify="left")
+    for name in ("objects", "questions", "before", "after", "change"):
+        table.add_column(name, justify="right")
+
+    def add(name: str, questions: int, before: float, after: float) -> None:
+        table.add_row(name, str(questions), f"{before:.1%}", f"{after:.1%}", f"{100 * (after - before):+z.1f}")
+
+    levels = result["by_difficulty"]
+    for level in levels:
+        add(str(level["objects"]), level["questions"], level["before"], level["after"])
+    table.add_section()
+    before, after = result["before"], result["after"]
+    add("all", sum(level["questions"] for level in levels), before["accuracy"], after["accuracy"])
+    table.add_row("format", "", f"{before['format']:.1%}", f"{after['format']:.1%}", "")
+    return table
+
+
+def _shown(card: Card) -> Text:
+    """Return one question as text for the terminal; what a model wrote is plain text, never markup."""
+    return Text.assemble(
+        (f"\n{card.image}\n", "dim"),
+        (f"{card.question}  (answer: {card.answer})\n", "bold"),
+        ("before  ", "green" if card.before_correct else "red"),
+        f"{card.before}\n",
+        ("after   ", "green" if card.after_correct else "red"),
+        card.after,
+    )
+
+
+def draw_demo(result: dict[str, Any], cards: Sequence[Card], path: Path) -> None:
+    """Draw `cards` and `result` (`before`, `after`, `by_difficulty`) as a PNG on light paper and another on dark."""
+    for file, theme in on_both_papers(path):
         figure = Figure(figsize=(12, 5.2), layout="constrained")
         left, right = figure.subfigures(1, 2, width_ratios=(1.25, 1), squeeze=False)[0]
         for axes, card in zip(left.subplots(len(cards), 2, width_ratios=(1, 3.6)), cards, strict=True):
             _draw_card(axes, card, theme)
-        _draw_levels(right.subplots(), summary["by_difficulty"], theme)
-        before, after = summary["before"]["accuracy"], summary["after"]["accuracy"]
+        _draw_levels(right.subplots(), result["by_difficulty"], theme)
+        before, after = result["before"]["accuracy"], result["after"]["accuracy"]
         style: dict[str, Any] = {"weight": "bold", "fontsize": 12, "ha": "left"}
         right.suptitle(f"Accuracy on held-out questions: {before:.0%} → {after:.0%}", x=0.13, **style)
         left.suptitle("Look first, then reason: three held-out questions", x=0.01, **style)
-        figure.savefig(path, dpi=120, metadata={"Software": None})
+        figure.savefig(file, dpi=120, metadata={"Software": None})
 
 
 def _draw_card(axes: Sequence[Any], card: Card, theme: Theme) -> None:
     shown, written = axes
-    with Image.open(card.picture) as picture:
-        shown.imshow(picture.convert("RGB"), interpolation="nearest")
+    with Image.open(card.image) as image:
+        shown.imshow(image.convert("RGB"), interpolation="nearest")
     for each in (shown, written):
         each.set_axis_off()
-    # parse_math: a response may hold dollar signs, which are not ours to typeset.
+    # parse_math: a response may contain dollar signs, which are not ours to typeset.
     style: dict[str, Any] = {"va": "top", "fontsize": 8.5, "parse_math": False, "transform": written.transAxes}
     written.text(0, 1.04, fill(f"{card.question}  ({card.answer})", 80), weight="bold", **style)
     for height, label, text, correct in (
@@ -111,111 +216,7 @@ def _draw_levels(axes: Any, levels: Sequence[dict[str, Any]], theme: Theme) -> N
         heights = [level[name] for level in levels]
         axes.bar([x + shift for x in places], heights, width=0.4, color=color, label=f"{name} training")
     axes.set_xticks(list(places), [str(level["objects"]) for level in levels])
-    axes.set(xlabel="objects in the picture", ylabel="accuracy", ylim=(0, 1.12))
+    axes.set(xlabel="objects in the image", ylabel="accuracy", ylim=(0, 1.12))
     axes.set_yticks([0, 0.25, 0.5, 0.75, 1])
     axes.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
     axes.legend(loc="upper center", ncols=2)
-
-
-def report(demo: Path, before: HeldOut, after: HeldOut, seconds: dict[str, float], view: Progress) -> None:
-    """Write `summary.json` and `demo.png` into `demo`, and print the result once `view` is closed."""
-    view.now("drawing the result")
-    result: dict[str, Any] = {
-        "before": mean_scores(before.graded),
-        "after": mean_scores(after.graded),
-        "by_difficulty": by_objects(before, after),
-        "seconds": seconds | {"total": round(sum(seconds.values()), 1)},
-    }
-    write_atomic(demo / "summary.json", json.dumps(result, indent=2) + "\n")
-    cards = [card(before.graded[number], after.graded[number]) for number in telling(before, after)]
-    draw_demo(result, cards, demo / "demo.png")
-    view.close()
-    console = Console()
-    console.print(_table(result))
-    for each in cards:
-        console.print(_shown(each), soft_wrap=True)
-    times = ", ".join(f"{name} {value:.0f} s" for name, value in result["seconds"].items())
-    console.print(f"time: {times}", highlight=False)
-    console.print(
-        f"wrote {demo / 'summary.json'}, {demo / 'demo.png'}, the ladder in {demo / 'ladder' / 'ladder.html'} and the "
-        f"model in {demo / 'rl' / 'model'}",
-        highlight=False,
-        soft_wrap=True,
-    )
-
-
-def by_objects(before: HeldOut, after: HeldOut) -> list[dict[str, Any]]:
-    """Return accuracy before and after by the number of objects in the picture."""
-    levels = []
-    for objects in sorted(set(before.objects)):
-        places = [i for i, level in enumerate(before.objects) if level == objects]
-        shares = {
-            name: sum(graded[i].greedy.correct for i in places) / len(places)
-            for name, graded in (("before", before.graded), ("after", after.graded))
-        }
-        levels.append({"objects": objects, "questions": len(places), **shares})
-    return levels
-
-
-def _table(result: dict[str, Any]) -> Table:
-    table = Table(title="Held-out accuracy by number of objects (greedy)", title_justify="left")
-    for name in ("objects", "questions", "before", "after", "change"):
-        table.add_column(name, justify="right")
-    for level in result["by_difficulty"]:
-        change = level["after"] - level["before"]
-        table.add_row(
-            str(level["objects"]),
-            str(level["questions"]),
-            f"{level['before']:.1%}",
-            f"{level['after']:.1%}",
-            f"{100 * change:+z.1f}",
-        )
-    table.add_section()
-    before, after = result["before"], result["after"]
-    questions = sum(level["questions"] for level in result["by_difficulty"])
-    change = after["accuracy"] - before["accuracy"]
-    table.add_row(
-        "all", str(questions), f"{before['accuracy']:.1%}", f"{after['accuracy']:.1%}", f"{100 * change:+z.1f}"
-    )
-    table.add_row("format", "", f"{before['format']:.1%}", f"{after['format']:.1%}", "")
-    return table
-
-
-def telling(before: HeldOut, after: HeldOut) -> list[int]:
-    """Choose three questions, an easy, a middling and a hard one, of those that training mended where it can."""
-    mended = [
-        i
-        for i, (old, new) in enumerate(zip(before.graded, after.graded, strict=True))
-        if new.greedy.correct > old.greedy.correct
-    ]
-    pool = mended if len(mended) >= 3 else list(range(len(after.graded)))
-    return [pool[len(pool) * part // 6] for part in (1, 3, 5)]
-
-
-def card(before: GradedQuestion, after: GradedQuestion) -> Card:
-    """Put one question and its two responses together, unprintable characters replaced."""
-    return Card(
-        picture=Path(str(after.example.images[0])),
-        question=after.example.messages[-1]["content"][-1]["text"],
-        answer=after.example.answer,
-        before=_printable(before.greedy.text),
-        before_correct=before.greedy.correct,
-        after=_printable(after.greedy.text),
-        after_correct=after.greedy.correct,
-    )
-
-
-def _shown(card: Card) -> Text:
-    """Show one question; what a model wrote is printed as plain text, never as markup."""
-    return Text.assemble(
-        (f"\n{card.picture}\n", "dim"),
-        (f"{card.question}  (answer: {card.answer})\n", "bold"),
-        ("before  ", "green" if card.before_correct else "red"),
-        f"{card.before}\n",
-        ("after   ", "green" if card.after_correct else "red"),
-        card.after,
-    )
-
-
-def _printable(text: str) -> str:
-    return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in text)

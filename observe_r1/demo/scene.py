@@ -1,4 +1,4 @@
-"""A scene as a picture of 84×84 pixels."""
+"""A scene: coloured shapes in the cells of a grid, drawn as an image of 84×84 pixels."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ class Object:
     cell: int
     """0 to 8, in raster order."""
     shift: tuple[int, int]
-    """Of its centre from the cell's, right and down, in pixels."""
+    """Of its centre from the cell's: right and down, in pixels."""
     radius: int
-    """Half its width, in pixels; with the shift it stays inside the cell."""
+    """Half its width, in pixels; small enough that the shape stays inside its cell."""
 
     @property
     def name(self) -> str:
@@ -39,10 +39,10 @@ class Object:
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """What one picture shows."""
+    """What one image shows."""
 
     objects: tuple[Object, ...]
-    """In raster order, at most one a cell."""
+    """In raster order, at most one per cell."""
 
     def cell_names(self) -> list[str]:
         """Return what is in each of the nine cells, in raster order: an object's name, or `empty`."""
@@ -65,11 +65,11 @@ CELL = 28
 BACKGROUND = (123, 117, 104)
 """The image processor's mean colour, so that an empty cell is zero once normalised."""
 RGB = {"red": (220, 40, 40), "green": (40, 180, 70), "blue": (50, 80, 225), "yellow": (240, 215, 50)}
-"""The paint of each of `scene.COLOURS`."""
+"""What each of `COLOURS` is painted with."""
 
 
 def render(scene: Scene) -> Image.Image:
-    """Draw the scene. Returns an RGB image of 84×84 pixels, edges not smoothed."""
+    """Draw the scene as an RGB image of 84×84 pixels, without smoothing edges."""
     image = Image.new("RGB", (GRID * CELL, GRID * CELL), BACKGROUND)
     draw = ImageDraw.Draw(image)
     for thing in scene.objects:

@@ -1,9 +1,9 @@
 """`observe-r1 demo`: a tiny vision-language model learns to look first, then reason; no GPU, no downloads.
 
 Dataset, warm start, a ladder measured by the model itself, reinforcement learning on it with the Observe-R1 recipe,
-evaluation before and after, a picture.
-The demonstrations of the warm start come from a teacher who slips (`observe_r1.demo.tasks`), so what reinforcement
-learning mostly does here is to unlearn the slips: it chooses among things that the model already does sometimes.
+evaluation before and after, a figure. The demonstrations of the warm start come from a teacher who makes mistakes
+(`observe_r1.demo.tasks`), so reinforcement learning mostly unlearns the mistakes: it chooses among things that the
+model already does sometimes.
 """
 
 from __future__ import annotations
@@ -19,16 +19,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from observe_r1 import __version__
-from observe_r1.cli.needs import heavy_imports, require_one_process
-from observe_r1.cli.terminal import starting
+from observe_r1.cli.start import heavy_imports, require_one_process, starting
 from observe_r1.errors import UserError
 from observe_r1.files import LOCK, lock_folder, make_folder, unlock_folder, write_atomic
 
 if TYPE_CHECKING:
+    from observe_r1.config import LadderSettings, SFTSettings, TrainSettings
     from observe_r1.run.progress import Progress
 
+    _Settings = tuple[SFTSettings, LadderSettings, TrainSettings]
+
 _MARK = ".observe-r1-demo"
-"""Name of the file with a demo's settings, the parts of it that are complete, and their seconds."""
+"""The file with a demo's settings, its complete parts, and how many seconds they took."""
 _WRITTEN = ("sft", "train", "held_out", "tiny", "warm", "ladder", "rl", "summary.json", "demo.png")
 _PARTS = (
     *("data", "warm start", "ladder", "evaluation before", "reinforcement learning", "evaluation after"),
@@ -36,6 +38,7 @@ _PARTS = (
 )
 
 T = TypeVar("T")
+Run = TypeVar("Run", "SFTSettings", "TrainSettings")
 
 
 def run(argv: list[str]) -> int:
@@ -48,10 +51,10 @@ def run(argv: list[str]) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="observe-r1 demo",
-        description="Train a tiny Qwen2.5-VL on pictures of coloured shapes, end to end, in minutes.",
-        epilog="Its demonstrations come from a teacher who slips on purpose; reinforcement learning unlearns the slips."
-        " Afterwards OUTPUT/rl is an ordinary run folder and OUTPUT/rl/model an ordinary checkpoint."
-        " The same command goes on with a demo that was stopped, and makes a complete one anew.",
+        description="Train a tiny Qwen2.5-VL on images of coloured shapes, end to end, in minutes.",
+        epilog="Its demonstrations come from a teacher who makes mistakes on purpose; reinforcement learning unlearns"
+        " them. Afterwards OUTPUT/rl is an ordinary run folder and OUTPUT/rl/model an ordinary checkpoint. After Ctrl-C"
+        " or a crash the same command resumes; it replaces a complete demo.",
     )
     parser.add_argument("--output", type=Path, default=Path("runs/demo"), help="folder to write (%(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="seeds data, model and sampling (%(default)s)")
@@ -73,23 +76,27 @@ class Demo:
     """Dotted options over the warm start's recipe."""
     seconds: dict[str, float] = field(default_factory=dict)
     complete: list[str] = field(default_factory=list)
-    """Parts whose results are in the folder, of an earlier demo that was stopped too."""
+    """Parts whose results are in the folder; an earlier demo that was stopped may have made them."""
 
     def run(self) -> int:
-        """Do everything, in order; a demo with the same settings that was stopped goes on.
+        """Do everything, in order, or resume a demo with the same settings that was stopped.
 
-        Errors: `UserError` where another process or something else has the folder.
+        Returns:
+            0, or 130 after Ctrl-C.
+
+        Raises:
+            UserError: another process is writing into the folder, or it holds something else.
         """
         with starting("demo"), heavy_imports():
-            from observe_r1.cli.ladder_run import run_verb
-            from observe_r1.demo.outcome import evaluate_held_out, report
+            from observe_r1.cli.ladder import build
+            from observe_r1.demo.outcome import answer_held_out, report
             from observe_r1.run.progress import Progress
             from observe_r1.run.sft import fine_tune_model
             from observe_r1.run.train import train_model
 
         def watched(name: str, part: Callable[[Progress], T]) -> T:
             with Progress(f"demo {_PARTS.index(name) + 1}/{len(_PARTS)}: {name}") as view:
-                view.again = "the same command"
+                view.resume_hint = "the same command"
                 started = time.perf_counter()
                 result = part(view)
                 self.seconds[name] = round(self.seconds.get(name, 0) + time.perf_counter() - started, 1)
@@ -107,26 +114,23 @@ class Demo:
         with self._claimed(settings):
             interrupted = (
                 kept("data", self._make_data)
-                or kept("warm start", lambda view: fine_tune_model(_going_on(warm_start), view).code)
-                or kept("ladder", lambda view: run_verb("build", ladder, view))
+                or kept("warm start", lambda view: fine_tune_model(_resumed(warm_start), view).code)
+                or kept("ladder", lambda view: build(ladder, view).code)
             )
             if interrupted:
                 return interrupted
-            before = watched(
-                "evaluation before", lambda view: evaluate_held_out(self.output, "warm", self.threads, view)
-            )
-            interrupted = kept("reinforcement learning", lambda view: train_model(_going_on(learning), view).code)
+            before = watched("evaluation before", lambda view: answer_held_out(self.output, "warm", self.threads, view))
+            interrupted = kept("reinforcement learning", lambda view: train_model(_resumed(learning), view).code)
             if interrupted:
                 return interrupted
-            after = watched("evaluation after", lambda view: evaluate_held_out(self.output, "rl", self.threads, view))
+            after = watched("evaluation after", lambda view: answer_held_out(self.output, "rl", self.threads, view))
             watched("report", lambda view: report(self.output, before, after, self.seconds, view))
             return 0
 
-    def _settings(self) -> tuple[Any, Any, Any]:
+    def _settings(self) -> _Settings:
         """Return the settings of each part: the tiny recipes, with this demo's paths, seed, threads."""
-        from observe_r1.cli.ladder import ladder_settings
         from observe_r1.cli.options import parse_settings
-        from observe_r1.config import SFTSettings, TrainSettings
+        from observe_r1.config import LadderSettings, SFTSettings, TrainSettings
 
         sft = self._arguments("sft", model="tiny", output="warm")
         sft += [f"--data.path={self.output / 'sft' / 'sft.jsonl'}", f"--run.seed={self.seed}"]
@@ -136,7 +140,7 @@ class Demo:
         learning += [f"--data.path={self.output / 'ladder'}", f"--run.seed={self.seed}"]
         return (
             parse_settings(SFTSettings, [*sft, *self.warm_start_options], verb="sft"),
-            ladder_settings("build", ladder),
+            parse_settings(LadderSettings, ladder, verb="ladder build"),
             parse_settings(TrainSettings, learning, verb="train"),
         )
 
@@ -146,13 +150,12 @@ class Demo:
             "run.output": self.output / output,
             "run.threads": self.threads,
         }
-        path = Path(__file__).parents[1] / "recipes" / "tiny" / f"{recipe}.yaml"
-        return [str(path), *(f"--{name}={value}" for name, value in options.items())]
+        return [f"tiny/{recipe}", *(f"--{name}={value}" for name, value in options.items())]
 
     @contextmanager
-    def _claimed(self, settings: tuple[Any, Any, Any]) -> Iterator[None]:
-        """Keep the folder for this demo in the block, and take over or remove what an earlier one has left there."""
-        refused = f"--output {self.output}: neither empty nor an earlier demo's folder; give another one"
+    def _claimed(self, settings: _Settings) -> Iterator[None]:
+        """Keep the folder for this demo during the block; first resume or remove an earlier demo in it."""
+        refused = f"--output {self.output}: neither empty nor an earlier demo's folder; give another folder"
         if self.output.exists() and not self.output.is_dir():
             raise UserError(refused)
         try:
@@ -170,8 +173,8 @@ class Demo:
         finally:
             unlock_folder(self.output, lock)
 
-    def _take_over(self, settings: tuple[Any, Any, Any]) -> None:
-        """Go on with the demo in the folder if it was stopped and had the same settings; otherwise remove it."""
+    def _take_over(self, settings: _Settings) -> None:
+        """Resume the demo in the folder if it was stopped and had the same settings; otherwise remove it."""
         try:
             mark = json.loads((self.output / _MARK).read_bytes())
         except ValueError:  # another version's
@@ -179,22 +182,22 @@ class Demo:
         same = mark.get("settings") == self._all(settings)
         if same and "data" in mark["complete"] and not (self.output / "summary.json").exists():
             self.complete, self.seconds = mark["complete"], mark["seconds"]
-            print(f"going on with the demo in {self.output}; complete: {', '.join(self.complete)}")
+            print(f"resuming the demo in {self.output}; complete: {', '.join(self.complete)}")
             return
         written = [path for path in (self.output / name for name in _WRITTEN) if path.exists()]
         if written:
-            why = "" if same else ", made with other settings or another version"
+            why = "" if same else ", made with other settings or by another version"
             print(f"removing the earlier demo in {self.output}{why}")
-        self._write_mark(settings)  # first, so that half of what is removed is never gone on with
+        self._write_mark(settings)  # first, so that a half-removed demo is never resumed
         for path in written:
             shutil.rmtree(path) if path.is_dir() else path.unlink()
 
-    def _write_mark(self, settings: tuple[Any, Any, Any]) -> None:
+    def _write_mark(self, settings: _Settings) -> None:
         mark = {"settings": self._all(settings), "complete": self.complete, "seconds": self.seconds}
         write_atomic(self.output / _MARK, json.dumps(mark, indent=2) + "\n")
 
-    def _all(self, settings: tuple[Any, Any, Any]) -> dict[str, Any]:
-        """Return everything that the folder's contents depend on, as JSON values."""
+    def _all(self, settings: _Settings) -> dict[str, Any]:
+        """Return everything that the contents of the folder depend on, as JSON values."""
         parts = zip(("warm start", "ladder", "reinforcement learning"), settings, strict=True)
         counts = {"demonstrations": self.demonstrations, "questions": self.questions, "held_out": self.held_out}
         return {
@@ -218,7 +221,7 @@ class Demo:
         return 0
 
 
-def _going_on(settings: Any) -> Any:
-    """Return the settings of a run so that it goes on where its folder holds one that was stopped."""
+def _resumed(settings: Run) -> Run:
+    """Return the settings of a run, set to resume if its folder holds one that was stopped."""
     stopped = (Path(settings.run.output) / "config.yaml").is_file()
     return settings.model_copy(update={"run": settings.run.model_copy(update={"resume": stopped})})

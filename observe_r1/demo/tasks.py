@@ -1,9 +1,9 @@
-"""Worked responses in the observe format, by a teacher who slips.
+"""Questions about a scene, and responses in the observe format by a teacher who makes mistakes.
 
-The teacher describes every picture rightly but counts and remembers badly: it often finds one too few where there are
-three or more, and often forgets the second of two attributes. A model that is warm-started on these demonstrations
-learns to see, and learns the slips too; rewards are given for the true answer. What reinforcement learning then does is
-mostly to unlearn the slips, which is what it does best: choose among things that the model already does sometimes.
+The teacher describes every image correctly but counts and remembers badly: of three or more objects it often misses
+one, and of two attributes it often forgets the second. A model that is warm-started on these demonstrations learns to
+see, and learns the mistakes too; rewards are given for the true answer. Reinforcement learning then mostly unlearns the
+mistakes, which is what it does best: choose among things that the model already does sometimes.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from random import Random
 from observe_r1.demo.scene import COLOURS, SHAPES, Object, Scene
 
 _ASK_ABOUT_PRESENT = 0.5
-"""Probability that an attribute is taken from an object of the scene. Most attributes drawn blindly have a count of
+"""Probability that an attribute is taken from an object of the scene. Drawn at random, most attributes have a count of
 zero, and zero would be too good a guess."""
 
 
 @dataclass(frozen=True, slots=True)
 class Attribute:
-    """What is counted: a colour, a shape, or both together. At least one is given."""
+    """What is counted: a colour, a shape, or a coloured shape. At least one of the two is given."""
 
     colour: str | None = None
     shape: str | None = None
@@ -37,7 +37,7 @@ class Attribute:
         return " ".join(part for part in (self.colour, f"{self.shape or 'object'}s") if part)
 
     def matches(self, thing: Object) -> bool:
-        """Return whether the object has it."""
+        """Return whether an object has it."""
         return self.colour in (None, thing.colour) and self.shape in (None, thing.shape)
 
     def count(self, scene: Scene) -> int:
@@ -49,7 +49,7 @@ class Attribute:
 class _Kind:
     wording: str
     asks: tuple[tuple[str, ...], ...]
-    """Of each attribute, which of its fields are given."""
+    """For each attribute, the fields that are given."""
 
 
 KINDS = {
@@ -62,7 +62,7 @@ KINDS = {
     ),
     "colour_plus_shape": _Kind("What is the number of {} plus the number of {}?", (("shape",), ("colour",))),
 }
-"""The kinds of questions by name."""
+"""The kinds of questions, by name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +78,7 @@ class Question:
         return KINDS[self.kind].wording.format(*(attribute.plural for attribute in self.attributes))
 
     def combine(self, counts: Sequence[int]) -> int:
-        """Return the answer that follows from these counts: one for each attribute, or for the first one only."""
+        """Return the answer that follows from these counts: one for each attribute, or only for the first."""
         if self.kind == "difference" and len(counts) == 2:
             return abs(counts[0] - counts[1])
         return sum(counts)
@@ -89,7 +89,7 @@ class Question:
 
 
 def draw_question(rng: Random, scene: Scene) -> Question:
-    """Draw a question about `scene`, every kind equally often; two attributes of one question always differ."""
+    """Draw a question about `scene`, each kind equally often; two attributes of one question always differ."""
     kind = rng.choice(list(KINDS))
     attributes: list[Attribute] = []
     for fields in KINDS[kind].asks:
@@ -110,15 +110,15 @@ def _draw_attribute(rng: Random, scene: Scene, fields: tuple[str, ...]) -> Attri
 
 
 MISCOUNT_FROM = 3
-"""Counts from this on may come out one short."""
+"""Counts from this one up may come out one too low."""
 MISCOUNT = 0.6
-"""Probability that such a count comes out one short."""
+"""Probability that such a count comes out one too low."""
 FORGET = 0.6
 """Probability that the second attribute of a question is forgotten."""
 
 
 def demonstrate(rng: Random, scene: Scene, question: Question) -> str:
-    """Return the teacher's response, slips included: well-formed, and consistent with its own counts."""
+    """Return the teacher's response, mistakes included: well-formed, and consistent with its own counts."""
     attributes = question.attributes
     if len(attributes) == 2 and rng.random() < FORGET:
         attributes = attributes[:1]
@@ -129,9 +129,9 @@ def write_response(scene: Scene, question: Question, counts: Sequence[int]) -> s
     """Return a worked response: what each cell shows, each attribute with its count, the answer that follows.
 
     Args:
-        scene: What the picture shows.
+        scene: What the image shows.
         question: What is asked.
-        counts: One for each attribute of the question; fewer, and the last attributes are left out.
+        counts: One for each attribute of the question; if there are fewer, the last attributes are left out.
     """
     seen = " ".join(scene.cell_names())
     counted = " ".join(f"{a.name} {count}" for a, count in zip(question.attributes, counts, strict=False))

@@ -32,11 +32,6 @@ from observe_r1.demo.scene import COLOURS, SHAPES
 from observe_r1.demo.tasks import KINDS, Attribute
 from observe_r1.files import replacing
 
-# The world's tokenizer: a byte-level BPE with Qwen's special tokens and a ChatML template.
-#
-# It is trained on the world's own text until every word there is one token, an object such as ` red-circle` and a tag
-# such as ` </think>` included. Any other text still round-trips, in more tokens.
-
 END_OF_TEXT, TURN_START, TURN_END = "<|endoftext|>", "<|im_start|>", "<|im_end|>"
 VISION_START, VISION_END = "<|vision_start|>", "<|vision_end|>"
 IMAGE_PAD, VIDEO_PAD = "<|image_pad|>", "<|video_pad|>"
@@ -66,7 +61,7 @@ CHAT_TEMPLATE = r"""
     {{- '<|im_start|>assistant\n' }}
 {%- endif %}
 """
-"""ChatML with image parts: the same text as Qwen2.5-VL's own template gives, its system message by default included."""
+"""ChatML with image parts: the same text as Qwen2.5-VL's own template, its default system message included."""
 
 _LARGEST_NUMBER = 18
 _WORDS = Regex(
@@ -79,7 +74,12 @@ _WORDS = Regex(
 
 
 def make_tokenizer() -> PreTrainedTokenizerFast:
-    """Train the tokenizer; always the same one. Its end-of-sequence token is `<|im_end|>`."""
+    """Train the tokenizer: a byte-level BPE with Qwen's special tokens and a ChatML template, always the same one.
+
+    It is trained on the world's own text until every word there is one token, also objects such as ` red-circle` and
+    tags such as ` </think>`. Any other text still round-trips, in more tokens. The end-of-sequence token is
+    `<|im_end|>`.
+    """
     backend = Tokenizer(BPE())
     backend.pre_tokenizer = pre_tokenizers.Sequence(
         [
@@ -106,7 +106,7 @@ def make_tokenizer() -> PreTrainedTokenizerFast:
 
 
 def _training_text() -> Iterator[str]:
-    """Yield every word of the world at least once, in the surroundings in which it occurs."""
+    """Yield every word of the world at least once, with the characters that surround it."""
     yield from FORMAT_PROMPTS.values()
     yield "You are a helpful assistant."
     for role in ("system", "user", "assistant"):
@@ -127,7 +127,7 @@ _MAX_PIXELS = 10000 * 16 * 16
 
 @dataclass(frozen=True, slots=True)
 class Sizes:
-    """Sizes of the model. The width of a head has to be even in the text model, and a multiple of 4 in the tower."""
+    """Sizes of the model. The width of a head must be even in the text model, a multiple of 4 in the image tower."""
 
     width: int = 96
     layers: int = 3
@@ -145,9 +145,16 @@ TINY = Sizes()
 
 
 def make_tiny_model(folder: Path, *, sizes: Sizes = TINY, seed: int = 0, scale: float = 1.0) -> Path:
-    """Write an untrained checkpoint that loads with transformers' Auto classes, and return its folder.
+    """Write an untrained checkpoint that loads with transformers' Auto classes.
 
-    The folder is replaced, all at once. For the arguments see `build_model`.
+    Args:
+        folder: Replaced, all at once.
+        sizes: Of the model.
+        seed: Of its weights.
+        scale: Of its weights, see `init_weights`.
+
+    Returns:
+        `folder`.
     """
     transformers_logging.disable_progress_bar()
     model = build_model(sizes, seed=seed, scale=scale)
@@ -170,7 +177,7 @@ def build_model(sizes: Sizes = TINY, *, seed: int = 0, scale: float = 1.0) -> Qw
 
 
 def build_processor() -> Qwen2_5_VLProcessor:
-    """Return the processor. A picture of the world keeps its 84×84 pixels and takes nine image tokens."""
+    """Return the processor. An image of the world keeps its 84×84 pixels and becomes nine image tokens."""
     tokenizer = make_tokenizer()
     return Qwen2_5_VLProcessor(
         image_processor=Qwen2VLImageProcessor(min_pixels=_MIN_PIXELS, max_pixels=_MAX_PIXELS),
@@ -181,7 +188,7 @@ def build_processor() -> Qwen2_5_VLProcessor:
 
 
 def build_config(sizes: Sizes = TINY) -> Qwen2_5_VLConfig:
-    """Return the configuration for the world's tokenizer: embeddings tied, image windows of 112 pixels."""
+    """Return the configuration for the world's tokenizer: tied embeddings, image windows of 112 pixels."""
     ids = make_tokenizer().get_vocab()
     return Qwen2_5_VLConfig(
         text_config={
@@ -220,8 +227,8 @@ def _rope(head_width: int) -> dict[str, Any]:
     spatial = frequencies * 3 // 8  # as in Qwen2.5-VL: time, height and width in proportions of 2 to 3 to 3
     return {
         "rope_type": "default",
-        # The lower frequencies are height's and width's. With Qwen's base of a million they would not turn noticeably
-        # over three cells, and the model would be slow to tell one cell from the next.
+        # Height and width use the lower frequencies. With Qwen's base of a million these would hardly turn over three
+        # cells, and the model would be slow to tell one cell from the next.
         "rope_theta": 10.0,
         "mrope_section": [frequencies - 2 * spatial, spatial, spatial],
     }
@@ -229,17 +236,17 @@ def _rope(head_width: int) -> dict[str, Any]:
 
 @torch.no_grad()
 def init_weights(model: Qwen2_5_VLForConditionalGeneration, seed: int, scale: float = 1.0) -> None:
-    """Draw every weight anew from normal distributions; the same for the same seed, global seeds untouched.
+    """Draw every weight from a normal distribution, without touching global seeds.
 
-    The standard deviation is 1/√fan-in, that of embeddings 1/√width, and that of the projections which end a residual
-    branch a further 1/√(2·layers) (GPT-2's rule). Biases become 0, the weights of norms 1. The usual constant of 0.02
-    is several times too narrow at such widths: a model that starts so stays blind for hundreds of steps.
+    The standard deviation is 1/√fan-in; that of embeddings is 1/√width, and projections that end a residual branch have
+    a further factor 1/√(2·layers) (GPT-2's rule). Biases become 0, the weights of norms 1. The usual constant of 0.02
+    is several times too small at these widths: a model that starts with it stays blind for hundreds of steps.
 
     Args:
         model: Changed in place.
-        seed: Of a generator of its own.
-        scale: Multiplies every standard deviation. An untrained model attends almost evenly to everything; one that
-            was initialised wider does not, and shows faults of attention masks.
+        seed: Of the generator; the same seed gives the same weights.
+        scale: Multiplies every standard deviation. An untrained model attends almost evenly to everything; with a
+            larger scale it does not, and faults of attention masks show.
     """
     generator = torch.Generator().manual_seed(seed)
     _init_part(model.model.visual, model.config.vision_config.depth, generator, scale)

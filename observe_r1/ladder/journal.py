@@ -1,4 +1,4 @@
-"""Files that grow batch by batch, and how far they are good: a killed build goes on after the last whole batch."""
+"""Files that grow batch by batch, and how much of them is valid: a killed build resumes after the last whole batch."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from observe_r1.errors import UserError
 from observe_r1.files import json_line, write_atomic
 
 PROGRESS = "progress.json"
-"""For every stage begun, in their order: rows worked through, whether that was all, and the good bytes of all files.
+"""For each stage begun, in order: the rows done, whether those are all, and the valid bytes of each file.
 
-Of the files that a stage reads, `reads` has the SHA-256 digests."""
+`reads` holds the SHA-256 digests of the files that a stage reads."""
 
 
 class _Stage(BaseModel, strict=True):
-    """What `progress.json` holds of a stage."""
+    """What `progress.json` holds about a stage."""
 
     done: int = Field(ge=0)
     complete: bool
@@ -35,7 +35,7 @@ _STAGES = TypeAdapter(dict[str, _Stage])
 
 
 def read_progress(folder: Path) -> dict[str, dict[str, Any]]:
-    """Return what `progress.json` holds. Errors: `UserError` where it is not as a build wrote it."""
+    """Return what `progress.json` holds, by stage; raise `UserError` if it is not as a build wrote it."""
     path = folder / PROGRESS
     try:
         stages = _STAGES.validate_json(path.read_bytes())
@@ -45,39 +45,40 @@ def read_progress(folder: Path) -> dict[str, dict[str, Any]]:
         first = error.errors()[0]
         key = "".join(f", {part!r}" for part in first["loc"])
         raise UserError(
-            f"{path}{key}: not as the build wrote it ({first['msg']}): put it back, or build into another folder"
+            f"{path}{key}: not as the build wrote it ({first['msg']}): restore the file, or build into another folder"
         ) from error
     return {stage: state.model_dump() for stage, state in stages.items()}
 
 
 def is_complete(folder: Path, stage: str) -> bool:
-    """Whether `stage` has worked through all of its rows."""
+    """Return whether `stage` has done all of its rows."""
     return bool(read_progress(folder).get(stage, {}).get("complete"))
 
 
 def begun_before(folder: Path, stages: Collection[str]) -> dict[str, dict[str, Any]]:
-    """Return what `progress.json` holds of the stages that were begun before any of `stages`."""
+    """Return what `progress.json` holds about the stages that were begun before any of `stages`."""
     return dict(takewhile(lambda begun: begun[0] not in stages, read_progress(folder).items()))
 
 
 def start_over(folder: Path, stages: Collection[str]) -> None:
-    """Forget the first of `stages` that was begun, and everything after it; their rows go when they begin again."""
+    """Forget the first of `stages` that was begun, and all after it; their rows are cut off when they begin again."""
     write_atomic(folder / PROGRESS, json.dumps(begun_before(folder, stages), indent=1) + "\n")
 
 
 class Journal:
     """The JSON Lines files that one stage appends to; a context manager.
 
-    Entering cuts each file back to where the last whole batch ended: of this stage, or of the ones before it where
-    this one begins. What is appended counts once `commit` has returned.
+    Entering cuts each file back to the end of the last whole batch: of this stage or, if it has not begun, of the
+    stages before it. Rows that are appended count once `commit` has returned.
 
     Args:
         folder: Of the ladder.
         stage: Its name in `progress.json`.
         names: Of the files.
-        reads: Names of files that it reads and that must stay as they are until it has come to its end.
+        reads: Names of files that the stage reads, and that must not change until it is complete.
 
-    Errors: `UserError` where one of the latter has changed since the stage began.
+    Raises:
+        UserError: A file of `reads` has changed since the stage began.
     """
 
     def __init__(self, folder: Path, stage: str, names: Iterable[str], reads: Iterable[str] = ()) -> None:
@@ -90,13 +91,13 @@ class Journal:
         self._names = list(names)
         self._files: dict[str, BinaryIO] = {}
         self.done: int = own["done"] if own else 0
-        """Rows worked through."""
+        """Rows done."""
         self.complete: bool = bool(own and own["complete"])
         """Whether those were all."""
         self._reads = {name: _digest(folder / name) for name in reads if (folder / name).exists()}
         for name, digest in (own or {}).get("reads", {}).items():
             if self._reads.get(name, digest) != digest:
-                way = "put it back, or begin the stage again (--anew)"
+                way = "restore the file, or run the stage again with --anew"
                 raise UserError(f"{folder / name}: has changed since {stage!r} began with it: {way}")
 
     def __enter__(self) -> Journal:
@@ -110,12 +111,12 @@ class Journal:
                 file.close()
 
     def append(self, name: str, rows: Iterable[Mapping[str, Any]]) -> None:
-        """Write rows at the end of a file. Errors: `UserError` where the disk is full."""
+        """Write rows at the end of a file; raise `UserError` if it cannot be written, as on a full disk."""
         with _writing(self._folder / name):
             self._files[name].write("".join(json_line(dict(row)) for row in rows).encode())
 
     def commit(self, done: int, *, complete: bool) -> None:
-        """Make what was appended good: `done` rows of the stage are worked through, and whether they are all."""
+        """Make the appended rows count: the stage has done `done` rows, and `complete` says whether those are all."""
         for name, file in self._files.items():
             with _writing(self._folder / name):
                 file.flush()
@@ -140,7 +141,7 @@ def _digest(path: Path) -> str:
 
 
 def _cut_back(path: Path, size: int) -> BinaryIO:
-    """Open a file for appending after its first `size` bytes. Errors: `UserError` where it has fewer."""
+    """Open a file for appending after its first `size` bytes; raise `UserError` if it has fewer."""
     with _writing(path):
         file = path.open("ab")
         if file.tell() >= size:
@@ -149,5 +150,5 @@ def _cut_back(path: Path, size: int) -> BinaryIO:
             return file
     file.close()
     raise UserError(
-        f"{path}: shorter than the {size} bytes that were written: put it back, or begin the stage again (--anew)"
+        f"{path}: shorter than the {size} bytes that were written: restore the file, or run the stage again with --anew"
     )

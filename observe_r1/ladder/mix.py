@@ -1,4 +1,4 @@
-"""Mixing: every slot of the ladder holds mostly one level, and some of its neighbours."""
+"""Mixing: every slot of the ladder holds mostly one level, and some questions of its neighbours."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from observe_r1.errors import UserError
 Item = TypeVar("Item")
 
 DRAWS = ((20, 15, 10, 5), (15, 10, 5), (15, 10))
-"""Percent that a slot draws of the levels 1, 2, … steps away on one side, by how many levels lie on its other side:
+"""Percent that a slot draws from the levels 1, 2, … steps away on one side, by how many levels are on its other side:
 none, one, or more. A slot with nothing on one side takes more, and from further away, on the other."""
 
 
 def mix(levels: Sequence[Sequence[Item]], seed: int, key: Callable[[Item], Any] | None = None) -> list[list[Item]]:
-    """Return one slot a level, easy to hard: the level's own items, mixed with some of the levels around it.
+    """Return one slot per level, easy to hard: the level's own items, mixed with some of the levels around it.
 
-    The slots are filled in order. Each draws at random from what the slots before it left of the other levels: 15 % of
-    each level one step away and 10 % of each two steps away. The first slot draws 20, 15, 10 and 5 % of the levels 1
-    to 4, the second 15 % of level 0 and 15, 10 and 5 % of the levels 2 to 4, and the last two mirror them. Then what is
+    The slots are filled in order. Each draws at random from what earlier slots left of the other levels: 15 % of each
+    level one step away and 10 % of each level two steps away. The first slot draws 20, 15, 10 and 5 % of the levels 1
+    to 4, the second 15 % of level 0 and 15, 10 and 5 % of the levels 2 to 4, and the last two mirror them. What is then
     left of each level stays in its own slot. (arXiv 2505.12432 shows the outcome in its figure of the dataset and does
     not state the rule; this one reproduces that figure.)
 
@@ -30,12 +30,12 @@ def mix(levels: Sequence[Sequence[Item]], seed: int, key: Callable[[Item], Any] 
 
     Args:
         levels: The items by difficulty, easy first; any number of levels of any size, empty ones included.
-        seed: Seeds the draws (≥ 0); which items move depends on it, how many does not.
-        key: What a slot's items are ordered by, such as their complexity.
+        seed: Seeds the draws (≥ 0). Which items move depends on it, how many does not.
+        key: Orders the items of a slot, by complexity for example.
 
     Returns:
         As many lists as there are levels, which together hold every item exactly once. Items with equal keys, or all
-        without `key`, stand in the order of `levels`.
+        items without `key`, are in the order of `levels`.
     """
     generator = np.random.default_rng(seed)
     left = [generator.permutation(len(level)).tolist() for level in levels]
@@ -59,16 +59,17 @@ def _draws(slot: int, levels: int) -> list[tuple[int, int]]:
 
 
 def quotas(counts: Sequence[int], size: int | None, shares: Sequence[float] | None) -> tuple[list[int], str]:
-    """Return how many questions to draw of each level, and in words where there are fewer than its share.
+    """Return how many questions to draw from each level, and in words which levels have fewer than their share.
 
     Args:
-        counts: Questions that each level has.
-        size: Questions in all; None for as many as there are, or with `shares` as many as keep every share exact,
-            empty levels aside.
-        shares: One a level, of any sum; None for those of `counts`. What a level lacks the others make up for, in
-            proportion to their shares.
+        counts: Questions in each level.
+        size: Questions in all; None for as many as there are or, with `shares`, as many as keep every share exact
+            (empty levels aside).
+        shares: One per level, of any sum; None for those of `counts`. If a level has too few questions, the others
+            make up for it in proportion to their shares.
 
-    Errors: `UserError` where there are not as many shares as levels.
+    Raises:
+        UserError: There are not as many shares as levels.
     """
     if shares is None:
         return _fill(counts, sum(counts) if size is None else size, [Fraction(count) for count in counts]), ""
@@ -83,16 +84,16 @@ def quotas(counts: Sequence[int], size: int | None, shares: Sequence[float] | No
 
 
 def check_shares(shares: Sequence[float], levels: int) -> None:
-    """Raise `UserError` where there are not as many shares as levels."""
+    """Raise `UserError` if there are not as many shares as levels."""
     if len(shares) != levels:
         raise UserError(
-            f"arrange.shares: {len(shares)} shares for {levels} levels: give one more than responses a question "
+            f"arrange.shares: {len(shares)} shares for {levels} levels: give one more than responses per question "
             f"({levels - 1}), easy to hard"
         )
 
 
 def _fill(counts: Sequence[int], size: int, shares: Sequence[Fraction]) -> list[int]:
-    """Share `size` out, no level giving more than it has."""
+    """Distribute `size` over the levels, none of which gives more than it has."""
     drawn = [0] * len(counts)
     open_levels = [level for level, count in enumerate(counts) if count and shares[level]]
     left = size
@@ -113,7 +114,7 @@ def _fill(counts: Sequence[int], size: int, shares: Sequence[Fraction]) -> list[
 
 
 def _rounded(targets: Sequence[Fraction]) -> list[int]:
-    """Round to whole numbers of the same sum, which is whole: the largest remainders are rounded up."""
+    """Round to whole numbers with the same sum, which is whole: the largest remainders are rounded up."""
     floors = [int(target) for target in targets]
     missing = int(sum(targets)) - sum(floors)
     by_remainder = sorted(range(len(targets)), key=lambda i: floors[i] - targets[i])

@@ -1,4 +1,4 @@
-"""`review.yaml`, where a person decides about each question that no response solved, read back."""
+"""Reading `review.yaml`, in which a person decides about each question that no response solved."""
 
 from __future__ import annotations
 
@@ -15,12 +15,10 @@ from observe_r1.ladder.answers import checked_answer
 from observe_r1.records import Example
 from observe_r1.registry import nearest
 
-REVIEW = "review.yaml"
-
 UNDECIDED = "undecided"
 ACTIONS = (UNDECIDED, "keep", "drop", "correct")
-"""`undecided`: stays aside until a measurement solves it; `keep`: the gold answer is right; `drop`: leave the question
-out, unless a newer measurement solves it; `correct`: `answer` is the right one."""
+"""`undecided`: it stays aside until a measurement solves it; `keep`: the gold answer is right; `drop`: leave the
+question out unless a newer measurement solves it; `correct`: `answer` is the right one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,11 +37,12 @@ _KEYS = [field.name for field in fields(Decision)]
 
 
 def read_decisions(path: Path) -> dict[str, Decision]:
-    """Return the decisions in `path` by id, in their order; none where there is no such file.
+    """Return the decisions in `path` by id, in their order; none if there is no such file.
 
-    Every value counts as the text that stands there: `answer: 3` and `answer: yes` need no quotes.
+    Every value is read as text: `answer: 3` and `answer: yes` need no quotes.
 
-    Errors: `UserError` for a file that is no such list, naming line or entry, and what is allowed.
+    Raises:
+        UserError: The file is no such list, or an id is in it twice; names the line or entry, and what is allowed.
     """
     if not path.exists():
         return {}
@@ -58,22 +57,23 @@ def read_decisions(path: Path) -> dict[str, Decision]:
     if not isinstance(entries, list):
         raise UserError(f"{path}: needs a list of entries that start with '- id:'")
     decisions = [_decision(entry, f"{path} entry {number}") for number, entry in enumerate(entries, start=1)]
-    twice = [id for id, count in Counter(decision.id for decision in decisions).items() if count > 1]
-    if twice:
-        raise UserError(f"{path}: id {twice[0]!r:.80} stands there twice: remove one of the entries")
+    duplicates = [id for id, count in Counter(decision.id for decision in decisions).items() if count > 1]
+    if duplicates:
+        raise UserError(f"{path}: duplicate id {duplicates[0]!r:.80}: remove one of the entries")
     return {decision.id: decision for decision in decisions}
 
 
 def checked_decisions(path: Path, questions: Sequence[Example], places: Mapping[str, int]) -> dict[str, Decision]:
-    """Return the decisions in `path` by id, none where there is no such file; corrections are read as gold answers are.
+    """Return the decisions in `path` by id, none if there is no such file; corrections are read as gold answers are.
 
     Args:
-        path: Of the file.
-        questions: What may be decided about.
-        places: Where each id stands in them.
+        path: The file.
+        questions: Those that may be decided about.
+        places: The index of each id in them.
 
-    Errors: `UserError` as `read_decisions`, for an unknown id, for another answer without the action `correct`, and for
-    a correction that is the gold answer already or that no response could be compared with.
+    Raises:
+        UserError: As `read_decisions`; or an id is unknown, an answer differs from the gold answer although the action
+            is not `correct`, or a correction is the gold answer or cannot be verified.
     """
     decisions = read_decisions(path)
     for decision in decisions.values():
@@ -82,20 +82,20 @@ def checked_decisions(path: Path, questions: Sequence[Example], places: Mapping[
         gold = questions[places[decision.id]].answer
         if decision.action != "correct" and decision.answer.split() != gold.split():
             raise UserError(
-                f"{path}, {decision.id!r:.80}: action {decision.action} beside answer {decision.answer!r:.80}, which "
-                f"is not the gold answer {gold!r:.80}: take action correct, or put the gold answer back"
+                f"{path}, {decision.id!r:.80}: action {decision.action} with answer {decision.answer!r:.80}, which "
+                f"is not the gold answer {gold!r:.80}: use action correct, or restore the gold answer"
             )
         if decision.action == "correct":
             answer, unverifiable = checked_answer(replace(questions[places[decision.id]], answer=decision.answer))
             if unverifiable:
                 raise UserError(
                     f"{path}, {decision.id!r:.80}: answer {decision.answer!r:.80} cannot be verified ({unverifiable}): "
-                    "a letter of the options, number, formula or short phrase can"
+                    "give an option's letter, a number, a formula or a short phrase"
                 )
             if answer == gold:
                 raise UserError(
-                    f"{path}, {decision.id!r:.80}: action correct beside {decision.answer!r:.80}, which is the gold "
-                    "answer already: put the right one there, or take action keep"
+                    f"{path}, {decision.id!r:.80}: action correct with {decision.answer!r:.80}, which is the gold "
+                    "answer already: give the right one, or use action keep"
                 )
             decisions[decision.id] = replace(decision, answer=answer)
     return decisions

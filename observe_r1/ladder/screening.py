@@ -1,238 +1,121 @@
-"""The screen: which questions are worth measuring, as far as no model is needed to tell."""
+"""Screening models: what a small model answers right away teaches nothing (arXiv 2505.12432, NeuraLadder)."""
 
 from __future__ import annotations
 
-import re
-import unicodedata
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack, closing
-from hashlib import blake2b
-from itertools import chain
+from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
-from PIL.Image import Image
+from observe_r1.config import LadderSettings
+from observe_r1.data.mixture import Mixture
+from observe_r1.evaluation.accuracy import GradedResponse
+from observe_r1.ladder.inference import (
+    BatchInference,
+    GradedBatch,
+    grading,
+    load_engine,
+    random_stream,
+    with_instruction,
+)
+from observe_r1.ladder.journal import Journal, is_complete
+from observe_r1.ladder.questions import read_questions, stage_rows
+from observe_r1.ladder.stage import DROPPED, QUESTIONS, SCREEN, SCREENED, SCREENING, Watch, dropped
+from observe_r1.model.encoding import encode_prompt
+from observe_r1.records import Example, Prompt, Sampling
+from observe_r1.rewards import Scorer
 
-from observe_r1.config import LadderSettings, QuestionSettings
-from observe_r1.data.alike import Alike
-from observe_r1.data.images import MOST_HELD, held_bytes, opened_image
-from observe_r1.errors import UserError
-from observe_r1.ladder.answers import checked_answer, in_capitals
-from observe_r1.ladder.journal import Journal
-from observe_r1.ladder.reading import BadRow, read_sources
-from observe_r1.ladder.rows import embedded, keep_image, question_row
-from observe_r1.ladder.stage import DROPPED, Watch, dropped
-from observe_r1.records import Example
-from observe_r1.threads import in_order
-
-DISTINCTIVE_WORDS = 8
-"""A question of fewer words ("Find x.") is asked of many pictures, so that its words alone say nothing."""
-
-_STRIP = 256
-"""Rows of pixels that are digested at once: as bytes, they are there twice."""
-
-_WORD = re.compile(r"[^\W_]+")
-_UNSPACED = re.compile(r"[\u3040-\u30ff\u3400-\u9fff]")
-"""Characters of scripts without spaces: two of them are about a word."""
-_ALIKE = str.maketrans("−–’′", "--''")
+DIRECT_PROMPT = "Give only the final answer, without any explanation."
+"""Asked of a screening model after the question."""
 
 
-class Fingerprint:
-    """A question by its pictures and its words, whatever their file format, spacing, case and punctuation.
+def round_name(number: int) -> str:
+    """Return the name in `progress.json` of the round with screening model `number`, from 1."""
+    return f"{SCREEN} {number}"
 
-    Of single letters the case counts, and all signs of formulas count: side a is not angle A, f'(2) is not f(2), and
-    A ∪ B is not A ∩ B.
 
-    Args:
-        example: The question.
-        images: What `image_digest` made of its pictures.
+def screen_with_models(folder: Path, settings: LadderSettings, watch: Watch) -> bool:
+    """Ask every screening model for the bare answers, and write the questions that none of them gets right.
+
+    Each model is asked the questions that earlier ones could be asked and did not get right.
+
+    Returns:
+        Whether it came to the end; False if it was stopped. Called again, it resumes.
+
+    Raises:
+        UserError: A model cannot be loaded, or as `measure_questions`.
     """
-
-    def __init__(self, example: Example, images: Sequence[bytes]) -> None:
-        text = unicodedata.normalize("NFKC", _conversation(example)).translate(_ALIKE)
-        words = [word if len(word) == 1 else word.casefold() for word in _WORD.findall(text)]
-        signs = "".join(filter(_in_formula, text))
-        self.question = _digest([" ".join(words).encode(errors="surrogatepass"), signs.encode()])
-        self.images = tuple(images)
-        self.distinctive = len(words) + len(_UNSPACED.findall(text)) / 2 >= DISTINCTIVE_WORDS or not images
-
-
-def image_digest(image: Image) -> bytes:
-    """Return what stands for a picture's size and pixels."""
-    width, height = image.size
-    strips = range(0, height, _STRIP)
-    pixels = (image.crop((0, top, width, min(top + _STRIP, height))).tobytes() for top in strips)
-    return _digest(chain([str(image.size).encode()], pixels))
-
-
-class Duplicates:
-    """Finds questions that have the same pictures and the same words as an earlier one."""
-
-    def __init__(self) -> None:
-        self._seen: dict[bytes, str] = {}
-
-    def find(self, name: str, print_: Fingerprint) -> str | None:
-        """Return the id of the earlier question that this one repeats; else remember this one as `name`."""
-        key = _digest([print_.question, *print_.images])
-        earlier = self._seen.setdefault(key, name)
-        return None if earlier == name else earlier
-
-
-class Contamination:
-    """Finds questions that share a picture or a question with a benchmark.
-
-    Words alone count where they are distinctive: at least `DISTINCTIVE_WORDS`, or asked without a picture.
-
-    Args:
-        items: The benchmark's items, each with where it stands.
-    """
-
-    def __init__(self, items: Iterable[tuple[str, Fingerprint]]) -> None:
-        self._images: dict[bytes, str] = {}
-        self._questions: dict[bytes, str] = {}
-        for place, print_ in items:
-            for image in print_.images:
-                self._images.setdefault(image, place)
-            if print_.distinctive:
-                self._questions.setdefault(print_.question, place)
-
-    def find(self, print_: Fingerprint) -> str | None:
-        """Return in words what the question shares with which item; None if nothing."""
-        for image in print_.images:
-            if image in self._images:
-                return f"same picture as {self._images[image]}"
-        if print_.distinctive and print_.question in self._questions:
-            return f"same question as {self._questions[print_.question]}"
-        return None
-
-
-def _conversation(example: Example) -> str:
-    """Return the text of all turns but the system's."""
-    turns = (message["content"] for message in example.messages if message["role"] != "system")
-    return "\n".join(part["text"] for content in turns for part in content if part["type"] == "text")
-
-
-def _in_formula(sign: str) -> bool:
-    """Whether a sign tells formulas apart; dollar signs only say where one stands."""
-    return sign in "-*/%!'" or (unicodedata.category(sign).startswith("S") and sign != "$")
-
-
-def _digest(parts: Iterable[bytes]) -> bytes:
-    digest = blake2b(digest_size=16)
-    for part in parts:
-        digest.update(len(part).to_bytes(8, "big"))
-        digest.update(part)
-    return digest.digest()
-
-
-STAGE = "read"
-QUESTIONS = "questions.jsonl"
-"""What this stage lets pass."""
-
-_AHEAD = 32
-"""Rows whose pictures are decoded before they are asked for."""
-_SHOW_EVERY = 64
-
-Examined = tuple[Example, Fingerprint] | BadRow
-
-
-def sift(folder: Path, settings: LadderSettings, watch: Watch) -> bool:
-    """Write the questions of all sources that pass to `questions.jsonl`, the others to `dropped.jsonl`.
-
-    In this order: rows that cannot be read or whose pictures do not open (with `skip_bad`); answers that cannot be
-    verified; questions that repeat an earlier one; questions of a benchmark. Pictures that stand inside their rows are
-    written into `images/`. Killed, it begins again.
-
-    Returns whether it came to the end. Errors: `UserError` for a source or benchmark that cannot be opened and, unless
-    `skip_bad`, for the first bad row of either.
-    """
-    data = settings.data
-    if not data.sources:
-        raise UserError("setting 'data.sources' is missing: name the files or datasets to build the ladder from")
-    count = 0
-    with ExitStack() as stack:
-        skipped = stack.enter_context(closing(Alike(watch.note)))
-        watch.now("reading the benchmarks" if settings.screen.benchmarks else "reading the questions")
-        duplicates, contamination = Duplicates(), _benchmarks(settings, skipped)
-        journal = stack.enter_context(Journal(folder, STAGE, [QUESTIONS, DROPPED]))
-        for count, row in enumerate(_examined(read_sources(data.sources, data), data), start=1):
-            if isinstance(row, BadRow):
-                if not data.skip_bad:
-                    raise UserError(f"{row.error} (--skip-bad leaves such rows out)") from row.error
-                skipped.add(str(row.error), start="skipped: ")
-                journal.append(DROPPED, [dropped(row.id, row.source, STAGE, "broken row", str(row.error))])
-            else:
-                example, print_ = row
-                answer, unverifiable = checked_answer(example)
-                if reason := _reason(example, print_, unverifiable, duplicates, contamination):
-                    journal.append(DROPPED, [dropped(example.id, example.source, *reason)])
-                else:
-                    images = [_place(source, example, folder, data) for source in example.images]
-                    journal.append(QUESTIONS, [question_row(in_capitals(example, answer), images)])
-            if count % _SHOW_EVERY == 0:
-                watch.progress("reading", count, None)
-                if watch.stopped():
-                    return False
-        journal.commit(count, complete=True)
-    watch.progress("reading", count, count)
+    for number, model in enumerate(settings.screen.models, start=1):
+        if not is_complete(folder, round_name(number)) and not _ask(folder, number, model, settings, watch):
+            return False
+    if not is_complete(folder, SCREEN):
+        _write_screened(folder, settings)
     return True
 
 
-def _reason(
-    example: Example,
-    print_: Fingerprint,
-    unverifiable: str | None,
-    duplicates: Duplicates,
-    contamination: Contamination,
-) -> tuple[str, str, str] | None:
-    """Return stage, reason and detail where a question does not pass."""
-    if unverifiable:
-        return "answer", unverifiable, f"gold answer {example.answer!r:.80}"
-    if earlier := duplicates.find(example.id, print_):
-        return "duplicate", "repeats an earlier question", f"same pictures and question as {earlier}"
-    if shared := contamination.find(print_):
-        return "benchmark", "stands in a benchmark", shared
-    return None
+def _ask(folder: Path, number: int, model: str, settings: LadderSettings, watch: Watch) -> bool:
+    screen, name = settings.screen, round_name(number)
+    sampling = Sampling(
+        n=screen.tries, temperature=screen.temperature, max_new_tokens=screen.max_new_tokens, seed=screen.seed
+    )
+    with Journal(folder, name, [SCREENING, DROPPED], [QUESTIONS]) as journal, ExitStack() as stack:
+        questions = read_questions(folder / QUESTIONS)
+        gone = _simple(folder, settings, before=model).keys() | _never_asked(folder, number - 1)
+        rows = [row for row in range(len(questions)) if questions.rows[row]["id"] not in gone]
+        rollout = settings.rollout.model_copy(update={"max_new_tokens": screen.max_new_tokens})
+        watch.now(f"loading {model}")
+        engine, processor = load_engine(model, settings.model_copy(update={"rollout": rollout}))
+        stack.callback(engine.close)  # the next model needs the memory
+        bare = settings.data.model_copy(update={"format_prompt": "none"})
+
+        def encode(example: Example) -> Prompt:
+            return encode_prompt(with_instruction(example, DIRECT_PROMPT), processor, bare, random_stream(example))
+
+        def save(journal: Journal, graded: GradedBatch) -> None:
+            journal.append(SCREENING, (_screening_row(example.id, model, given) for example, given in graded))
+
+        scorer = stack.enter_context(Scorer(grading(settings, bare.format_prompt)))
+        inference = BatchInference(journal, engine, encode, scorer, sampling, rollout.batch, save)
+        label = f"screen with {model}"
+        return inference.run(Mixture([questions], rows), name, watch, skip_bad=settings.data.skip_bad, label=label)
 
 
-def _place(source: str | bytes, example: Example, folder: Path, settings: QuestionSettings) -> str:
-    if embedded(source):
-        return keep_image(source, folder, example.origin, settings)
-    return str(source)
+def _screening_row(row_id: str, model: str, given: Sequence[GradedResponse]) -> dict[str, Any]:
+    return {
+        "id": row_id,
+        "model": model,
+        "tries": len(given),
+        "correct": sum(response.correct for response in given),
+        "answers": [response.text for response in given],
+    }
 
 
-def _benchmarks(settings: LadderSettings, skipped: Alike) -> Contamination:
-    whole = settings.data.model_copy(update={"max_samples": None})
-    rows = _examined(read_sources(settings.screen.benchmarks, whole, benchmark=True), settings.data)
+def _simple(folder: Path, settings: LadderSettings, before: str | None = None) -> dict[str, str]:
+    """Return the questions that a model (one of those before `before`) gets right, by id, and which model that is."""
+    found: dict[str, str] = {}
+    for row in stage_rows(folder / SCREENING, {"model": str, "tries": int, "correct": int}):
+        if row["model"] == before:
+            break
+        if row["correct"] >= settings.screen.threshold:
+            found[row["id"]] = f"{row['model']}: {row['correct']} of {row['tries']} right"
+    return found
 
-    def fingerprints() -> Iterator[tuple[str, Fingerprint]]:
+
+def _never_asked(folder: Path, rounds: int) -> set[str]:
+    """Return the ids of the questions that one of the first `rounds` models could not be asked."""
+    names = {round_name(number) for number in range(1, rounds + 1)}
+    return {row["id"] for row in stage_rows(folder / DROPPED, {"stage": str}) if row["stage"] in names}
+
+
+def _write_screened(folder: Path, settings: LadderSettings) -> None:
+    """Write the questions that passed to `screened.jsonl`, and the simple ones to `dropped.jsonl`."""
+    with Journal(folder, SCREEN, [SCREENED, DROPPED]) as journal:
+        rows = stage_rows(folder / QUESTIONS, {"source": str})
+        simple = _simple(folder, settings) if settings.screen.models else {}
+        never_asked = _never_asked(folder, len(settings.screen.models))
         for row in rows:
-            if not isinstance(row, BadRow):
-                yield row[0].origin or row[0].id, row[1]
-            elif not settings.data.skip_bad:
-                raise UserError(f"screen.benchmarks: {row.error} (--skip-bad leaves such rows out)") from row.error
-            else:
-                skipped.add(str(row.error), start="skipped: screen.benchmarks: ")
-
-    return Contamination(fingerprints())
-
-
-def _examined(rows: Iterator[Example | BadRow], settings: QuestionSettings) -> Iterator[Examined]:
-    """Yield every row with its fingerprint, in order; decoding and fetching pictures lets other threads run."""
-
-    def examine(row: Example | BadRow) -> Examined:
-        if isinstance(row, BadRow):
-            return row
-        try:
-            images = []
-            for source in row.images:
-                with opened_image(source, row.origin, settings) as image:
-                    images.append(image_digest(image))
-            return row, Fingerprint(row, images)
-        except UserError as error:
-            return BadRow(row.id, row.source, error)
-
-    def held(row: Example | BadRow) -> int:
-        return 0 if isinstance(row, BadRow) else held_bytes(row)
-
-    for _, examined in in_order(examine, rows, _AHEAD, held, MOST_HELD):
-        yield examined
+            if row["id"] in simple:
+                journal.append(DROPPED, [dropped(row["id"], row["source"], SCREEN, "simple", simple[row["id"]])])
+            elif row["id"] not in never_asked:
+                journal.append(SCREENED, [row])
+        journal.commit(len(rows), complete=True)

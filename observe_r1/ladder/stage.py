@@ -1,4 +1,4 @@
-"""What the stages of a build share: what they say while they work, and the rows that they drop."""
+"""What the stages of a build share: their names, the files of a ladder's folder, whom they report to, dropped rows."""
 
 from __future__ import annotations
 
@@ -6,27 +6,52 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from observe_r1.data.places import LADDER as LADDER  # the ladder itself, which data.path finds by this name
+
+READ, SCREEN, MEASURE, ARRANGE = "read", "screen", "measure", "arrange"
+"""The stages, as `progress.json` and `dropped.jsonl` name them."""
+
+QUESTIONS = "questions.jsonl"
+"""Questions that pass every filter that needs no model."""
+SCREENING = "screening.jsonl"
+"""One row a question and screening model: `id`, `model`, `tries`, `correct`, `answers`."""
+SCREENED = "screened.jsonl"
+"""Questions that pass the whole screen."""
+MEASURED = "measured.jsonl"
+"""One row a question: its figures, see `difficulty.figures`."""
+RESPONSES = "responses.jsonl"
+"""One row a response: `id` and `difficulty.RESPONSE_COLUMNS`."""
+ASKED = "asked.yaml"
+"""How the model was asked, see `difficulty.Asked`."""
+UNSOLVED = "unsolved.jsonl"
+"""Questions that no response solved, set aside until they are reviewed."""
+REVIEW = "review.yaml"
+"""What a person decides about those."""
 DROPPED = "dropped.jsonl"
-"""Every row that did not come through: `id`, `source`, `stage`, `reason`, and `detail` where there is more to say."""
+"""Every row that was left out: `id`, `source`, `stage`, `reason`, and `detail` if there is more to say."""
+RECORDED = "ladder.yaml"
+"""Every setting, enough to build the ladder again."""
+IMAGES = "images"
+"""Folder of the images that rows name by relative paths."""
 
 
 def _nothing(*_: object) -> None:
-    """Say nothing."""
+    """Report nothing."""
 
 
 @dataclass(frozen=True, slots=True)
 class Watch:
-    """Whoever waits for a build."""
+    """Callbacks by which a build reports what it does, and is told to stop."""
 
     progress: Callable[[str, int, int | None], None] = _nothing
-    """Called with the stage, rows worked through, and rows in all where they are known."""
+    """Called with the stage, the rows done, and the rows in all (None if unknown)."""
     note: Callable[[str], None] = _nothing
-    """Called with a line worth reading."""
+    """Called with a line for the user."""
     now: Callable[..., None] = _nothing
-    """Called with what is being done within a stage and, where that is counted, how much of it there is, and a function
+    """Called with what is being done within a stage and, if that is counted, how much of it there is and a function
     that returns how much is done."""
     stopped: Callable[[], bool] = lambda: False
-    """Asked after every batch; where it says yes the stage ends early, and goes on when it is called again."""
+    """Asked after every batch. If it returns True the stage ends early; called again, it resumes."""
 
 
 def dropped(row_id: str, source: str, stage: str, reason: str, detail: str = "") -> dict[str, Any]:
@@ -35,9 +60,8 @@ def dropped(row_id: str, source: str, stage: str, reason: str, detail: str = "")
     return row | {"detail": detail} if detail else row
 
 
-_MENDED = "mending them: `observe-r1 data check` or `detail` says how"
 _KEPT_BY = {
-    "broken row": _MENDED,
+    "broken row": "a corrected row: `detail` and `observe-r1 data check` say what is wrong",
     "prompt too long": "a higher data.max_prompt_tokens",
     "simple": "a higher screen.threshold, or fewer screen.models",
     "low complexity": "a lower arrange.min_complexity",
@@ -48,9 +72,9 @@ _KEPT_BY = {
     "arrange": "arrange.measured: another measurement",
     "review": "another action in review.yaml",
 }
-"""By reason, or where a stage has many by stage."""
+"""By reason or, for stages with many reasons, by stage."""
 
 
 def kept_by(stage: str, reason: str) -> str:
-    """Return in words what would have kept the rows that `stage` dropped for `reason`; empty where that is unknown."""
+    """Return in words what would have kept the rows that `stage` dropped for `reason`; empty if that is unknown."""
     return _KEPT_BY.get(reason) or _KEPT_BY.get(stage, "")

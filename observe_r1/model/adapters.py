@@ -8,7 +8,7 @@ image tower and the head, small and sensitive, are left as they are.
 peft, which imports much, is loaded only where there are adapters.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from copy import copy
 from importlib.util import find_spec
@@ -81,37 +81,52 @@ def without_adapters(model: PreTrainedModel) -> Iterator[None]:
             layer.enable_adapters(True)
 
 
-@torch.no_grad()
-def merged_weights(model: PreTrainedModel, masters: dict[str, Tensor]) -> dict[str, Tensor]:
+def merged_weights(model: PreTrainedModel, masters: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Return the weights of an ordinary model that computes what `model` does: float32, on the CPU, by their names.
 
-    Adapters are added to their layers, quantized weights computed back; `masters`, by name, stand for weights that
-    `model` holds less precisely. `model` itself stays as it is.
+    `masters`, by name, stand for weights that `model` holds less precisely. Tied weights come once.
     """
-    weights: dict[str, Tensor] = {}
-    for key, parameter in model.named_parameters():
-        module = model.get_submodule(key.rpartition(".")[0])
-        held = dequantized(module) if key.endswith(".weight") else parameter
-        weights[key.replace(".base_layer.", ".")] = masters.get(key, held).detach().to("cpu", torch.float32)
-    for name, layer in _adapted_layers(model).items():
-        a, b = (weights.pop(f"{name}.lora_{side}.{_NAME}.weight") for side in "AB")
-        weights[f"{name}.weight"] = weights[f"{name}.weight"] + b @ a * layer.scaling[_NAME]
-    return weights
+    return dict(_ordinary_weights(model, masters, tied=False, device=torch.device("cpu"), dtype=torch.float32))
 
 
-def plain_weights(model: PreTrainedModel, masters: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Return the weights of an ordinary model, tied ones by each of their names.
+def published_weights(model: PreTrainedModel) -> Iterator[tuple[str, Tensor]]:
+    """Yield the weights of an ordinary model that computes what `model` does, by their names, tied ones by each.
 
-    They are those of `model` themselves where it is one; with adapters see `merged_weights`.
+    For an engine that copies them one by one. They stay on their device and in their type: those without adapters are
+    `model`'s own, and of the others only the one that is being copied exists.
     """
-    if not has_adapters(model):
-        return {name: parameter.detach() for name, parameter in model.named_parameters(remove_duplicate=False)}
-    weights = merged_weights(model, masters)
-    first_names = {id(parameter): name for name, parameter in model.named_parameters()}
-    for name, parameter in model.named_parameters(remove_duplicate=False):
-        if first_names[id(parameter)] in weights:
-            weights[name] = weights[first_names[id(parameter)]]
-    return weights
+    return _ordinary_weights(model, {}, tied=True)
+
+
+@torch.no_grad()
+def _ordinary_weights(
+    model: PreTrainedModel,
+    masters: Mapping[str, Tensor],
+    *,
+    tied: bool,
+    device: torch.device | None = None,
+    dtype: torch.dtype | None = None,
+) -> Iterator[tuple[str, Tensor]]:
+    """Yield weights with adapters added to their layers and quantized ones computed back; `model` stays as it is."""
+    layers = _adapted_layers(model)
+    for key, parameter in model.named_parameters(remove_duplicate=not tied):
+        owner, _, kind = key.rpartition(".")
+        if f".{_NAME}." in key:  # an adapter's own
+            continue
+        held = dequantized(model.get_submodule(owner)) if kind == "weight" else parameter
+        held = masters.get(key, held).detach()
+        weight = held.to(device or held.device, dtype or held.dtype)
+        name = owner.removesuffix(".base_layer")
+        if kind == "weight" and name in layers:
+            a, b = (
+                masters.get(
+                    f"{name}.lora_{side}.{_NAME}.weight", layers[name].get_parameter(f"lora_{side}.{_NAME}.weight")
+                )
+                for side in "AB"
+            )
+            a, b = (each.to(weight.device, torch.float32) for each in (a, b))
+            weight = (weight.float() + b @ a * layers[name].scaling[_NAME]).to(weight.dtype)
+        yield key.replace(".base_layer.", "."), weight
 
 
 def has_adapters(model: PreTrainedModel) -> bool:

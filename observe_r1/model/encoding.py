@@ -12,8 +12,8 @@ from torch import Tensor
 from transformers.image_utils import SizeDict
 
 from observe_r1.config import QuestionSettings
+from observe_r1.data.chat import LIMITS
 from observe_r1.data.format_prompts import apply_format_prompt, asked_format
-from observe_r1.data.image_sources import LIMITS
 from observe_r1.data.images import opened_image
 from observe_r1.errors import UserError
 from observe_r1.model.processor import render
@@ -69,7 +69,6 @@ def encode_prompt(example: Example, processor: Any, settings: QuestionSettings, 
         )
     return Prompt(
         ids=ids,
-        unexpanded_ids=unexpanded,
         token_types=(ids == processor.image_token_id).long(),
         images=images,
         pixel_values=pixels,

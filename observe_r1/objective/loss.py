@@ -4,8 +4,8 @@
     w_t = aggregation share · importance weight
     v_t = coefficient · share of a mean per sequence, if the KL is in the loss
 
-The weights w and v are made in `training.loop`, once per batch, so that the loss is a plain sum of token losses and does
-not depend on how the batch is split into forward passes.
+The weights w and v are made in `training.loop`, once per batch, so that the loss is a plain sum of token losses and
+does not depend on how the batch is split into forward passes.
 
 A KL estimator takes log-probabilities of the sampled tokens under the policy and under the reference, and returns one
 value per token. Source of all three: J. Schulman, Approximating KL Divergence (2020),

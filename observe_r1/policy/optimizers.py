@@ -30,6 +30,11 @@ def learning_rate(settings: OptimizerSettings, progress: float) -> float:
     return settings.lr * (settings.min_lr_ratio + (1 - settings.min_lr_ratio) * falling)
 
 
+def moment_bytes(kind: str, parameters: int) -> int:
+    """Return the bytes that the moments of so many float32 parameters take; optimizers not named here count as Adam."""
+    return {"adamw_8bit": 2}.get(kind, 8) * parameters
+
+
 def adamw(parameters: Sequence[nn.Parameter], settings: OptimizerSettings) -> Optimizer:
     """Return torch's AdamW (arXiv 1711.05101); its moments take 8 bytes per float32 parameter.
 

@@ -1,1 +1,1 @@
-"""Runs as pictures, made from the records that others write."""
+"""A ladder or its unsolved questions as self-contained HTML pages, made from the files that a build writes."""

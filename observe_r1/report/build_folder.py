@@ -1,4 +1,4 @@
-"""The build folder of a ladder, as its reports read it."""
+"""A ladder's folder as its reports read it."""
 
 import re
 from collections.abc import Sequence
@@ -11,28 +11,29 @@ import yaml
 from observe_r1.config import LadderSettings, QuestionSettings, validate
 from observe_r1.data.json_rows import JsonRows
 from observe_r1.errors import UserError
-from observe_r1.ladder.measuring import in_words, read_asked
+from observe_r1.ladder.difficulty import in_words, read_asked
+from observe_r1.ladder.stage import RECORDED
 
 _FOLDERS = re.compile(r"""(^|[\s:'"])/(?:[^/\n]+/)+""")
 
 
 @dataclass(frozen=True, slots=True)
 class BuildFolder:
-    """Where things stand in a build folder."""
+    """The settings of a ladder that its reports need."""
 
     path: Path
     settings: str
-    """`ladder.yaml`, of absolute paths only the last name; empty without one."""
+    """The text of `ladder.yaml`, with only the last name of absolute paths; empty if there is none."""
     measured: Path
-    """Folder of the measurement whose figures count, by `arrange.measured`."""
+    """The folder of the measurement that the ladder uses (`arrange.measured`)."""
     data: QuestionSettings
-    """How its pictures are opened."""
+    """How its images are opened."""
     format_prompt: str
-    """As `arrange.format_prompt`: the prompt that stands in every question already, or `none`."""
+    """`arrange.format_prompt`: the prompt that every question already contains, or `none`."""
     asked: str
-    """What the model was asked for in that measurement, in words; empty where it is not known."""
+    """What the model was asked for in that measurement, in words; empty if unknown."""
     model: str
-    """As `model.path` of that measurement, shortened alike; empty where it is not known."""
+    """`model.path` of that measurement, shortened in the same way; empty if unknown."""
 
     @property
     def name(self) -> str:
@@ -41,9 +42,10 @@ class BuildFolder:
 
 
 def open_build(folder: Path) -> BuildFolder:
-    """Read the settings that the reports need from `ladder.yaml`; without it they have their defaults.
+    """Read the settings that the reports need from `ladder.yaml`; without that file they have their defaults.
 
-    Errors: `UserError` for a file that holds no settings of a ladder.
+    Raises:
+        UserError: The file holds no settings of a ladder.
     """
     text, settings = _settings(folder)
     measured = folder / settings.arrange.measured
@@ -60,8 +62,8 @@ def open_build(folder: Path) -> BuildFolder:
 
 
 def _settings(folder: Path) -> tuple[str, LadderSettings]:
-    """Return `ladder.yaml` as it stands, and what it says."""
-    path = folder / "ladder.yaml"
+    """Return the text of `ladder.yaml`, and the settings in it."""
+    path = folder / RECORDED
     text = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
     try:
         values = yaml.safe_load(text) or {}
@@ -71,10 +73,10 @@ def _settings(folder: Path) -> tuple[str, LadderSettings]:
 
 
 def _shortened(text: str) -> str:
-    """Return `text` without the folders of absolute paths: what is published names nobody's home."""
+    """Return `text` without the folders of absolute paths: a published page names nobody's home folder."""
     return _FOLDERS.sub(r"\1", text)
 
 
-def read_rows(path: Path) -> Sequence[dict[str, Any]]:
-    """Return the rows of a file that a build may lack, read one at a time."""
+def optional_rows(path: Path) -> Sequence[dict[str, Any]]:
+    """Return the rows of a file, read one at a time; none if there is no such file."""
     return JsonRows(path) if path.exists() else ()

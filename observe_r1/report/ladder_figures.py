@@ -19,7 +19,7 @@ from observe_r1.report.theme import DARK, LIGHT, Theme, styled
 _INCHES, _DPI = (5.6, 3.8), 180
 _MOST_TICKS = 9
 _MOST_LABELS = 13
-"""Bars that have room for a number each, and lines of a legend."""
+"""The most bars that have room for a number each, and the most lines of a legend."""
 _LABELLED_SHARE = 0.045
 """Smaller parts of a slot have no room for a number."""
 
@@ -52,7 +52,7 @@ def _draw_share(axes: Any, summary: LadderSummary, theme: Theme) -> None:
     if len(places) <= _MOST_LABELS:
         where = {"ha": "center", "va": "bottom", "textcoords": "offset points", "xytext": (0, 4)}
         for place in np.flatnonzero(shares).tolist():
-            has_room = measured[place] > shares[place] + 0.12 * highest  # for the number between bar and line
+            has_room = measured[place] > shares[place] + 0.12 * highest  # for the number between the bar and the line
             top = shares[place] if has_room else max(shares[place], measured[place])
             axes.annotate(f"{shares[place]:.1%}", (place, top), fontsize=8.5, **where)
     _level_axis(axes, summary)
@@ -118,7 +118,7 @@ FIGURES: dict[str, tuple[Draw, str]] = {
     "complexity": (_draw_complexity, "Mean response length at each difficulty, of all and of correct responses"),
     "slots": (_draw_slots, "Share of each difficulty in each slot of the ladder, and how many questions it has"),
 }
-"""What draws each figure, and what it shows."""
+"""By name: the function that draws a figure, and its caption."""
 
 
 def _level_colors(summary: LadderSummary, theme: Theme) -> list[tuple[float, ...]]:
@@ -128,7 +128,7 @@ def _level_colors(summary: LadderSummary, theme: Theme) -> list[tuple[float, ...
 
 
 def _readable_on(color: tuple[float, ...]) -> str:
-    """Return what stands out more (contrast by WCAG 2: equal at this luminance)."""
+    """Return the text colour with more contrast (by WCAG 2 both are equal at this luminance)."""
     linear = [((value + 0.055) / 1.055) ** 2.4 for value in color[:3]]
     return "black" if np.dot((0.2126, 0.7152, 0.0722), linear) > 0.179 else "white"
 
@@ -138,7 +138,7 @@ def _level_names(summary: LadderSummary) -> list[str]:
 
 
 def _title_above_legend(axes: Any, title: str, entries: dict[str, Any]) -> None:
-    """Put the legend between title and axes, where it never covers data."""
+    """Put the legend between the title and the axes, where it never covers data."""
     axes.set_title(title, pad=28)
     above = {"loc": "lower left", "bbox_to_anchor": (0, 1), "ncols": 2, "borderaxespad": 0.4, "borderpad": 0}
     several_colors = {tuple: HandlerTuple(ndivide=None, pad=0)}
@@ -151,7 +151,7 @@ def _level_axis(axes: Any, summary: LadderSummary) -> None:
 
 
 def _places(axes: Any, names: list[str]) -> None:
-    """Name the places 0, 1, … of the horizontal axis, as many as have room; few of them do not fill its width."""
+    """Name the places 0, 1, … of the horizontal axis, as many as have room; a few of them do not fill its width."""
     step = _step(len(names), _MOST_TICKS)
     axes.set_xticks(range(0, len(names), step), names[::step])
     middle, reach = (len(names) - 1) / 2, max(len(names), 5) / 2 + 0.1

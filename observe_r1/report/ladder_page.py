@@ -1,4 +1,4 @@
-"""The report of a build folder: dataset card, figures, and one HTML page that holds all of it."""
+"""The report of a ladder: dataset card, figures, and one HTML page that holds all of it."""
 
 import base64
 from dataclasses import dataclass
@@ -10,20 +10,20 @@ from observe_r1 import registry
 from observe_r1.data import load_examples
 from observe_r1.files import write_atomic
 from observe_r1.ladder.sources.source import Source
-from observe_r1.ladder.stage import kept_by
+from observe_r1.ladder.stage import LADDER, kept_by
 from observe_r1.report.build_folder import BuildFolder, open_build
 from observe_r1.report.ladder_figures import FIGURES, draw_figure
 from observe_r1.report.ladder_summary import LadderSummary, summarize
-from observe_r1.report.pages import render
-from observe_r1.report.question import Question, question
+from observe_r1.report.pages import render_template
+from observe_r1.report.question import QuestionCard, question_card
 
 _HUB_LICENCES = {"afl-3.0", "apache-2.0", "cc-by-nc-4.0", "cc-by-nc-sa-4.0", "cc-by-sa-4.0", "gpl-3.0", "mit"}
-"""Those of our sources' licences that are identifiers on the Hub (hf.co/docs/hub/repositories-licenses)."""
+"""The licences of our sources that are identifiers on the Hub (hf.co/docs/hub/repositories-licenses)."""
 
 _SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
 
-MOST_SOURCES = 50
-"""More are counted together."""
+MAX_SOURCES = 50
+"""Further sources are counted together."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,14 +35,14 @@ class SourceRow:
     """(levels,) questions."""
     licence: str
     benchmark: str
-    """What must not be reported after training on it; empty where nothing is known."""
+    """Which benchmark must not be reported after training on it; empty if none is known."""
 
 
 def source_rows(summary: LadderSummary) -> list[SourceRow]:
-    """Return the largest sources with what is registered about them, and at the end a line for all the others."""
+    """Return the largest sources with what is registered about them, and a last line for all others."""
     items = list(summary.sources.items())
-    rows = [_source_row(name, counts) for name, counts in items[:MOST_SOURCES]]
-    if rest := items[MOST_SOURCES:]:
+    rows = [_source_row(name, counts) for name, counts in items[:MAX_SOURCES]]
+    if rest := items[MAX_SOURCES:]:
         counts = tuple(sum(column) for column in zip(*(counts for _, counts in rest), strict=True))
         rows.append(SourceRow(f"{len(rest):,} more sources", counts, "", ""))
     return rows
@@ -50,7 +50,7 @@ def source_rows(summary: LadderSummary) -> list[SourceRow]:
 
 def ladder_card(summary: LadderSummary) -> str:
     """Return the card (`README.md`) of the ladder, for the folder that holds `ladder.jsonl` and `figures/`."""
-    return render(
+    return render_template(
         "ladder_card.md.j2",
         metadata=yaml.safe_dump(_metadata(summary), sort_keys=False),
         summary=summary,
@@ -80,7 +80,7 @@ def _metadata(summary: LadderSummary) -> dict[str, object]:
 
 
 def _licence(summary: LadderSummary) -> str | list[str]:
-    """Return the licences of the sources; `unknown` as soon as one of them is."""
+    """Return the licences of the sources; `unknown` if one of them is."""
     sources = [_registered(name) for name in summary.sources]
     found = sorted({source.licence.lower().replace(" ", "-") if source else "" for source in sources})
     if not _HUB_LICENCES.issuperset(found):
@@ -89,19 +89,20 @@ def _licence(summary: LadderSummary) -> str | list[str]:
 
 
 EXAMPLES_PER_LEVEL = 4
-MOST_EXAMPLES = 48
-"""On the page, as long as every level has one."""
-MOST_REASONS = 50
-"""Lines in the table of what was dropped."""
+MAX_EXAMPLES = 48
+"""Examples on the page, as long as every level has one."""
+MAX_REASONS = 50
+"""Lines in the table of dropped rows."""
 
 
 def write_ladder_report(folder: Path) -> list[Path]:
-    """Write `README.md`, `figures/*.png` and `ladder.html` into a build folder and return their paths.
+    """Write `README.md`, `figures/*.png` and `ladder.html` into a ladder's folder and return their paths.
 
-    The files depend on what the folder holds and nothing else; only `ladder.jsonl` has to be there. The page needs
-    nothing beside itself. Images that cannot be opened leave a line in their place.
+    The files depend on nothing but the content of the folder, which only needs a `ladder.jsonl`. The page is
+    self-contained. An image that cannot be opened leaves a line in its place.
 
-    Errors: `UserError` for a ladder that cannot be read, or files that cannot be written.
+    Raises:
+        UserError: The ladder cannot be read, or a file cannot be written.
     """
     build = open_build(folder)
     summary = summarize(build)
@@ -118,7 +119,7 @@ def write_ladder_report(folder: Path) -> list[Path]:
 
 
 def _page(build: BuildFolder, summary: LadderSummary, figures: list[bytes]) -> str:
-    return render(
+    return render_template(
         "ladder.html.j2",
         summary=summary,
         sources=source_rows(summary),
@@ -126,13 +127,13 @@ def _page(build: BuildFolder, summary: LadderSummary, figures: list[bytes]) -> s
             {"caption": caption, "light": _uri(light), "dark": _uri(draw_figure(name, summary, dark=True))}
             for (name, (_, caption)), light in zip(FIGURES.items(), figures, strict=True)
         ],
-        dropped=most_frequent(summary.dropped, MOST_REASONS),
+        dropped=most_frequent(summary.dropped, MAX_REASONS),
         examples=_examples(build, summary),
     )
 
 
 def most_frequent(dropped: tuple[tuple[str, str, int], ...], most: int) -> list[tuple[str, str, int, str]]:
-    """Return at most `most` lines of the table, each with what would keep its rows; the rest adds up in a last one."""
+    """Return at most `most` lines of the table, each with what would keep its rows, and a last line with the rest."""
     kept = sorted(sorted(range(len(dropped)), key=lambda i: -dropped[i][2])[:most])
     lines = [(*dropped[i], kept_by(*dropped[i][:2])) for i in kept]
     if left := len(dropped) - len(lines):
@@ -141,15 +142,17 @@ def most_frequent(dropped: tuple[tuple[str, str, int], ...], most: int) -> list[
     return lines
 
 
-def _examples(build: BuildFolder, summary: LadderSummary) -> list[list[Question]]:
-    """Return some questions of each level, from all along the ladder."""
-    examples = load_examples(build.path / "ladder.jsonl")
-    count = max(1, min(EXAMPLES_PER_LEVEL, MOST_EXAMPLES // len(summary.levels)))
-    return [[question(examples[row], build.data) for row in _spread(level.rows, count)] for level in summary.levels]
+def _examples(build: BuildFolder, summary: LadderSummary) -> list[list[QuestionCard]]:
+    """Return some questions of each level, spread over the ladder."""
+    examples = load_examples(build.path / LADDER)
+    count = max(1, min(EXAMPLES_PER_LEVEL, MAX_EXAMPLES // len(summary.levels)))
+    return [
+        [question_card(examples[row], build.data) for row in _spread(level.rows, count)] for level in summary.levels
+    ]
 
 
 def _spread(rows: tuple[int, ...], count: int) -> list[int]:
-    """Return `count` rows at even distances, or all where there are no more."""
+    """Return `count` rows at even distances, or all if there are no more."""
     return [rows[len(rows) * i // count] for i in range(count)] if len(rows) > count else list(rows)
 
 

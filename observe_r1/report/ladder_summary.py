@@ -1,4 +1,4 @@
-"""What a built ladder holds, counted: by difficulty level, slot and source."""
+"""The content of a ladder, counted by difficulty level, slot and source."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ import numpy as np
 
 from observe_r1.data.json_rows import JsonRows
 from observe_r1.errors import UserError
-from observe_r1.ladder.stage import DROPPED
-from observe_r1.report.build_folder import BuildFolder, read_rows
+from observe_r1.ladder.stage import DROPPED, LADDER, MEASURED, UNSOLVED
+from observe_r1.report.build_folder import BuildFolder, optional_rows
 
 _COLUMNS = {
     "difficulty": (True, 1),
@@ -24,7 +24,7 @@ _COLUMNS = {
     "well_formed": (False, 1),
     "slot": (True, 9_999),
 }
-"""Columns of numbers from 0 on: whether every row has to have one, and the highest."""
+"""Columns of numbers ≥ 0: whether every row must have one, and the largest allowed."""
 
 _ABSOLUTE_IMAGE = re.compile(r'"image"\s*:\s*"(?:/|file:)')
 
@@ -36,13 +36,13 @@ class Level:
     difficulty: float
     """Share of wrong responses, in [0, 1]."""
     measured: int
-    """Questions measured at this level, those left out of the ladder included; corrected ones as graded anew."""
+    """Questions measured at this level, also those left out of the ladder; corrected ones as graded again."""
     rows: tuple[int, ...]
-    """Which rows of `ladder.jsonl` are of this level, from 0."""
+    """The rows of `ladder.jsonl` at this level, from 0."""
     complexity: float | None
     """Mean length of the responses in tokens; None without rows."""
     complexity_correct: float | None
-    """The same of correct responses; None where no response is correct."""
+    """The same of correct responses; None if no response is correct."""
     well_formed: float | None
     """Share of responses that keep the format."""
 
@@ -54,7 +54,7 @@ class Level:
 
 @dataclass(frozen=True, slots=True)
 class LadderSummary:
-    """What the report shows of a build folder."""
+    """What the report shows of a ladder's folder."""
 
     name: str
     levels: tuple[Level, ...]
@@ -70,17 +70,17 @@ class LadderSummary:
     unsolved: int
     """Questions set aside for review because no response was correct."""
     absolute_images: bool
-    """Whether rows name images by paths that hold on this machine only."""
+    """Whether rows name images by paths that are valid on this machine only."""
     model: str
-    """Which model measured; empty where the folder does not say."""
+    """The model that measured; empty if the folder does not say."""
     asked: str
-    """What it was asked for, in words; empty where the folder does not say."""
+    """What it was asked for, in words; empty if the folder does not say."""
     tries: int | None
-    """Responses to each question; None where the folder does not say, or where they differ."""
+    """Responses per question; None if the folder does not say, or if it differs."""
     format_prompt: str
-    """The prompt that stands in every question already, or `none`."""
+    """The prompt that every question already contains, or `none`."""
     settings: str
-    """`ladder.yaml`, of absolute paths only the last name; empty without one."""
+    """See `BuildFolder.settings`."""
 
     @property
     def count(self) -> int:
@@ -89,25 +89,26 @@ class LadderSummary:
 
     @property
     def measured(self) -> int:
-        """Questions measured; 0 where the folder does not say."""
+        """Questions measured; 0 if the folder does not say."""
         return sum(level.measured for level in self.levels)
 
 
 def summarize(build: BuildFolder) -> LadderSummary:
-    """Count what the build folder holds; only `ladder.jsonl` has to be there.
+    """Count what a ladder's folder holds; it only needs a `ladder.jsonl`.
 
-    Of each row only its numbers, its source and its id are kept in memory.
+    Only the numbers, the source and the id of each row are kept in memory.
 
-    Errors: `UserError` for a ladder that is missing, empty or lacks a column.
+    Raises:
+        UserError: The ladder is missing, empty or lacks a column.
     """
-    path = build.path / "ladder.jsonl"
+    path = build.path / LADDER
     table = [_numbers(row, f"{path} row {i}") for i, row in enumerate(JsonRows(path), start=1)]
     if not table:
         raise UserError(f"{path}: the ladder is empty")
     numbers = np.array([row[:5] for row in table])
     difficulty, complexity, slot = numbers[:, 0], numbers[:, 1], numbers[:, 4].astype(int)
     own = {row[7]: row[0] for row in table}
-    rows = read_rows(build.measured / "measured.jsonl")
+    rows = optional_rows(build.measured / MEASURED)
     measured = [(own.get(row["id"], row["difficulty"]), row["tries"]) for row in rows]
     tries = {number for _, number in measured}
     difficulties = _difficulties(difficulty, measured, tries)
@@ -130,7 +131,7 @@ def summarize(build: BuildFolder) -> LadderSummary:
         sources=_by_source([row[5] for row in table], level, len(difficulties)),
         complexity=float(complexity.mean()),
         dropped=count_dropped(build.path),
-        unsolved=len(read_rows(build.path / "unsolved.jsonl")),
+        unsolved=len(optional_rows(build.path / UNSOLVED)),
         absolute_images=any(row[6] for row in table),
         model=build.model,
         asked=build.asked,
@@ -148,7 +149,9 @@ def _numbers(row: Any, place: str) -> tuple[float, float, float, float, int, str
         if value is None and not required:
             value = math.nan
         elif not isinstance(value, int | float) or not 0 <= value <= highest or value == math.inf:
-            need = f"needs a number from 0 to {highest:,}" if highest < math.inf else "needs a number from 0 on"
+            need = (
+                f"needs a number from 0 to {highest:,}" if highest < math.inf else "needs a finite number of at least 0"
+            )
             raise UserError(f"{place}, {key!r}: {need}, got {value!r:.80}: build the ladder again")
         values.append(value)
     absolute = bool(_ABSOLUTE_IMAGE.search(str(row.get("message"))))
@@ -158,7 +161,7 @@ def _numbers(row: Any, place: str) -> tuple[float, float, float, float, int, str
 
 
 def _difficulties(found: np.ndarray, measured: Sequence[tuple[float, int]], tries: set[int]) -> list[float]:
-    """Return every level that the number of tries allows; without a single such number, those that occur."""
+    """Return every level that the number of tries allows or, if that is not the same for all, those that occur."""
     if len(tries) == 1:
         (number,) = tries
         return [level / number for level in range(number + 1)]
@@ -182,8 +185,8 @@ def _by_source(sources: Sequence[str], level: np.ndarray, levels: int) -> dict[s
 
 
 def count_dropped(folder: Path) -> tuple[tuple[str, str, int], ...]:
-    """Return stage, reason and number of rows dropped for it; stages as in the build, frequent reasons first."""
-    counts = Counter((str(row["stage"]), str(row["reason"])) for row in read_rows(folder / DROPPED))
+    """Return each stage and reason with the number of rows dropped; stages in their order, frequent reasons first."""
+    counts = Counter((str(row["stage"]), str(row["reason"])) for row in optional_rows(folder / DROPPED))
     stages = list(dict.fromkeys(stage for stage, _ in counts))
     ranked = sorted(counts.items(), key=lambda item: (stages.index(item[0][0]), -item[1]))
     return tuple((stage, reason, count) for (stage, reason), count in ranked)

@@ -1,7 +1,7 @@
 """Self-contained HTML pages and Markdown from the templates beside this file.
 
-What they show was written by models and strangers. In HTML all of it is escaped, and each page forbids scripts and
-everything from elsewhere by its content security policy.
+Models and strangers wrote what they show. In HTML all of it is escaped, and the content security policy of each page
+forbids scripts and everything from elsewhere.
 """
 
 import re
@@ -11,17 +11,17 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 
 _NOT_TEXT = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202d\u202e\ud800-\udfff\ufdd0-\ufdef\ufffe\uffff]")
-"""What an HTML document may not hold even as a character reference, carriage returns, and what turns letters around."""
+"""What HTML does not allow even as a character reference, carriage returns, and overrides of the writing direction."""
 
 _MARKDOWN_SIGNS = re.compile(r"([!-/:-@\[-`{-~])")
 _PLAIN_NAME = re.compile(r"[\w./:#+-]+", re.ASCII)
 
 
-def render(template: str, **values: Any) -> str:
+def render_template(template: str, **values: Any) -> str:
     """Return `templates/<template>` filled with `values`, as text that UTF-8 can hold.
 
-    Templates ending in `.html.j2` escape every value; Markdown has `plain` for text within a line and `indented` for
-    a code block.
+    Templates that end in `.html.j2` escape every value. Markdown has `literal` for text within a line and `indented`
+    for a code block.
     """
     return _environment().get_template(template).render(values)
 
@@ -38,14 +38,16 @@ def clip(text: str, length: int) -> str:
 
 
 def printable(text: str, length: int) -> str:
-    """Return the first `length` characters of `text` as one line without marks that are not seen, such as those that
-    turn the direction of writing."""
+    """Return the first `length` characters of `text` as one line, without invisible marks.
+
+    Such marks can reverse the direction of writing, for example.
+    """
     line = " ".join(clip(text, length).split())
     return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in line)
 
 
-def plain(text: str) -> str:
-    """Return `text` as one line of Markdown that shows it literally, in a table cell too."""
+def literal(text: str) -> str:
+    """Return `text` as one line of Markdown that shows it literally, also in a table cell."""
     line = printable(text, 200)
     return f"`{line}`" if _PLAIN_NAME.fullmatch(line) else _MARKDOWN_SIGNS.sub(r"\\\1", line)
 
@@ -68,7 +70,7 @@ def _share(value: float | None) -> str:
 
 
 def _finalize(value: Any) -> Any:
-    return clean(value) if type(value) is str else value  # a macro's output is of a type of its own
+    return clean(value) if type(value) is str else value  # the output of a macro has another type
 
 
 @cache
@@ -84,7 +86,7 @@ def _environment() -> Environment:
     )
     environment.filters |= {
         "clip": clip,
-        "plain": plain,
+        "literal": literal,
         "indented": _indented,
         "number": _number,
         "share": _share,

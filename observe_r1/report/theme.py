@@ -1,4 +1,4 @@
-"""How our figures look, on light paper and on dark."""
+"""How our figures look on a light and on a dark background."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from matplotlib import style
 
 @dataclass(frozen=True, slots=True)
 class Theme:
-    """The colours of one paper. Those of data are told apart with any colour vision (Okabe and Ito's hues, viridis)."""
+    """The colours of one background. Colours of data suit any colour vision (Okabe and Ito's hues, viridis)."""
 
     paper: str
     ink: str
     faint: str
     """Grids and axes."""
     muted: str
-    """Data that others are compared with."""
+    """Data to compare other data with."""
     first: str
     second: str
     right: str
     wrong: str
     levels: tuple[float, float]
-    """Where in viridis the easiest and the hardest level lie."""
+    """The positions in viridis of the easiest and the hardest level."""
 
 
 LIGHT = Theme(
@@ -55,7 +55,7 @@ DARK = Theme(
 
 @contextmanager
 def styled(theme: Theme) -> Iterator[None]:
-    """Draw in our style, whatever the user's own settings of matplotlib are."""
+    """Draw in our style during the block, whatever the user's own matplotlib settings are."""
     colors = {
         **dict.fromkeys(("figure.facecolor", "axes.facecolor", "savefig.facecolor"), theme.paper),
         **dict.fromkeys(("text.color", "axes.labelcolor", "xtick.labelcolor", "ytick.labelcolor"), theme.ink),
@@ -83,8 +83,8 @@ def styled(theme: Theme) -> Iterator[None]:
         yield
 
 
-def on_both_papers(picture: Path) -> Iterator[tuple[Path, Theme]]:
-    """Yield each file to draw into and its theme, with the style set: `picture`, and `…_dark` beside it."""
-    for path, theme in ((picture, LIGHT), (picture.with_stem(f"{picture.stem}_dark"), DARK)):
+def on_both_papers(image: Path) -> Iterator[tuple[Path, Theme]]:
+    """Yield each file to draw into and its theme, with the style set: `image`, and `…_dark` beside it."""
+    for path, theme in ((image, LIGHT), (image.with_stem(f"{image.stem}_dark"), DARK)):
         with styled(theme):
             yield path, theme

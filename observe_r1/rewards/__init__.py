@@ -1,4 +1,4 @@
-"""What a response earns: accuracy, format, and rewards of the user's own."""
+"""What a response earns: accuracy, format, and the user's own rewards."""
 
 from observe_r1.rewards.accuracy import accuracy_reward, verifiable
 from observe_r1.rewards.format import format_reward

@@ -1,7 +1,7 @@
 """The accuracy reward: is the final answer the gold answer?
 
-Both are read by the same parser into typed values, whole or not at all, and compared by type. Nothing is evaluated
-beyond stated bounds, so it needs no process of its own and no time limit.
+One parser reads both into typed values, whole or not at all, and they are compared by type. Everything is evaluated
+within stated bounds, so the reward needs no process of its own and no time limit.
 """
 
 import re
@@ -19,22 +19,28 @@ from observe_r1.rewards.judge.options import chosen_letters, find_options, named
 from observe_r1.rewards.judge.reading import read
 from observe_r1.rewards.judge.values import Choice, described
 
-_EATEN = re.compile("[\a\b\f\v\r]|\t(?=imes|heta|ext|an\\b|riangle|frac)|\n(?=eq|abla|u\\b)")
-"""What JSON makes of `\\frac`, `\\beta`, `\\times`, `\\neq` that are written with one backslash."""
+_LOST_BACKSLASH = re.compile("[\a\b\f\v\r]|\t(?=imes|heta|ext|an\\b|riangle|frac)|\n(?=eq|abla|u\\b)")
+"""What JSON makes of `\\frac`, `\\beta`, `\\times`, `\\neq` where they are written with one backslash."""
 
-_GOES_ON = re.compile(
+_MORE_THAN_AN_OPTION = re.compile(
     r"[.!?]\s+[^\W\d]|[。\uff1f]|\n|\b(?:answer|choose|select|pick|options?|which|what|find)\b", re.IGNORECASE
 )
-"""More than an option: after the last one a question may go on, as in "(C) 60°. Choose one."."""
+"""What a question may add after its last option, as in "(C) 60°. Choose one."."""
 _NUMBER = re.compile(r"-?\d+(?:\.\d+)?")
 
 
 def accuracy_reward(response: str, answer: str) -> float:
-    """Return 1.0 if the final answer of `response` is `answer`, else 0.0. Never hangs, and no text makes it raise.
+    """Return 1.0 if the final answer of `response` is `answer`, else 0.0. Never hangs and never raises.
 
-    The final answer is the text between the last complete pair of answer tags; lacking one, what follows the thought.
-    What counts as the same is in docs/rewards.md. A gold answer that cannot be verified scores 0 for anything, as does
-    what is no string.
+    The final answer is the text between the last complete pair of answer tags, or else what follows the thought.
+    docs/rewards.md says what counts as the same. With a gold answer that cannot be verified every response scores 0.
+
+    >>> accuracy_reward("<think> one half </think> <answer> 0.5 </answer>", r"\\frac{1}{2}")
+    1.0
+
+    Args:
+        response: What the model wrote; anything but a string scores 0.
+        answer: The gold answer.
 
     Source: Observe-R1 (arXiv 2505.12432), accuracy reward.
     """
@@ -48,24 +54,24 @@ def accuracy(response: str, answer: str, template: str) -> float:
     return accuracy_reward(response, answer)
 
 
-def question_text(example: Example) -> str:
-    """Return the text of the last user turn, where the question stands."""
+def question_of(example: Example) -> str:
+    """Return the text of the question: the last turn of the chat."""
     parts = (part for message in example.messages[-1:] for part in message["content"])
     return "".join(part["text"] for part in parts if part["type"] == "text")
 
 
 def gold_answer(example: Example) -> str:
-    """Return what the accuracy reward compares responses to `example` with.
+    """Return what the accuracy reward compares the responses to `example` with.
 
     Where its question lists options, "(A) 45° (B) 60°", and the gold answer is the letter or the text of exactly one,
-    that is both of them, "B. 60°"; else the gold answer as it stands.
+    that is letter and text, "B. 60°"; otherwise it is the gold answer itself.
     """
-    return labelled_gold(question_text(example), example.answer)
+    return labelled_gold(question_of(example), example.answer)
 
 
 @lru_cache(maxsize=4096)
 def labelled_gold(question: str, answer: str) -> str:
-    """Return the gold answer of a question, as `gold_answer` does. Whatever is in doubt about options leaves it."""
+    """Return the gold answer of a question as `gold_answer` does. Any doubt about the options leaves it as it is."""
     gold, options = final_answer(answer), find_options(question)
     if (
         not options
@@ -89,9 +95,11 @@ def labelled_gold(question: str, answer: str) -> str:
 
 
 def _is_option(text: str, letters: str) -> bool:
-    """Whether a text can be an option's, and is not the letter of one of them."""
+    """Whether a text can be that of an option, and is not the letter of another."""
     letter = chosen_letters(text)
-    return bool(read(text)) and not _GOES_ON.search(text) and not (len(letter) == 1 and letter <= {*letters})
+    return (
+        bool(read(text)) and not _MORE_THAN_AN_OPTION.search(text) and not (len(letter) == 1 and letter <= {*letters})
+    )
 
 
 def _alike(option: str, other: str) -> bool:
@@ -101,27 +109,29 @@ def _alike(option: str, other: str) -> bool:
 
 
 def verifiable(answer: str) -> bool:
-    """Return whether a gold answer can be verified: its own text counts as right for it.
+    """Return whether a gold answer can be verified: given as a response, it scores 1.
 
-    Against any other gold answer every response scores 0, so that its row is of no use.
+    With any other gold answer every response scores 0, so that its row teaches nothing.
     """
     return isinstance(answer, str) and accuracy_reward(f"<answer>{answer}</answer>", answer) == 1.0
 
 
 def gold_fault(answer: str) -> str | None:
-    """Return what is wrong with the text of a gold answer: its length, or characters that nobody writes."""
+    """Return what is wrong with the text of a gold answer, its length or its characters; None where nothing is."""
     if len(answer) > MAX_CHARS:
         return f"it has {len(answer):,} characters, over the {MAX_CHARS:,} that are read"
-    if eaten := _EATEN.search(answer):
-        return (
-            f"it holds {eaten[0]!r}, which is left of a command of LaTeX: in JSON write two backslashes, as in \\\\frac"
-        )
+    if lost := _LOST_BACKSLASH.search(answer):
+        return f"it holds {lost[0]!r}, what remains of a LaTeX command: in JSON write two backslashes, as in \\\\frac"
     odd = next((c for c in answer if category(c) in ("Cc", "Cs") and c not in "\n\t"), None)
     return f"it holds the control character U+{ord(odd):04X}: remove it" if odd else None
 
 
 def require_verifiable(example: Example) -> None:
-    """Raise `UserError` where the gold answer of `example` cannot be verified."""
+    """Check that the gold answer of `example` can be verified.
+
+    Raises:
+        UserError: It cannot.
+    """
     if fault := gold_fault(example.answer):
         raise UserError(f"{example.origin}: the gold answer {shorten(example.answer)} cannot be verified: {fault}")
     if not verifiable(example.answer):
@@ -132,7 +142,7 @@ def require_verifiable(example: Example) -> None:
 
 
 def read_as(response: str) -> str:
-    """Return in words how the final answer of a response is read; where it is not, the answer itself."""
+    """Return in words how the final answer of a response is read, or the answer itself where it cannot be read."""
     answer = final_answer(response)
     readings = read(answer)
     return described(readings[0]) if readings else f"unread {answer!r}"

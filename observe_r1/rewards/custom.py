@@ -1,4 +1,4 @@
-"""Rewards of the user's own, by what the settings call them: a Python file or the address of a server."""
+"""Rewards of the user's own, by what the settings call them: the path of a Python file, or the address of a server."""
 
 from __future__ import annotations
 
@@ -19,39 +19,45 @@ if TYPE_CHECKING:
     from observe_r1.config import RewardSettings
 
 _TAKEN = frozenset({"mean", "std", "bonus"})
-"""What other metrics of the rewards are called."""
+"""Names that other metrics of the rewards have."""
 
 
-class OwnReward(AbstractContextManager["OwnReward"], Protocol):
-    """A reward for whole groups; entering it checks it, leaving it ends what it runs."""
+class CustomReward(AbstractContextManager["CustomReward"], Protocol):
+    """A reward for whole groups. Entering it checks it, leaving it ends what it runs."""
 
     def rewards(self, responses: Sequence[str], example: Example, prompt: str) -> list[float]:
-        """Return one number a response, from any thread, within a time limit. Errors: `UserError`."""
+        """Return one number per response, within a time limit; may be called from any thread.
+
+        Raises:
+            UserError: The reward failed, took too long, or gave anything but one number per response.
+            concurrent.futures.CancelledError: It was left before the call began.
+        """
         ...
 
 
-def own_rewards(settings: RewardSettings) -> dict[str, OwnReward]:
-    """Return the user's own rewards by the names in the settings, not yet entered."""
-    own: dict[str, OwnReward] = {}
+def custom_rewards(settings: RewardSettings) -> dict[str, CustomReward]:
+    """Return the user's own rewards by their names in the settings, not yet entered."""
+    rewards: dict[str, CustomReward] = {}
     for name in settings.functions:
         if _is_address(name):
-            own[name] = RewardServer(name, settings)
+            rewards[name] = RewardServer(name, settings)
         elif name not in REGISTRY["reward"]:
-            own[name] = RewardFile(name, settings)
-    return own
+            rewards[name] = RewardFile(name, settings)
+    return rewards
 
 
 def part_names(names: Iterable[str]) -> dict[str, str]:
-    """Return what each reward is called in metrics and rollouts: a file's stem, a server's host, port and path.
+    """Return what each reward is called in metrics and rollouts: a file's stem; a server's host, port and path.
 
-    Errors: `UserError` where two would be called alike, or one like a reward or metric of ours.
+    Raises:
+        UserError: Two would have the same name, or one that of a built-in reward or metric.
     """
     parts: dict[str, str] = {}
     for name in names:
         part = _part_name(name)
         same = next((other for other, taken in parts.items() if taken == part), None)
         if same is not None or (part != name and part in _TAKEN | REGISTRY["reward"].keys()):
-            other = "a metric of ours" if same is None else repr(without_password(same))
+            other = "a built-in metric" if same is None else repr(without_password(same))
             raise UserError(
                 f"rewards.functions: {without_password(name)!r} and {other} would both be called {part!r}; rename one"
             )
@@ -64,7 +70,7 @@ def _part_name(name: str) -> str:
         try:
             address = urlsplit(name)
         except ValueError as error:
-            raise UserError(f"rewards.functions: {without_password(name)!r} is no address: {error}") from error
+            raise UserError(f"rewards.functions: {without_password(name)!r} is not an address: {error}") from error
         return address.netloc.rpartition("@")[2] + address.path.rstrip("/")
     return Path(name).stem if name.endswith(".py") else name
 

@@ -1,6 +1,6 @@
 """The format reward: does the response say what it sees, think, and answer, each once and in this order?
 
-Tags are searched for, not matched by a pattern, so that the time is linear in the response whatever it holds.
+Tags are found by plain search, not by a pattern, so that the time is linear in the response whatever it holds.
 """
 
 from dataclasses import dataclass
@@ -25,14 +25,17 @@ def format_reward(response: str, template: str = "observe") -> float:
 
     `observe` asks for `<observe>…</observe> <think>…</think> <answer>…</answer>` in this order, or for the
     observation nested inside the thought: `<think>… <observe>…</observe> …</think> <answer>…</answer>`.
-    `think` asks for thought and answer and allows no observe tags. Each tag stands exactly once, and no
-    content is blank; a thought must hold something beside a nested observation. Any text may stand around
-    the tags. A response that is no string earns 0.
+    `think` asks for thought and answer and allows no observe tags. Each tag occurs exactly once, and no content is
+    blank; a thought must hold something besides a nested observation. Any text may surround the tags.
 
-    Source: Observe-R1 (arXiv 2505.12432), multimodal format constraint.
+    Args:
+        response: What the model wrote; anything but a string earns 0.
+        template: `observe` or `think`.
 
     Raises:
-        UserError: there is no such template.
+        UserError: There is no such template.
+
+    Source: Observe-R1 (arXiv 2505.12432), multimodal format constraint.
     """
     if template not in TEMPLATES:
         raise UserError(f"unknown template {template!r}: known: {', '.join(TEMPLATES)}")
@@ -42,7 +45,7 @@ def format_reward(response: str, template: str = "observe") -> float:
 
 
 def format(response: str, answer: str, template: str) -> float:
-    """`format_reward` with the signature that every reward function has; the gold answer plays no part."""
+    """`format_reward` with the signature that every reward function has; the gold answer is not used."""
     return format_reward(response, template)
 
 
@@ -79,7 +82,7 @@ def _well_formed(response: str, wanted: tuple[str, ...]) -> bool:
 
 
 def _only_block(response: str, name: str) -> _Block | None:
-    """The pair of tags, if opening and closing stand exactly once each and in this order."""
+    """Return the pair of tags where opening and closing occur exactly once each and in this order, else None."""
     opening, closing = f"<{name}>", f"</{name}>"
     if response.count(opening) != 1 or response.count(closing) != 1:
         return None

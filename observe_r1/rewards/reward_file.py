@@ -1,4 +1,7 @@
-"""A reward in a Python file of the user's own: called in worker processes, never in the program itself."""
+"""A reward in a Python file of the user's own: called in worker processes, never in the program itself.
+
+Whatever the file does wrong is told in one line that names the place in it.
+"""
 
 from __future__ import annotations
 
@@ -15,16 +18,11 @@ from typing import TYPE_CHECKING, Any, Self
 
 from observe_r1.errors import UserError
 from observe_r1.records import Example
-from observe_r1.rewards.validation import checked_rewards
+from observe_r1.rewards.validation import validated_rewards
 from observe_r1.rewards.worker import START_LIMIT, WorkerDied, WorkerKilled, WorkerPool
 
 if TYPE_CHECKING:
     from observe_r1.config import RewardSettings
-
-
-# The inside of a reward file's worker process: imports the user's file and calls its function.
-#
-# Whatever the file does wrong is told in one line with the place in it.
 
 SIGNATURES = {
     "reward_func": ("queries", "prompts", "labels"),
@@ -36,30 +34,101 @@ _MODULE = "observe_r1_reward_file"
 """What the file is imported as: its own name could hide a library's."""
 
 
-def load(path: str) -> str:
-    """Import the file and return the name of its function. Errors: `UserError` where there is not exactly one."""
+class RewardFile:
+    """The reward that a file defines, in processes of its own. A context manager: entering it imports the file.
+
+    The file defines `reward_func(queries, prompts, labels)`, which takes lists with one entry per response and returns
+    one number each; or `reward(response, answer, example)`, which returns a number. A query is the prompt with its
+    response.
+
+    Args:
+        name: The file's path.
+        settings: Number of processes, and time limit.
+
+    Raises:
+        UserError: On entering, the file cannot be imported, or does not define exactly one such function.
+    """
+
+    def __init__(self, name: str, settings: RewardSettings) -> None:
+        self._path = str(Path(name).expanduser())
+        self._limit = settings.call_timeout
+        self._pool = WorkerPool(settings.workers, settings.call_timeout)
+        self._function = ""
+
+    def __enter__(self) -> Self:
+        if not Path(self._path).is_file():
+            raise UserError(f"rewards.functions: there is no file {self._path!r} (looked for in {Path.cwd()})")
+        with ExitStack() as stack:
+            stack.enter_context(self._pool)
+            limit = max(START_LIMIT, self._limit)
+            with self._one_line_errors("importing it", limit):
+                self._function = self._pool.prepare(import_file, self._path, timeout=limit)[0]
+            self._close = stack.pop_all()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._close.close()
+
+    def rewards(self, responses: Sequence[str], example: Example, prompt: str) -> list[float]:
+        """Return the file's rewards of one group. A call whose process is killed is repeated.
+
+        Raises:
+            UserError: The function raised, gave anything but one finite number per response, did not return in time,
+                or ended its process; with the file, and the line where there is one.
+            concurrent.futures.CancelledError: The reward was left before the call began.
+        """
+        with self._one_line_errors(self._function, self._limit):
+            if self._function == "reward":
+                return self._pool.submit(call_reward, self._path, list(responses), example).result()
+            queries = [prompt + response for response in responses]
+            prompts, labels = [prompt] * len(queries), [example.answer] * len(queries)
+            return self._pool.submit(call_reward_func, self._path, queries, prompts, labels).result()
+
+    @contextmanager
+    def _one_line_errors(self, what: str, limit: float) -> Iterator[None]:
+        try:
+            yield
+        except TimeoutError as error:
+            raise UserError(
+                f"{self._path}: {what} took over {limit:g} s; make it faster or raise rewards.call_timeout"
+            ) from error
+        except (WorkerDied, WorkerKilled) as error:
+            raise UserError(f"{self._path}: {what} ended its process: {error}") from error
+
+
+# In the worker process
+
+
+def import_file(path: str) -> str:
+    """Import the file; return the name of its function.
+
+    Raises:
+        UserError: It raises, or does not define exactly one function of `SIGNATURES`.
+    """
     return _function(path)[0]
 
 
 def call_reward_func(path: str, queries: list[str], prompts: list[str], labels: list[str]) -> list[float]:
     """Return what the file's `reward_func` gives a group."""
     name, function = _function(path)
-    with _explained(path):
+    with _told_in_one_line(path):
         values = function(queries, prompts, labels)
-    return checked_rewards(values, len(queries), f"{path}: {name}")
+    return validated_rewards(values, len(queries), f"{path}: {name}")
 
 
 def call_reward(path: str, responses: list[str], example: Example) -> list[float]:
     """Return what the file's `reward` gives each response of a group."""
     name, function = _function(path)
-    with _explained(path):
+    with _told_in_one_line(path):
         values = [function(response, example.answer, example) for response in responses]
-    return checked_rewards(values, len(responses), f"{path}: {name}")
+    return validated_rewards(values, len(responses), f"{path}: {name}")
 
 
 @cache
 def _function(path: str) -> tuple[str, Callable[..., Any]]:
-    with _explained(path):
+    with _told_in_one_line(path):
         module = _import(path)
     defined = [name for name in SIGNATURES if callable(getattr(module, name, None))]
     if len(defined) != 1:
@@ -79,7 +148,7 @@ def _function(path: str) -> tuple[str, Callable[..., Any]]:
 def _import(path: str) -> ModuleType:
     spec = spec_from_file_location(_MODULE, path)
     assert spec is not None and spec.loader is not None
-    # Modules beside the file can be imported, but hide none of Python's own.
+    # Modules beside the file can be imported, but do not hide any of Python's own.
     sys.path.append(str(Path(path).resolve().parent))
     module = sys.modules[_MODULE] = module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -87,7 +156,7 @@ def _import(path: str) -> ModuleType:
 
 
 @contextmanager
-def _explained(path: str) -> Iterator[None]:
+def _told_in_one_line(path: str) -> Iterator[None]:
     """Turn whatever the user's code raises into one line that names the place in the file."""
     try:
         yield
@@ -107,61 +176,3 @@ def _line(path: str, error: BaseException) -> str:
 def _one_line(error: BaseException) -> str:
     text = error.msg if isinstance(error, SyntaxError) else str(error)
     return f"{type(error).__name__}: {' '.join(text.split())[:300]}".removesuffix(": ")
-
-
-class RewardFile:
-    """The reward that a file defines, in processes of its own. A context manager: entering it imports the file.
-
-    The file defines `reward_func(queries, prompts, labels)`, lists of one entry a response in, one number each out; or
-    `reward(response, answer, example)`, a number out. A query is the prompt with its response.
-
-    Errors on entering: `UserError` where the file cannot be imported or does not define one such function.
-    """
-
-    def __init__(self, name: str, settings: RewardSettings) -> None:
-        self._path = str(Path(name).expanduser())
-        self._limit = settings.call_timeout
-        self._pool = WorkerPool(settings.workers, settings.call_timeout)
-        self._function = ""
-
-    def __enter__(self) -> Self:
-        if not Path(self._path).is_file():
-            raise UserError(f"rewards.functions: there is no file {self._path!r} (looked for in {Path.cwd()})")
-        with ExitStack() as stack:
-            stack.enter_context(self._pool)
-            limit = max(START_LIMIT, self._limit)
-            with self._explained("importing it", limit):
-                self._function = self._pool.prepare(load, self._path, timeout=limit)[0]
-            self._close = stack.pop_all()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._close.close()
-
-    def rewards(self, responses: Sequence[str], example: Example, prompt: str) -> list[float]:
-        """Return the file's rewards of one group.
-
-        A call whose process is killed is made again.
-
-        Errors: `UserError` naming the file and its line where the function raises, gives anything but one finite number
-        a response, does not return in time, or ends its process. CancelledError: closed before the call began.
-        """
-        with self._explained(self._function, self._limit):
-            if self._function == "reward":
-                return self._pool.submit(call_reward, self._path, list(responses), example).result()
-            queries = [prompt + response for response in responses]
-            prompts, labels = [prompt] * len(queries), [example.answer] * len(queries)
-            return self._pool.submit(call_reward_func, self._path, queries, prompts, labels).result()
-
-    @contextmanager
-    def _explained(self, what: str, limit: float) -> Iterator[None]:
-        try:
-            yield
-        except TimeoutError as error:
-            raise UserError(
-                f"{self._path}: {what} took over {limit:g} s; make it faster or raise rewards.call_timeout"
-            ) from error
-        except (WorkerDied, WorkerKilled) as error:
-            raise UserError(f"{self._path}: {what} ended its process: {error}") from error

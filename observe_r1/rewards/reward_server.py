@@ -1,4 +1,4 @@
-"""A reward from a server: `{"query": […], "prompts": […], "labels": […]}` posted, `{"rewards": […]}` answered."""
+"""A reward from a server: it is sent `{"query": […], "prompts": […], "labels": […]}` and answers `{"rewards": […]}`."""
 
 from __future__ import annotations
 
@@ -14,24 +14,31 @@ from urllib3.exceptions import HTTPError, MaxRetryError
 
 from observe_r1.errors import UserError
 from observe_r1.records import Example
-from observe_r1.rewards.validation import checked_rewards
+from observe_r1.rewards.validation import validated_rewards
 from observe_r1.web import DeadlineError, http_client, request, without_password
 
 if TYPE_CHECKING:
     from observe_r1.config import RewardSettings
 
 _AT_ONCE = 8
-"""Requests under way to one server."""
+"""Requests to one server at a time."""
 
 _LONGEST = 1 << 20
-"""Bytes of an answer that are read."""
+"""Bytes of an answer, at most."""
 
 
 class RewardServer:
     """The reward of one server. A context manager: entering it asks whether anything answers there.
 
-    A group is one request, sent again with back-off while the server cannot be reached, is busy or breaks off. Each try
-    has the time limit for itself, and one that is over it is the last.
+    A group is one request. It is sent again, with back-off, while the server cannot be reached, is busy, or breaks off
+    its answer. Each try has the whole time limit; a try that exceeds it is the last.
+
+    Args:
+        url: Of the server.
+        settings: Time limit and number of retries.
+
+    Raises:
+        UserError: On entering, nothing answers.
     """
 
     def __init__(self, url: str, settings: RewardSettings) -> None:
@@ -46,7 +53,7 @@ class RewardServer:
         self._closed = False
 
     def __enter__(self) -> Self:
-        self._ask("HEAD")  # the answer may be any: it is not what a reward server is for
+        self._ask("HEAD")  # with any answer: a reward server need not know HEAD
         return self
 
     def __exit__(
@@ -57,8 +64,10 @@ class RewardServer:
     def rewards(self, responses: Sequence[str], example: Example, prompt: str) -> list[float]:
         """Return the server's rewards of one group.
 
-        Errors: `UserError` naming the server where it cannot be reached, is too slow, or answers anything but 2xx and
-        one finite number a response. CancelledError: closed before the request was sent.
+        Raises:
+            UserError: The server cannot be reached, is too slow, or answers anything but a status of 2xx and one finite
+                number per response.
+            concurrent.futures.CancelledError: The reward was left before the request was sent.
         """
         question = {
             "query": [prompt + response for response in responses],
@@ -74,10 +83,10 @@ class RewardServer:
         try:
             answer = json.loads(content)
         except (ValueError, RecursionError) as error:
-            raise UserError(f"{self._name} answered no JSON: {_start(content)}") from error
+            raise UserError(f"{self._name} answered something that is not JSON: {_start(content)}") from error
         if not isinstance(answer, dict) or "rewards" not in answer:
             raise UserError(f'{self._name} must answer {{"rewards": […]}}, not {_start(content)}')
-        return checked_rewards(answer["rewards"], len(responses), self._name)
+        return validated_rewards(answer["rewards"], len(responses), self._name)
 
     def _ask(self, method: str, body: bytes | None = None) -> tuple[int, bytes]:
         """Return status and body of the answer."""

@@ -1,4 +1,4 @@
-"""What rewards of the user's own return, checked before it is added to anything."""
+"""What the user's own rewards return, checked before it is added to anything."""
 
 import math
 from numbers import Real
@@ -10,17 +10,23 @@ LARGEST = 1e12
 """Advantages are computed in float32, where the squares of much larger rewards are infinite."""
 
 
-def checked_rewards(values: Any, count: int, source: str) -> list[float]:
-    """Return `values`, a list, tuple, array or tensor of `count` numbers, as floats.
+def validated_rewards(values: Any, count: int, source: str) -> list[float]:
+    """Return what a reward gave as floats.
 
-    Errors: `UserError`, beginning with `source`, where it is anything else, a number is NaN or beyond ±1e12.
+    Args:
+        values: A list, tuple, array or tensor of `count` numbers.
+        count: Of the responses.
+        source: What gave them; errors begin with it.
+
+    Raises:
+        UserError: `values` is anything else, or a number is NaN or beyond ±1e12.
     """
     values = _plain(values)
     if not isinstance(values, list | tuple):
-        raise UserError(f"{source} gave {_shown(values)}; it must give a list of {count} numbers, one a response")
+        raise UserError(f"{source} gave {_shown(values)}; it must give a list of {count} numbers, one per response")
     if len(values) != count:
-        raise UserError(f"{source} gave {len(values)} rewards for {count} responses; it must give one a response")
-    return [_checked(_plain(value), f"{source} gave reward {i} of {count} as") for i, value in enumerate(values, 1)]
+        raise UserError(f"{source} gave {len(values)} rewards for {count} responses; it must give one per response")
+    return [_number(_plain(value), f"{source} gave reward {i} of {count} as") for i, value in enumerate(values, 1)]
 
 
 def _plain(value: Any) -> Any:
@@ -28,7 +34,7 @@ def _plain(value: Any) -> Any:
     return value.tolist() if hasattr(value, "tolist") else value
 
 
-def _checked(value: Any, source: str) -> float:
+def _number(value: Any, source: str) -> float:
     if not isinstance(value, Real):
         raise UserError(f"{source} {_shown(value)}; it must be a number")
     try:

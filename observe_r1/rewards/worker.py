@@ -1,10 +1,22 @@
 """Processes for rewards of the user's own: each call under a hard time limit, beside the program and not in it.
 
-A worker is a Python of its own, not a fork and not a `multiprocessing` child: it takes no copy of torch or
-CUDA along, and does not run the caller's main script a second time. It is killed when a call is over the
-limit, and the next call starts another. It ends when its end of the connection closes, so none outlives the
-program, and by no signal that asks the program to stop, even if every process of the program gets it. A call whose
-process is killed from outside is made again.
+A worker is a Python process of its own, neither a fork nor a child of `multiprocessing`. It is killed when a call
+exceeds its limit, and the next call starts another. A call whose process is killed from outside is repeated.
+
+Two libraries were tried in its place: loky 3.7 has no time limit for a call, and pebble 5.2, by spawn or by forkserver,
+keeps fewer promises:
+
+    promise                                              here           pebble
+    a limit that ends a call, even in C code             yes            yes
+    no process outlives a program that is killed         yes            no: all do that are in a call
+    the user's main script needs no main guard           yes            no: the pool breaks
+    SIGTERM to every process of a job loses no call      yes            no: the call fails
+    a call whose process is killed is repeated           yes            no: it fails, and by forkserver others with it
+    what the user's code starts ends with it             yes            no: and the program waits for it
+    what the user's code prints is off standard output   yes            by an initializer of one's own
+    seconds until the first result, two processes        0.7            0.4 spawned, 0.1 forked
+
+None of them limits memory: a reward may well load a model.
 """
 
 import os
@@ -26,9 +38,9 @@ T = TypeVar("T")
 START_LIMIT = 120.0
 """Seconds in which a worker has to import what it needs."""
 
-
 IGNORED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-"""Signals by which terminals and schedulers, often in every process of a job, ask the program to stop."""
+"""Signals by which terminals and schedulers ask the program to stop, often in every process of a job. Workers ignore
+them: the program ends its workers itself."""
 
 _TRIES = 3
 """Processes that a call gets, one after the other, where they are killed."""
@@ -42,18 +54,19 @@ class WorkerDied(Exception):  # noqa: N818  (no fault of the program's)
 
 
 class WorkerKilled(UserError):  # noqa: N818
-    """Process after process was killed from outside during one call."""
+    """Several processes, one after the other, were killed from outside during one call."""
 
 
 class _Killed(Exception):  # noqa: N818
-    """The process was ended by a signal, which may not come again."""
+    """A signal ended the process; it may not come again."""
 
     def __init__(self, number: int) -> None:
         self.number = number
 
 
 class Worker:
-    """One process, for one thread at a time. Processes that its calls start are killed with it."""
+    """One process, for one thread at a time. It ends when its end of the connection closes, so none outlives the
+    program. Processes that its calls start are killed with it."""
 
     def __init__(self) -> None:
         self._running: tuple[subprocess.Popen[bytes], Connection] | None = None
@@ -82,22 +95,26 @@ class Worker:
         return self._running[1]
 
     def prepare(self, function: Callable[..., T], *args: Any, timeout: float) -> T:
-        """Return `function(*args)` as `call` does, and call it first in every process that takes the place of this."""
+        """Return `function(*args)` as `call` does, and call it first in every process that replaces this one."""
         value = self.call(function, *args, timeout=timeout)
         self._preparation = function, args, timeout
         return value
 
     def call(self, function: Callable[..., T], *args: Any, timeout: float) -> T:
-        """Return `function(*args)`, computed in the process; function, arguments and result must pickle.
+        """Return `function(*args)`, computed in the process; where the process is killed, in up to two further ones.
 
-        Where the process is killed, the call is made again on a fresh one, up to three times in all.
+        Args:
+            function: Must pickle, as `args` and the result must.
+            args: Of the function.
+            timeout: Seconds.
 
         Raises:
-            TimeoutError: it took over `timeout` seconds; the process is killed.
-            WorkerDied: it ended its process or crashed three, or the worker was closed.
-            WorkerKilled: three processes were killed from outside.
-            UserError: the function raised that.
-            RuntimeError: it raised anything else, and the message holds its traceback; or the process did not start.
+            TimeoutError: It took over `timeout` seconds; the process was killed.
+            WorkerDied: It ended its process or crashed three, or the worker was closed.
+            WorkerKilled: Three processes were killed from outside.
+            UserError: The function raised it.
+            RuntimeError: The function raised anything else, and the message holds its traceback; or the process did not
+                start.
         """
         deaths: list[int] = []
         while True:
@@ -126,7 +143,7 @@ class Worker:
         self._stop()
 
     def _stop(self) -> int:
-        """End the process and what it started; return its exit code, which is its own where it had ended before."""
+        """End the process and what it started; return its exit code, its own where it had already ended."""
         code = 0
         if self._running is not None:
             process, connection = self._running
@@ -161,7 +178,7 @@ class Worker:
                 raise WorkerDied("the worker was closed while it started")
             if died and code < 0 and -code not in _CRASHES:
                 raise _Killed(-code)
-            raise RuntimeError("a worker process did not start; its own message stands above")
+            raise RuntimeError("a worker process did not start; its own message is above")
 
     def _exchange(self, connection: Connection, request: tuple[Any, ...]) -> tuple[bool, Any]:
         timeout = request[-1]
@@ -174,7 +191,7 @@ class Worker:
         raise TimeoutError(f"no result within {timeout:g} s")
 
     def _death(self, timeout: float) -> Exception:
-        """Return what it means that the process ended in a call with this time limit."""
+        """Return the error for a process that ended during a call with this time limit."""
         code = self._stop()
         if self._closed:
             return WorkerDied("the worker was closed during a call")
@@ -184,7 +201,7 @@ class Worker:
 
 
 def _verdict(deaths: list[int]) -> Exception:
-    """Return what it means that so many processes died of these signals, one after the other."""
+    """Return the error for processes that died of these signals, one after the other."""
     last = f"signal {deaths[-1]}, {signal.strsignal(deaths[-1])}"
     if all(number in _CRASHES for number in deaths):
         return WorkerDied(f"a crash of {len(deaths)} processes ({last})")
@@ -196,7 +213,7 @@ def _verdict(deaths: list[int]) -> Exception:
 
 @contextmanager
 def _signals_held() -> Iterator[None]:
-    """Hold back what a worker ignores: a process that starts meanwhile gets none before it can ignore them."""
+    """Hold back what a worker ignores: a process that starts meanwhile gets none of it until it can ignore it."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, IGNORED)
     try:
         yield
@@ -205,8 +222,12 @@ def _signals_held() -> Iterator[None]:
 
 
 class WorkerPool:
-    """Workers that take calls as they come. A context manager: leaving it ends the processes and drops open
-    calls."""
+    """Workers that take calls as they come. A context manager: leaving it ends the processes and drops open calls.
+
+    Args:
+        size: Number of processes.
+        timeout: Seconds that a call may take.
+    """
 
     def __init__(self, size: int, timeout: float) -> None:
         self._timeout = timeout
@@ -231,7 +252,7 @@ class WorkerPool:
             worker.close()
 
     def prepare(self, function: Callable[..., T], *args: Any, timeout: float) -> list[T]:
-        """Return `function(*args)` of each process, before any other call, as `Worker.prepare` does."""
+        """Return `function(*args)` of each process, as `Worker.prepare` does; before any other call."""
         calls = [self._threads.submit(worker.prepare, function, *args, timeout=timeout) for worker in self._workers]
         return [call.result() for call in calls]
 

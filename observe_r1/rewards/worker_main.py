@@ -1,4 +1,4 @@
-"""What runs in a worker process: `python -m observe_r1.rewards.worker_main FD` serves one connection."""
+"""What runs in a worker process: `python -m observe_r1.rewards.worker_main FD` serves the connection at FD."""
 
 import os
 import signal
@@ -12,16 +12,16 @@ from observe_r1.errors import UserError
 from observe_r1.rewards.worker import IGNORED
 
 _GRACE = 1.0
-"""Seconds past the limit after which the process ends itself, for the case that its program is gone."""
+"""Seconds past the limit after which the process ends itself, in case the program no longer exists."""
 
 
 def main() -> None:
-    """Serve calls until the program closes its end, or ends."""
+    """Serve calls until the program closes its end of the connection, or ends."""
     _ignore_signals()
-    # What is printed here must not mix with the program's output, and stderr can write any text.
+    # What is printed here must not mix with the program's output; and unlike stdout, stderr can write any text.
     os.dup2(2, 1)
     sys.stdout = sys.stderr
-    os.set_inheritable(int(sys.argv[1]), False)  # what a reward file starts would keep the connection open
+    os.set_inheritable(int(sys.argv[1]), False)  # processes of the reward file would keep it open
     connection = Connection(int(sys.argv[1]))
     with suppress(EOFError, OSError):  # also in the middle of a message
         connection.send(True)
@@ -32,8 +32,8 @@ def main() -> None:
 def _ignore_signals() -> None:
     """Ignore what schedulers send to every process: it is for the program, which then ends its workers.
 
-    Not by SIG_IGN, which processes that a reward file starts would inherit: it could not end them by SIGTERM. Those
-    that it forks get the usual handlers before any signal reaches them.
+    Not by SIG_IGN: processes that a reward file starts would inherit it, and could not be ended by SIGTERM. Those that
+    it forks get the usual handlers before any signal reaches them.
     """
     usual = {each: signal.signal(each, lambda number, frame: None) for each in IGNORED}
 

@@ -5,7 +5,7 @@ On a GPU the CPU reads tokens every few steps only, because each reading waits f
 """
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -17,7 +17,7 @@ from observe_r1.model.forward import rope_positions
 from observe_r1.model.loading import VisionLanguageModel
 from observe_r1.records import Completion, Prompt, Sampling
 from observe_r1.rollout.caches import response_cache
-from observe_r1.rollout.engine import OnGroup, next_tokens, response_uniforms
+from observe_r1.rollout.engine import OnGroup, TrainingMemory, next_tokens, response_uniforms, unheard
 
 _PREFILL_TOKENS = 16384  # prompts computed at once
 _FINISHED_SHARE = 8  # rows leave once one in so many has finished: each leaving copies the cache
@@ -55,7 +55,13 @@ class EmbeddedEngine:
 
     @classmethod
     def from_settings(
-        cls, vlm: VisionLanguageModel, rollout: SamplerSettings, data: QuestionSettings, dtype: torch.dtype
+        cls,
+        vlm: VisionLanguageModel,
+        rollout: SamplerSettings,
+        data: QuestionSettings,
+        dtype: torch.dtype,
+        training: TrainingMemory | None = None,
+        note: Callable[[str], None] = unheard,
     ) -> "EmbeddedEngine":
         """Return the engine that decodes `rollout.max_rows` responses at once."""
         return cls(vlm, max_rows=rollout.max_rows, cuda_graphs=rollout.cuda_graphs)

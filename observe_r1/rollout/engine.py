@@ -1,7 +1,12 @@
-"""What every sampler offers, local or remote."""
+"""What every sampler offers, local or remote, and how a token is drawn.
+
+An engine's class also has `from_settings(vlm, rollout, data, dtype, training, note)`, which returns the engine that the
+section `rollout` describes; see `VLLMEngine.from_settings`.
+"""
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -12,47 +17,73 @@ from observe_r1.errors import UserError
 from observe_r1.records import Completion, Prompt, Sampling
 
 OnGroup = Callable[[int, list[Completion]], None]
+"""Takes the index of a prompt and its completions."""
 
 
 class RefusedPromptError(UserError):
-    """A prompt that an engine cannot take, whatever else it is given: too many images, say. `index` is its place."""
+    """A prompt that an engine cannot take, whatever else is in the batch: it has too many images, say."""
 
     def __init__(self, index: int, reason: str) -> None:
         super().__init__(reason)
         self.index = index
+        """Of the prompt, in the call that it was part of."""
+
+
+@dataclass(frozen=True)
+class TrainingMemory:
+    """Bytes that training takes of a GPU's memory, for an engine that has to fit beside it."""
+
+    held: dict[str, int]
+    """What is there before the engine starts, by name: weights, copies of them, a reference model."""
+    coming: dict[str, int]
+    """What is added later and stays, by name: the optimizer's moments, image features."""
+    update: dict[str, int]
+    """What an update adds and gives back, by name: gradients, copies of the weights in the compute type."""
+
+
+def unheard(line: str) -> None:
+    """Take a line that nobody is told."""
 
 
 class Engine(Protocol):
     """Draws responses to prompts."""
 
     version: int
-    """Of the weights it samples with; every completion bears it."""
+    """Of the weights that it samples with; every completion records it."""
     finished: int
-    """Responses that have ended since it was made; it grows while `generate` runs, for another thread to show."""
+    """Responses that have ended since the engine was made; grows while `generate` runs, for another thread to show."""
 
     def generate(
         self, prompts: Sequence[Prompt], sampling: Sampling, on_group: OnGroup | None = None
     ) -> list[list[Completion]]:
-        """Return `sampling.n` completions a prompt, in the order of `prompts`.
+        """Return `sampling.n` completions per prompt, in the order of `prompts`.
 
-        `on_group(index, completions)` is called as soon as a prompt's last response ends, so that scoring can start
-        while others are still sampled.
+        Args:
+            prompts: Encoded questions.
+            sampling: How responses are drawn.
+            on_group: Called as soon as a prompt's last response ends, so that scoring can start while others are still
+                sampled.
 
-        Errors: `RefusedPromptError`, before anything is sampled.
+        Raises:
+            RefusedPromptError: The engine cannot take one of the prompts; nothing has been sampled.
         """
         ...
 
     def close(self) -> None:
-        """Give back for good what the engine alone holds."""
+        """Give back for good what only the engine holds."""
         ...
 
 
 @runtime_checkable
 class CopyingEngine(Engine, Protocol):
-    """An engine with weights of its own: at first those on disk, then copies of the policy's."""
+    """An engine with weights of its own: at first those on disk, later copies of the policy's."""
 
-    def load_weights(self, weights: Mapping[str, Tensor]) -> None:
-        """Take over `weights`, by their names in an ordinary checkpoint, and wake up."""
+    def load_weights(self, weights: Iterable[tuple[str, Tensor]]) -> None:
+        """Copy all weights, by their names in an ordinary checkpoint, and wake up.
+
+        Args:
+            weights: On any device and in any type; they may be made one by one, while they are copied.
+        """
         ...
 
     def sleep(self) -> None:
@@ -61,7 +92,7 @@ class CopyingEngine(Engine, Protocol):
 
 
 def sampling_of(settings: SamplerSettings, *, n: int, seed: int) -> Sampling:
-    """Return how `settings` say that `n` responses a prompt are drawn, from `seed`."""
+    """Return how `n` responses per prompt are drawn, as `settings` say, from `seed`."""
     return Sampling(
         n=n,
         temperature=settings.temperature,
@@ -74,9 +105,15 @@ def sampling_of(settings: SamplerSettings, *, n: int, seed: int) -> Sampling:
 
 
 def response_uniforms(sampling: Sampling, stream: int, number: int) -> Tensor:
-    """Return one response's random numbers: (max_new_tokens,) float64 in [0, 1), one a token.
+    """Return one response's random numbers, which depend on nothing else in the batch.
 
-    They depend on seed, prompt and the response's number alone, never on what else is in the batch.
+    Args:
+        sampling: Has the seed and the longest response.
+        stream: Of the prompt.
+        number: Of the response, among those to the prompt.
+
+    Returns:
+        (max_new_tokens,) float64 in [0, 1), one per token.
     """
     digest = hashlib.blake2b(f"{sampling.seed}/{stream}/{number}".encode(), digest_size=8).digest()
     generator = torch.Generator().manual_seed(int.from_bytes(digest, "little") >> 1)
@@ -112,7 +149,7 @@ def next_tokens(logits: Tensor, uniforms: Tensor, sampling: Sampling, suppressed
 
 
 def _truncate(logits: Tensor, sampling: Sampling) -> Tensor:
-    """Remove what top-k and then top-p leave out; ties at the k-th place all stay."""
+    """Set what top-k and then top-p leave out to -inf; ties at the k-th place all stay."""
     if 0 < sampling.top_k < logits.shape[1]:
         threshold = logits.topk(sampling.top_k, dim=1).values[:, -1:]
         logits = logits.masked_fill(logits < threshold, float("-inf"))

@@ -1,17 +1,16 @@
-"""Checkpoints: everything a killed run needs to go on as if nothing had happened.
+"""Checkpoints on disk: all that a killed run needs to continue as if nothing had happened.
 
     checkpoints/step-000020/
-        weights/        trained weights and optimizer state in torch's distributed format, as sharded runs read it
-        state.json      step, position in the data, leftover groups without their tensors
-        leftovers.safetensors
-        SHA256SUMS      the digest of every file, as `sha256sum --check` reads it, and last of its own lines
+        weights/                trained weights and optimizer state, in torch's distributed format
+        state.json              step, position in the data, leftover groups without their tensors
+        leftovers.safetensors   the tensors of leftover groups, and the states of the random number generators
+        SHA256SUMS              every file's digest, as `sha256sum --check` reads it; the last line is a digest of these
 
-A checkpoint is written beside and renamed, so it is whole or absent. It is damaged where a file is missing or does not
-have its digest, and only then: what else keeps it from being read (no permission, a disk that does not answer, too
-little memory) says nothing about it and is raised. A damaged one is set aside as `damaged-step-000020`.
+A checkpoint is written under another name and renamed, so it is whole or absent. It counts as damaged where a file is
+missing or does not match its digest, and only then; it is set aside as `damaged-step-000020`. Whatever else keeps it
+from being read (no permission, a disk that does not answer, too little memory) proves nothing, and is raised.
 
-Nothing in it is pickled but what torch's format pickles itself (the plan of its files), and it is only ever read from
-the run's own folder.
+Only torch's own format pickles anything (the list of its files), and it is only ever read from the run's own folder.
 """
 
 import json
@@ -38,20 +37,25 @@ from observe_r1.policy.policy import Policy
 from observe_r1.run.folder import steps_in
 
 FORMAT = 4
-"""Raised when a checkpoint of before can no longer be read."""
+"""Counted up when older checkpoints can no longer be read."""
 
 _STATE, _LEFTOVERS, _WEIGHTS, _DIGESTS = "state.json", "leftovers.safetensors", "weights", "SHA256SUMS"
 _FILES = (f"{_WEIGHTS}/__*_*.distcp", f"{_WEIGHTS}/.metadata", _LEFTOVERS, _STATE, _DIGESTS)
 """Everything in a checkpoint, in the order in which it is removed.
 
-The digests go last: what a kill leaves is removed after the next save, and until then known to be incomplete.
+The digests go last: after a kill, what is left is known to be incomplete, and the next save removes it.
 """
 
 _ASIDE = re.compile(r"damaged-step-[0-9]{6,}(-[0-9]+)?$")
 
 
 class Checkpoints:
-    """The newest `keep` checkpoints of a run and its best, in the run folder's `checkpoints/`."""
+    """A run's checkpoints: the newest `keep` of them, and the best.
+
+    Args:
+        folder: The run folder's `checkpoints/`.
+        keep: How many of the newest are kept.
+    """
 
     def __init__(self, folder: Path, keep: int) -> None:
         self.folder = folder
@@ -60,23 +64,27 @@ class Checkpoints:
     def save(
         self, step: int, policy: Policy, state: dict[str, Any], tensors: dict[str, Tensor], best: int | None = None
     ) -> Path:
-        """Write the checkpoint of `step`, then remove all but the newest `keep` and the best; return its folder.
+        """Write the checkpoint of `step`, then remove all but the newest `keep` and the best.
 
         Args:
-            step: steps done, counted from 1.
-            policy: whose weights and optimizer state are saved.
-            state: what else is needed, as JSON values.
-            tensors: what of it are tensors.
-            best: step of the best checkpoint, which stays; None where there is none.
+            step: Steps done, counted from 1.
+            policy: Whose weights and optimizer state are saved.
+            state: What else is needed, as JSON values.
+            tensors: What of it are tensors.
+            best: The step of the best checkpoint, which stays; None where there is none.
 
-        Errors: `UserError` where it cannot be written, a full disk for one; the checkpoints before are as they were.
+        Returns:
+            The checkpoint's folder.
+
+        Raises:
+            UserError: It cannot be written; the disk is full, for example. Older checkpoints stay as they were.
         """
         path = self.folder / f"step-{step:06d}"
         if path.exists() and path not in self._newest_first():
-            raise UserError(f"cannot write checkpoint {str(path)!r}: something else stands there; move it away")
+            raise UserError(f"cannot write checkpoint {str(path)!r}: something else is there; move it away")
         try:
             with replacing(path) as new:
-                with _alone():
+                with _single_process():
                     dcp.save(_weights(policy), checkpoint_id=new / _WEIGHTS, no_dist=True)
                 save_file(tensors, new / _LEFTOVERS)
                 (new / _STATE).write_text(json.dumps({"format": FORMAT, "step": step, **state}), encoding="ascii")
@@ -90,7 +98,8 @@ class Checkpoints:
     def remove_old(self, best: int | None) -> None:
         """Remove all but the newest `keep` and the best, and what a kill left of one that was being removed.
 
-        Errors: `UserError` where one cannot be removed.
+        Raises:
+            UserError: One cannot be removed.
         """
         try:
             for old in self._newest_first()[self.keep :]:
@@ -102,10 +111,17 @@ class Checkpoints:
     def load_newest(
         self, policy: Policy, note: Callable[[str], None]
     ) -> tuple[dict[str, Any], dict[str, Tensor]] | None:
-        """Load the newest whole checkpoint into `policy`; return its state and tensors, or None where there is none.
+        """Load the newest whole checkpoint into `policy`; damaged ones are set aside.
 
-        A damaged one is set aside, and `note` is told. Errors: `UserError` for one that cannot be read, is of another
-        format or of another model, and where all were damaged.
+        Args:
+            policy: Gets its weights and optimizer state.
+            note: Told of every damaged checkpoint.
+
+        Returns:
+            Its state and its tensors; None where there is no checkpoint.
+
+        Raises:
+            UserError: It cannot be read, has another format or belongs to another model, or all were damaged.
         """
         try:
             for path in self._newest_first():
@@ -113,12 +129,12 @@ class Checkpoints:
                 if damage is None:
                     return self._load(path, policy)
                 aside = _set_aside(path)
-                note(f"checkpoint {path} is damaged: {damage}; set aside as {aside.name}, trying the one before")
+                note(f"checkpoint {path} is damaged: {damage}; set aside as {aside.name}; trying the one before it")
             damaged = self.folder.is_dir() and any(_ASIDE.match(path.name) for path in self.folder.iterdir())
         except OSError as error:
             raise UserError(f"cannot read {str(error.filename or self.folder)!r}: {error.strerror or error}") from error
         if damaged:
-            raise UserError(f"no checkpoint in {self.folder} is whole: give another run.output to start anew")
+            raise UserError(f"every checkpoint in {self.folder} is damaged: give another run.output to start anew")
         return None
 
     def _load(self, path: Path, policy: Policy) -> tuple[dict[str, Any], dict[str, Tensor]]:
@@ -129,8 +145,10 @@ class Checkpoints:
         saved = dcp.FileSystemReader(path / _WEIGHTS).read_metadata().state_dict_metadata
         for name, weight in both["model"].items():
             if getattr(saved.get(f"model.{name}"), "size", None) != weight.shape:
-                raise UserError(f"checkpoint {path} is of another model: {name} is {tuple(weight.shape)} here")
-        with _alone():
+                raise UserError(
+                    f"checkpoint {path} belongs to another model: {name} is {tuple(weight.shape)} in this one"
+                )
+        with _single_process():
             # A parameter that never had a gradient has no optimizer state yet.
             planner = DefaultLoadPlanner(allow_partial_load=True)
             dcp.load(both, checkpoint_id=path / _WEIGHTS, planner=planner, no_dist=True)
@@ -139,7 +157,7 @@ class Checkpoints:
         return state, tensors
 
     def _newest_first(self) -> list[Path]:
-        """Return the checkpoints; a folder with a step's name and nothing of ours in it is somebody else's."""
+        """Return the checkpoints; a folder with a step's name, but with no file of a checkpoint, is somebody else's."""
         own = {Path(name).parts[0] for name in _FILES}
         folders = {step: Path(entry) for step, entry in steps_in(self.folder).items() if entry.is_dir()}
         ours = {step: path for step, path in folders.items() if own & {inside.name for inside in path.iterdir()}}
@@ -147,16 +165,18 @@ class Checkpoints:
 
 
 def _write_digests(checkpoint: Path) -> None:
-    """Write down the digests of all files that are there, and as a comment that of these lines."""
+    """Write the digests of all files, and as a comment the digest of these lines."""
     names = sorted(str(path.relative_to(checkpoint)) for path in checkpoint.rglob("*") if path.is_file())
     lines = "".join(f"{_digest(checkpoint / name)}  {name}\n" for name in names)
     (checkpoint / _DIGESTS).write_text(f"{lines}# {sha256(lines.encode()).hexdigest()}\n", encoding="ascii")
 
 
 def _damage(checkpoint: Path) -> str | None:
-    """Return what proves that a checkpoint is not as it was written; None where it is.
+    """Return what proves that a checkpoint is not as it was written; None where it is as written.
 
-    Errors: `OSError` where a file cannot be read; `UserError` for a checkpoint of another format.
+    Raises:
+        OSError: A file cannot be read.
+        UserError: The checkpoint has another format.
     """
     try:
         *lines, last = (checkpoint / _DIGESTS).read_bytes().splitlines(keepends=True) or [b""]
@@ -183,7 +203,7 @@ def _digest(path: Path) -> str:
 
 
 def _check_readable_format(checkpoint: Path) -> None:
-    """Raise `UserError` for a checkpoint of another format, whose digests may stand elsewhere."""
+    """Raise `UserError` for a checkpoint of another format, which may keep its digests elsewhere."""
     try:
         found = json.loads((checkpoint / _STATE).read_bytes())["format"]
     except (FileNotFoundError, ValueError, KeyError, TypeError):
@@ -193,13 +213,13 @@ def _check_readable_format(checkpoint: Path) -> None:
 
 def _check_format(checkpoint: Path, found: object) -> None:
     if isinstance(found, int) and found > FORMAT:
-        raise UserError(f"checkpoint {checkpoint} was written by a newer version of observe-r1: update it")
+        raise UserError(f"checkpoint {checkpoint} was written by a newer version of observe-r1: update this one")
     if isinstance(found, int) and found < FORMAT:
         raise UserError(f"checkpoint {checkpoint} was written by an older version of observe-r1: resume with that one")
 
 
 def _set_aside(checkpoint: Path) -> Path:
-    """Give a damaged checkpoint a name under which it is no step, and return its new path."""
+    """Rename a damaged checkpoint so that it is no longer a step's, and return its new path."""
     name = f"damaged-{checkpoint.name}"
     names = chain([name], (f"{name}-{number}" for number in count(2)))
     aside = next(path for path in map(checkpoint.with_name, names) if not path.exists())
@@ -207,10 +227,10 @@ def _set_aside(checkpoint: Path) -> Path:
 
 
 def _weights(policy: Policy) -> dict[str, Any]:
-    """Return references to trained weights and optimizer state, which saving reads and loading fills."""
+    """Return the trained weights and optimizer state, no copies of them: saving reads them and loading fills them."""
     if not policy.optimizer.state:
         get_optimizer_state_dict(policy.weights, policy.optimizer)
-        # torch fills an empty optimizer state by a step at rate 0; Adam's bias correction would count it ever after.
+        # torch fills an empty optimizer state by a step at rate 0, which Adam's bias correction would count as one.
         for state in policy.optimizer.state.values():
             state["step"] *= 0
     trained = {name: p.detach() for name, p in policy.weights.named_parameters() if p.requires_grad}
@@ -218,14 +238,14 @@ def _weights(policy: Policy) -> dict[str, Any]:
 
 
 class _TorchWriteError(Exception):
-    """What torch's writer of tensors says of a file that it could not write; it loses the system's reason."""
+    """Torch's writer of tensors could not write a file; it does not pass on the system's reason."""
 
 
 @contextmanager
-def _alone() -> Iterator[None]:
-    """Let what stops torch through as it was raised, Ctrl-C too, where torch wraps it.
+def _single_process() -> Iterator[None]:
+    """Raise what stops torch as it is, Ctrl-C too, where torch wraps it in an exception of its own.
 
-    Keeps torch from warning that there is only one process, which `no_dist` has just told it.
+    Also silences torch's warning that there is only one process, which `no_dist` has just told it.
     """
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="torch.distributed is disabled", category=UserWarning)

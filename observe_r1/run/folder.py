@@ -1,17 +1,16 @@
-"""The run folder: what a run writes down, each file whole or not at all.
+"""The run folder: all that a run writes down, each file whole or not at all.
 
-config.yaml     every setting, enough to repeat the run
-metrics.jsonl   one JSON object a step (`sinks`)
-rollouts/       every sampled response, one JSON Lines file a step
-evaluations/    every response to a held-out question, one JSON Lines file an evaluation
-checkpoints/    the newest of them and the best, one folder each (`checkpoints`)
-best/           the weights of the best evaluation as an ordinary Hugging Face checkpoint
-best.json       which evaluation that was: its step, and by which accuracy
-model/          the final weights as an ordinary Hugging Face checkpoint
-tensorboard/, wandb/   where these are asked for (`sinks`)
+    config.yaml            every setting, enough to repeat the run
+    metrics.jsonl          one JSON object per step (`trackers`)
+    rollouts/              every sampled response, one JSON Lines file per step
+    evaluations/           every response to a held-out question, one JSON Lines file per evaluation
+    checkpoints/           the newest of them and the best, one folder each (`checkpoint`)
+    best/, best.json       the weights of the best evaluation as a Hugging Face checkpoint; its step and accuracy
+    model/                 the final weights as a Hugging Face checkpoint
+    tensorboard/, wandb/   where the settings ask for them (`trackers`)
 
-Nothing else in the folder is touched: people keep notes there, copies, repositories. `best/` and `model/` are replaced
-as they are.
+People share run folders and keep notes, copies and repositories in them: a name that differs from these in one
+character is left alone. `best/` and `model/` are replaced as a whole.
 """
 
 import json
@@ -39,62 +38,6 @@ from observe_r1.files import (
     write_atomic,
 )
 
-# What belongs to a step: a file or a folder each by its exact name, or a line each in one file.
-#
-# Run folders are shared with people: a name that differs in one character is somebody else's and is left alone.
-
-
-def write_rows(folder: Path, step: int, rows: Iterable[dict[str, Any]]) -> Path:
-    """Write the file of `step`, one JSON object a row, and return its path."""
-    path = folder / f"step-{step:06d}.jsonl"
-    write_atomic(path, "".join(json_line(row) for row in rows))
-    return path
-
-
-def steps_in(folder: Path, suffix: str = "") -> dict[int, os.DirEntry[str]]:
-    """Return what stands in `folder` under the name of a step and `suffix`, by step; nothing where there is no folder.
-
-    Errors: `OSError` where the folder cannot be read, which says nothing about what is in it.
-    """
-    try:
-        entries = list(os.scandir(folder))
-    except FileNotFoundError:
-        return {}
-    named = ((re.fullmatch(r"step-([0-9]{6,})" + re.escape(suffix), entry.name), entry) for entry in entries)
-    found = {int(match[1]): entry for match, entry in named if match}
-    return {step: entry for step, entry in found.items() if entry.name == f"step-{step:06d}{suffix}"}
-
-
-def cut_rows(folder: Path, step: int) -> None:
-    """Remove the files of steps after `step`, and half-written ones."""
-    late = [entry for number, entry in steps_in(folder, ".jsonl").items() if number > step]
-    for entry in (*late, *steps_in(folder, ".jsonl.partial").values()):
-        if entry.is_file(follow_symlinks=False):
-            Path(entry).unlink()
-
-
-def cut_lines(path: Path, step: int) -> None:
-    """Remove the lines of steps after `step`, and one that a killed run left half-written."""
-    lines = path.read_text(encoding="ascii", errors="replace").splitlines()
-    write_atomic(path, "".join(line + "\n" for line in lines if _step_in(line) <= step))
-
-
-def last_step(path: Path) -> int:
-    """Return the last step that has a line in a file; 0 where there is none."""
-    lines = path.read_text(encoding="ascii", errors="replace").splitlines() if path.is_file() else []
-    return max((int(step) for step in map(_step_in, lines) if step < math.inf), default=0)
-
-
-def _step_in(line: str) -> float:
-    """Return the step of a line of metrics; infinity for one that a killed run left half-written."""
-    try:
-        row = json.loads(line)
-    except json.JSONDecodeError:
-        return math.inf
-    step = row.get("step") if isinstance(row, dict) else None
-    return step if isinstance(step, int) else math.inf
-
-
 _MAY_CHANGE = frozenset(
     {"run.output", "run.resume", "run.steps", "run.prompts", "run.epochs", "run.save_every", "run.keep"}
     | {"run.tensorboard", "run.wandb", "model.path", "model.feature_cache"}
@@ -103,18 +46,23 @@ _MAY_CHANGE = frozenset(
     | {"rollout.max_rows", "rollout.cuda_graphs", "optimizer.tokens_per_pack", "optimizer.head_chunk"}
     | {"rewards.workers", "rewards.call_timeout", "rewards.retries", "evaluation.patience"}
 )
-"""Settings that a resumed run may have otherwise; the checkpoint says whether the model is the same."""
+"""Settings that may differ when a run is resumed; whether the model is the same, its checkpoint says."""
 
 
 class RunFolder:
     """A folder that belongs to one live run; a context manager.
 
-    A run that fails before its first result leaves nothing behind, so that the corrected command can have the
-    folder. Errors on opening: `UserError` where a live run writes there, where the folder is not empty, or
-    where it cannot be made.
+    With `resume`, it takes over the folder of an earlier run, whose settings must be the same aside from the run's
+    length and what does not change its results. A run that fails before its first result leaves nothing behind, so
+    that the corrected command can use the folder.
 
-    With `resume`, a folder that an earlier run left is taken over if its settings are the same, aside from the run's
-    length and what does not change its results.
+    Args:
+        output: The folder's path; made where it does not exist.
+        settings: Of the run.
+        resume: Whether an earlier run in the folder is resumed.
+
+    Raises:
+        UserError: A live run writes there, the folder is not empty, it cannot be made, or the settings differ.
     """
 
     def __init__(self, output: str | Path, settings: Section, resume: bool = False) -> None:
@@ -125,10 +73,11 @@ class RunFolder:
         self.best = self.path / "best"
         self.model = self.path / "model"
         self.metrics = self.path / "metrics.jsonl"
+        self._best_record = self.path / "best.json"
         self._config = self.path / "config.yaml"
         self._settings = settings
         self._save_every: int | None = None
-        """What it was in the run that is gone on with."""
+        """`run.save_every` of the run that is resumed, when it began."""
         try:
             make_folder(self.path)
             self._lock = lock_folder(self.path)
@@ -140,52 +89,6 @@ class RunFolder:
         except OSError as error:
             raise UserError(f"run.output = {str(output)!r}: cannot be a run folder: {error.strerror}") from error
 
-    def write_rollouts(self, step: int, rows: Iterable[dict[str, Any]]) -> Path:
-        """Write the responses of one step, one JSON object each, and return the file's path."""
-        return write_rows(self.rollouts, step, rows)
-
-    def write_evaluation(self, step: int, rows: Iterable[dict[str, Any]]) -> Path:
-        """Write the held-out responses after `step` steps, one JSON object each, and return the file's path."""
-        make_folder(self.evaluations)
-        return write_rows(self.evaluations, step, rows)
-
-    def write_best(self, step: int, by: str, accuracy: float) -> None:
-        """Write down which evaluation `best/` belongs to, once it is there."""
-        write_atomic(self.best.with_suffix(".json"), json_line({"step": step, "by": by, "accuracy": accuracy}))
-
-    def best_step(self) -> int | None:
-        """Return the step that `best/` belongs to; None where there is none."""
-        record = self.best.with_suffix(".json")
-        if not record.is_file() or not self.best.is_dir():
-            return None
-        try:
-            return int(json.loads(record.read_bytes())["step"])
-        except (ValueError, KeyError, TypeError) as error:
-            raise UserError(
-                f"{record} is not as the run wrote it: put it back, or remove it and {self.best}"
-            ) from error
-
-    def cut_back(self, step: int, measured: int) -> None:
-        """Go on after `step`: remove what an earlier run wrote later, and what it had not finished.
-
-        `measured` is the last step whose metrics and evaluation stay: `step`, or the one before where they are made
-        again. Errors: `UserError` where going on from the start would throw away steps that had a checkpoint.
-        """
-        made = last_step(self.metrics)
-        if step == 0 and self._save_every is not None and made > self._save_every:
-            raise UserError(
-                f"run.resume: the run has made {made} steps, but {self.checkpoints} holds no checkpoint any more: "
-                "put one back, or give another run.output to start anew"
-            )
-        write_atomic(self._config, dump_settings(self._settings))
-        if self.metrics.is_file():
-            cut_lines(self.metrics, measured)
-        cut_rows(self.rollouts, step)
-        cut_rows(self.evaluations, measured)
-        if (self.best_step() or 0) > step:
-            self.best.with_suffix(".json").unlink()
-            shutil.rmtree(self.best)
-
     def __enter__(self) -> Self:
         return self
 
@@ -196,10 +99,70 @@ class RunFolder:
             self._empty()
         self._unlock()
 
+    def write_rollouts(self, step: int, rows: Iterable[dict[str, Any]]) -> Path:
+        """Write the responses sampled for `step`, one JSON object each; return the file's path."""
+        return _write_rows(self.rollouts, step, rows)
+
+    def write_evaluation(self, step: int, rows: Iterable[dict[str, Any]]) -> Path:
+        """Write the responses to the held-out questions after `step`, one JSON object each; return the file's path."""
+        make_folder(self.evaluations)
+        return _write_rows(self.evaluations, step, rows)
+
+    def write_best(self, step: int, by: str, accuracy: float) -> None:
+        """Write which evaluation `best/` belongs to, once its files are there.
+
+        Args:
+            step: Of the evaluation.
+            by: Which accuracy chose it: `accuracy`, `avg@8`.
+            accuracy: That figure, in [0, 1].
+        """
+        write_atomic(self._best_record, json_line({"step": step, "by": by, "accuracy": accuracy}))
+
+    def best_step(self) -> int | None:
+        """Return the step that `best/` belongs to; None where there is none.
+
+        Raises:
+            UserError: Somebody has changed `best.json`.
+        """
+        if not self._best_record.is_file() or not self.best.is_dir():
+            return None
+        try:
+            return int(json.loads(self._best_record.read_bytes())["step"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise UserError(
+                f"{self._best_record} is not as the run wrote it: put it back, or remove it and {self.best}"
+            ) from error
+
+    def cut_back(self, step: int, measured: int) -> None:
+        """Prepare to continue after `step`: remove what the earlier run wrote later, and what it left half-written.
+
+        Args:
+            step: The step that is resumed from; 0 for a new start.
+            measured: The last step whose metrics and evaluation stay: `step`, or the one before it where they are made
+                again.
+
+        Raises:
+            UserError: A new start would throw away steps that had a checkpoint.
+        """
+        made = last_step(self.metrics)
+        if step == 0 and self._save_every is not None and made > self._save_every:
+            raise UserError(
+                f"run.resume: the run has made {made} steps, but {self.checkpoints} no longer holds a checkpoint: "
+                "put one back, or give another run.output to start anew"
+            )
+        write_atomic(self._config, dump_settings(self._settings))
+        if self.metrics.is_file():
+            _cut_lines(self.metrics, measured)
+        _cut_rows(self.rollouts, step)
+        _cut_rows(self.evaluations, measured)
+        if (self.best_step() or 0) > step:
+            self._best_record.unlink()
+            shutil.rmtree(self.best)
+
     def _open(self, resume: bool) -> None:
         self._before = {entry.name for entry in self.path.iterdir()}
         if resume and self._config.is_file():
-            self._compare()
+            self._compare_settings()
             for parent in filter(Path.is_dir, (self.path, self.checkpoints)):
                 clear_unfinished(parent)
         else:
@@ -214,7 +177,7 @@ class RunFolder:
                 f"run.output = {str(self.path)!r}: not an empty folder; {resume}remove it or give another one"
             )
 
-    def _compare(self) -> None:
+    def _compare_settings(self) -> None:
         try:
             old = flat(yaml.safe_load(self._config.read_text("utf-8")))
         except (yaml.YAMLError, UnicodeDecodeError, AttributeError) as error:
@@ -224,7 +187,7 @@ class RunFolder:
         every = old.get("run.save_every")
         self._save_every = every if isinstance(every, int) else None
         new = flat(self._settings.model_dump(mode="json"))
-        # Where there is a KL term its reference is loaded from model.path, which then matters to the end.
+        # With a KL term, the reference is loaded from model.path, which then matters to the end.
         may_change = _MAY_CHANGE - ({"model.path"} if new.get("objective.kl_coef") else set())
         for name in sorted(old.keys() | new.keys()):
             if old.get(name) != new.get(name) and name not in may_change:
@@ -245,10 +208,64 @@ class RunFolder:
         """Remove what this run has made; what others have put there meanwhile stays."""
         for file in (self._config, self.metrics):
             file.unlink(missing_ok=True)
-        cut_rows(self.evaluations, step=-1)
-        for sink in (self.path / "tensorboard", self.path / "wandb"):
-            if sink.is_dir() and sink.name not in self._before:
-                shutil.rmtree(sink)
+        _cut_rows(self.evaluations, step=-1)
+        for tracker in (self.path / "tensorboard", self.path / "wandb"):
+            if tracker.is_dir() and tracker.name not in self._before:
+                shutil.rmtree(tracker)
         for folder in (self.rollouts, self.evaluations, self.checkpoints):
             if folder.is_dir() and not any(folder.iterdir()):
                 folder.rmdir()
+
+
+# Files and lines by step
+
+
+def steps_in(folder: Path, suffix: str = "") -> dict[int, os.DirEntry[str]]:
+    """Return the entries of `folder` that are named `step-N` and `suffix`, by step; none where there is no folder.
+
+    Raises:
+        OSError: The folder cannot be read, which says nothing about what is in it.
+    """
+    try:
+        entries = list(os.scandir(folder))
+    except FileNotFoundError:
+        return {}
+    named = ((re.fullmatch(r"step-([0-9]{6,})" + re.escape(suffix), entry.name), entry) for entry in entries)
+    found = {int(match[1]): entry for match, entry in named if match}
+    return {step: entry for step, entry in found.items() if entry.name == f"step-{step:06d}{suffix}"}
+
+
+def last_step(path: Path) -> int:
+    """Return the last step that has a line in a file of metrics; 0 where there is none."""
+    lines = path.read_text(encoding="ascii", errors="replace").splitlines() if path.is_file() else []
+    return max((int(step) for step in map(_step_of, lines) if step < math.inf), default=0)
+
+
+def _write_rows(folder: Path, step: int, rows: Iterable[dict[str, Any]]) -> Path:
+    path = folder / f"step-{step:06d}.jsonl"
+    write_atomic(path, "".join(json_line(row) for row in rows))
+    return path
+
+
+def _cut_rows(folder: Path, step: int) -> None:
+    """Remove the files of steps after `step`, and half-written ones."""
+    late = [entry for number, entry in steps_in(folder, ".jsonl").items() if number > step]
+    for entry in (*late, *steps_in(folder, ".jsonl.partial").values()):
+        if entry.is_file(follow_symlinks=False):
+            Path(entry).unlink()
+
+
+def _cut_lines(path: Path, step: int) -> None:
+    """Remove the lines of steps after `step`, and one that a killed run left half-written."""
+    lines = path.read_text(encoding="ascii", errors="replace").splitlines()
+    write_atomic(path, "".join(line + "\n" for line in lines if _step_of(line) <= step))
+
+
+def _step_of(line: str) -> float:
+    """Return the step of a line of metrics; infinity for a line that a killed run left half-written."""
+    try:
+        row = json.loads(line)
+    except json.JSONDecodeError:
+        return math.inf
+    step = row.get("step") if isinstance(row, dict) else None
+    return step if isinstance(step, int) else math.inf

@@ -1,4 +1,4 @@
-"""Held-out questions: answered before the first step, every so many steps and after the last, and written down."""
+"""Evaluation on held-out questions during a run: before the first step, every so many steps and after the last."""
 
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -13,14 +13,18 @@ from observe_r1.rewards import Scorer
 from observe_r1.rollout.engine import Engine, sampling_of
 from observe_r1.run.folder import RunFolder
 from observe_r1.run.progress import Progress
-from observe_r1.training.prompts import Encode
+from observe_r1.training.prompts import PromptEncoder
 
 _SEED = 10**9
-"""Added to `run.seed`, which is below it: no random stream of an evaluation is one of training."""
+"""Added to `run.seed`, which is smaller: no random stream of an evaluation is one of training."""
 
 
 def load_held_out(settings: TrainSettings) -> Sequence[Example] | None:
-    """Return the questions of `evaluation.path`, read as `data.path` is; None where there is none."""
+    """Return the questions of `evaluation.path`, read as `data.path` is; None where no path is given.
+
+    Raises:
+        UserError: They cannot be read.
+    """
     if settings.evaluation.path is None:
         return None
     own = {"path": settings.evaluation.path, "probs": None, "max_samples": settings.evaluation.max_samples}
@@ -32,8 +36,8 @@ def evaluation_rewards(settings: RewardSettings) -> RewardSettings:
     return settings.model_copy(update={"functions": {"accuracy": 1.0, "format": 1.0}})
 
 
-class HeldOut:
-    """The evaluations of a run. Every one has the same questions and random streams, apart from training's.
+class HeldOutEvaluator:
+    """Makes a run's evaluations. All of them have the same questions and random streams, none of which is training's.
 
     Args:
         settings: Of the run.
@@ -41,8 +45,8 @@ class HeldOut:
         engine: With the weights being trained.
         encode: As for training.
         scorer: With `evaluation_rewards`.
-        folder: Takes every evaluation's responses.
-        view: Shows how far an evaluation has come.
+        folder: Every evaluation's responses are written there.
+        view: Shows how far an evaluation is.
         stopped: Asked after every batch; where it says yes, the evaluation is abandoned.
     """
 
@@ -51,7 +55,7 @@ class HeldOut:
         settings: TrainSettings,
         questions: Sequence[Example],
         engine: Engine,
-        encode: Encode,
+        encode: PromptEncoder,
         scorer: Scorer,
         folder: RunFolder,
         view: Progress,
@@ -70,46 +74,50 @@ class HeldOut:
         sampled = sampling_of(rollout, n=self.settings.samples, seed=settings.run.seed + _SEED)
         self._samplings = greedy, sampled if self.settings.samples else None
         self.best_by = "accuracy" if self.settings.best_by == "greedy" else f"avg@{self.settings.samples}"
-        """The figure of an evaluation that says which one is the best."""
-        self._said = False
+        """The figure of an evaluation by which the best is chosen."""
+        self._warned = False
 
     def due(self, step: int) -> bool:
-        """Whether the weights after `step` steps are evaluated, be they the last or not."""
+        """Whether the weights after `step` steps are evaluated, even if they are not the last."""
         return step % self.settings.every == 0
 
     def evaluate(self, step: int) -> dict[str, float] | None:
-        """Evaluate the weights after `step` steps; return `evaluation/…` metrics, None where `stopped` said yes.
+        """Evaluate the weights after `step` steps, and write their responses down.
 
-        Errors: `UserError` where no question is within the prompt limit.
+        Returns:
+            The metrics, by names such as `evaluation/accuracy`; None where `stopped` said yes.
+
+        Raises:
+            UserError: No question is within the prompt limit.
         """
         started, before = time.perf_counter(), self.engine.finished
         responses = len(self.questions) * (1 + self.settings.samples)
         self.view.now("evaluating", responses, lambda: self.engine.finished - before)
         graded: list[GradedQuestion] = []
-        parts = grade_questions(self.engine, self.encode, self.questions, self.scorer, *self._samplings)
+        batches = grade_questions(self.engine, self.encode, self.questions, self.scorer, *self._samplings)
         while not self.stopped():
-            part = next(parts, None)
-            if part is None:
+            batch = next(batches, None)
+            if batch is None:
                 break
-            graded += part
+            graded += batch
         else:
             return None
-        self._say_left_out(len(self.questions) - len(graded))
+        self._warn_of_long_questions(len(self.questions) - len(graded))
         self.folder.write_evaluation(step, evaluation_rows(graded))
         metrics = {f"evaluation/{name}": value for name, value in mean_scores(graded).items()}
         return metrics | {"time/evaluation": time.perf_counter() - started}
 
-    def _say_left_out(self, count: int) -> None:
+    def _warn_of_long_questions(self, count: int) -> None:
         of = f"{count} of {len(self.questions)} held-out questions are over data.max_prompt_tokens"
         if count == len(self.questions):
             raise UserError(f"evaluation.path = {self.settings.path!r}: {of}: raise it")
-        if count and not self._said:
+        if count and not self._warned:
             self.view.note(f"{of} and left out of every evaluation")
-        self._said = True
+        self._warned = True
 
 
 def evaluation_rows(graded: Sequence[GradedQuestion]) -> Iterator[dict[str, Any]]:
-    """Yield one row a response: first the question's greedy one (`response` 0), then its samples."""
+    """Yield one row per response: first the question's greedy one (`response` 0), then its samples."""
     for question in graded:
         for number, response in enumerate((question.greedy, *question.samples)):
             yield {

@@ -1,7 +1,7 @@
 """Ctrl-C that saves: the first one ends the run after the current step, a second one at once.
 
-SIGTERM, by which schedulers and containers ask a process to end, and SIGHUP, by which a closing terminal does, count as
-Ctrl-C. A signal that the process was started to ignore (under `nohup`, or in a script's background) stays ignored.
+SIGTERM (from schedulers and containers) and SIGHUP (from a terminal that closes) count as Ctrl-C. A signal that the
+process was started to ignore, under `nohup` or in the background of a script, stays ignored.
 """
 
 import os
@@ -14,19 +14,19 @@ from typing import Any, Self
 
 _STANDARD_INPUT = 0
 _LOCAL = 3
-"""Place of the local modes among a terminal's attributes."""
+"""Index of the local modes in a terminal's attributes."""
 _CTRL_C = termios.ECHOCTL | termios.NOFLSH
-"""Whether `^C` is printed, and whether output that waits is kept."""
+"""The modes that print `^C`, and that keep pending output."""
 
 
 class StopRequest:
-    """Turns the first signal into a flag while the context lasts; the second one raises KeyboardInterrupt.
+    """Turns the first signal into a flag; the second one raises `KeyboardInterrupt`. A context manager.
 
-    Before anything has been said to `after`, there is nothing to save: the first one raises it, too.
+    Until `after` is called there is nothing to save, and the first signal raises, too.
 
     Args:
-        acknowledge: called from the signal handler with what happens next. It may only set attributes: the signal may
-            have interrupted anything, a write to the terminal too.
+        acknowledge: Called from the signal handler with what happens next. It may only set attributes, because the
+            signal may have interrupted anything, even a write to the terminal.
     """
 
     def __init__(self, acknowledge: Callable[[str], None]) -> None:
@@ -36,7 +36,7 @@ class StopRequest:
         self._previous: dict[signal.Signals, Any] = {}
 
     def after(self, what: str) -> None:
-        """Say what the first signal from now on waits for, as in `stopping after …`."""
+        """Set what the first signal from now on waits for: the words after "stopping after"."""
         self._after = what
 
     def __enter__(self) -> Self:
@@ -60,9 +60,9 @@ class StopRequest:
 
 @contextmanager
 def undisturbed() -> Iterator[None]:
-    """Let Ctrl-C neither print `^C` in the block nor throw away output, which would tear what is drawn on the terminal.
+    """Keep Ctrl-C from printing `^C` and from discarding output in the block: both would tear what is drawn.
 
-    Nothing changes where standard input is not the terminal that signals come from.
+    Nothing changes where standard input is not the terminal that sends the signals.
     """
     before = _terminal()
     try:
@@ -75,7 +75,7 @@ def undisturbed() -> Iterator[None]:
 
 
 def _terminal() -> list[Any] | None:
-    """Return the terminal's attributes; None where there is none, or this process in its background may change none."""
+    """Return the terminal's attributes; None where there is none, or this process is in its background."""
     try:
         return termios.tcgetattr(_STANDARD_INPUT) if os.tcgetpgrp(_STANDARD_INPUT) == os.getpgrp() else None
     except (OSError, termios.error):  # a file, a pipe, another session's terminal, one that was closed

@@ -1,25 +1,28 @@
-"""What a run writes down step by step: metrics, evaluations, checkpoints, the best model, the view."""
+"""What a run writes down: metrics, evaluations, checkpoints and the best model step by step, at the end the model."""
 
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from types import TracebackType
-from typing import Any, Self
+from pathlib import Path
+from typing import Any
 
-from observe_r1.config import DataSettings, RunSettings
+from observe_r1.config import SFTSettings, TrainSettings
 from observe_r1.data.same_rows import check_rows, row_digests
+from observe_r1.errors import UserError, full_disk
 from observe_r1.model.saving import save_model
 from observe_r1.policy.policy import Policy
 from observe_r1.run.checkpoint import Checkpoints
 from observe_r1.run.folder import RunFolder
-from observe_r1.run.held_out import HeldOut
+from observe_r1.run.held_out import HeldOutEvaluator
 from observe_r1.run.progress import Progress
 from observe_r1.run.resume import Resumable, RunState
-from observe_r1.run.trackers import open_sinks
-from observe_r1.training.prompts import Encode
+from observe_r1.run.trackers import open_trackers
+from observe_r1.training.prompts import PromptEncoder
 
 
 @dataclass(slots=True)
 class Best:
-    """Takes evaluations in their order; the first of equal ones is the best."""
+    """Which of the evaluations, taken in their order, is the best; of equal ones the first."""
 
     step: int | None = None
     """Steps done when the best was made: 0 for the starting model, None before the first evaluation."""
@@ -28,7 +31,7 @@ class Best:
     """Evaluations after the best one."""
 
     def take(self, step: int, accuracy: float) -> bool:
-        """Take in the evaluation of `step`; return whether it is the best so far."""
+        """Take the evaluation after `step` steps; return whether it is the best so far."""
         if accuracy > self.accuracy:
             self.step, self.accuracy, self.since = step, accuracy, 0
         else:
@@ -36,127 +39,206 @@ class Best:
         return self.since == 0
 
     def state_dict(self) -> dict[str, Any]:
-        """Return it as JSON values."""
+        """Return its state as JSON values."""
         return asdict(self)
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from `state`."""
+        """Restore `state`."""
         self.step, self.accuracy, self.since = state["step"], state["accuracy"], state["since"]
 
 
-class Record:
-    """A run's own account of itself; a context manager.
+class Recorder:
+    """Writes a run down, and resumes it: what `training.loop` and `training.sft` report to (their `Monitor`).
 
-    Opening it resumes where `run.resume` asks for that, and removes what an earlier run wrote after that step. A step
-    is written in this order, so that a run killed in between can tell what is missing: evaluation, metrics, checkpoint,
-    best model.
+    Making one resumes where `run.resume` asks for it, and removes what an earlier process wrote after that step. A step
+    is written in this order, so that a run killed in between can tell what is missing: rollouts, evaluation, metrics,
+    checkpoint, best model.
+
+    Args:
+        folder: To write into.
+        settings: Of the run.
+        policy: Whose weights and optimizer are saved and restored.
+        source: Where the run's prompts come from, whose position is saved and restored.
+        encode: Makes the prompts of leftover groups again.
+        view: Shows the run.
+        evaluator: Evaluates on held-out questions; None for none.
+
+    Raises:
+        UserError: The newest checkpoint cannot be resumed, or a file of the folder cannot be written.
     """
 
     def __init__(
         self,
         folder: RunFolder,
-        run: RunSettings,
-        data: DataSettings,
+        settings: TrainSettings | SFTSettings,
         policy: Policy,
-        position: Resumable,
-        encode: Encode,
+        source: Resumable,
+        encode: PromptEncoder,
         view: Progress,
-        held_out: HeldOut | None = None,
+        evaluator: HeldOutEvaluator | None = None,
     ) -> None:
-        self.view = view
-        self.line = ""
-        """The run's last line, once it has ended."""
         self.step = 0
         """Steps done."""
-        self.best = Best()
-        self._owed: dict[str, float] | None = {}
-        """Metrics of the last step, where its evaluation is still to be made; the starting model's is owed at first."""
-        self.saved = 0
+        self.saved_step = 0
         """The step of the newest checkpoint; 0 where there is none."""
-        self._saved = True
-        self._every = run.save_every
-        self._folder, self._data, self._policy, self._held_out = folder, data, policy, held_out
-        self._questions = row_digests(held_out.questions if held_out else ())
-        self._state = RunState(Checkpoints(folder.checkpoints, run.keep), policy, position, encode)
-        restored = self._state.restore(view.note) if run.resume else None
-        if restored:
-            self.step, state = restored
-            self.saved = self.step
-            view.note(f"resuming after step {self.step}")
-            if held_out:
-                check_rows(state["questions"], held_out.questions, "evaluation.path")
-            self._owed = state["owed"]
-            self.best.load_state_dict(state["best"])
-            self._state.checkpoints.remove_old(self.best.step)
+        self.best = Best()
+        self.line = ""
+        """The run's last line, once it has ended."""
+        self.now = view.now
+        self._unsaved = False
+        """Whether something happened since the newest checkpoint."""
+        self._owed: dict[str, float] | None = {}
+        """Metrics of the last step, where its evaluation is still to be made; at first the starting model's, empty."""
+        self._folder, self._settings, self._policy, self._source = folder, settings, policy, source
+        self._view, self._evaluator = view, evaluator
+        self._questions = row_digests(evaluator.questions if evaluator else ())
+        self._state = RunState(Checkpoints(folder.checkpoints, settings.run.keep), policy, source, encode)
+        if settings.run.resume:
+            self._resume()
         folder.cut_back(self.step, measured=self.step if self._owed is None else self.step - 1)
-        self._sinks = open_sinks(folder.path, run)
+        self._trackers = open_trackers(folder.path, settings.run)
 
-    def __enter__(self) -> Self:
-        return self
+    def _resume(self) -> None:
+        restored = self._state.restore(self._view.note)
+        if restored is None:
+            return
+        self.step, state = restored
+        self.saved_step = self.step
+        self._view.note(f"resuming after step {self.step}")
+        if self._evaluator:
+            check_rows(state["questions"], self._evaluator.questions, "evaluation.path")
+        self._owed = state["owed"]
+        self.best.load_state_dict(state["best"])
+        self._state.checkpoints.remove_old(self.best.step)
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        for sink in self._sinks:
-            sink.close()
+    # What the loops call
 
-    @property
-    def out_of_patience(self) -> bool:
-        """Whether `evaluation.patience` evaluations brought none that was better."""
-        patience = self._held_out.settings.patience if self._held_out else None
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """Run the block, then save a checkpoint and the model, and leave the run's last line in `line`.
+
+        Raises:
+            UserError: The block, or saving, raised it or filled the disk; what was learned is saved where it can be,
+                and the error says where.
+        """
+        try:
+            try:
+                yield
+                self._save_checkpoint()
+            except (UserError, OSError) as caught:
+                error = caught if isinstance(caught, UserError) else full_disk(caught)
+                if error is None or self.step == 0:
+                    raise
+                raise UserError(f"{error} ({self._rescued()})") from caught
+            self.line = self._ended()
+        finally:
+            for tracker in self._trackers:
+                tracker.close()
+
+    def catch_up(self) -> None:
+        """Do what an earlier process left undone: evaluate the last step, or the starting model; export the best."""
+        if self._evaluator and self._owed is not None:
+            self._record(self._owed, self._evaluator)
+        elif self._evaluator and self.best.step == self.step:
+            self._export_best(self._evaluator)
+
+    def stopped(self) -> bool:
+        """Whether the run is to end: Ctrl-C was pressed, or `evaluation.patience` is used up."""
+        return self._view.stop.requested or self._out_of_patience()
+
+    def write_rollouts(self, step: int, rows: Iterable[dict[str, Any]]) -> Path:
+        """Write the responses sampled for `step`; see `RunFolder.write_rollouts`."""
+        return self._folder.write_rollouts(step, rows)
+
+    def step_done(self, step: int, metrics: dict[str, float], *, last: bool) -> None:
+        """Record `step`: evaluate it where that is due, write and show its metrics, save a checkpoint where one is due.
+
+        Args:
+            step: Steps done, counted from 1.
+            metrics: By names such as `reward/mean`.
+            last: Whether the run has reached its length; the last step is always evaluated.
+        """
+        self.step, self._unsaved = step, True
+        due = self._evaluator and (last or self._evaluator.due(step))
+        self._record(metrics, self._evaluator if due else None)
+
+    # How a step is recorded
+
+    def _record(self, metrics: dict[str, float], evaluator: HeldOutEvaluator | None) -> None:
+        found = evaluator.evaluate(self.step) if evaluator else None
+        better = evaluator and found and self.best.take(self.step, found[f"evaluation/{evaluator.best_by}"])
+        self._owed = metrics if evaluator and not found else None
+        if found:
+            metrics = metrics | found
+            self._unsaved = True
+        if metrics:
+            for tracker in self._trackers:
+                tracker.write(self.step, metrics)
+            self._view.update(self.step, metrics)
+        if better or self.step % self._settings.run.save_every == 0:
+            self._save_checkpoint()
+        if evaluator and better:
+            self._export_best(evaluator)
+
+    def _save_checkpoint(self) -> None:
+        """Write a checkpoint of the last step, unless there is one."""
+        if self._unsaved and self.step > 0:
+            self.now("saving a checkpoint")
+            record = {"owed": self._owed, "best": self.best.state_dict(), "questions": self._questions}
+            self._state.save(self.step, record, self.best.step)
+            self._unsaved, self.saved_step = False, self.step
+
+    def _export_best(self, evaluator: HeldOutEvaluator) -> None:
+        """Export the model as it is, the best so far, unless that was done; the starting model is there already."""
+        if self.step > 0 and self._folder.best_step() != self.step:
+            self.now("saving the best model")
+            self._save_model(self._folder.best)
+            self._folder.write_best(self.step, evaluator.best_by, self.best.accuracy)
+
+    def _save_model(self, folder: Path) -> None:
+        save_model(self._policy.vlm, folder, self._settings.data)
+
+    def _out_of_patience(self) -> bool:
+        patience = self._evaluator.settings.patience if self._evaluator else None
         return patience is not None and self.best.since >= patience
 
-    @property
-    def best_line(self) -> str:
-        """What the best evaluation was and where its model is; only after an evaluation."""
-        assert self._held_out is not None
-        line = f"best held-out {self._held_out.best_by} {self.best.accuracy:.1%} "
+    # How a run ends
+
+    def _ended(self) -> str:
+        """Save the final model, and return the run's last line."""
+        interrupted = self._view.stop.requested
+        how = "interrupted" if interrupted else "stopped early" if self._out_of_patience() else "done"
+        if self.step:
+            self.now("saving the model")
+            self._save_model(self._folder.model)
+            line = f"{how} after step {self.step}: model in {self._folder.model}, metrics in {self._folder.metrics}"
+            line += f"; {self._view.resume_hint} continues it" if interrupted else ""
+        else:
+            line = f"{how} before the first step: no model to save"
+        if self._evaluator and self.best.step is not None:
+            line += f"; {self._best_line(self._evaluator)}"
+        if self._source.dropped:
+            line += f"; {self._source.dropped} prompts over data.max_prompt_tokens were dropped"
+        return line
+
+    def _best_line(self, evaluator: HeldOutEvaluator) -> str:
+        line = f"best held-out {evaluator.best_by} {self.best.accuracy:.1%} "
         line += f"after step {self.best.step}" if self.best.step else "of the starting model"
         if self._folder.best_step() == self.best.step:
             line += f", model in {self._folder.best}"
-        return line + (f", evaluations since without a better one: {self.best.since}" if self.out_of_patience else "")
+        return line + (
+            f", evaluations since without a better one: {self.best.since}" if self._out_of_patience() else ""
+        )
 
-    def begin(self) -> None:
-        """Make up for what is missing: the evaluation of the starting model or of the last step, the best model."""
-        if self._held_out and self._owed is not None:
-            self._write(self._owed, self._held_out)
-        elif self._held_out and self.best.step == self.step:
-            self._save_best(self._held_out)
-
-    def step_done(self, step: int, metrics: dict[str, float], last: bool = False) -> None:
-        """Write and show the metrics of `step`, evaluated where that is due; write a checkpoint where one is due."""
-        self.step = step
-        self._saved = False
-        due = self._held_out and (last or self._held_out.due(step))
-        self._write(metrics, self._held_out if due else None)
-
-    def save_checkpoint(self) -> None:
-        """Write a checkpoint of the last step, unless there is one."""
-        if not self._saved and self.step > 0:
-            self.view.now("saving a checkpoint")
-            state = {"owed": self._owed, "best": self.best.state_dict(), "questions": self._questions}
-            self._state.save(self.step, state, self.best.step)
-            self._saved, self.saved = True, self.step
-
-    def _write(self, metrics: dict[str, float], held_out: HeldOut | None) -> None:
-        found = held_out.evaluate(self.step) if held_out else None
-        better = held_out and found and self.best.take(self.step, found[f"evaluation/{held_out.best_by}"])
-        self._owed = metrics if held_out and not found else None
-        if found:
-            metrics = metrics | found
-            self._saved = False
-        if metrics:
-            for sink in self._sinks:
-                sink.write(self.step, metrics)
-            self.view.update(self.step, metrics)
-        if better or self.step % self._every == 0:
-            self.save_checkpoint()
-        if held_out and better:
-            self._save_best(held_out)
-
-    def _save_best(self, held_out: HeldOut) -> None:
-        """Export the model as it is, the best so far, unless it has been; the starting model is there already."""
-        if self.step > 0 and self._folder.best_step() != self.step:
-            self.view.now("saving the best model")
-            save_model(self._policy.vlm, self._folder.best, self._data)
-            self._folder.write_best(self.step, held_out.best_by, self.best.accuracy)
+    def _rescued(self) -> str:
+        """Save the model of a run that an error has ended; return what there is, for the error's message."""
+        self.now("saving the model")
+        model = f"its model is in {self._folder.model}"
+        try:
+            self._save_model(self._folder.model)
+        except UserError:  # a full disk stops both; the user must hear what stopped the run
+            model = "its model cannot be saved either"
+        checkpoint = "there is no checkpoint yet"
+        if self.saved_step:
+            checkpoint = f"{self._view.resume_hint} continues after step {self.saved_step}"
+        return f"stopped after step {self.step}, {model}; {checkpoint}"

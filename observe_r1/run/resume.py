@@ -1,4 +1,4 @@
-"""A run's state in a checkpoint and back: weights and optimizer, position in the data, leftovers, random numbers."""
+"""The state of a run, to a checkpoint and back: weights, optimizer, position, leftovers, random numbers."""
 
 import base64
 from collections.abc import Callable, Sequence
@@ -10,21 +10,105 @@ import torch
 from torch import Tensor
 
 from observe_r1.policy.policy import Policy
-from observe_r1.records import Completion, Example, Group, Prompt
+from observe_r1.records import Completion, Example, Group
 from observe_r1.run.checkpoint import Checkpoints
-from observe_r1.training.prompts import Encode
+from observe_r1.training.prompts import PromptEncoder
 from observe_r1.training.sampler import GroupSampler
 
-_OF_A_GROUP = ("rewards", "correct", "bonus", "advantages")
-"""Its tensors of one value a response; `weight` is a number and stands among the JSON values."""
+_RANDOM, _RANDOM_CUDA = "random.cpu", "random.cuda"
+_GROUP_TENSORS = ("rewards", "correct", "bonus", "advantages")
+"""Tensors of a group with one value per response; its `weight` is a number, and saved as JSON."""
+
+
+class Resumable(Protocol):
+    """Where a run's prompts come from: a `PromptStream`, or a `GroupSampler` with its leftovers."""
+
+    @property
+    def dropped(self) -> int:
+        """Prompts over the limit so far."""
+        ...
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return its position, as JSON values."""
+        ...
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore the position."""
+        ...
+
+
+class RunState:
+    """All that a resumed run needs so that its weights, rollouts and metrics are those of a run that never stopped.
+
+    Args:
+        checkpoints: Of the run.
+        policy: Whose weights and optimizer are part of the state.
+        source: Where the prompts come from; its position is part of the state.
+        encode: Makes the prompts of leftover groups again: their images are not saved.
+    """
+
+    def __init__(self, checkpoints: Checkpoints, policy: Policy, source: Resumable, encode: PromptEncoder) -> None:
+        self.checkpoints = checkpoints
+        self.policy = policy
+        self.source = source
+        self.encode = encode
+
+    def save(self, step: int, record: dict[str, Any], best: int | None) -> Path:
+        """Write the checkpoint of `step`; see `Checkpoints.save`.
+
+        Args:
+            step: Steps done.
+            record: What the caller needs, as JSON values.
+            best: The step of the best checkpoint, which is kept; None where there is none.
+
+        Returns:
+            The checkpoint's folder.
+
+        Raises:
+            UserError: It cannot be written.
+        """
+        position = self.source.state_dict()
+        tensors: dict[str, Tensor] = {}
+        if isinstance(self.source, GroupSampler):
+            position["leftovers"], tensors = dump_groups(position["leftovers"])
+        tensors[_RANDOM] = torch.get_rng_state()
+        if torch.cuda.is_available():
+            tensors[_RANDOM_CUDA] = torch.cuda.get_rng_state()
+        return self.checkpoints.save(step, self.policy, {"position": position, "record": record}, tensors, best)
+
+    def restore(self, note: Callable[[str], None]) -> tuple[int, dict[str, Any]] | None:
+        """Restore the newest whole checkpoint.
+
+        Args:
+            note: Told of damaged checkpoints, and where there is none.
+
+        Returns:
+            Its step and its `record`; None where there is none.
+
+        Raises:
+            UserError: It cannot be read, or belongs to another model or other data.
+        """
+        loaded = self.checkpoints.load_newest(self.policy, note)
+        if loaded is None:
+            note(f"no checkpoint in {self.checkpoints.folder}: starting anew")
+            return None
+        state, tensors = loaded
+        position = state["position"]
+        if isinstance(self.source, GroupSampler):
+            position["leftovers"] = load_groups(position["leftovers"], tensors, self.encode)
+        self.source.load_state_dict(position)
+        torch.set_rng_state(tensors[_RANDOM])
+        if _RANDOM_CUDA in tensors and torch.cuda.is_available():
+            torch.cuda.set_rng_state(tensors[_RANDOM_CUDA])
+        return int(state["step"]), state["record"]
 
 
 def dump_groups(groups: Sequence[Group]) -> tuple[list[dict[str, Any]], dict[str, Tensor]]:
-    """Return `groups` as JSON values and named tensors; prompts are left out, `load_groups` makes them again."""
+    """Return `groups` as JSON values and named tensors, without their prompts, which `load_groups` makes again."""
     rows: list[dict[str, Any]] = []
     tensors: dict[str, Tensor] = {}
     for index, group in enumerate(groups):
-        tensors |= {f"{index}.{name}": getattr(group, name) for name in _OF_A_GROUP}
+        tensors |= {f"{index}.{name}": getattr(group, name) for name in _GROUP_TENSORS}
         for name, values in group.parts.items():
             tensors[f"{index}.parts.{name}"] = values
         for number, completion in enumerate(group.completions):
@@ -42,10 +126,8 @@ def dump_groups(groups: Sequence[Group]) -> tuple[list[dict[str, Any]], dict[str
     return rows, tensors
 
 
-def load_groups(
-    rows: Sequence[dict[str, Any]], tensors: dict[str, Tensor], encode: Callable[[Example, int], Prompt]
-) -> list[Group]:
-    """Return the groups that `dump_groups` wrote; `encode(example, stream)` makes their prompts."""
+def load_groups(rows: Sequence[dict[str, Any]], tensors: dict[str, Tensor], encode: PromptEncoder) -> list[Group]:
+    """Return the groups that `dump_groups` gave as `rows` and `tensors`; `encode` makes their prompts."""
     groups = []
     for index, row in enumerate(rows):
         example = _load_example(row["example"])
@@ -58,7 +140,7 @@ def load_groups(
                 example=example,
                 prompt=encode(example, row["stream"]),
                 completions=completions,
-                **{name: tensors[f"{index}.{name}"] for name in _OF_A_GROUP},
+                **{name: tensors[f"{index}.{name}"] for name in _GROUP_TENSORS},
                 weight=row["weight"],
                 parts={name: tensors[f"{index}.parts.{name}"] for name in row["parts"]},
             )
@@ -74,55 +156,3 @@ def _dump_example(example: Example) -> dict[str, Any]:
 def _load_example(row: dict[str, Any]) -> Example:
     images = tuple(i if isinstance(i, str) else base64.b64decode(i["base64"]) for i in row["images"])
     return Example(**(row | {"images": images, "messages": tuple(row["messages"])}))
-
-
-_RANDOM, _RANDOM_CUDA = "random.cpu", "random.cuda"
-
-
-class Resumable(Protocol):
-    """What knows where a run stands: `PromptStream`, or a sampler with its leftovers."""
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return where it stands, as JSON values."""
-        ...
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from there."""
-        ...
-
-
-class RunState:
-    """What a resumed run needs so that its weights, rollouts and metrics are those of a run never stopped."""
-
-    def __init__(self, checkpoints: Checkpoints, policy: Policy, position: Resumable, encode: Encode) -> None:
-        self.checkpoints = checkpoints
-        self.policy = policy
-        self.position = position
-        self.encode = encode
-
-    def save(self, step: int, record: dict[str, Any], best: int | None) -> Path:
-        """Write a checkpoint after `step` steps, with `record` as JSON values; see `Checkpoints.save`."""
-        position = self.position.state_dict()
-        tensors: dict[str, Tensor] = {}
-        if isinstance(self.position, GroupSampler):
-            position["leftovers"], tensors = dump_groups(position["leftovers"])
-        tensors[_RANDOM] = torch.get_rng_state()
-        if torch.cuda.is_available():
-            tensors[_RANDOM_CUDA] = torch.cuda.get_rng_state()
-        return self.checkpoints.save(step, self.policy, {"position": position, "record": record}, tensors, best)
-
-    def restore(self, note: Callable[[str], None]) -> tuple[int, dict[str, Any]] | None:
-        """Load the newest whole checkpoint and return its step and `record`; None where there is none."""
-        loaded = self.checkpoints.load_newest(self.policy, note)
-        if loaded is None:
-            note(f"no checkpoint in {self.checkpoints.folder}: starting anew")
-            return None
-        state, tensors = loaded
-        position = state["position"]
-        if isinstance(self.position, GroupSampler):
-            position["leftovers"] = load_groups(position["leftovers"], tensors, self.encode)
-        self.position.load_state_dict(position)
-        torch.set_rng_state(tensors[_RANDOM])
-        if _RANDOM_CUDA in tensors and torch.cuda.is_available():
-            torch.cuda.set_rng_state(tensors[_RANDOM_CUDA])
-        return int(state["step"]), state["record"]

@@ -1,4 +1,4 @@
-"""Where metrics go: `metrics.jsonl` always, TensorBoard and Weights & Biases where asked."""
+"""Where metrics go: always to `metrics.jsonl`; to TensorBoard and Weights & Biases where the settings ask for them."""
 
 import os
 import socket
@@ -15,34 +15,47 @@ from observe_r1.errors import UserError, how_to_install
 from observe_r1.files import json_line
 
 
-class Sink(Protocol):
-    """Takes the metrics of one step at a time; names look like `reward/mean`."""
+class Tracker(Protocol):
+    """Takes the metrics of one step at a time."""
 
     def write(self, step: int, metrics: dict[str, float]) -> None:
-        """Record `metrics` under `step`, 0 for the starting model's."""
+        """Record the metrics of a step.
+
+        Args:
+            step: Steps done; 0 for the starting model's.
+            metrics: By names such as `reward/mean`.
+
+        Raises:
+            UserError: They cannot be written.
+        """
 
     def close(self) -> None:
-        """Flush and let go; nothing is written afterwards."""
+        """Flush and release what it holds; nothing is written afterwards."""
 
 
-def open_sinks(folder: Path, settings: RunSettings) -> list[Sink]:
-    """Return the sinks that `settings` ask for, writing into the run folder.
+def open_trackers(folder: Path, settings: RunSettings) -> list[Tracker]:
+    """Return the trackers that `settings` ask for.
 
-    Errors: `UserError` where Weights & Biases is asked for and cannot be used.
+    Args:
+        folder: The run folder, with its `config.yaml`.
+        settings: Of the run.
+
+    Raises:
+        UserError: Weights & Biases is asked for and cannot be used.
     """
-    sinks: list[Sink] = []
-    if settings.wandb is not None:  # the only one that the user can have to mend, so before files are opened
-        sinks.append(WeightsAndBiases(folder, settings.wandb))
+    trackers: list[Tracker] = []
+    if settings.wandb is not None:  # first, because it alone can fail for a reason that the user has to mend
+        trackers.append(WeightsAndBiases(folder, settings.wandb))
     if settings.tensorboard:
-        sinks.append(TensorBoard(folder / "tensorboard"))
-    return [JsonLines(folder / "metrics.jsonl"), *sinks]
+        trackers.append(TensorBoard(folder / "tensorboard"))
+    return [JsonLines(folder / "metrics.jsonl"), *trackers]
 
 
 class JsonLines:
-    """One JSON object a step, on disk before the next step begins; NaN and infinities are null."""
+    """One JSON object per step, on disk before the next step begins; NaN and infinities become null."""
 
     def __init__(self, path: Path) -> None:
-        self._file = _Pieces(path)
+        self._file = _AppendOnly(path)
 
     def write(self, step: int, metrics: dict[str, float]) -> None:
         """Append one line."""
@@ -54,9 +67,9 @@ class JsonLines:
 
 
 class TensorBoard:
-    """TensorBoard events, one scalar a metric.
+    """TensorBoard events, one scalar per metric.
 
-    Written here and at once: TensorBoard's own writer does it in a thread, which a full disk ends with a traceback.
+    Written here, at once: TensorBoard's own writer uses a thread, which ends with a traceback when the disk is full.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -64,11 +77,11 @@ class TensorBoard:
 
         self._event, self._summary = event_pb2.Event, summary_pb2.Summary
         folder.mkdir(exist_ok=True)
-        self._file = _Pieces(folder / f"events.out.tfevents.{time.time_ns()}.{socket.gethostname()}.{os.getpid()}")
+        self._file = _AppendOnly(folder / f"events.out.tfevents.{time.time_ns()}.{socket.gethostname()}.{os.getpid()}")
         self._append(file_version="brain.Event:2")
 
     def write(self, step: int, metrics: dict[str, float]) -> None:
-        """Add one scalar a metric."""
+        """Add one scalar per metric."""
         scalars = [self._summary.Value(tag=name, simple_value=value) for name, value in metrics.items()]
         self._append(step=step, summary=self._summary(value=scalars))
 
@@ -82,28 +95,6 @@ class TensorBoard:
         record = BytesIO()
         RecordWriter(record).write(self._event(wall_time=time.time(), **event).SerializeToString())
         self._file.append(record.getvalue())
-
-
-class _Pieces:
-    """A file that grows by whole pieces. Errors: `UserError` where one cannot be written; none of it is left behind."""
-
-    def __init__(self, path: Path) -> None:
-        self._file = path.open("ab", buffering=0)
-
-    def append(self, piece: bytes) -> None:
-        size = os.fstat(self._file.fileno()).st_size
-        try:
-            rest = memoryview(piece)
-            while rest:
-                rest = rest[self._file.write(rest) :]
-            os.fsync(self._file.fileno())
-        except OSError as error:
-            with suppress(OSError):
-                self._file.truncate(size)
-            raise UserError(f"cannot write {self._file.name!r}: {error.strerror}") from error
-
-    def close(self) -> None:
-        self._file.close()
 
 
 class WeightsAndBiases:
@@ -130,3 +121,25 @@ class WeightsAndBiases:
     def close(self) -> None:
         """Finish the run."""
         self._run.finish()
+
+
+class _AppendOnly:
+    """A file to which whole pieces are appended, each on disk before the next; of one that fails nothing remains."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = path.open("ab", buffering=0)
+
+    def append(self, piece: bytes) -> None:
+        size = os.fstat(self._file.fileno()).st_size
+        try:
+            rest = memoryview(piece)
+            while rest:
+                rest = rest[self._file.write(rest) :]
+            os.fsync(self._file.fileno())
+        except OSError as error:
+            with suppress(OSError):
+                self._file.truncate(size)
+            raise UserError(f"cannot write {self._file.name!r}: {error.strerror}") from error
+
+    def close(self) -> None:
+        self._file.close()

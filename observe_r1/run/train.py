@@ -1,4 +1,4 @@
-"""The parts of a training run, put together on one machine."""
+"""A training run on one machine: its parts put together, in the order in which they can fail."""
 
 from contextlib import ExitStack
 from typing import Any
@@ -17,16 +17,76 @@ from observe_r1.records import Example, Prompt
 from observe_r1.registry import load
 from observe_r1.rewards import Scorer
 from observe_r1.rewards.accuracy import require_verifiable
-from observe_r1.run import parts
+from observe_r1.run import Ended
 from observe_r1.run.folder import RunFolder
-from observe_r1.run.held_out import HeldOut, evaluation_rewards, load_held_out
-from observe_r1.run.parts import afterwards
+from observe_r1.run.held_out import HeldOutEvaluator, evaluation_rewards, load_held_out
+from observe_r1.run.next_steps import next_steps
 from observe_r1.run.progress import Progress
-from observe_r1.run.recorder import Record
+from observe_r1.run.recorder import Recorder
+from observe_r1.run.setup import facts, prepare_process, prompt_stream
 from observe_r1.training.loop import Batcher, RunLength, train
-from observe_r1.training.prompts import Encode
+from observe_r1.training.prompts import PromptEncoder
 from observe_r1.training.sampler import GroupSampler
-from observe_r1.training.weight_sync import weight_sync
+from observe_r1.training.weight_sync import training_memory, weight_sync
+
+
+def train_model(settings: TrainSettings, view: Progress) -> Ended:
+    """Train as `settings` say, and write the run folder.
+
+    Args:
+        settings: Of the run.
+        view: Shows it, and takes Ctrl-C; entered already.
+
+    Raises:
+        UserError: The user can correct it. What was learned before is saved.
+        KeyboardInterrupt: Ctrl-C came before the first step, or twice.
+    """
+    settings = with_dtype(settings)
+    run, stop, view.steps = settings.run, view.stop, settings.run.steps
+    prepare_process(run)
+    with ExitStack() as stack:
+        folder = stack.enter_context(RunFolder(run.output, settings, run.resume))
+        view.now("reading the data")
+        # First, because this checks the user's own rewards before anything is loaded for them.
+        scorer = stack.enter_context(Scorer(settings.rewards))
+        examples = load_data(settings.data, run.seed)
+        settings, scorer.template = with_template(settings, examples[0])
+        require_rewarded(examples[0], scorer.template)
+        questions = load_held_out(settings)
+        length = RunLength(run, len(examples))
+        check_batch_sizes(settings, len(examples), length.prompts)
+        view.now("loading the model")
+        policy, reference = load_policy(settings)
+        vlm, rollout = policy.vlm, settings.rollout
+        view.about(**facts(settings, vlm.device, len(examples)))
+        compile_ahead(vlm.model, settings.optimizer.tokens_per_pack, compute_dtype(settings.model), view.now)
+        view.now("starting the sampler")
+        memory = training_memory(policy, reference)
+        start = load("engine", rollout.engine).from_settings
+        engine = start(vlm, rollout, settings.data, policy.dtype, memory, view.note)
+        stop.after("this step, then saving")
+
+        encode = checked_encoder(vlm.processor, settings, scorer.template)
+        stream = prompt_stream(examples, encode, settings.data, run.seed, length.prompts, view.note, rollout.prompts)
+        stack.callback(stream.close)
+        sampler = GroupSampler(engine, stream, scorer, rollout, settings.objective, run.seed, view.now)
+        evaluator = None
+        if questions is not None:
+            grader = stack.enter_context(Scorer(evaluation_rewards(settings.rewards)))
+            evaluator = HeldOutEvaluator(
+                settings, questions, engine, encode, grader, folder, view, lambda: stop.requested
+            )
+        recorder = Recorder(folder, settings, policy, sampler, encode, view, evaluator)
+        batcher, sync = Batcher(settings, policy, reference), weight_sync(engine, vlm)
+        with recorder.running():
+            sync.publish(recorder.step)
+            view.start(recorder.step, length.progress(recorder.step, sampler))
+            recorder.catch_up()
+            train(policy, sampler, batcher, sync, length, recorder)
+    view.close()
+    print(recorder.line)
+    hints = next_steps(settings, examples[0], vlm.device.type) if recorder.step else ""
+    return Ended(130 if stop.requested else 0, hints)
 
 
 def check_batch_sizes(settings: TrainSettings, rows: int, prompts: int | None) -> None:
@@ -37,7 +97,8 @@ def check_batch_sizes(settings: TrainSettings, rows: int, prompts: int | None) -
         rows: Of the dataset.
         prompts: Length of the run in prompts; None where it is given in steps.
 
-    Errors: `UserError` for sizes that do not fit.
+    Raises:
+        UserError: The sizes do not fit.
     """
     rollout, minibatch = settings.rollout.prompts, settings.optimizer.minibatch
     if minibatch > rollout:
@@ -59,64 +120,8 @@ def check_batch_sizes(settings: TrainSettings, rows: int, prompts: int | None) -
         raise UserError(f"{length}: less than one rollout, rollout.prompts = {rollout}: lower that or run longer")
 
 
-def train_model(settings: TrainSettings, view: Progress) -> parts.Ended:
-    """Train as `settings` say, writing the run folder."""
-    settings = with_dtype(settings)
-    run, stop, view.steps = settings.run, view.stop, settings.run.steps
-    parts.prepare_process(run)
-    with ExitStack() as stack:
-        folder = stack.enter_context(RunFolder(run.output, settings, run.resume))
-        view.now("reading the data")
-        # First, because a reward of the user's own is checked here, before anything is loaded for it.
-        scorer = stack.enter_context(Scorer(settings.rewards))
-        examples = load_data(settings.data, run.seed)
-        require_rewarded(examples[0], settings.rewards.template)
-        questions = load_held_out(settings)
-        length = RunLength(run, len(examples))
-        check_batch_sizes(settings, len(examples), length.prompts)
-        view.now("loading the model")
-        policy, reference = load_policy(settings)
-        vlm, rollout = policy.vlm, settings.rollout
-        view.about(**parts.facts(settings, vlm.device, len(examples)))
-        compile_ahead(vlm.model, settings.optimizer.tokens_per_pack, compute_dtype(settings.model), view.now)
-        view.now("starting the sampler")
-        engine = load("engine", rollout.engine).from_settings(vlm, rollout, settings.data, policy.dtype)
-        stop.after("this step, then saving")
-
-        encode = checked_encode(vlm.processor, settings)
-        stream = parts.prompt_stream(
-            examples, encode, settings.data, run.seed, length.prompts, view.note, rollout.prompts
-        )
-        stack.callback(stream.close)
-        sampler = GroupSampler(engine, stream, scorer, rollout, settings.objective, run.seed, view.now)
-        held_out = None
-        if questions is not None:
-            grader = stack.enter_context(Scorer(evaluation_rewards(settings.rewards)))
-            held_out = HeldOut(settings, questions, engine, encode, grader, folder, view, lambda: stop.requested)
-        record = stack.enter_context(Record(folder, run, settings.data, policy, sampler, encode, view, held_out))
-        with parts.saving(vlm, folder, settings.data, stream, record):
-
-            def on_step(step: int, metrics: dict[str, float]) -> None:
-                record.step_done(step, metrics, last=length.reached(step, sampler))
-
-            def stopped() -> bool:
-                return stop.requested or record.out_of_patience
-
-            batcher, sync = Batcher(settings, policy, reference), weight_sync(engine, vlm)
-            sync.publish(record.step)
-            view.going_on(record.step, length.progress(record.step, sampler))
-            record.begin()
-            train(
-                policy, sampler, batcher, sync, length, folder.write_rollouts, on_step, stopped, record.step, view.now
-            )
-    view.close()
-    print(record.line)
-    hints = afterwards(settings, examples[0], vlm.device.type) if record.step else ""
-    return parts.Ended(130 if stop.requested else 0, hints)
-
-
 def load_policy(settings: TrainSettings) -> tuple[Policy, LogprobModel | None]:
-    """Load the policy, and where a KL term needs a reference the model it starts from: its own, under LoRA adapters."""
+    """Load the policy and, where a KL term needs one, the reference: the starting model, or under LoRA its base."""
     temperature, dtype = settings.rollout.temperature, compute_dtype(settings.model)
     vlm = load_model(settings.model)
     policy = Policy(vlm, settings.optimizer, settings.objective, temperature=temperature, dtype=dtype)
@@ -127,19 +132,37 @@ def load_policy(settings: TrainSettings) -> tuple[Policy, LogprobModel | None]:
     return policy, reference
 
 
-def checked_encode(processor: Any, settings: TrainSettings) -> Encode:
-    """Return the encoding of an example; refused are those that `require_rewarded` and `require_verifiable` refuse."""
+def checked_encoder(processor: Any, settings: TrainSettings, template: str) -> PromptEncoder:
+    """Return what encodes an example, and refuses what `require_rewarded` and `require_verifiable` refuse."""
 
     def encode(example: Example, draw: int) -> Prompt:
         require_verifiable(example)
-        require_rewarded(example, settings.rewards.template)
+        require_rewarded(example, template)
         return encode_prompt(example, processor, settings.data, draw)
 
     return encode
 
 
+def with_template(settings: TrainSettings, example: Example) -> tuple[TrainSettings, str]:
+    """Return `settings` with the template that is rewarded, and its name.
+
+    It is the one that is set; else the one of the prompt, which `data.format_prompt` adds or the questions bring along
+    (`example` is one of them); `observe` if nothing asks for a format.
+    """
+    asked: str = settings.data.format_prompt
+    if asked == "none":
+        asked = asked_format(example.messages)
+    template: str = settings.rewards.template or (asked if asked != "none" else "observe")
+    rewards = settings.rewards.model_copy(update={"template": template})
+    return settings.model_copy(update={"rewards": rewards}), template
+
+
 def require_rewarded(example: Example, template: str) -> None:
-    """Raise `UserError` for a question that itself asks for another format than the one that is rewarded."""
+    """Check that a question does not itself ask for another format than the one that is rewarded.
+
+    Raises:
+        UserError: It does.
+    """
     asked = asked_format(example.messages)
     if asked not in ("none", template):
         raise UserError(

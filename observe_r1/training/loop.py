@@ -1,12 +1,12 @@
-"""The loop: sample, score, weigh, batch, update, publish. What each line of a step does, and where its equations stand:
+"""The loop: sample, score, weigh, batch, update, publish. What each line of a step does, and where its equations are:
 
-    groups = sampler.next_groups()      `training.sampler`: rollout, rewards, dynamic sampling; what is scored gets its
-                                        advantages by `objective.scored_advantages` (`shortest_correct_bonus`,
+    groups = sampler.next_groups()      `training.sampler`: rollout, rewards, dynamic sampling. Scored groups get their
+                                        advantages from `objective.scored_advantages` (`shortest_correct_bonus`,
                                         `dynamic_weight`, and an estimator: `group_norm`, `dr_grpo`, `rloo`)
     batches = batcher.batches(groups)   below: `whiten`, `token_advantages` with its KL (`k1`, `k2`, `k3`), shares of
                                         the loss (`token_mean`, `sequence_mean`, `constant_length`) times
                                         `truncated_importance_weight`
-    policy.update(batch)                `policy.policy`: an optimizer step on `objective.policy_loss`, whose terms are
+    policy.update(batch)                `policy.policy`: an optimizer step on `objective.policy_loss`, the sum of
                                         `policy_loss_terms` and a KL
     sync.publish(step)                  `training.weight_sync`: the new weights go to the sampler
 
@@ -20,8 +20,9 @@ A rollout is split like this:
     pack      as many groups as fit `optimizer.tokens_per_pack` tokens; gradients of a batch's packs add up
 """
 
+import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Protocol
 
 import torch
@@ -34,44 +35,71 @@ from observe_r1.objective import sequence_mean, token_advantages, truncated_impo
 from observe_r1.policy.optimizers import learning_rate
 from observe_r1.records import Group, TrainingBatch, TrainingGroup
 from observe_r1.rewards.accuracy import read_as
-from observe_r1.training.sampler import GroupSampler, Now, counted, unseen
+from observe_r1.training.sampler import GroupSampler, Now, counted
 from observe_r1.training.weight_sync import WeightSync
 
 
-class Policy(Protocol):
-    """What the loop asks of a policy, local or sharded."""
+class Learner(Protocol):
+    """What a loop asks of its policy, local or sharded."""
 
     def update(self, batch: TrainingBatch) -> dict[str, float]:
         """Take one optimizer step and return its metrics."""
         ...
 
 
+class Monitor(Protocol):
+    """Who runs a loop: it says how far the run is and when it ends, and is told of every step (`run.recorder`)."""
+
+    step: int
+    """Steps done, and published."""
+    now: Now
+    """Is told what is being done."""
+
+    def stopped(self) -> bool:
+        """Whether the run is to end before its length is reached."""
+        ...
+
+    def write_rollouts(self, step: int, rows: Iterable[dict[str, Any]]) -> object:
+        """Take one row per response that was sampled for `step`."""
+        ...
+
+    def step_done(self, step: int, metrics: dict[str, float], *, last: bool) -> None:
+        """Take the metrics of `step`; from now on it is done. `last` says whether the run has reached its length."""
+        ...
+
+
 def train(
-    policy: Policy,
+    policy: Learner,
     sampler: GroupSampler,
     batcher: "Batcher",
     sync: WeightSync,
     length: "RunLength",
-    on_rollouts: Callable[[int, Iterator[dict[str, Any]]], object],
-    on_step: Callable[[int, dict[str, float]], None],
-    stopped: Callable[[], bool],
-    step: int = 0,
-    now: Now = unseen,
+    monitor: Monitor,
 ) -> None:
-    """Run to the end, or until `stopped` says yes, from `step` steps that are done already and published.
+    """Train until the run has its length, or `monitor` stops it.
 
-    The parts may be local objects or stand for many processes; the loop does not know.
-    `on_rollouts(step, rows)` is called with one row a sampled response, then `on_step(step, metrics)`, after each step;
-    the former also where sampling fails with a `UserError`, because the responses so far show why.
+    The parts may be local objects or stand for many processes; the loop does not know which.
+
+    Args:
+        policy: Is trained.
+        sampler: Gives the groups of each step.
+        batcher: Makes training batches of them.
+        sync: Hands the new weights to the sampler's engine.
+        length: Of the run.
+        monitor: Is told of every step. It gets the rollouts of a step that fails, too: they show why.
+
+    Raises:
+        UserError: A step failed for a reason that the user can correct.
     """
-    while not stopped() and not length.reached(step, sampler):
-        started, before = time.perf_counter(), length.progress(step, sampler)
-        step += 1
+    now = monitor.now
+    while not monitor.stopped() and not length.reached(monitor.step, sampler):
+        started, before = time.perf_counter(), length.progress(monitor.step, sampler)
+        step = monitor.step + 1
         try:
             groups = sampler.next_groups()
         except UserError:
             if sampler.sampled:
-                on_rollouts(step, rollout_rows(sampler.sampled))
+                monitor.write_rollouts(step, rollout_rows(sampler.sampled))
             raise
         sync.rest()
         progress = before, length.progress(step, sampler)
@@ -83,10 +111,10 @@ def train(
         updating = time.perf_counter() - updating
         now("handing over the new weights")
         sync.publish(step)
-        on_rollouts(step, rollout_rows(sampler.sampled))
+        monitor.write_rollouts(step, rollout_rows(sampler.sampled))
         metrics = sampler.metrics | batcher.metrics | update_metrics(updates, updating)
         metrics |= {"progress": progress[1], "time/step": time.perf_counter() - started}
-        on_step(step, metrics)
+        monitor.step_done(step, metrics, last=length.reached(step, sampler))
 
 
 class Logprobs(Protocol):
@@ -98,12 +126,12 @@ class Logprobs(Protocol):
 
 
 class Batcher:
-    """Makes the training batches of a rollout; scores it first where the objective needs log-probabilities.
+    """Makes the training batches of a rollout, with the log-probabilities that the objective needs.
 
     Args:
-        settings: of the run.
-        policy: whose own log-probabilities `objective.old_logprobs: policy` takes.
-        reference: the frozen starting model, where `objective.kl_coef` is not 0.
+        settings: Of the run.
+        policy: Gives the old log-probabilities under `objective.old_logprobs: policy`.
+        reference: The frozen starting model, where `objective.kl_coef` is not 0.
     """
 
     def __init__(self, settings: TrainSettings, policy: "Logprobs", reference: "Logprobs | None") -> None:
@@ -111,14 +139,14 @@ class Batcher:
         self.policy = policy
         self.reference = reference
         self.metrics: dict[str, float] = {}
-        """Of the last rollout: its mean KL from the reference, a token, where there is one."""
+        """Of the last rollout: its mean KL per token from the reference, where there is one."""
 
     def batches(self, groups: Sequence[Group], progress: Sequence[float]) -> list[TrainingBatch]:
-        """Return one batch an optimizer step, of whole groups in their order; none for no groups.
+        """Return one batch per optimizer step, of whole groups in their order; none for no groups.
 
         Args:
-            groups: of the rollout.
-            progress: the run's progress in [0, 1] before and after this rollout; optimizer steps divide it evenly.
+            groups: Of the rollout.
+            progress: The run's progress in [0, 1] before and after this rollout; its optimizer steps divide it evenly.
         """
         self.metrics = {}
         if not groups:
@@ -156,7 +184,7 @@ class Batcher:
     def _token_advantages(
         self, groups: Sequence[Group], old: Sequence[Tensor], reference: Sequence[Tensor] | None
     ) -> list[Tensor]:
-        """Whiten advantages over the rollout and spread them over tokens, (T,) a group; subtract a KL in the reward."""
+        """Whiten advantages over the rollout; spread them over tokens, (T,) per group, less a KL in the reward."""
         objective = self.settings.objective
         advantages = torch.stack([group.advantages for group in groups])
         if objective.whiten:
@@ -173,10 +201,10 @@ class Batcher:
         ]
 
     def _shares(self, groups: Sequence[Group]) -> list[tuple[Tensor, Tensor]]:
-        """Return each token's share in a batch's loss and in its KL term, (T,) both, by group.
+        """Return each token's share of a batch's loss and of its KL term, both (T,) float32, by group.
 
-        Where the groups are fewer than `optimizer.minibatch` their shares add up to less than 1: a group moves the
-        weights no more than one of a whole batch does.
+        Where there are fewer groups than `optimizer.minibatch` the shares add up to less than 1, so that a group moves
+        the weights no more than it would in a full batch.
         """
         objective, limit = self.settings.objective, self.settings.rollout.max_new_tokens
         lengths = torch.tensor([n for group in groups for n in group.lengths])
@@ -191,30 +219,60 @@ class Batcher:
         return list(zip(*streams, strict=True))
 
 
+class PromptSource(Protocol):
+    """Where a run's prompts come from: a `GroupSampler` or a `PromptStream`."""
+
+    @property
+    def drawn(self) -> int:
+        """Prompts drawn so far."""
+        ...
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether nothing is left."""
+        ...
+
+
 class RunLength:
-    """A run's length in steps or in prompts, and how far it has come."""
+    """A run's length in steps or in prompts, and how far it has come.
+
+    Args:
+        settings: Give the length in `steps`, `prompts` or `epochs`.
+        examples: Rows of the dataset.
+    """
 
     def __init__(self, settings: RunSettings, examples: int) -> None:
         self.steps = settings.steps
-        self.prompts = None
-        if settings.prompts is not None:
-            self.prompts = settings.prompts
-        elif settings.steps is None:
+        self.prompts = settings.prompts
+        """Prompts to draw in all; None where the length is given in steps alone."""
+        if settings.prompts is None and settings.steps is None:
             self.prompts = max(1, round(settings.epochs * examples))
 
-    def reached(self, step: int, sampler: GroupSampler) -> bool:
-        """Whether `step` steps and the prompts drawn so far are all there is to do."""
-        return (self.steps is not None and step >= self.steps) or (sampler.exhausted and not sampler.leftovers)
+    def reached(self, step: int, source: PromptSource) -> bool:
+        """Whether the run is over after `step` steps and the prompts drawn so far."""
+        return (self.steps is not None and step >= self.steps) or source.exhausted
 
-    def progress(self, step: int, sampler: GroupSampler) -> float:
-        """Return the share of the run that is done after `step` steps, in [0, 1]."""
+    def progress(self, step: int, source: PromptSource) -> float:
+        """Return the share of the run, in [0, 1], that is done after `step` steps and the prompts drawn so far."""
         by_steps = step / self.steps if self.steps else 0.0
-        by_prompts = sampler.stream.drawn / self.prompts if self.prompts else 0.0
+        by_prompts = source.drawn / self.prompts if self.prompts else 0.0
         return min(1.0, max(by_steps, by_prompts))
+
+    def steps_of(self, prompts: int) -> int:
+        """Return how many steps the run takes where each draws so many prompts and none is dropped."""
+        by_prompts = math.ceil(self.prompts / prompts) if self.prompts else math.inf
+        return int(min(self.steps or math.inf, by_prompts))
 
 
 def update_metrics(updates: Sequence[dict[str, float]], seconds: float) -> dict[str, float]:
-    """Average the metrics of a step's updates; the sampler's difference is read before the first of them."""
+    """Return the mean metrics of a step's updates.
+
+    The sampler's difference is that of the first update: later ones have changed the weights.
+
+    Args:
+        updates: Metrics of each update.
+        seconds: That all of them took.
+    """
     names = {name for update in updates for name in update}
     metrics = {}
     for name in sorted(names):
@@ -231,7 +289,7 @@ def update_metrics(updates: Sequence[dict[str, float]], seconds: float) -> dict[
 
 
 def rollout_rows(groups: Sequence[Group]) -> Iterator[dict[str, Any]]:
-    """Yield one row a sampled response: what it was, what it earned, what it taught."""
+    """Yield one row per sampled response: what it says, what it earned, and its advantage."""
     for group in groups:
         for number, completion in enumerate(group.completions):
             yield {

@@ -13,15 +13,15 @@ from observe_r1.model.encoding import PromptTooLongError
 from observe_r1.records import Example, Prompt
 from observe_r1.threads import encoding_thread
 
-Encode = Callable[[Example, int], Prompt]
-
+PromptEncoder = Callable[[Example, int], Prompt]
+"""Makes a prompt of an example and the number of the draw, counted from 0 over the whole run."""
 
 AHEAD = 32
-"""Prompts encoded ahead at least: one image may be huge, the next come from a slow server."""
+"""Prompts encoded ahead at least: one image may be huge, and the next one come from a slow server."""
 
 
 class Drawn(NamedTuple):
-    """An example and its prompt, with the row of the dataset that it is."""
+    """An example with its row in the dataset, and its prompt."""
 
     row: int
     example: Example
@@ -29,22 +29,22 @@ class Drawn(NamedTuple):
 
 
 class PromptStream:
-    """Draws examples and encodes them ahead; prompts over the limit are dropped, named and counted.
+    """Draws examples and encodes them ahead; prompts over the token limit are dropped, named and counted.
 
     Args:
-        examples: the dataset.
-        order: of its rows; advanced one row a draw, `ahead` draws before they are handed out.
-        encode: `(example, draw number) → Prompt`.
-        note: called with a line for the first dropped prompts, later ones are counted (`Alike`).
-        limit: prompts to draw in all; None for no end.
-        ahead: prompts encoded before they are asked for; fewer than one `take` takes keep it waiting.
+        examples: The dataset.
+        order: Of its rows. It advances one row per draw, `ahead` draws before `take` returns them.
+        encode: Makes the prompts; its `PromptTooLongError` drops one.
+        note: Called with a line for the first dropped prompts; later ones are counted (`Alike`).
+        limit: Prompts to draw in all; None for no end.
+        ahead: Prompts encoded before they are asked for; with fewer than a `take` returns, it has to wait.
     """
 
     def __init__(
         self,
         examples: Sequence[Example],
         order: Order,
-        encode: Encode,
+        encode: PromptEncoder,
         note: Callable[[str], None],
         limit: int | None = None,
         ahead: int = AHEAD,
@@ -53,11 +53,13 @@ class PromptStream:
         self.order = order
         self.encode = encode
         self.notes = Alike(note)
-        """What a run says of its prompts, the sampler's warnings included."""
+        """The run's lines about its prompts, including the sampler's warnings."""
         self.limit = limit
         self.ahead = ahead
         self.drawn = 0
+        """Prompts drawn so far, dropped ones included."""
         self.dropped = 0
+        """Prompts over the token limit so far."""
         self._queue: deque[tuple[int, Future[tuple[Example, Prompt]]]] = deque()
         self._thread = encoding_thread()
         self._digests = row_digests(examples)
@@ -70,7 +72,8 @@ class PromptStream:
     def take(self, count: int) -> list[Drawn]:
         """Return the next `count` prompts, fewer at the stream's end.
 
-        Errors: `UserError` where a whole pass over the data, or the whole run, held no prompt within the limit.
+        Raises:
+            UserError: No prompt of a whole pass over the data, or of the whole run, is within the token limit.
         """
         taken: list[Drawn] = []
         barren = 0
@@ -90,14 +93,15 @@ class PromptStream:
         return taken
 
     def state_dict(self) -> dict[str, Any]:
-        """Return where the stream stands, as JSON values: the order, and the rows drawn from it but not handed out."""
+        """Return the stream's position as JSON values: the order, and the rows drawn from it but not yet returned."""
         state = {"drawn": self.drawn, "dropped": self.dropped, "ahead": [row for row, _ in self._queue]}
         return state | {"order": self.order.state_dict(), "rows": self._digests}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on after the last prompt that was handed out when `state` was taken.
+        """Continue after the last prompt that `take` had returned when `state` was taken.
 
-        Errors: `UserError` where the dataset then had other rows.
+        Raises:
+            UserError: The dataset had other rows then.
         """
         self._drop_ahead()
         self.drawn, self.dropped = state["drawn"], state["dropped"]
@@ -107,7 +111,7 @@ class PromptStream:
             self._submit(row)
 
     def close(self) -> None:
-        """Stop encoding, and say what was counted."""
+        """Stop encoding, and note what was counted."""
         self.notes.close()
         self._drop_ahead()
         self._thread.shutdown()

@@ -1,4 +1,5 @@
-"""The next N informative groups: prompts in order, G responses each, scored; what teaches nothing set aside."""
+"""Sampling for one step: the next N informative groups. Prompts in order, G responses each, scored; groups that teach
+nothing are set aside."""
 
 import math
 import time
@@ -20,29 +21,44 @@ T = TypeVar("T")
 
 
 class Now(Protocol):
-    """Told what is being done."""
+    """Is told what is being done."""
 
     def __call__(self, what: str, total: int = 0, done: Callable[[], int] = int) -> None:
-        """Take that `done()` of `total` parts are done from now on; a total of 0 where they are not counted."""
+        """Take what is being done from now on.
+
+        Args:
+            what: In words: `sampling`.
+            total: How many parts there are; 0 where they are not counted.
+            done: Returns how many of them are done; may be called from another thread.
+        """
 
 
 def unseen(what: str, total: int = 0, done: Callable[[], int] = int) -> None:
-    """Show nobody what is being done."""
+    """Tell nobody what is being done."""
 
 
 def counted(now: Now, what: str, items: Sequence[T]) -> Iterator[T]:
-    """Yield `items`, and show how many of them are done."""
+    """Yield `items`, and tell `now` how many of them are done."""
     for index, item in enumerate(items):
         now(what, len(items), lambda index=index: index)  # type: ignore[misc]
         yield item
 
 
 class GroupSampler:
-    """Keeps the promise of N groups a step: samples, scores, sets aside, and keeps leftovers for the next step.
+    """Returns N informative groups per step: samples, scores, sets aside, and keeps leftovers for the next step.
 
-    With dynamic sampling a round draws as many prompts as the last round's share of informative groups suggests;
-    groups beyond N are leftovers, used next unless older than `max_age` versions of the weights. Their tokens keep
-    the log-probabilities they were sampled under, so the importance ratio stays right.
+    With dynamic sampling, a round draws as many prompts as the last round's share of informative groups suggests.
+    Groups beyond N are leftovers; the next step uses them unless they are over `max_age` versions of the weights old.
+    Their tokens keep the log-probabilities they were sampled under, so the importance ratio stays right.
+
+    Args:
+        engine: Samples the responses.
+        stream: Of the prompts.
+        scorer: Rewards the responses.
+        rollout: How many groups and responses, and how they are sampled.
+        objective: Turns rewards into bonus, weight and advantages.
+        seed: With a prompt's draw and a response's number, seeds that response's random stream.
+        now: Is told what is being done.
     """
 
     def __init__(
@@ -65,19 +81,31 @@ class GroupSampler:
         self.leftovers: list[Group] = []
         self.informative_share = 1.0
         self.sampled: list[Group] = []
-        """Every group drawn for the last step, used or not; without images, of which those set aside can be many."""
+        """Every group sampled for the last step, used or not, without its images: those set aside can be many."""
         self.metrics: dict[str, float] = {}
 
     @property
     def exhausted(self) -> bool:
-        """Whether no prompts are left to draw."""
-        return self.stream.exhausted
+        """Whether nothing is left: no prompt to draw, and no leftover."""
+        return self.stream.exhausted and not self.leftovers
+
+    @property
+    def drawn(self) -> int:
+        """Prompts drawn so far."""
+        return self.stream.drawn
+
+    @property
+    def dropped(self) -> int:
+        """Prompts over the token limit so far."""
+        return self.stream.dropped
 
     def next_groups(self) -> list[Group]:
         """Return the next `rollout.prompts` groups; fewer, perhaps none, when the prompts run out.
 
-        There are fewer, and a warning, where `max_rounds` rounds did not find so many informative ones.
-        Errors: `UserError` where they found none.
+        Where `max_rounds` rounds do not find as many informative ones there are fewer, and a warning.
+
+        Raises:
+            UserError: The rounds found no informative group, or a prompt or reward is at fault.
         """
         wanted = self.settings.prompts
         age = self.engine.version - self.settings.max_age
@@ -90,7 +118,7 @@ class GroupSampler:
                 self._fall_short(len(pool))
                 break
             rounds += 1
-            pool += self._note(self._sample(self._draws(wanted - len(pool)), rounds, clock))
+            pool += self._kept(self._sample(self._draws(wanted - len(pool)), rounds, clock))
         chosen, self.leftovers = pool[:wanted], pool[wanted:]
         self.metrics = self._measure(chosen, rounds, clock)
         return chosen
@@ -104,13 +132,13 @@ class GroupSampler:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from `state`."""
+        """Restore `state`."""
         self.stream.load_state_dict(state["stream"])
         self.leftovers = state["leftovers"]
         self.informative_share = state["informative_share"]
 
     def _fall_short(self, found: int) -> None:
-        """Warn that this step has fewer groups than it should. Errors: `UserError` where it has none."""
+        """Warn that this step has fewer groups than it should; raise `UserError` where it has none."""
         rounds, wanted = self.settings.max_rounds, self.settings.prompts
         reason = f"{rounds} rounds of sampling found only {found} of {wanted} informative groups"
         cut = _mean([c.finish == "length" for group in self.sampled for c in group.completions])
@@ -126,14 +154,14 @@ class GroupSampler:
         self.stream.notes.add(f"step {self.engine.version + 1}: {reason}, so the step is smaller; {way}")
 
     def _draws(self, missing: int) -> int:
-        """Prompts to draw for `missing` groups, at most one rollout's worth."""
+        """Return how many prompts to draw for `missing` groups, at most those of one rollout."""
         if not self.settings.dynamic_sampling:
             return missing
         expected = math.ceil(missing / max(self.informative_share, 1 / self.settings.prompts))
         return min(expected, self.settings.prompts)
 
     def _sample(self, count: int, number: int, clock: "RolloutClock") -> list[Group]:
-        place = f"round {number}: " if number > 1 else ""  # counts begin again, which must not look like a hang
+        place = f"round {number}: " if number > 1 else ""  # the counts start again, which must not look like a hang
         self.now(f"{place}preparing prompts")
         drawn = self.stream.take(count)
         pending: dict[int, PendingScores] = {}
@@ -158,8 +186,8 @@ class GroupSampler:
             self.stream.order.record(each.row, float(group.correct.float().mean()))
         return groups
 
-    def _note(self, groups: list[Group]) -> list[Group]:
-        """Write down what a round sampled; return the groups that are not set aside."""
+    def _kept(self, groups: list[Group]) -> list[Group]:
+        """Remember what a round sampled; return the groups that are not set aside."""
         if not groups:
             return []
         self.sampled += [_without_images(group) for group in groups]
@@ -192,7 +220,7 @@ class GroupSampler:
 
 
 class RolloutClock:
-    """Seconds and counts of one step's sampling. Of scoring, what is not hidden behind sampling counts."""
+    """Seconds and tokens of one step's sampling. Scoring counts only where it is not hidden behind sampling."""
 
     def __init__(self) -> None:
         self.sampling = 0.0
@@ -206,7 +234,14 @@ def scored_groups(
     scores: Sequence[Scores],
     objective: ObjectiveSettings,
 ) -> list[Group]:
-    """Put together what was drawn, sampled and scored, with what the objective makes of it; G is the same for all."""
+    """Return the groups: what was drawn, sampled and scored, with bonus, weight and advantages.
+
+    Args:
+        drawn: N examples with their prompts.
+        completions: G of each.
+        scores: Of each; G is the same for all.
+        objective: Makes bonus, weight and advantages of rewards and correctness (`objective.scored_advantages`).
+    """
     if not scores:
         return []
     rewards = torch.tensor([each.total for each in scores])

@@ -4,25 +4,85 @@ Its gradient is the policy gradient of given responses whose advantage is 1, tak
 log-probabilities: ∇(−ρ·1) = −∇ log π where ρ = 1. So the update, with its packing and chunked head, is the policy's.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 
-from observe_r1.config import SFTSettings
+from observe_r1.config import OptimizerSettings
 from observe_r1.errors import UserError
 from observe_r1.objective import token_advantages, token_mean
 from observe_r1.policy.optimizers import learning_rate
-from observe_r1.policy.policy import Policy
 from observe_r1.records import Completion, Example, Group, Prompt, TrainingBatch, TrainingGroup
-from observe_r1.training.prompts import PromptStream
-from observe_r1.training.sampler import Now, unseen
+from observe_r1.training.loop import Learner, Monitor, RunLength
+from observe_r1.training.prompts import Drawn, PromptStream
+
+
+def fine_tune(
+    policy: Learner,
+    stream: PromptStream,
+    batcher: "DemonstrationBatcher",
+    length: RunLength,
+    monitor: Monitor,
+) -> None:
+    """Fine-tune until the run has its length, or `monitor` stops it.
+
+    Args:
+        policy: Is trained.
+        stream: Gives the demonstrations of each step.
+        batcher: Makes a training batch of them.
+        length: Of the run.
+        monitor: Is told of every step.
+
+    Raises:
+        UserError: A row has no assistant turn, or a step failed for another reason that the user can correct.
+    """
+    while not monitor.stopped() and not length.reached(monitor.step, stream):
+        monitor.now("preparing prompts")
+        drawn = stream.take(batcher.size)
+        if not drawn:
+            break  # the last prompts were all over the limit
+        step = monitor.step + 1
+        progress = length.progress(step, stream)
+        monitor.now("updating")
+        metrics = policy.update(batcher.batch(drawn, progress))
+        shown = {name: metrics[name] for name in ("policy/entropy", "policy/grad_norm", "policy/lr", "policy/tokens")}
+        metrics = {"progress": progress, "sft/loss": -metrics["policy/logprob"]} | shown
+        monitor.step_done(step, metrics, last=length.reached(step, stream))
+
+
+class DemonstrationBatcher:
+    """Makes training batches of demonstrations.
+
+    Args:
+        settings: The size of a batch, and the schedule of the learning rate.
+        tokenizer: Of the model.
+    """
+
+    def __init__(self, settings: OptimizerSettings, tokenizer: Any) -> None:
+        self.settings = settings
+        self.tokenizer = tokenizer
+        self.size = settings.minibatch
+
+    def batch(self, drawn: Sequence[Drawn], progress: float) -> TrainingBatch:
+        """Return the batch of one optimizer step.
+
+        Args:
+            drawn: The demonstrations.
+            progress: The run's progress in [0, 1] after this step.
+
+        Raises:
+            UserError: A row has no assistant turn.
+        """
+        groups = [demonstration(each.example, each.prompt, self.tokenizer) for each in drawn]
+        return sft_batch(groups, learning_rate(self.settings, progress))
 
 
 def demonstration(example: Example, prompt: Prompt, tokenizer: Any) -> Group:
-    """Return a group of one: the example's assistant turn as if it had been sampled.
+    """Return a group of one response: the example's assistant turn, as if it had been sampled.
 
-    Errors: `UserError` for an example without an assistant turn.
+    Raises:
+        UserError: The example has no assistant turn.
     """
     if example.response is None:
         raise UserError(f"{example.origin}: no assistant turn at the end of the chat; supervised fine-tuning needs one")
@@ -52,28 +112,3 @@ def sft_batch(groups: Sequence[Group], lr: float) -> TrainingBatch:
         for g, w in zip(groups, weights, strict=True)
     ]
     return TrainingBatch(tuple(training), lr)
-
-
-def fine_tune(
-    policy: Policy,
-    stream: PromptStream,
-    tokenizer: Any,
-    settings: SFTSettings,
-    steps: int,
-    on_step: Callable[[int, dict[str, float]], None],
-    stopped: Callable[[], bool],
-    step: int = 0,
-    now: Now = unseen,
-) -> None:
-    """Go from `step` to `steps` optimizer steps of `optimizer.minibatch` rows each, or until `stopped` says yes."""
-    while step < steps and not stopped():
-        now("preparing prompts")
-        drawn = stream.take(settings.optimizer.minibatch)
-        if not drawn:
-            break
-        groups = [demonstration(each.example, each.prompt, tokenizer) for each in drawn]
-        step += 1
-        now("updating")
-        metrics = policy.update(sft_batch(groups, learning_rate(settings.optimizer, step / steps)))
-        shown = {name: metrics[name] for name in ("policy/entropy", "policy/grad_norm", "policy/lr", "policy/tokens")}
-        on_step(step, {"progress": step / steps, "sft/loss": -metrics["policy/logprob"]} | shown)

@@ -1,10 +1,17 @@
-"""From the policy's weights to the engines'."""
+"""What policy and engine share: the policy's weights, which become the engine's, and the GPU's memory."""
 
+from collections.abc import Iterable
 from typing import Protocol
 
-from observe_r1.model.adapters import plain_weights
+import torch
+from torch import nn
+
+from observe_r1.model.adapters import published_weights
 from observe_r1.model.loading import VisionLanguageModel
-from observe_r1.rollout.engine import CopyingEngine, Engine
+from observe_r1.policy.optimizers import moment_bytes
+from observe_r1.policy.policy import Policy
+from observe_r1.policy.token_logprobs import LogprobModel
+from observe_r1.rollout.engine import CopyingEngine, Engine, TrainingMemory
 
 
 class WeightSync(Protocol):
@@ -42,7 +49,7 @@ class CopiedWeights:
 
     def publish(self, version: int) -> None:
         """Copy the weights; see `WeightSync`."""
-        self.engine.load_weights(plain_weights(self.vlm.model, self.vlm.masters))
+        self.engine.load_weights(published_weights(self.vlm.model))
         self.engine.version = version
 
     def rest(self) -> None:
@@ -53,3 +60,34 @@ class CopiedWeights:
 def weight_sync(engine: Engine, vlm: VisionLanguageModel) -> WeightSync:
     """Return what keeps `engine` up to date with `vlm`."""
     return CopiedWeights(engine, vlm) if isinstance(engine, CopyingEngine) else SharedWeights(engine)
+
+
+def training_memory(policy: Policy, reference: LogprobModel | None) -> TrainingMemory:
+    """Return the bytes that training takes on the policy's device, without activations.
+
+    Args:
+        policy: Before its first update.
+        reference: The frozen starting model, where there is one; one that shares the policy's weights takes nothing.
+    """
+    vlm, device = policy.vlm, policy.vlm.device
+    trained = [parameter for parameter in policy.parameters if parameter.device == device]
+    held = {"weights": _bytes([vlm.model, policy.weights], device)}
+    if reference is not None and reference.vlm is not vlm:
+        held["reference"] = _bytes([reference.vlm.model], device)
+    coming = {"moments": moment_bytes(policy.settings.kind, sum(p.numel() for p in trained))}
+    if not any(parameter.requires_grad for parameter in vlm.model.model.visual.parameters()):
+        coming["image features"] = vlm.features.limit
+    update = {"gradients": sum(parameter.nbytes for parameter in trained)}
+    if not trained:  # offloaded: each gradient leaves the device before the next one is made
+        update["gradients"] = max(p.nbytes for p in vlm.model.parameters() if p.requires_grad)
+    computing = policy.dtype
+    copied = [p for p in vlm.model.parameters() if p.requires_grad and p.dtype != computing]
+    if copied:  # autocast keeps one of each weight during a forward pass
+        update["copies"] = sum(parameter.numel() for parameter in copied) * computing.itemsize
+    return TrainingMemory(held, coming, update)
+
+
+def _bytes(modules: Iterable[nn.Module], device: torch.device) -> int:
+    """Return the bytes of the parameters that are on `device`, shared ones once."""
+    parameters = {id(parameter): parameter for module in modules for parameter in module.parameters()}
+    return sum(parameter.nbytes for parameter in parameters.values() if parameter.device == device)

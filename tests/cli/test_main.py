@@ -9,23 +9,38 @@ import pytest
 
 from observe_r1 import __version__
 from observe_r1.cli import main as cli
+from observe_r1.cli.commands import COMMANDS, Command
+from observe_r1.config import Section, setting_names
 from observe_r1.errors import UserError
+from observe_r1.registry import resolve
 
 
 def install_verb(monkeypatch, run):
     module = ModuleType("a_verb_for_tests")
     module.run = run
     monkeypatch.setitem(sys.modules, "a_verb_for_tests", module)
-    monkeypatch.setitem(cli.VERBS, "practise", ("a_verb_for_tests:run", "for tests"))
+    monkeypatch.setitem(COMMANDS, "practise", Command("practise", "for tests", run="a_verb_for_tests:run"))
+
+
+@pytest.mark.parametrize("command", [each for each in COMMANDS.values() if each.run], ids=lambda command: command.name)
+def test_what_a_record_names_is_there(command):
+    assert callable(resolve(command.run))
+    if not command.settings:
+        assert not (command.sections or command.short or command.openrlhf)
+        return
+    kind = resolve(command.settings)
+    sections = command.sections or tuple(kind.model_fields)
+    assert issubclass(kind, Section) and set(sections) <= set(kind.model_fields)
+    known = {name for name in setting_names(kind) if name.partition(".")[0] in sections}
+    assert {setting for settings in command.short.values() for setting in settings} <= known
 
 
 @pytest.mark.parametrize("argv", [[], ["--help"], ["-h"], ["help"]])
 def test_help_lists_every_verb(argv, capsys):
     assert cli.main(argv) == 0
     out = capsys.readouterr().out
-    for verb, (_, summary) in cli.VERBS.items():
-        assert f"  {verb}" in out
-        assert summary in out
+    for command in COMMANDS.values():
+        assert (f"  {command.name} " in out and command.summary in out) == (" " not in command.name)
 
 
 def test_version(capsys):

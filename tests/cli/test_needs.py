@@ -1,15 +1,16 @@
-"""What a run needs and lacks is said before anything is loaded or written."""
+"""What a run lacks is reported before anything is loaded or written; the format reward follows the prompt."""
 
 import pytest
 
-from observe_r1.cli import needs
+from observe_r1.cli import start
 from observe_r1.cli.main import main
-from observe_r1.cli.needs import check_needs
+from observe_r1.cli.start import check_needs
 from observe_r1.config import LadderSettings, SFTSettings, TrainSettings
 from observe_r1.data.format_prompts import apply_format_prompt
 from observe_r1.errors import UserError
 from observe_r1.records import Example
-from observe_r1.run.train import require_rewarded
+from observe_r1.rewards import Scorer
+from observe_r1.run.train import require_rewarded, with_template
 
 REQUIRED = ["--model.path", "m", "--data.path", "d"]
 
@@ -17,7 +18,7 @@ REQUIRED = ["--model.path", "m", "--data.path", "d"]
 @pytest.fixture
 def bare(monkeypatch):
     """A machine with none of the packages that only some settings need."""
-    monkeypatch.setattr(needs, "find_spec", lambda name: None)
+    monkeypatch.setattr(start, "find_spec", lambda name: None)
 
 
 def settings_of(kind=TrainSettings, **sections):
@@ -84,7 +85,7 @@ def test_several_processes_are_refused_before_anything_is_written(command, varia
     monkeypatch.setenv(variable, "8")
     assert main(command) == 2
     err = capsys.readouterr().err
-    assert f"{variable} = 8: 8 processes were started, and a run is one process on one GPU" in err
+    assert f"{variable} = 8: 8 processes were started, but a run is one process on one GPU" in err
     assert err.count("\n") == 1
     assert list(tmp_path.iterdir()) == []
 
@@ -105,3 +106,44 @@ def test_questions_that_ask_for_another_format_than_the_rewarded_one_are_refused
             continue
         with pytest.raises(UserError, match=f"q.jsonl row 3: .* format '{asked}', .* give --rewards.template {asked}"):
             require_rewarded(example, template)
+
+
+@pytest.mark.parametrize("template", [None, "observe", "think"])
+@pytest.mark.parametrize("brought", ["none", "observe", "think"])
+@pytest.mark.parametrize("asked", ["none", "observe", "think"])
+def test_what_is_rewarded_is_what_the_prompt_asks_for(asked, brought, template):
+    """All 27 cases: the format prompt that is added, the one that the questions bring, and the template that is set."""
+    question = ({"role": "user", "content": [{"type": "text", "text": "How many?"}]},)
+    example = Example("a", apply_format_prompt(question, brought, "system"), (), "1", origin="q.jsonl row 3")
+    sections = {"data": {"format_prompt": asked}, "rewards": {"template": template}}
+    if template is not None and asked not in ("none", template):
+        with pytest.raises(ValueError, match=f"format_prompt = '{asked}' asks for other tags than .* it follows the"):
+            settings_of(**sections)
+        return
+    settings, rewarded = with_template(settings_of(**sections), example)
+    assert settings.rewards.template == rewarded
+    assert rewarded == (template or next((name for name in (asked, brought) if name != "none"), "observe"))
+    if brought in ("none", rewarded):
+        require_rewarded(example, rewarded)
+    else:
+        with pytest.raises(UserError, match=f"the question asks for the format '{brought}'"):
+            require_rewarded(example, rewarded)
+
+
+@pytest.mark.parametrize(("words", "template"), [([], "observe"), (["--data.format_prompt", "think"], "think")])
+def test_a_run_scores_by_the_format_that_its_prompt_asks_for(words, template, tmp_path, monkeypatch):
+    made = []
+
+    class Recorded(Scorer):
+        def __init__(self, settings):
+            super().__init__(settings)
+            made.append(self)
+
+    monkeypatch.setattr("observe_r1.run.train.Scorer", Recorded)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "q.jsonl").write_text('{"problem": "How many?", "answer": "1"}\n')
+    assert main(["train", "--model.path", "no-model", "--data.path", "q.jsonl", "--run.output", "out", *words]) == 2
+    (scorer,) = made
+    example = Example("a", ({"role": "user", "content": [{"type": "text", "text": "How many?"}]},), (), "1")
+    scores = scorer.score(["<think> a </think> <answer> 1 </answer>"], example)
+    assert scores.parts["format"] == [0.5 if template == "think" else 0.0]

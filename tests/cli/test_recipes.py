@@ -9,8 +9,8 @@ import pytest
 
 from observe_r1.cli.options import parse_settings
 from observe_r1.config import LadderSettings, SFTSettings, TrainSettings
+from observe_r1.config.verbs import dump_settings
 from observe_r1.errors import UserError
-from observe_r1.run.folder import dump_settings
 
 ROOT = Path(__file__).parents[2]
 RECIPES = sorted(path.relative_to(ROOT / "recipes") for path in (ROOT / "recipes").rglob("*.yaml"))
@@ -74,7 +74,7 @@ def test_the_hyper_parameters_are_the_release_s(name):
     assert settings.model.dtype == "bfloat16"
     assert (objective.clip_low, objective.clip_high, objective.aggregation) == (0.2, 0.2, "token")
     assert (objective.kl_coef, objective.kl_estimator, objective.kl_in) == (0.01, "k1", "reward")
-    assert (objective.estimator, settings.rewards.template) == ("group_norm", "observe")
+    assert (objective.estimator, data.format_prompt, settings.rewards.template) == ("group_norm", "observe", None)
     assert settings.run.epochs == 1 and settings.run.steps is None and settings.run.prompts is None
 
 

@@ -1,12 +1,15 @@
 """What a command imports, and the garbage collector meanwhile."""
 
 import gc
+import os
 import subprocess
 import sys
+from importlib.util import find_spec
+from pathlib import Path
 
 import pytest
 
-from observe_r1.cli.needs import heavy_imports
+from observe_r1.cli.start import heavy_imports
 
 HEAVY = ("torch", "transformers", "datasets", "numpy", "rich", "PIL", "pyarrow", "sympy", "matplotlib")
 
@@ -50,12 +53,42 @@ def test_a_collector_that_was_off_stays_off(fresh):
 
 
 def test_a_program_that_imported_everything_so_ends_without_a_word():
-    code = "from observe_r1.cli.needs import heavy_imports\nwith heavy_imports():\n    import observe_r1.run.train\n"
+    code = "from observe_r1.cli.start import heavy_imports\nwith heavy_imports():\n    import observe_r1.run.train\n"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout + done.stderr == ""
 
 
-VERBS = ("train", "sft", "data", "ladder", "demo", "ladder build")
+@pytest.mark.parametrize(
+    ("chosen", "said"),
+    [
+        ({}, "GOMP_SPINCOUNT = '1000'"),
+        ({"GOMP_SPINCOUNT": "77"}, "GOMP_SPINCOUNT = '77'"),
+        ({"OMP_WAIT_POLICY": "passive"}, "GOMP_SPINCOUNT = '0'"),
+    ],
+)
+def test_threads_do_not_spin_for_long_unless_the_user_has_chosen(chosen, said):
+    """As the OpenMP that torch brings along says itself when it is loaded."""
+    (openmp, *_) = Path(find_spec("torch").submodule_search_locations[0], "lib").glob("libgomp*")
+    code = "import ctypes\nfrom observe_r1.cli.start import heavy_imports\nwith heavy_imports():\n    "
+    code += f"ctypes.CDLL({str(openmp)!r})"
+    unset = {name: value for name, value in os.environ.items() if name not in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")}
+    environment = unset | {"OMP_DISPLAY_ENV": "verbose"} | chosen
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
+    assert said in done.stderr
+
+
+VERBS = (
+    "train",
+    "sft",
+    "convert",
+    "data",
+    "data check",
+    "data judge",
+    "ladder",
+    "ladder build",
+    "ladder sources",
+    "demo",
+)
 
 
 @pytest.mark.parametrize("command", ["", *VERBS])

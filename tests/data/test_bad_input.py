@@ -67,7 +67,7 @@ def test_an_image_behind_an_address_that_does_not_answer(model, tmp_path, capsys
 
 
 TURN = {"role": "user", "content": [{"type": "video", "video": "a.mp4"}]}
-RULE = "every <image> mark needs an image, every image a mark"
+RULE = "every <image> mark needs an image, and every image a mark"
 
 
 @pytest.mark.parametrize(
@@ -102,7 +102,7 @@ def test_broken_json_with_a_trailing_comma(model, tmp_path, capsys):
 
 @pytest.mark.parametrize(
     ("probs", "message"),
-    [("0.5", "needs one probability a file, got 1 for 2"), ("0.5,0.4", "needs to sum to 1, sums to 0.9")],
+    [("0.5", "needs one probability per file, got 1 for 2"), ("0.5,0.4", "must sum to 1, sums to 0.9")],
 )
 def test_probabilities_that_do_not_fit(model, tmp_path, capsys, probs, message):
     both = f"--data.path={tmp_path / 'a.json'},{tmp_path / 'a.json'}"

@@ -88,21 +88,21 @@ def test_none_is_absent_as_in_parquet() -> None:
 @pytest.mark.parametrize(
     ("value", "message"),
     [
-        ("How many?", "not JSON .character 1: Expecting value., starts with 'How many"),
+        ("How many?", "not JSON .character 1: Expecting value., starting with 'How many"),
         ('[{"role": "user", "content": "?"},]', "character 35: trailing comma before ']'"),
         ("[" * 100_000, "not JSON"),
         ("9" * 5_000, "not JSON"),
         (None, "needs a list of messages, got None"),
         ({"role": "user", "content": "?"}, "needs a list of messages, got {'role'"),
         ('{"role": "user"}', "needs a list of messages"),
-        ([], "no user turn"),
-        ([{"role": "system", "content": "?"}], "no user turn"),
-        ([{"role": "assistant", "content": "?"}], "no user turn"),
-        ([*chat(TEXT), *[{"role": "assistant", "content": "?"}] * 2], "no user turn at the end"),
+        ([], "needs a user turn"),
+        ([{"role": "system", "content": "?"}], "needs a user turn"),
+        ([{"role": "assistant", "content": "?"}], "needs a user turn"),
+        ([*chat(TEXT), *[{"role": "assistant", "content": "?"}] * 2], "the chat needs a user turn at its end"),
         (["How many?"], "turn 1: needs .*got 'How many"),
         ([{"content": "?"}], "turn 1: role needs one of system, user, assistant, got None"),
         ([*chat(TEXT), {"role": "human", "content": "?"}], "turn 2: role needs .*, got 'human'"),
-        ([*chat(TEXT), {"role": "system", "content": "?"}], "turn 2: a system turn may only come first"),
+        ([*chat(TEXT), {"role": "system", "content": "?"}], "turn 2: only the first turn may be a system turn"),
         ([{"role": "user"}], "content needs a string or a list of parts, got None"),
         ([{"role": "user", "content": TEXT}], "content needs a string or a list of parts, got {"),
         ([{"role": "user", "content": " "}], "the user turn is empty"),
@@ -113,14 +113,14 @@ def test_none_is_absent_as_in_parquet() -> None:
         (chat({"type": "video", "video": "a.mp4"}), "unknown content type: .* got 'video'"),
         (chat({"type": "text"}), "needs a string under 'text', got None"),
         (chat({"type": "text", "text": 3}), "needs a string under 'text', got 3"),
-        (chat({"type": "image"}), "an image without path, URI or bytes"),
+        (chat({"type": "image"}), "the image has no path, URI or bytes"),
         (chat({"type": "image", "image": ""}), "needs a path, a URI or bytes"),
-        (chat({"type": "image", "image": {"bytes": None}}), "an image without path, URI or bytes"),
+        (chat({"type": "image", "image": {"bytes": None}}), "the image has no path, URI or bytes"),
         (chat({"type": "image", "image": ["a.png"]}), "needs a path, a URI or bytes"),
         (chat({"type": "image", "image": "file://a.png"}), "needs an absolute path"),
         (chat({"type": "image", "image": "s3://bucket/a.png"}), "file, data, http and https URIs, got 's3"),
-        ([*chat(TEXT), {"role": "assistant", "content": [IMAGE]}], "only stand in user turns"),
-        ([{"role": "system", "content": [IMAGE]}, *chat(TEXT)], "only stand in user turns"),
+        ([*chat(TEXT), {"role": "assistant", "content": [IMAGE]}], "only user turns may have images"),
+        ([{"role": "system", "content": [IMAGE]}, *chat(TEXT)], "only user turns may have images"),
     ],
 )
 def test_what_is_no_chat(value: Any, message: str) -> None:
@@ -129,7 +129,7 @@ def test_what_is_no_chat(value: Any, message: str) -> None:
 
 
 def test_relative_image_without_a_folder() -> None:
-    assert "no folder for relative image paths" in refusal(chat(IMAGE), folder=None)
+    assert "no folder that relative image paths" in refusal(chat(IMAGE), folder=None)
     assert parse_chat(chat({**IMAGE, "image": "/a.png"}), "row", None).images == ("/a.png",)
 
 

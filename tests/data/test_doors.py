@@ -63,7 +63,7 @@ def test_a_folder_of_shards(tmp_path: Path, suffix: str, inside: str) -> None:
     assert (found[2].origin, found[-1].id) == (f"{last} row 1", "train-00001-of-00002#1")
     assert answers(f"{tmp_path}@test") == ["9"] and answers(f"{tmp_path}@mini") == ["8"]
     assert refusal(f"{tmp_path}@dev").endswith(
-        f"no split 'dev' in this folder: there is {tmp_path}@mini, {tmp_path}@test, {tmp_path}@train"
+        f"no split 'dev' in this folder: available: {tmp_path}@mini, {tmp_path}@test, {tmp_path}@train"
     )
     assert "a file has no splits" in refusal(f"{last}@test")
 
@@ -81,12 +81,14 @@ def test_a_folder_whose_files_tell_no_split_is_read_whole(tmp_path: Path) -> Non
     assert answers(tmp_path) == ["1", "2"]
     assert "no file name tells a split" in refusal(f"{tmp_path}@train")
     write(tmp_path / "geometry.parquet", 2)
-    assert f"holds rows in .jsonl and .parquet files: name those to read, as {tmp_path}/*.jsonl" in refusal(tmp_path)
+    assert f"holds rows in .jsonl and .parquet files: name those to read, such as {tmp_path}/*.jsonl" in refusal(
+        tmp_path
+    )
 
 
 def test_a_split_that_nobody_asked_for_is_not_read(tmp_path: Path) -> None:
     write(tmp_path / "test.jsonl", 1)
-    assert refusal(tmp_path).endswith(f"no split 'train' in this folder: there is {tmp_path}@test")
+    assert refusal(tmp_path).endswith(f"no split 'train' in this folder: available: {tmp_path}@test")
 
 
 def test_globs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -112,7 +114,7 @@ def test_saved_datasets(tmp_path: Path) -> None:
     both.save_to_disk(tmp_path / "dict")
     assert answers(tmp_path / "dict") == ["1", "2", "3"] and answers(f"{tmp_path}/dict@test") == ["2"]
     assert answers(tmp_path / "dict" / "test") == ["2"]
-    assert f"there is {tmp_path}/dict@test, {tmp_path}/dict@train" in refusal(f"{tmp_path}/dict@val")
+    assert f"available: {tmp_path}/dict@test, {tmp_path}/dict@train" in refusal(f"{tmp_path}/dict@val")
     (arrow,) = (tmp_path / "dict" / "test").glob("*.arrow")
     assert answers(arrow) == ["2"]
     arrow.write_bytes(b"no Arrow")
@@ -172,7 +174,7 @@ def test_csv_and_tsv_values_are_texts(tmp_path: Path) -> None:
     ("text", "message"),
     [
         ("problem,answer\nA,1\nB,2,3\n", "line 3: a row of 3 values under a header of 2: put values with commas"),
-        ("problem,problem\nA,1\n", "two columns of the header have one name"),
+        ("problem,problem\nA,1\n", "the header has duplicate column names"),
         ('problem,answer\n"A,1\n', "cannot be read as CSV in UTF-8: unexpected end of data"),
         (b"problem,answer\n\xff,1\n", "cannot be read as CSV in UTF-8: "),
         ("problem,answer\n", "the dataset is empty"),
@@ -224,9 +226,7 @@ def test_an_object_that_holds_rows_is_named(tmp_path: Path, value: Any, indent: 
 def test_rows_over_several_lines_are_named(tmp_path: Path, count: int) -> None:
     path = tmp_path / "a.json"
     path.write_text("\n".join(json.dumps(row, indent=1) for row in rows(*range(count))))
-    assert refusal(path).startswith(
-        f"{path}: line 1: a JSON object that goes over several lines: write each row on one"
-    )
+    assert refusal(path).startswith(f"{path}: line 1: a JSON object that spans several lines: write each row on one")
 
 
 def test_single_rows_are_no_object_of_rows(tmp_path: Path) -> None:

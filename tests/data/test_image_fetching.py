@@ -174,8 +174,8 @@ def test_an_image_is_fetched_once_and_then_read_from_disk(server, tmp_path, path
 @pytest.mark.parametrize(
     ("path", "message"),
     [
-        ("missing.png", "cannot be fetched: the server answers 404 Not Found"),
-        ("always_busy.png", "cannot be fetched: the server answers 503 Service Unavailable"),
+        ("missing.png", "cannot be fetched: the server answered 404 Not Found"),
+        ("always_busy.png", "cannot be fetched: the server answered 503 Service Unavailable"),
         ("page.png", "is an HTML page (a download that failed?)"),
         ("empty.png", "is empty (0 bytes)"),
         ("moved_to_a_file.png", "cannot be fetched: No host specified."),
@@ -297,7 +297,7 @@ def test_a_cache_that_cannot_be_written_or_is_damaged(server, tmp_path):
     open_image(f"{server.url}/ok.png", "row", trusting(tmp_path / "cache"))
     (kept,) = (tmp_path / "cache").iterdir()
     kept.write_bytes(kept.read_bytes()[:50])
-    with pytest.raises(UserError, match=f"kept as '{kept}'. is broken"):
+    with pytest.raises(UserError, match=f"cached as '{kept}'. is broken"):
         open_image(f"{server.url}/ok.png", "row", trusting(tmp_path / "cache"))
 
 

@@ -1,4 +1,4 @@
-"""Opening images: every form comes out as the same RGB picture, everything broken as one line."""
+"""Opening images: every form comes out as the same RGB image, everything broken as one line."""
 
 import base64
 import struct

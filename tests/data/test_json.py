@@ -29,7 +29,7 @@ from observe_r1.errors import UserError
         ("a.jsonl", '{"a": 1,}', "line 1, column 9: broken JSON: trailing comma before '}'"),
         ("a.jsonl", '\n\n{"ä": tru}\n', "line 3, column 7: broken JSON: Expecting value"),
         ("a.jsonl", "{} {}", "line 1, column 4: broken JSON: Extra data"),
-        ("a.json", '{\n"a": 1}', "line 1: a JSON object that goes over several lines: write each row on one line"),
+        ("a.json", '{\n"a": 1}', "line 1: a JSON object that spans several lines: write each row on one line"),
         ("a.jsonl", "hello", "line 1, column 1: broken JSON: Expecting value"),
     ],
 )

@@ -33,7 +33,7 @@ VERL = {
 }
 
 
-RULE = "every <image> mark needs an image, every image a mark"
+RULE = "every <image> mark needs an image, and every image a mark"
 
 
 @pytest.fixture(autouse=True)
@@ -96,7 +96,7 @@ def test_images_stand_where_trl_puts_them(tmp_path, prompt, count, column):
     try:
         expected = prepare_multimodal_messages(copy.deepcopy(prompt), images)
     except ValueError:
-        assert "needs an image, every image a mark: 1 and " in refusal(tmp_path, row, label_key="solution")
+        assert "needs an image, and every image a mark: 1 and " in refusal(tmp_path, row, label_key="solution")
         return
     example = only(tmp_path, row, label_key="solution")
     rest = iter(example.images)
@@ -127,7 +127,7 @@ def test_the_question_may_stand_in_a_column_of_that_name(tmp_path):
 @pytest.mark.parametrize("value", ["", None])
 def test_an_empty_question_is_not_called_a_missing_column(tmp_path, column, value):
     told = refusal(tmp_path, {column: value, "answer": 3})
-    assert told == f", {column!r}: the question is empty: write it there, or leave out the row"
+    assert told == f", {column!r}: the question is empty: fill it in, or leave the row out"
 
 
 @pytest.mark.parametrize("row", [{}, {"answer": None}, {"answer": ""}])
@@ -136,7 +136,7 @@ def test_a_demonstration_without_a_gold_answer_is_said_to_be_for_sft(tmp_path, r
     told = refusal(tmp_path, {"conversations": chat, **row})
     assert told == (
         ": no gold answer in 'answer': the row ends with an assistant turn, a demonstration for sft; train and ladder "
-        "need a gold answer: write it into that column, or name another with data.label_key"
+        "need a gold answer: write it into that column, or name another column with data.label_key"
     )
     assert only(tmp_path, {"conversations": chat, **row}, require_answer=False).response == "That."
     assert "(did you mean 'anwser'?)" in refusal(tmp_path, {"conversations": chat, "anwser": 1})
@@ -254,7 +254,7 @@ def test_limits_of_single_images_stay_in_the_message(tmp_path):
     assert message == ", 'messages', turn 1: min_pixels = 21 is over max_pixels = 20: correct one of them"
     mark["min_pixels"] = "many"
     message = refusal(tmp_path, {"messages": [{"role": "user", "content": [mark]}], "images": ["a.png"], "answer": "2"})
-    assert message.endswith("'min_pixels': needs a whole number of pixels from 1, got 'many'")
+    assert message.endswith("'min_pixels': needs a whole number of pixels, at least 1, got 'many'")
 
 
 @pytest.mark.parametrize(
@@ -266,13 +266,13 @@ def test_limits_of_single_images_stay_in_the_message(tmp_path):
         ({"video_path": "a.mp4"}, "'video_path': the question may need"),
         ({"tools": [{"name": "search"}]}, "'tools': the question may need"),
         ({"objects": {"bbox": [[1, 2, 3, 4]]}}, "'objects': the question may need"),
-        ({"image_1": "a.png"}, "'image_1': an image that is not read: put all images into the column 'images'"),
-        ({"image_path": "a.png"}, "'image_path': an image that is not read"),
-        ({"figure": "a.png"}, "'figure': an image that is not read"),
-        ({"scan": {"bytes": "…", "path": None}}, "'scan': an image that is not read"),
-        ({"choices": ["red", "blue"]}, "'choices': 'red' does not stand in the question, and this column is not read"),
-        ({"options": {"A": "What?", "B": "blue"}}, "'options': 'blue' does not stand in the question"),
-        ({"system": "Answer in French."}, "'system': 'Answer in French.' does not stand in the question"),
+        ({"image_1": "a.png"}, "'image_1': this image is not read: put all images into the column 'images'"),
+        ({"image_path": "a.png"}, "'image_path': this image is not read"),
+        ({"figure": "a.png"}, "'figure': this image is not read"),
+        ({"scan": {"bytes": "…", "path": None}}, "'scan': this image is not read"),
+        ({"choices": ["red", "blue"]}, "'choices': 'red' is not in the question, and this column is not read"),
+        ({"options": {"A": "What?", "B": "blue"}}, "'options': 'blue' is not in the question"),
+        ({"system": "Answer in French."}, "'system': 'Answer in French.' is not in the question"),
     ],
 )
 def test_columns_that_the_question_may_need_are_refused(tmp_path, columns, named):

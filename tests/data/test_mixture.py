@@ -104,8 +104,8 @@ def test_limit_slices_and_negative_indices() -> None:
 @pytest.mark.parametrize(
     ("probs", "message"),
     [
-        ([0.5, 0.25, 0.25], "one probability a file, got 3 for 2"),
-        ([1.0], "one probability a file, got 1 for 2"),
+        ([0.5, 0.25, 0.25], "one probability per file, got 3 for 2"),
+        ([1.0], "one probability per file, got 1 for 2"),
         ([0.5, 0.4], "sum to 1, sums to 0.9"),
         ([0.5, 0.500002], "sum to 1"),
         ([1.5, -0.5], "positive"),

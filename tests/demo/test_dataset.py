@@ -1,4 +1,4 @@
-"""Rows and pictures on disk, read back by the data room; whole folders or nothing."""
+"""Rows and images on disk, read back by the data room; whole folders or nothing."""
 
 import json
 import re
@@ -9,7 +9,7 @@ from PIL import Image, ImageChops
 
 from observe_r1.data.examples import load_examples
 from observe_r1.data.images import open_image
-from observe_r1.demo.dataset import make_items, to_example, write_demonstrations, write_questions
+from observe_r1.demo.dataset import make_items, write_demonstrations, write_questions
 from observe_r1.demo.scene import render
 from observe_r1.files import replacing
 
@@ -32,15 +32,15 @@ def test_a_question_row_is_a_chat_in_the_message_format(tmp_path):
     items = {item.id: item for item in make_items("held_out", 0, 5)}
     for row in rows_of(path):
         item = items[row["id"]]
-        picture = f"images/{item.id}.png"
+        image_name = f"images/{item.id}.png"
         assert json.loads(row["message"]) == [
             {
                 "role": "user",
-                "content": [{"type": "image", "image": picture}, {"type": "text", "text": item.question.text}],
+                "content": [{"type": "image", "image": image_name}, {"type": "text", "text": item.question.text}],
             }
         ]
         assert (row["answer"], row["level"], row["kind"]) == (item.answer, item.level, item.question.kind)
-        with Image.open(path.parent / picture) as image:
+        with Image.open(path.parent / image_name) as image:
             assert ImageChops.difference(image, render(item.scene)).getbbox() is None
 
 
@@ -56,20 +56,22 @@ def test_a_demonstration_row_ends_with_the_teachers_turn_but_keeps_the_true_answ
 
 
 @pytest.mark.parametrize("write", [write_questions, write_demonstrations])
-def test_the_data_room_reads_what_the_memory_path_gives(tmp_path, write):
+def test_the_data_room_reads_what_was_written(tmp_path, write):
     if write is write_questions:
         path, items = write(tmp_path / "x", "train", seed=1, count=12), make_items("train", 1, 12)
     else:
         path, items = write(tmp_path / "x", seed=1, count=12), make_items("sft", 1, 12)
-    expected = {item.id: to_example(item) for item in items}
+    by_id = {item.id: item for item in items}
     examples = load_examples(str(path))
     assert len(examples) == 12
     for example in examples:
-        twin = expected[example.id]
-        assert (example.messages, example.answer, example.source) == (twin.messages, twin.answer, twin.source)
-        assert example.response == (None if write is write_questions else twin.response)
-        images = [open_image(source, example.origin) for source in (*example.images, *twin.images)]
-        assert ImageChops.difference(*images).getbbox() is None
+        item = by_id[example.id]
+        (turn,) = example.messages
+        assert turn == {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": item.question.text}]}
+        assert (example.answer, example.source) == (item.answer, "world")
+        assert example.response == (None if write is write_questions else item.demonstration)
+        (image,) = (open_image(source, example.origin) for source in example.images)
+        assert ImageChops.difference(image, render(item.scene)).getbbox() is None
 
 
 def test_writing_again_replaces_the_folder(tmp_path):

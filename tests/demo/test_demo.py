@@ -44,7 +44,7 @@ def test_demo_writes_what_it_promises_however_often_it_is_stopped(tmp_path, caps
     assert demo().run() == 0
     assert (folder / "ladder" / "measured.jsonl").stat().st_mtime_ns == learned
     printed, log = capsys.readouterr()
-    assert f"going on with the demo in {folder}; complete: data, warm start, ladder\n" in printed
+    assert f"resuming the demo in {folder}; complete: data, warm start, ladder\n" in printed
     assert re.findall("demo ([0-9]/[0-9]: [a-z ]+):", log) == [
         *("4/7: evaluation before", "5/7: reinforcement learning", "5/7: reinforcement learning"),
         *("6/7: evaluation after", "7/7: report"),
@@ -62,8 +62,8 @@ def test_demo_writes_what_it_promises_however_often_it_is_stopped(tmp_path, caps
     assert weighted == pytest.approx(summary["after"]["accuracy"])
     assert {"data", "warm start", "reinforcement learning", "total"} <= set(summary["seconds"])
 
-    with Image.open(folder / "demo.png") as picture:
-        assert picture.width > 1000 and len(picture.convert("RGB").getcolors(1 << 24)) > 50
+    with Image.open(folder / "demo.png") as figure:
+        assert figure.width > 1000 and len(figure.convert("RGB").getcolors(1 << 24)) > 50
     assert printed.count("held_out/images/") == 3 and "Held-out accuracy by number of objects" in printed
     assert f"wrote {folder / 'summary.json'}" in printed
 

@@ -1,4 +1,4 @@
-"""The demo's picture tells right from wrong without colour, and shows what a model writes as it stands."""
+"""The demo's figure tells right from wrong without colour, and shows what a model writes unchanged."""
 
 import re
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Items are reproducible, splits never meet, demonstrations are well-formed and slip as the teacher is said to."""
+"""Items are reproducible, splits never overlap, demonstrations are well-formed and wrong as often as stated."""
 
 import re
 from random import Random
@@ -45,7 +45,7 @@ def test_no_two_splits_share_an_item_whatever_their_seeds():
     assert first & second
 
 
-def test_demonstrations_are_well_formed_and_describe_the_picture_rightly():
+def test_demonstrations_are_well_formed_and_describe_the_image_correctly():
     for item in make_items("sft", 0, 500):
         match = RESPONSE.fullmatch(item.demonstration)
         assert match, item.demonstration

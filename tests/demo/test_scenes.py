@@ -1,4 +1,4 @@
-"""Pictures, questions and answers of the world, checked against counters that read the pictures' pixels."""
+"""Images, questions and answers of the world, checked against counters that read the pixels."""
 
 import re
 from random import Random
@@ -41,13 +41,13 @@ def answer_from(text: str, cells: list[tuple[str, str] | None]) -> int:
     return sum(counts)
 
 
-def test_pictures_show_what_the_scene_says():
+def test_images_show_what_the_scene_says():
     for item in make_items("train", 0, 300):
         names = ["-".join(cell) if cell else "empty" for cell in seen_in(render(item.scene))]
         assert names == item.scene.cell_names()
 
 
-def test_answers_are_what_counting_in_the_picture_gives():
+def test_answers_are_what_counting_in_the_image_gives():
     for item in make_items("train", 1, 600):
         assert item.answer == str(answer_from(item.question.text, seen_in(render(item.scene)))), item
 

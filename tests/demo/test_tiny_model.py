@@ -67,7 +67,7 @@ def test_generation_ends_with_the_turn(folder, processor):
     assert (processor.tokenizer.eos_token, processor.tokenizer.pad_token) == ("<|im_end|>", "<|endoftext|>")
 
 
-def test_a_picture_is_nine_tokens_and_a_forward_and_generation_work(folder, processor):
+def test_an_image_is_nine_tokens_and_a_forward_and_generation_work(folder, processor):
     items = make_items("train", 0, 2)
     text = [processor.apply_chat_template(chat(i.question.text), add_generation_prompt=True) for i in items]
     images = [render(item.scene) for item in items]
@@ -81,7 +81,7 @@ def test_a_picture_is_nine_tokens_and_a_forward_and_generation_work(folder, proc
     assert model.generate(**batch, max_new_tokens=3, do_sample=False).shape[1] <= batch["input_ids"].shape[1] + 3
 
 
-def test_an_empty_cell_is_zero_once_normalised_and_the_picture_keeps_its_size(processor):
+def test_an_empty_cell_is_zero_once_normalised_and_the_image_keeps_its_size(processor):
     item = next(item for item in make_items("train", 0, 50) if item.level < 9)
     pixels = processor.image_processor(images=[render(item.scene)], return_tensors="pt")["pixel_values"]
     assert pixels.shape == (36, 3 * 2 * 14 * 14)
@@ -90,7 +90,7 @@ def test_an_empty_cell_is_zero_once_normalised_and_the_picture_keeps_its_size(pr
     assert (cells < 0.01).tolist() == empty
 
 
-def test_the_model_sees_what_differs_between_two_pictures(folder, processor):
+def test_the_model_sees_what_differs_between_two_images(folder, processor):
     model = AutoModelForImageTextToText.from_pretrained(folder).eval()
     text = [processor.apply_chat_template(chat("How many red objects are there?"), add_generation_prompt=True)]
     first, second = (

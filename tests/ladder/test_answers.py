@@ -7,8 +7,8 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from observe_r1.ladder.answers import checked_answer, find_options, in_capitals, question_text
-from observe_r1.ladder.sources.options import with_options
+from observe_r1.ladder.answers import checked_answer, find_options, in_capitals, question_of
+from observe_r1.ladder.sources.fields import with_options
 from observe_r1.records import Example
 from observe_r1.rewards import accuracy_reward
 
@@ -54,14 +54,14 @@ def test_answers_that_stay(question, answer, checked):
     ("question", "answer", "reason"),
     [
         (CHOICE, "D", "names no option"),
-        ("Which?\nA. 5\nB. 5.0\nC. 6", "5", "fits several options"),
-        (CHOICE, "AC", "several answers"),
-        (CHOICE, "A and C", "several answers"),
-        ("Which are right?", "A and C", "several answers"),
-        ("Which are right?", "A, B, and C", "several answers"),
-        ("Solve.", "x=1; y=2", "several answers"),
-        ("Solve both.", "(1) 5 (2) 6", "several answers"),
-        ("Solve both.", "5\n6", "several answers"),
+        ("Which?\nA. 5\nB. 5.0\nC. 6", "5", "fits multiple options"),
+        (CHOICE, "AC", "multiple answers"),
+        (CHOICE, "A and C", "multiple answers"),
+        ("Which are right?", "A and C", "multiple answers"),
+        ("Which are right?", "A, B, and C", "multiple answers"),
+        ("Solve.", "x=1; y=2", "multiple answers"),
+        ("Solve both.", "(1) 5 (2) 6", "multiple answers"),
+        ("Solve both.", "5\n6", "multiple answers"),
         ("Prove that the triangles are alike.", "by the sine rule", "asks for a proof"),
         ("Why?", "because both of them are always moving towards the left of it", "free text"),
         ("Solve.", r"\frac{", "cannot be parsed"),
@@ -111,13 +111,13 @@ def test_labels_that_are_no_options_stay(question, answer):
 
 def test_a_number_that_is_a_label_and_another_option_is_dropped():
     question = "How many? (1) 2 (2) 4 (3) 3"
-    assert checked_answer(example(question, "2"))[1] == "fits several options"
+    assert checked_answer(example(question, "2"))[1] == "fits multiple options"
     assert checked_answer(example(question, "(2)")) == ("B", None)
     assert checked_answer(example(question, "3")) == ("C", None)
     assert checked_answer(example(question, "4")) == ("B", None)
 
 
-def test_labels_between_pictures_become_capitals():
+def test_labels_between_images_become_capitals():
     def asked(first, second, answer):
         texts = [{"type": "text", "text": f"Which? ({first}) "}, {"type": "text", "text": f" ({second}) "}]
         content = [texts[0], {"type": "image"}, texts[1], {"type": "image"}]
@@ -136,7 +136,7 @@ SEVERAL += ["(1, 2) and (3, 4)", "(1, 2), (3, 4)", "AB and CD", "a, b", "5和6",
 
 @pytest.mark.parametrize("answer", SEVERAL)
 def test_several_answers(answer):
-    assert checked_answer(example("What are they?", answer)) == (answer, "several answers")
+    assert checked_answer(example("What are they?", answer)) == (answer, "multiple answers")
     assert checked_answer(example(with_options("What are they?", ["1", answer]), answer)) == ("B", None)
 
 
@@ -187,7 +187,7 @@ def test_capitals_change_nothing_but_labels(question, answer):
     asked = example(f"Which? (1) x (2) y {question}", answer)
     checked, _ = checked_answer(asked)
     written = in_capitals(asked, checked)
-    before, after = question_text(asked), question_text(written)
+    before, after = question_of(asked), question_of(written)
     differing = [(old, new) for old, new in zip(before, after, strict=True) if old != new]
     letters = "".join(new for _, new in differing)
     assert letters == ascii_uppercase[: len(differing)]

@@ -1,17 +1,20 @@
 """Arranging, from files alone: levels, size and shares, mixing, and the same bytes every time."""
 
+import subprocess
+import sys
+
 import datasets
 import pytest
 import yaml
 from measured_ladder import TRIES, read, review, run, write
 
-from observe_r1.cli import ladder_run
+from observe_r1.cli import ladder as ladder_commands
 from observe_r1.cli.main import main
 from observe_r1.config import ArrangeSettings
 from observe_r1.data import load_examples, open_image
 from observe_r1.errors import UserError
 from observe_r1.ladder import mix
-from observe_r1.ladder.arranging import Item, min_complexity
+from observe_r1.ladder.arranging import MeasuredQuestion, min_complexity
 from observe_r1.ladder.journal import Journal
 from observe_r1.report.build_folder import open_build
 from observe_r1.report.ladder_page import ladder_card
@@ -85,7 +88,7 @@ def test_shares_are_kept_and_a_level_with_too_few_is_said(built):
     ],
 )
 def test_the_shortest_responses_go_by_what_is_short_among_all(lengths, shortest):
-    items = [Item(0, {"complexity": length}) for length in lengths]
+    items = [MeasuredQuestion(0, {"complexity": length}) for length in lengths]
     assert min_complexity(items, ArrangeSettings()) == pytest.approx(shortest)
     assert min_complexity(items, ArrangeSettings(min_complexity=7)) == 7
 
@@ -98,9 +101,9 @@ def test_a_ladder_of_short_answers_keeps_them_by_default(built):
     notes = []
     ladder = run(built, notes, min_complexity=None)
     low = [row for row in read(built / "dropped.jsonl") if row["reason"] == "low complexity"]
-    assert [row["id"] for row in low] == ["q0", "q1"] and low[0]["detail"] == "1 tokens a response, under 2"
+    assert [row["id"] for row in low] == ["q0", "q1"] and low[0]["detail"] == "1 tokens per response, under 2"
     assert len(ladder) + len(read(built / "unsolved.jsonl")) == 58
-    told = "responses of 2 questions are under 2 tokens (arrange.min_complexity, from the lengths of all): dropped"
+    told = "2 questions dropped: responses of under 2 tokens (arrange.min_complexity, by default from the median)"
     assert notes == [told]
 
 
@@ -111,10 +114,10 @@ def test_a_measurement_that_has_not_ended_is_not_arranged(built):
     with (built / "measured.jsonl").open("a") as file:
         file.write('{"id": "half')
     before = {path: path.read_bytes() for path in built.iterdir()}
-    with pytest.raises(UserError, match="not measured to the end yet: run `observe-r1 ladder measure"):
+    with pytest.raises(UserError, match="the measurement is not complete: run `observe-r1 ladder measure"):
         run(built)
     (built / "refreshed-1").mkdir()
-    with pytest.raises(UserError, match="refreshed-1: not measured to the end yet: run `observe-r1 ladder refresh"):
+    with pytest.raises(UserError, match="refreshed-1: the measurement is not complete: run `observe-r1 ladder refresh"):
         run(built, measured="refreshed-1")
     with pytest.raises(UserError, match=r"measured = 'refreshed-2': no such folder in .*: known are \., refreshed-1$"):
         run(built, measured="refreshed-2")
@@ -160,7 +163,7 @@ def test_what_cannot_be_arranged_leaves_the_arrangement_before_it(built, values)
     assert {path: path.read_bytes() for path in built.iterdir()} == before
 
 
-def test_a_picture_that_cannot_be_copied_leaves_the_arrangement_before_it(built):
+def test_a_image_that_cannot_be_copied_leaves_the_arrangement_before_it(built):
     run(built, size=20)
     before = {path: path.read_bytes() for path in built.iterdir()}
     (built.parent / "outside.png").unlink()
@@ -172,7 +175,7 @@ def test_a_picture_that_cannot_be_copied_leaves_the_arrangement_before_it(built)
 def test_where_nothing_was_solved_the_first_arrangement_leaves_something_to_review(built):
     rows = [row | {"correct": 0, "difficulty": 1.0} for row in read(built / "measured.jsonl")]
     write(built / "measured.jsonl", rows)
-    with pytest.raises(UserError, match="60 of them unsolved, which wait for review"):
+    with pytest.raises(UserError, match="60 of them unsolved and waiting for review"):
         run(built)
     assert len(read(built / "unsolved.jsonl")) == 60 and not (built / "ladder.jsonl").exists()
     review(built, q7=("keep", "1"))
@@ -185,7 +188,7 @@ def test_questions_that_all_fell_out_before_are_said_whatever_the_shares(built):
         run(built, shares="published")
 
 
-def test_pictures_are_copied_and_the_format_prompt_written_in_where_asked_for(built, tmp_path):
+def test_images_are_copied_and_the_format_prompt_written_in_where_asked_for(built, tmp_path):
     run(built, images="copy", format_prompt="think", format_prompt_place="suffix")
     (tmp_path / "outside.png").unlink()
     built.rename(tmp_path / "moved")
@@ -206,7 +209,7 @@ def write_card(folder):
 
 def test_the_command_arranges_reviews_and_remembers_its_settings(built, tmp_path, capsys, monkeypatch):
     folder = str(built)
-    monkeypatch.setattr(ladder_run, "write_ladder_report", write_card)  # the figures take their time
+    monkeypatch.setattr(ladder_commands, "write_ladder_report", write_card)  # the figures take their time
     assert main(["ladder", "review", folder]) == 2
     assert f"nothing to review yet: run `observe-r1 ladder arrange {folder}` first" in capsys.readouterr().err
     assert not (built / "review.html").exists()
@@ -223,10 +226,22 @@ def test_the_command_arranges_reviews_and_remembers_its_settings(built, tmp_path
     assert main(["ladder", "arrange", folder]) == 0 and (built / "ladder.jsonl").read_bytes() == once
     assert main(["ladder", "arrange", folder, "--arrange.min_complexity", "1000"]) == 2
     assert "no question is left for the ladder" in capsys.readouterr().err
-    monkeypatch.setattr(ladder_run, "write_ladder_report", full_disk)
+    monkeypatch.setattr(ladder_commands, "write_ladder_report", full_disk)
     assert main(["ladder", "arrange", folder, "--seed", "4"]) == 2
     assert yaml.safe_load((built / "ladder.yaml").read_text())["arrange"]["seed"] == 4  # as the ladder was made
-    monkeypatch.setattr(ladder_run, "write_ladder_report", write_card)
+    monkeypatch.setattr(ladder_commands, "write_ladder_report", write_card)
     assert main(["ladder", "arrange", folder, "--seed", "3"]) == 0 and (built / "ladder.jsonl").read_bytes() == once
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
     assert len(datasets.load_dataset(folder, cache_dir=str(tmp_path / "cache"))["train"]) == len(once.splitlines())
+
+
+def test_arranging_and_reviewing_load_no_torch(built):
+    """They ask no model: what takes seconds to import has no part in them."""
+    code = f"""
+import sys
+from observe_r1.cli.main import main
+codes = [main(["ladder", verb, {str(built)!r}]) for verb in ("arrange", "review")]
+print(codes, sorted({{"torch", "transformers", "datasets"}} & sys.modules.keys()))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[0, 0] []"

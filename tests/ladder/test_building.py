@@ -10,13 +10,13 @@ from pathlib import Path
 import pytest
 import yaml
 
-from observe_r1.cli import ladder_run
+from observe_r1.cli import ladder as ladder_commands
 from observe_r1.cli.main import main
 from observe_r1.config import LadderSettings, ModelSettings
 from observe_r1.ladder import mix
-from observe_r1.ladder.asking import stream_of
 from observe_r1.ladder.folder import locked
-from observe_r1.ladder.rows import read_questions
+from observe_r1.ladder.inference import random_stream
+from observe_r1.ladder.questions import read_questions
 from observe_r1.model.encoding import encode_prompt
 from observe_r1.model.loading import load_model
 from observe_r1.records import Sampling
@@ -56,7 +56,7 @@ def whole(world, tmp_path_factory):
 @pytest.fixture
 def quiet(monkeypatch):
     """Without the pages, whose drawing takes longer than a small build."""
-    monkeypatch.setattr(ladder_run, "write_ladder_report", lambda folder: [])
+    monkeypatch.setattr(ladder_commands, "write_ladder_report", lambda folder: [])
 
 
 def test_figures_are_those_of_the_responses(whole):
@@ -118,7 +118,7 @@ def test_responses_depend_on_item_seed_and_number_alone(world, whole):
     engine = EmbeddedEngine(vlm)
     responses = read(whole / "responses.jsonl")
     for example in list(read_questions(whole / "screened.jsonl"))[5:9]:
-        prompt = encode_prompt(example, vlm.processor, asked, stream_of(example))
+        prompt = encode_prompt(example, vlm.processor, asked, random_stream(example))
         (group,) = engine.generate([prompt], Sampling(n=N, max_new_tokens=40, seed=0))
         assert [c.text for c in group] == [r["text"] for r in responses if r["id"] == example.id]
 
@@ -135,7 +135,7 @@ MOMENTS = {
 def kill_at(moment, folder, argv):
     """Run the command in a process of its own and kill it at the moment; returns how many rows were measured then."""
     context = get_context("forkserver")
-    context.set_forkserver_preload(["observe_r1.cli.ladder_run"])
+    context.set_forkserver_preload(["observe_r1.cli.ladder"])
     process = context.Process(target=main, args=(argv,))
     process.start()
     while process.is_alive():
@@ -190,7 +190,7 @@ def test_ctrl_c_ends_after_the_batch_and_says_how_to_go_on(world, tmp_path, whol
     assert main(words(world, tmp_path / "out")) == 130
     assert f"measure: {BATCH} of {QUESTIONS} questions; the same command resumes" in capsys.readouterr().out
     monkeypatch.undo()
-    monkeypatch.setattr(ladder_run, "write_ladder_report", lambda folder: [])
+    monkeypatch.setattr(ladder_commands, "write_ladder_report", lambda folder: [])
     assert main(words(world, tmp_path / "out")) == 0
     assert contents(tmp_path / "out") == contents(whole)
 
@@ -200,7 +200,7 @@ def test_other_settings_and_folders_in_use_are_refused_in_one_line(world, tmp_pa
         assert main(words(world, whole, *options)) == 2
         return capsys.readouterr().err.strip().splitlines()[-1]
 
-    assert "rollout.seed was 0 and is 1 now: give the same; `observe-r1 ladder refresh" in refused(
+    assert "rollout.seed was 0 and is 1 now: use the same value; `observe-r1 ladder refresh" in refused(
         "--rollout.seed", "1"
     )
     assert "data.label_key was 'answer' and is 'gold' now" in refused("--data.label_key", "gold")

@@ -5,7 +5,7 @@ import torch
 
 from observe_r1.config import LadderSettings, ModelSettings
 from observe_r1.demo.tiny_model import make_tiny_model
-from observe_r1.ladder import asking
+from observe_r1.ladder import inference
 from observe_r1.model.loading import load_model
 
 
@@ -35,13 +35,13 @@ class Copying(Sharing):
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize(("kind", "device"), [(Sharing, "cpu"), (Copying, "meta")])
 def test_weights_are_loaded_for_an_engine_that_samples_with_them(path, monkeypatch, kind, device, dtype):
-    monkeypatch.setattr(asking, "load", lambda group, name: kind)
+    monkeypatch.setattr(inference, "load", lambda group, name: kind)
     settings = LadderSettings.model_validate(
         {"model": {"device": "cpu", "dtype": dtype}, "rollout": {"vllm": {"seed": 3}}}
     )
-    engine, processor = asking.load_engine(path, settings)
+    engine, processor = inference.load_engine(path, settings)
     held = {tensor.device.type for tensor in (*engine.vlm.model.parameters(), *engine.vlm.model.buffers())}
-    assert engine.rollout.vllm == {"enable_sleep_mode": False, "seed": 3}
+    assert engine.rollout.vllm == {"seed": 3}
     assert {weight.dtype for weight in engine.vlm.model.parameters()} == {getattr(torch, dtype)}
     assert held == {device} and processor is engine.vlm.processor
 

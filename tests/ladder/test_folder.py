@@ -70,7 +70,7 @@ def test_what_is_to_be_done_anew_stays_where_the_command_is_refused(screened):
     [("build", ()), ("screen", ()), ("measure", ("questions", "screening", "screened", "dropped"))],
 )
 def test_a_stage_done_anew_leaves_nothing_of_the_later_ones(tmp_path, verb, kept):
-    """A ladder of other questions must not be trained on meanwhile; what a person wrote and pictures stay."""
+    """A ladder of other questions must not be trained on meanwhile; what a person wrote and images stay."""
     rows = ("questions", "screening", "screened", "dropped", "measured", "responses", "unsolved", "ladder")
     for name in (*(f"{name}.jsonl" for name in rows), "README.md", "ladder.html", "review.html", "review-2.html"):
         (tmp_path / name).touch()

@@ -89,7 +89,7 @@ def test_a_stage_goes_on_only_with_the_file_that_it_began_with(tmp_path):
     with Journal(tmp_path, "measure", FILES, ["questions.jsonl", "not there"]) as journal:
         assert journal.done == 1
     questions.write_text('{"id": "a"}\n{"id": "c"}\n')
-    with pytest.raises(UserError, match=r"questions\.jsonl: has changed since 'measure' began with it: put it back"):
+    with pytest.raises(UserError, match=r"questions\.jsonl: has changed since 'measure' began with it: restore"):
         Journal(tmp_path, "measure", FILES, ["questions.jsonl"])
     start_over(tmp_path, ["measure"])
     with Journal(tmp_path, "measure", FILES, ["questions.jsonl"]) as journal:

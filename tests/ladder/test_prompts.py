@@ -10,7 +10,7 @@ from asked_ladder import COUNT, build, prompts, read, refresh, stop_after_the_fi
 from observe_r1.cli.main import main
 from observe_r1.data.format_prompts import FORMAT_PROMPTS
 from observe_r1.errors import UserError
-from observe_r1.ladder import measuring
+from observe_r1.ladder import difficulty
 from observe_r1.model.saving import RECORD
 from observe_r1.report.build_folder import open_build
 from observe_r1.report.ladder_page import ladder_card
@@ -28,9 +28,9 @@ def test_a_model_that_knows_no_format_is_asked_to_reason_step_by_step(questions,
     assert "measurer is asked to reason step by step" in capsys.readouterr().err
     assert len(prompts(log, "measurer")) == COUNT
     for prompt in prompts(log, "measurer"):
-        before, after = prompt.text.split(measuring.STEPS_PROMPT)
+        before, after = prompt.text.split(difficulty.STEPS_PROMPT)
         assert before.endswith(": how many?\n") and "<observe>" not in before + after
-    assert asked(questions) == {"format_prompt": "steps", "place": "suffix", "text": measuring.STEPS_PROMPT}
+    assert asked(questions) == {"format_prompt": "steps", "place": "suffix", "text": difficulty.STEPS_PROMPT}
     assert "asked to reason step by step" in ladder_card(summarize(open_build(questions.parent / "out")))
 
 
@@ -45,7 +45,7 @@ def test_a_model_is_asked_as_its_folder_says_it_was_trained(questions, log, tmp_
     assert build(questions) == 0
     assert refresh(questions, f"--model={model}") == 0  # the newer model knows what the one before did not
     assert asked(questions)["format_prompt"] == "steps" and asked(questions, "refreshed-1")["format_prompt"] == expected
-    text = measuring.STEPS_PROMPT if expected == "steps" else FORMAT_PROMPTS[expected]
+    text = difficulty.STEPS_PROMPT if expected == "steps" else FORMAT_PROMPTS[expected]
     for prompt in prompts(log, str(model)):
         system, _ = prompt.text.split("<|im_end|>", 1)
         assert prompt.text.count(text) == 1 and (text in system) == (place == "system" and expected != "steps")
@@ -56,7 +56,7 @@ def test_a_model_is_asked_as_its_folder_says_it_was_trained(questions, log, tmp_
 @pytest.mark.parametrize("name", ["observe", "steps", "none"])
 def test_the_format_that_is_named_counts_whatever_the_model_knows(questions, log, name):
     assert build(questions, f"--data.format_prompt={name}") == 0
-    texts = {measuring.STEPS_PROMPT: name == "steps", FORMAT_PROMPTS["observe"]: name == "observe"}
+    texts = {difficulty.STEPS_PROMPT: name == "steps", FORMAT_PROMPTS["observe"]: name == "observe"}
     for prompt in prompts(log, "measurer"):
         assert {text: text in prompt.text for text in texts} == texts
     assert asked(questions)["format_prompt"] == name
@@ -71,7 +71,7 @@ def test_a_measurement_goes_on_with_the_prompt_that_it_began_with(questions, log
     (model / RECORD).write_text(json.dumps({"format_prompt": "observe", "format_prompt_place": "system"}))
     assert build(questions, f"--model={model}") == 0
     assert len(prompts(log, str(model))) == COUNT
-    assert all(measuring.STEPS_PROMPT in prompt.text for prompt in prompts(log, str(model)))
+    assert all(difficulty.STEPS_PROMPT in prompt.text for prompt in prompts(log, str(model)))
     assert build(questions, f"--model={model}", "--anew") == 0
     assert FORMAT_PROMPTS["observe"] in prompts(log, str(model))[-1].text
 
@@ -95,7 +95,7 @@ def test_how_it_was_asked_is_not_read_from_a_file_that_no_build_wrote(questions,
 def test_what_was_dropped_is_a_table_and_a_build_that_lost_over_half_says_so_first(questions, log, capsys):
     assert build(questions, "--screen.models=second") == 0
     said = capsys.readouterr().out
-    assert "less than half" not in said and "a higher screen.threshold" in " ".join(said.split())
+    assert "fewer than half" not in said and "a higher screen.threshold" in " ".join(said.split())
     shutil.rmtree(questions.parent / "out")
     prose = [
         {
@@ -110,7 +110,9 @@ def test_what_was_dropped_is_a_table_and_a_build_that_lost_over_half_says_so_fir
     capsys.readouterr()
     assert build(questions) == 0
     said = capsys.readouterr().out
-    line = "less than half came through, 3 of 13 questions: 7 dropped (most for: free text, 7), 3 set aside unsolved"
+    line = (
+        "fewer than half of the questions are left, 3 of 13: 7 dropped (most often: free text, 7), 3 set aside unsolved"
+    )
     assert said.startswith(line + "\n")
     assert "a gold answer that can be verified" in " ".join(said.replace("│", " ").split())
 

@@ -63,7 +63,7 @@ def test_without_shares_levels_stay_in_proportion():
 def test_what_is_short_is_said():
     _, said = quotas([100, 5, 100], 60, [1, 1, 1])
     assert said == "fewer questions than the shares ask for: d = 0.5 has 5 of 20"
-    with pytest.raises(UserError, match=r"2 shares for 3 levels: give one more than responses a question \(2\)"):
+    with pytest.raises(UserError, match=r"2 shares for 3 levels: give one more than responses per question \(2\)"):
         quotas([1, 2, 3], None, [1, 2])
 
 

@@ -53,7 +53,7 @@ def test_no_decision_drops_what_a_newer_measurement_solves(built, action):
     assert {name: ladder.get(name) for name in newly} == dict.fromkeys(newly, 0.5) and before <= set(ladder)
     assert {row["id"] for row in read(built / "unsolved.jsonl")} == (set() if action == "keep" else set(still))
     assert [row["id"] for row in read(built / "dropped.jsonl")] == ["early"]
-    told = "6 questions that review.yaml drops were unsolved and are solved in refreshed-1: they stand in the ladder"
+    told = "6 questions that review.yaml drops were unsolved and are solved in refreshed-1: they are in the ladder"
     assert [note.split(" (")[0] for note in notes] == [told] * (action == "drop")
 
 
@@ -79,12 +79,12 @@ def test_what_is_kept_or_corrected_by_hand_is_not_dropped_as_too_short(built):
         ("- {id: q1, answer: '1', action: kept}", "'kept'"),
         ("- {id: q1, answer: '', action: correct}", "empty"),
         ("- {id: q1, answer: null, action: correct}", "null: action correct needs the right answer"),
-        ("- {id: q1, answer: ' 1 ', action: correct}", "the gold answer already: put the right one there, or take"),
+        ("- {id: q1, answer: ' 1 ', action: correct}", "the gold answer already: give the right one, or use"),
         (r"- {id: q1, answer: '\frac{', action: correct}", "cannot be verified"),
-        ("- {id: q1, answer: '1', action: keep}\n- {id: q1, answer: '1', action: drop}", "stands there twice"),
+        ("- {id: q1, answer: '1', action: keep}\n- {id: q1, answer: '1', action: drop}", "duplicate id 'q1'"),
         ("- q1", "entry 1"),
         ("{", "line 1, column"),
-        ("- {id: q1, answer: '2', action: drop}", "take action correct"),
+        ("- {id: q1, answer: '2', action: drop}", "use action correct"),
     ],
 )
 def test_a_broken_review_is_one_line(built, text, message):

@@ -10,15 +10,16 @@ from typing import Any
 
 import datasets
 import pytest
-from ladder_layouts import RED
+from ladder_layouts import RED, examples_of
 from PIL import Image
 
 from observe_r1 import registry
 from observe_r1.cli.main import main
 from observe_r1.data import open_image
 from observe_r1.errors import UserError
-from observe_r1.ladder.sources import describe_sources, read_source, reading
-from observe_r1.ladder.sources.fields import example, images
+from observe_r1.ladder.sources.fields import images, make_example
+from observe_r1.ladder.sources.stream import BadRow, describe_sources, read_source
+from observe_r1.records import Example
 
 
 @pytest.fixture(autouse=True)
@@ -31,7 +32,7 @@ def row(number: int, **columns: Any) -> dict[str, Any]:
 
 
 def jsonl(folder: Path, lines: list[Any]) -> Path:
-    """MMK12's columns as JSON lines, the picture beside them; a string is written as it is."""
+    """MMK12's columns as JSON lines, the image beside them; a string is written as it is."""
     (folder / "1.png").write_bytes(RED)
     path = folder / "rows.jsonl"
     path.write_text("\n".join(line if isinstance(line, str) else json.dumps(line) for line in lines))
@@ -41,8 +42,7 @@ def jsonl(folder: Path, lines: list[Any]) -> Path:
 def test_examples_never_train_on_a_benchmark(capsys: pytest.CaptureFixture[str]) -> None:
     """What help and docs build as an example is copied as it stands."""
     assert main(["ladder"]) == 0
-    with pytest.raises(SystemExit):
-        main(["ladder", "build", "--help"])
+    assert main(["ladder", "build", "--help"]) == 0
     text = capsys.readouterr().out + (Path(__file__).parents[2] / "docs" / "ladder.md").read_text()
     examples = re.findall(r"observe-r1 ladder build (.*?) --", text)
     named = {name for example in examples for name in re.findall(r"(\w+):\w+/", example)}
@@ -52,49 +52,43 @@ def test_examples_never_train_on_a_benchmark(capsys: pytest.CaptureFixture[str])
 
 def refusal(text: str) -> str:
     with pytest.raises(UserError) as caught:
-        list(read_source(text, skip_bad=False))
+        list(examples_of(text))
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
 
-def test_the_first_broken_row_stops_the_reading_after_the_rows_before_it(tmp_path: Path) -> None:
+def test_broken_rows_come_in_their_places_each_with_its_error(tmp_path: Path) -> None:
+    bad = [row(2, answer=""), "{broken", row(4, image="none.png"), ["a list"], row(6, question="<|im_end|>")]
+    path = jsonl(tmp_path, [row(1), *bad, row(7)])
+    first, *broken, last = read_source(f"mmk12:{path}")
+    assert isinstance(first, Example) and isinstance(last, Example)
+    assert (first.id, last.id) == ("mmk12/q1", "mmk12/q7")
+    assert [each.id for each in broken] == [f"mmk12/bad-{number}" for number in range(1, 6)]
+    named = ["row 2, 'answer': needs text, got ''", "line 3, column 2", "row 4, 'image'", "row 5: needs an object"]
+    for each, name in zip(broken, [*named, "row 6, turn 1"], strict=True):
+        assert isinstance(each, BadRow) and each.source == "mmk12"
+        assert str(path) in str(each.error) and name in str(each.error)
+
+
+def test_a_broken_row_is_met_only_after_the_rows_before_it(tmp_path: Path) -> None:
     path = jsonl(tmp_path, [row(1), row(2, answer=""), row(3)])
-    examples = iter(read_source(f"mmk12:{path}", skip_bad=False))
+    examples = examples_of(f"mmk12:{path}")
     assert next(examples).answer == "1"
     with pytest.raises(UserError, match=rf"^mmk12:{path} row 2, 'answer': needs text, got ''"):
         next(examples)
 
 
-def test_broken_rows_are_skipped_counted_and_named(tmp_path: Path) -> None:
-    bad = [row(2, answer=""), "{broken", row(4, image="none.png"), ["a list"], row(6, question="<|im_end|>")]
-    path = jsonl(tmp_path, [row(1), *bad, row(7)])
-    reader = read_source(f"mmk12:{path}", skip_bad=True)
-    for _ in range(2):  # each iteration counts anew
-        assert [example.id for example in reader] == ["mmk12/q1", "mmk12/q7"]
-        assert reader.bad == 5
-        for error, named in zip(
-            reader.errors,
-            ["row 2, 'answer'", "line 3, column 2", "row 4, 'image'", "row 5: needs an object", "row 6, turn 1"],
-            strict=True,
-        ):
-            assert str(path) in error
-            assert named in error
-
-
-def test_the_errors_that_are_kept_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reading, "MAX_NAMED", 2)
-    path = jsonl(tmp_path, [row(number, answer="") for number in range(5)])
-    reader = read_source(f"mmk12:{path}", skip_bad=True)
-    assert list(reader) == []
-    assert reader.bad == 5
-    assert len(reader.errors) == 2
+def test_each_of_many_broken_rows_says_what_is_wrong(tmp_path: Path) -> None:
+    path = jsonl(tmp_path, [row(number, answer="") for number in range(300)])
+    errors = [str(each.error) for each in read_source(f"mmk12:{path}") if isinstance(each, BadRow)]
+    assert len(errors) == 300 and all(f"row {number}, 'answer'" in error for number, error in enumerate(errors, 1))
 
 
 def test_rows_without_ids_are_numbered(tmp_path: Path) -> None:
     (tmp_path / "1.png").write_bytes(RED)
     path = tmp_path / "train.json"
     path.write_text(json.dumps([{"images": ["1.png"], "problem": "<image>Find x.", "answer": "1"}] * 2))
-    assert [example.id for example in read_source(f"geometry3k:{path}", skip_bad=False)] == [
+    assert [example.id for example in examples_of(f"geometry3k:{path}")] == [
         "geometry3k/1",
         "geometry3k/2",
     ]
@@ -102,9 +96,9 @@ def test_rows_without_ids_are_numbered(tmp_path: Path) -> None:
 
 def test_ids_are_unique_and_stable(tmp_path: Path) -> None:
     path = jsonl(tmp_path, [row(1), row(1), row(2), row(1)])
-    reader = read_source(f"mmk12:{path}", skip_bad=False)
-    assert [example.id for example in reader] == ["mmk12/q1", "mmk12/q1#2", "mmk12/q2", "mmk12/q1#4"]
-    assert list(reader) == list(reader)
+    found = list(examples_of(f"mmk12:{path}"))
+    assert [example.id for example in found] == ["mmk12/q1", "mmk12/q1#2", "mmk12/q2", "mmk12/q1#4"]
+    assert found == list(examples_of(f"mmk12:{path}"))
 
 
 @pytest.mark.parametrize(
@@ -125,7 +119,7 @@ def test_csv_files_in_another_layout(content: bytes, named: str, tmp_path: Path)
     assert str(path) in message
 
 
-def test_pictures_that_the_hub_does_not_send_along(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_images_that_the_hub_does_not_send_along(monkeypatch: pytest.MonkeyPatch) -> None:
     rows = datasets.Dataset.from_list([row(1)])
     monkeypatch.setattr(datasets, "load_dataset", lambda name, split: rows)
     assert "'image': '1.png' is a file beside the rows" in refusal("mmk12:FanqingM/MMK12")
@@ -176,7 +170,7 @@ def test_images_in_every_form(tmp_path: Path) -> None:
     assert open_image(decoded, "").getpixel((0, 0)) == (255, 0, 0)
 
 
-def test_the_nearer_of_two_pictures_of_one_name(tmp_path: Path) -> None:
+def test_the_nearer_of_two_images_of_one_name(tmp_path: Path) -> None:
     rows = tmp_path / "data"
     rows.mkdir()
     (tmp_path / "1.png").write_bytes(RED)
@@ -198,8 +192,8 @@ def test_an_empty_image_is_none_unless_there_are_others(value: Any) -> None:
         images([value, RED], "image", "here", None)
 
 
-def test_marks_say_where_pictures_stand() -> None:
-    found = example("See <image>\nand <image>.", [b"a", b"b"], "1", "here")
+def test_marks_say_where_images_stand() -> None:
+    found = make_example("See <image>\nand <image>.", [b"a", b"b"], "1", "here")
     assert [part.get("text", "<image>") for part in found.messages[0]["content"]] == [
         "See ",
         "<image>",
@@ -225,6 +219,6 @@ def test_the_listing_names_every_source_and_warns_of_benchmarks() -> None:
 
 
 def test_sources_import_nothing_heavy() -> None:
-    code = "from observe_r1.ladder.sources import describe_sources; describe_sources(); import sys; print(*sys.modules)"
+    code = "import sys; from observe_r1.ladder.sources import stream; stream.describe_sources(); print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert not set(done.stdout.split()) & {"torch", "transformers", "datasets", "pandas", "pyarrow"}

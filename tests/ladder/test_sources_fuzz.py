@@ -39,8 +39,8 @@ def adapt(layout: Layout, row: dict[str, Any], folder: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("pictures")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("images")
     for image in (image for layout in FILE_LAYOUTS for image in layout.images):
         (folder / image).parent.mkdir(parents=True, exist_ok=True)
         (folder / image).write_bytes(RED)
@@ -48,13 +48,13 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize(("layout", "key"), COLUMNS)
-def test_a_column_of_any_wrong_kind(layout: Layout, key: str, pictures: Path) -> None:
+def test_a_column_of_any_wrong_kind(layout: Layout, key: str, images: Path) -> None:
     for value in WRONG:
-        adapt(layout, layout.row | {key: value}, pictures)
+        adapt(layout, layout.row | {key: value}, images)
 
 
 @settings(max_examples=300, deadline=None)
 @given(st.sampled_from(LAYOUTS), st.data())
-def test_rows_of_wrong_kinds(pictures: Path, layout: Layout, data: st.DataObject) -> None:
+def test_rows_of_wrong_kinds(images: Path, layout: Layout, data: st.DataObject) -> None:
     changed = data.draw(st.lists(st.sampled_from(list(layout.row)), max_size=4))
-    adapt(layout, layout.row | {key: data.draw(VALUES) for key in changed}, pictures)
+    adapt(layout, layout.row | {key: data.draw(VALUES) for key in changed}, images)

@@ -10,15 +10,14 @@ import datasets
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from ladder_layouts import BLUE, HUB_LAYOUTS, NO_PICTURE, PICTURE, RED, SECOND, Layout
+from ladder_layouts import BLUE, HUB_LAYOUTS, IMAGE, NO_IMAGE, RED, SECOND, Layout, examples_of
 from ladder_layouts_benchmarks import BENCHMARK_LAYOUTS
 from ladder_layouts_files import FILE_LAYOUTS
 
 from observe_r1 import registry
 from observe_r1.data import open_image
 from observe_r1.errors import UserError
-from observe_r1.ladder.sources import read_source
-from observe_r1.ladder.sources.reading import adapt_row
+from observe_r1.ladder.sources.stream import adapt_row
 from observe_r1.records import Example
 
 LAYOUTS = HUB_LAYOUTS + BENCHMARK_LAYOUTS + FILE_LAYOUTS
@@ -38,7 +37,7 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def write(folder: Path, layout: Layout, rows: list[dict[str, Any]]) -> Path:
-    """Write rows as the dataset's files hold them, and the pictures below `folder`."""
+    """Write rows as the dataset's files hold them, and the images below `folder`."""
     for image, data in zip(layout.images, (RED, BLUE), strict=False):
         if isinstance(image, str):
             (folder / image).parent.mkdir(parents=True, exist_ok=True)
@@ -89,7 +88,7 @@ def test_every_registered_source_has_a_layout_here() -> None:
 @pytest.mark.parametrize("layout", BY_NAME)
 def test_a_row_becomes_this_example(layout: Layout, tmp_path: Path) -> None:
     path = write(tmp_path, layout, [layout.row])
-    (example,) = read_source(f"{layout.name}:{path}", skip_bad=False)
+    (example,) = examples_of(f"{layout.name}:{path}")
     assert example == full(layout, tmp_path, path)
     for image in example.images:
         assert open_image(image, example.origin).size == (4, 3)
@@ -109,9 +108,9 @@ def test_a_broken_value_is_named(layout: Layout, key: str, value: Any, tmp_path:
 
 
 @pytest.mark.parametrize("layout", [layout for layout in BY_NAME if layout.values[0] not in FILE_LAYOUTS])
-def test_a_row_without_its_picture_keeps_its_words_in_a_benchmark(layout: Layout) -> None:
-    row = {key: NO_PICTURE if value in (PICTURE, SECOND) else value for key, value in layout.row.items()}
-    row |= {key: [] for key, value in layout.row.items() if isinstance(value, list) and PICTURE in value}
+def test_a_row_without_its_image_keeps_its_words_in_a_benchmark(layout: Layout) -> None:
+    row = {key: NO_IMAGE if value in (IMAGE, SECOND) else value for key, value in layout.row.items()}
+    row |= {key: [] for key, value in layout.row.items() if isinstance(value, list) and IMAGE in value}
     source = registry.load("source", layout.name)
     found = adapt_row(source, row, "here row 3", None, needs_image=False)
     assert found.images == ()

@@ -11,8 +11,7 @@ from ladder_layouts import RED
 
 from observe_r1 import registry
 from observe_r1.errors import UserError
-from observe_r1.ladder.sources.options import letter_of, option_list, split_options
-from observe_r1.ladder.sources.tagged import in_braces
+from observe_r1.ladder.sources.fields import in_braces, letter_of, option_list, split_options
 from observe_r1.records import Example
 
 
@@ -24,7 +23,7 @@ def texts(example: Example) -> list[str]:
     return [part["text"] for part in example.messages[0]["content"] if part["type"] == "text"]
 
 
-def test_free_answers_and_pictures_beside_the_rows(tmp_path: Path) -> None:
+def test_free_answers_and_images_beside_the_rows(tmp_path: Path) -> None:
     (tmp_path / "images").mkdir()
     (tmp_path / "images" / "1.jpg").write_bytes(RED)
     free = {"id": "1", "question": "How long is <image1>?", "options": [], "image": "images/1.jpg", "answer": "3"}
@@ -81,10 +80,10 @@ def test_utf_8_that_was_read_as_latin_1_is_undone(signs: str) -> None:
 
 
 @pytest.mark.parametrize("asked", [None, "", "None"])
-def test_a_question_that_only_the_picture_shows(asked: str | None) -> None:
+def test_a_question_that_only_the_image_shows(asked: str | None) -> None:
     given = {"image": RED, "question_text": asked, "answer_option": "(a) (b) (c) (d)", "final_answer": "c"}
     found = adapt("polymath", given)
-    assert texts(found) == ["Answer the question in the picture.\nA.\nB.\nC.\nD."]
+    assert texts(found) == ["Answer the question in the image.\nA.\nB.\nC.\nD."]
     assert found.answer == "C"
 
 

@@ -6,12 +6,11 @@ import datasets
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from ladder_layouts import RED
+from ladder_layouts import RED, examples_of
 from PIL import Image
 
 from observe_r1.data import open_image
 from observe_r1.errors import UserError
-from observe_r1.ladder.sources import read_source
 
 
 @pytest.fixture(autouse=True)
@@ -21,7 +20,7 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def refusal(text: str) -> str:
     with pytest.raises(UserError) as caught:
-        list(read_source(text, skip_bad=False))
+        list(examples_of(text))
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
@@ -37,7 +36,7 @@ def test_a_folder_of_parquet_files(tmp_path: Path) -> None:
     write_parquet(tmp_path / "data" / "train-00000-of-00002.parquet", [1, 2])
     write_parquet(tmp_path / "data" / "test-00000-of-00001.parquet", [9])
     for folder in (tmp_path, tmp_path / "data"):
-        found = list(read_source(f"chartqa:{folder}", skip_bad=False))
+        found = list(examples_of(f"chartqa:{folder}"))
         assert [(example.id, example.answer) for example in found] == [
             ("chartqa/1", "1"),
             ("chartqa/2", "2"),
@@ -49,11 +48,11 @@ def test_a_folder_of_parquet_files(tmp_path: Path) -> None:
 def test_parquet_files_without_a_split_in_their_names(tmp_path: Path) -> None:
     write_parquet(tmp_path / "b.parquet", [2])
     write_parquet(tmp_path / "a.parquet", [1])
-    assert [example.answer for example in read_source(f"chartqa:{tmp_path}", skip_bad=False)] == ["1", "2"]
+    assert [example.answer for example in examples_of(f"chartqa:{tmp_path}")] == ["1", "2"]
 
 
 def answers(text: str, *, benchmark: bool = False) -> list[str]:
-    return [example.answer for example in read_source(text, skip_bad=False, benchmark=benchmark)]
+    return [example.answer for example in examples_of(text, benchmark=benchmark)]
 
 
 def test_the_split_of_a_folder_that_is_asked_for(tmp_path: Path) -> None:
@@ -65,7 +64,7 @@ def test_the_split_of_a_folder_that_is_asked_for(tmp_path: Path) -> None:
         assert answers(f"chartqa:{tmp_path}@val", benchmark=benchmark) == ["3"]
         assert answers(f"chartqa:{tmp_path}@train", benchmark=benchmark) == ["1"]
     choices = ", ".join(f"{tmp_path}@{split}" for split in ("test", "train", "val"))
-    assert refusal(f"chartqa:{tmp_path}@dev").endswith(f"@dev: no split 'dev' in this folder: there is {choices}")
+    assert refusal(f"chartqa:{tmp_path}@dev").endswith(f"@dev: no split 'dev' in this folder: available: {choices}")
     write_parquet(tmp_path / "data" / "dev.parquet", [4])
     assert answers(f"chartqa:{tmp_path}@dev") == ["4"]
     file = tmp_path / "data" / "val-00000-of-00001.parquet"
@@ -128,7 +127,7 @@ def test_a_source_reads_its_own_split_from_the_hub(monkeypatch: pytest.MonkeyPat
     )
     known = {("MathLLMs/MathVision", "test"): rows}
     monkeypatch.setattr(datasets, "load_dataset", lambda name, split: known[name, split])
-    (found,) = read_source("mathvision:MathLLMs/MathVision", skip_bad=False)
+    (found,) = examples_of("mathvision:MathLLMs/MathVision")
     assert (found.id, found.answer) == ("mathvision/7", "4")
     assert open_image(found.images[0], "").size == (4, 3)
 
@@ -151,7 +150,7 @@ def test_an_image_folder_on_the_hub_and_beside_its_csv_file(tmp_path: Path, monk
 
     monkeypatch.setattr(datasets, "load_dataset", load)
     for place in ("him1411/polymath", folder / "metadata.csv"):
-        found = list(read_source(f"polymath:{place}", skip_bad=False))
+        found = list(examples_of(f"polymath:{place}"))
         assert [example.answer for example in found] == ["C", "B"]
         assert [open_image(example.images[0], "").size for example in found] == [(4, 3), (4, 3)]
     assert found[1].origin == f"polymath:{folder / 'metadata.csv'} row 2"

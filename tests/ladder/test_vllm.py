@@ -7,12 +7,12 @@ import weakref
 import pytest
 from PIL import Image
 
-from observe_r1.cli import ladder_run
+from observe_r1.cli import ladder as ladder_commands
 from observe_r1.cli.main import main
 from observe_r1.config import DataSettings, ModelSettings
 from observe_r1.demo.tiny_model import Sizes, make_tiny_model
-from observe_r1.ladder.asking import stream_of
-from observe_r1.ladder.rows import read_questions
+from observe_r1.ladder.inference import random_stream
+from observe_r1.ladder.questions import read_questions
 from observe_r1.model.encoding import encode_prompt
 from observe_r1.model.loading import load_model
 from observe_r1.records import Sampling
@@ -24,10 +24,10 @@ def read(path):
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
-def write(path, pictures):
-    """Write a question for each number of pictures."""
+def write(path, images):
+    """Write a question for each number of images."""
     rows = []
-    for number, count in enumerate(pictures):
+    for number, count in enumerate(images):
         Image.new("RGB", (56, 56), (40 * number, 0, 0)).save(path.parent / f"{number}.png")
         content = [{"type": "image", "image": f"{number}.png"}] * count + [{"type": "text", "text": f"{number}?"}]
         message = json.dumps([{"role": "user", "content": content}])
@@ -39,23 +39,23 @@ def write(path, pictures):
 @pytest.fixture
 def started(monkeypatch):
     """References to the models that vLLM loaded, each gone when the next is loaded."""
-    start, models = vllm._start, []
+    start, models = vllm.start, []
 
     def watched(*arguments):
         assert not [model for model in models if model()]
-        engine = start(*arguments)
-        models.append(weakref.ref(engine.model_executor.driver_worker.worker.get_model()))
-        return engine
+        started = start(*arguments)
+        models.append(weakref.ref(started.engine.model_executor.driver_worker.worker.get_model()))
+        return started
 
-    monkeypatch.setattr(vllm, "_start", watched)
+    monkeypatch.setattr(vllm, "start", watched)
     gc.disable()
     yield models
     gc.enable()
 
 
 def test_a_build_screens_and_measures_with_vllm(tmp_path, monkeypatch, capsys, started):
-    """Where only the likeliest token counts, responses are the embedded engine's; 9 pictures are too many."""
-    monkeypatch.setattr(ladder_run, "write_ladder_report", lambda folder: [])
+    """Where only the likeliest token counts, responses are the embedded engine's; 9 images are too many."""
+    monkeypatch.setattr(ladder_commands, "write_ladder_report", lambda folder: [])
     model = make_tiny_model(tmp_path / "model", sizes=Sizes(heads=3, kv_heads=1), scale=2.0)
     questions = write(tmp_path / "q.jsonl", [1, 0, 9, 1, 2])
     out = tmp_path / "out"
@@ -83,7 +83,7 @@ def test_a_build_screens_and_measures_with_vllm(tmp_path, monkeypatch, capsys, s
     data = DataSettings(path="-", max_prompt_tokens=400)
     examples = read_questions(out / "screened.jsonl")
     assert [example.id for example in examples] == ["q0", "q1", "q3", "q4"]
-    prompts = [encode_prompt(example, vlm.processor, data, stream_of(example)) for example in examples]
+    prompts = [encode_prompt(example, vlm.processor, data, random_stream(example)) for example in examples]
     greedy = EmbeddedEngine(vlm).generate(prompts, Sampling(temperature=0, max_new_tokens=12))
     expected = [(e.id, n, one.text, len(one.ids)) for e, (one,) in zip(examples, greedy, strict=True) for n in (0, 1)]
     found = [(row["id"], row["number"], row["text"], row["tokens"]) for row in read(out / "responses.jsonl")]

@@ -28,7 +28,7 @@ from transformers import AutoModelForImageTextToText
 from observe_r1.cli.main import main
 from observe_r1.config import TrainSettings
 from observe_r1.errors import UserError
-from observe_r1.model.adapters import plain_weights
+from observe_r1.model.adapters import published_weights
 from observe_r1.model.families import prepare_model
 from observe_r1.model.loading import VisionLanguageModel, load_model
 from observe_r1.model.saving import save_model
@@ -234,11 +234,11 @@ def test_a_whole_run_with_everything_that_saves_memory(world, tmp_path, quantize
     assert any(weight.any() for name, weight in peft.named_parameters() if ".lora_B." in name)
 
 
-def test_plain_weights_are_an_ordinary_model_s_by_every_name(checkpoint):
+def test_published_weights_are_an_ordinary_model_s_by_every_name(checkpoint):
     """A sampler with weights of its own is given tied ones by each of their names."""
     plain, adapted = load(checkpoint), load(checkpoint, lora_rank=4)
     expected = plain.model.state_dict()
     for vlm in (plain, adapted):
-        weights = plain_weights(vlm.model, vlm.masters)
+        weights = dict(published_weights(vlm.model))
         assert weights.keys() == expected.keys() and "lm_head.weight" in weights
         assert all(torch.equal(weights[name], expected[name]) for name in expected)

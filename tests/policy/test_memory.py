@@ -4,17 +4,45 @@ from pathlib import Path
 
 import pytest
 import torch
-from memory import GIB, empty_model, layer_bytes, peak, qwen2_5_vl_3b, resident, sampling, updating
+from memory import (
+    GIB,
+    cached_token,
+    empty_model,
+    layer_bytes,
+    longest_group,
+    peak,
+    qwen2_5_vl_3b,
+    qwen2_5_vl_7b,
+    resident,
+    sampling,
+    updating,
+    vllm_cache,
+    working_memory,
+)
 from transformers import Qwen2_5_VLForConditionalGeneration
 
 from observe_r1.cli.options import parse_settings
 from observe_r1.config import ModelSettings, TrainSettings
 from observe_r1.model.adapters import add_adapters
 from observe_r1.model.shared_prefix import PackedLayout, use_shared_prefix
+from observe_r1.rollout.engine import TrainingMemory
+from observe_r1.rollout.vllm_start import gpu_share
 
 ROOT = Path(__file__).parents[2]
 CARDS = {"24gb": 22.0, "80gb": 79.1}
 """GiB that torch can have of an A10G or L4 and of an A100 or H100, the least of each size."""
+ALL_CARDS = {"24 GB": 22.0, "48 GB": 44.4, "80 GB": 79.1, "141 GB": 139.7}
+"""Those, and an L40S and an H200."""
+MODELS = {"3B": qwen2_5_vl_3b, "7B": qwen2_5_vl_7b}
+OFFLOAD = ["--optimizer.kind", "adamw", "--optimizer.offload", "true", "--objective.kl_coef", "0"]
+WAYS = {
+    "LoRA": ("24gb", []),
+    "everything, `optimizer.offload`, `kl_coef 0`": ("80gb", OFFLOAD),
+    "everything, `adamw_8bit`": ("80gb", []),
+    "everything, `adamw_8bit`, `kl_coef 0`": ("80gb", ["--objective.kl_coef", "0"]),
+    "everything, `adamw`, `kl_coef 0`": ("80gb", ["--optimizer.kind", "adamw", "--objective.kl_coef", "0"]),
+}
+"""By the page's words, a recipe and what overrides it."""
 FREE = 0.1
 """Share left for CUDA's own memory, kernels' workspaces and fragmentation."""
 
@@ -92,6 +120,53 @@ def test_every_weight_of_the_text_model_on_24_gb_with_offload(page):
     assert highest < (1 - FREE) * CARDS["24gb"]
     assert f"{highest:.1f} GiB at most on the GPU and {16 * trained / GIB:.0f} GiB" in " ".join(page.split())
     assert " ".join(options) in page
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("size", MODELS)
+def test_the_page_says_what_fits_beside_vllm_and_a_run_takes_the_same_share(page, size, way):
+    base, options = WAYS[way]
+    settings = recipe(base, *options)
+    model = empty_model(MODELS[size](), settings.model)
+    always, update = resident(settings, model), updating(settings, model)
+    cells = [f"{sum(always.values()) / GIB:.1f}", f"{sum(update.values()) / GIB:.1f}"]
+    for gib in ALL_CARDS.values():
+        card = int(gib * GIB)
+        cache = vllm_cache(settings, model, card, FREE)
+        updates = sum(always.values()) + sum(update.values()) <= (1 - FREE) * card
+        fits = updates and cache >= longest_group(settings, model)
+        cells.append(f"{cache / GIB:.1f}" if fits else "–")
+        if fits:
+            assert share_of(card, always, update) == pytest.approx(1 - FREE - sum(always.values()) / card, abs=1e-3)
+    assert f"| {size}, {way} | {' | '.join(cells)} |" in page
+
+
+def share_of(card, always, update):
+    """What a run with so much memory would give vLLM, before its first update."""
+    later = ("moments", "image features")
+    held = {name: int(size) for name, size in always.items() if name not in later}
+    coming = {name: int(always[name]) for name in later}
+    training = TrainingMemory(held, coming, {"gradients": int(update["gradients"])})
+    return gpu_share(card, card - sum(held.values()), training, weights=0)[0]
+
+
+def test_the_page_s_other_figures_on_vllm(page):
+    tokens = {size: cached_token(empty_model(make())) for size, make in MODELS.items()}
+    parameters = {size: sum(p.numel() for p in empty_model(make()).parameters()) for size, make in MODELS.items()}
+    text = " ".join(page.split())
+    assert f"take {tokens['3B']:,} bytes in the 3B model and {tokens['7B']:,} in the 7B" in text
+    assert f"1 GiB holds {GIB // tokens['3B']:,} and {GIB // tokens['7B']:,} tokens" in text
+    assert f"Qwen2.5-VL-7B ({parameters['7B'] / 1e9:.2f} billion)" in text
+    assert f"{16 * parameters['3B'] / GIB:.0f} GiB for 3B and {16 * parameters['7B'] / GIB:.0f} GiB for 7B" in text
+    works = [working_memory(empty_model(make()), gib * GIB) / GIB for make in MODELS.values() for gib in (44.4, 79.1)]
+    assert f"{min(works):.1f} to {max(works):.1f} GiB are allowed for what it works in" in text
+    options = ["--model.quantize", "4bit", "--rollout.max_rows", "16"]
+    quantized = recipe("24gb", *options)
+    small = empty_model(qwen2_5_vl_7b(), quantized.model)
+    layers = small.model.language_model.layers.named_parameters()
+    linear = sum(p.numel() for name, p in layers if name.endswith("base_layer.weight"))
+    assert (peak(quantized, small) - (2 - 0.52) * linear) / GIB < (1 - FREE) * CARDS["24gb"]
+    assert f"`{' '.join(options)}` trains adapters of 7B on 24 GB" in text
 
 
 @pytest.mark.parametrize("rank", [0, 32], ids=["full", "adapters"])

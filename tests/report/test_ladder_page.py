@@ -10,7 +10,7 @@ import matplotlib
 import numpy as np
 import pytest
 import yaml
-from built_ladder import Page, build, measured, message, picture, row
+from built_ladder import Page, build, image_bytes, measured, message, row
 from datasets import load_dataset
 from huggingface_hub import DatasetCard
 from PIL import Image
@@ -21,7 +21,7 @@ from observe_r1.report import question
 from observe_r1.report.build_folder import open_build
 from observe_r1.report.ladder_page import EXAMPLES_PER_LEVEL, write_ladder_report
 from observe_r1.report.ladder_summary import summarize
-from observe_r1.report.question import SIDE, inline_picture
+from observe_r1.report.question import SIDE, inline_image
 
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
 
@@ -118,16 +118,14 @@ def test_the_card_counts_and_warns(built):
     assert "absolute paths" not in text
 
 
-@pytest.mark.parametrize(
-    ("name", "options"), [("observe", ""), ("think", " --data.format_prompt think --rewards.template think")]
-)
+@pytest.mark.parametrize(("name", "options"), [("observe", ""), ("think", " --data.format_prompt think")])
 def test_the_card_says_where_the_format_prompt_stands_in_the_questions(tmp_path, name, options):
     build(tmp_path, ladder=[row(0)])
     (tmp_path / "ladder.yaml").write_text(f"arrange: {{format_prompt: {name}}}")
     write_ladder_report(tmp_path)
     text = (tmp_path / "README.md").read_text()
     assert f"--data.path FOLDER{options}\n" in text
-    assert f"(`{name}`) stands in every question already" in text
+    assert f"(`{name}`) is already part of every question" in text
 
 
 @pytest.mark.parametrize(
@@ -199,7 +197,7 @@ def test_the_same_ladder_gives_the_same_bytes_whatever_the_style(built):
 
 
 def test_every_way_to_name_an_image_is_shown_and_broken_ones_say_why(tmp_path):
-    uri = f"data:image/png;base64,{b64encode(picture()).decode()}"
+    uri = f"data:image/png;base64,{b64encode(image_bytes()).decode()}"
     build(tmp_path, ladder=[
         row(0, images=("images/a.png", f"{tmp_path}/images/a.png", f"file://{tmp_path}/images/a.png", uri)),
         row(1, images=("images/none.png",)),
@@ -210,38 +208,38 @@ def test_every_way_to_name_an_image_is_shown_and_broken_ones_say_why(tmp_path):
     assert page.count("img", decoding="async") == 4 + 3
     assert page.count("p", **{"class": "missing"}) == 3
     assert "no such file" in page.text
-    assert "2 more pictures" in page.text
+    assert "2 more images" in page.text
 
 
-def test_copies_of_pictures_are_bounded(tmp_path, monkeypatch):
-    monkeypatch.setattr(question, "MAX_BYTES", 4_000)
+def test_copies_of_images_are_bounded(tmp_path, monkeypatch):
+    monkeypatch.setattr(question, "_MAX_COPY_BYTES", 4_000)
     noise = np.random.default_rng(0).integers(0, 256, (1500, 2000, 3), dtype=np.uint8)
     buffer = BytesIO()
     Image.fromarray(noise).save(buffer, format="PNG")
-    copy = inline_picture(buffer.getvalue(), "row 1", str(tmp_path))
+    copy = inline_image(buffer.getvalue(), "row 1", str(tmp_path))
     assert len(copy.uri) < 4_000 * 4 / 3 + 40
     assert max(copy.width, copy.height) <= SIDE
     assert copy.width / copy.height == pytest.approx(4 / 3, abs=0.02)
     rgb = Image.fromarray(np.indices((300, 400)).sum(0).astype(np.uint8)).convert("RGB")
     rgb.save(few := BytesIO(), format="PNG")
-    shown = Image.open(BytesIO(b64decode(inline_picture(few.getvalue(), "row 1", "").uri.partition(",")[2])))
+    shown = Image.open(BytesIO(b64decode(inline_image(few.getvalue(), "row 1", "").uri.partition(",")[2])))
     assert np.array_equal(shown, rgb)
-    small = inline_picture(picture(size=(8, 6)), "row 1", str(tmp_path))
+    small = inline_image(image_bytes(size=(8, 6)), "row 1", str(tmp_path))
     assert (small.width, small.height, small.small) == (8, 6, True)
 
 
 @pytest.mark.parametrize(
-    ("column", "value", "highest"),
+    ("column", "value", "needed"),
     [
-        *[("slot", value, "to 9,999") for value in (None, -1, 1e9, float("nan"), float("inf"))],
-        *[("difficulty", value, "to 1") for value in ("hard", 1.5)],
-        ("well_formed", 2, "to 1"),
-        ("complexity", float("inf"), "on"),
+        *[("slot", value, "number from 0 to 9,999") for value in (None, -1, 1e9, float("nan"), float("inf"))],
+        *[("difficulty", value, "number from 0 to 1") for value in ("hard", 1.5)],
+        ("well_formed", 2, "number from 0 to 1"),
+        ("complexity", float("inf"), "finite number of at least 0"),
     ],
 )
-def test_a_ladder_without_its_columns_is_named(tmp_path, column, value, highest):
+def test_a_ladder_without_its_columns_is_named(tmp_path, column, value, needed):
     build(tmp_path, ladder=[row(0), row(1, **{column: value})])
-    with pytest.raises(UserError, match=rf"ladder.jsonl row 2, '{column}': needs a number from 0 {highest}, got"):
+    with pytest.raises(UserError, match=rf"ladder.jsonl row 2, '{column}': needs a {needed}, got"):
         write_ladder_report(tmp_path)
 
 
@@ -274,11 +272,11 @@ def test_an_empty_ladder_is_named(tmp_path):
         write_ladder_report(build(tmp_path, ladder=[]))
 
 
-def test_several_pictures_are_numbered_where_they_stand(tmp_path):
+def test_several_images_are_numbered_where_they_stand(tmp_path):
     chat = json.loads(message("is left of", "images/a.png"))
     chat[0]["content"].append({"type": "image", "image": "images/a.png"})
     build(tmp_path, ladder=[row(0, message=json.dumps([{"role": "system", "content": "Think."}, *chat]))])
     write_ladder_report(tmp_path)
     text = Page(tmp_path / "ladder.html").text
-    assert "[picture 1] is left of [picture 2]" in text
+    assert "[image 1] is left of [image 2]" in text
     assert "Think." not in text

@@ -129,7 +129,7 @@ def test_nothing_to_review_is_said(tmp_path, unsolved):
         ("- {id: a, answer: 1, action: drop, notes: x}", "entry 1: unknown key 'notes'"),
         ("- {id: a, answer: 1, action: fix}", "entry 1, 'action': 'fix': needs one of undecided, keep, drop, correct"),
         ("- {id: a, answer: ' ', action: correct}", "entry 1, 'answer': empty"),
-        ("- {id: a, answer: 1, action: drop}\n- {id: a, answer: 2, action: drop}", "id 'a' stands there twice"),
+        ("- {id: a, answer: 1, action: drop}\n- {id: a, answer: 2, action: drop}", "duplicate id 'a'"),
     ],
 )
 def test_a_review_file_that_cannot_be_read_is_named_and_left_alone(built, text, error):

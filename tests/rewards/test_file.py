@@ -139,7 +139,7 @@ def giving(tmp_path_factory):
     [
         ("[1]", "gives.py: reward_func gave 1 rewards for 2 responses"),
         ("[1, 2, 3]", "gave 3 rewards for 2 responses"),
-        ("None", "gave None; it must give a list of 2 numbers, one a response"),
+        ("None", "gave None; it must give a list of 2 numbers, one per response"),
         ("1.0", "gave 1.0; it must give a list of 2 numbers"),
         ("{0: 1, 1: 2}", "gave {0: 1, 1: 2}; it must give a list"),
         ("[1, None]", "gave reward 2 of 2 as None; it must be a number"),
@@ -248,7 +248,7 @@ def reward(r, a, e):
 
 
 def test_an_address_that_is_none_is_refused():
-    with pytest.raises(UserError, match=r"rewards\.functions: 'http://\[h' is no address: Invalid IPv6 URL"):
+    with pytest.raises(UserError, match=r"rewards\.functions: 'http://\[h' is not an address: Invalid IPv6 URL"):
         Scorer(RewardSettings(functions={"http://[h": 1.0}))
 
 
@@ -256,9 +256,9 @@ def test_an_address_that_is_none_is_refused():
     ("names", "message"),
     [
         (["a/x.py", "b/x.py"], "'b/x.py' and 'a/x.py' would both be called 'x'; rename one"),
-        (["mean.py"], "'mean.py' and a metric of ours would both be called 'mean'"),
+        (["mean.py"], "'mean.py' and a built-in metric would both be called 'mean'"),
         (["accuracy", "accuracy.py"], "would both be called 'accuracy'"),
-        (["format.py"], "'format.py' and a metric of ours would both be called 'format'"),
+        (["format.py"], "'format.py' and a built-in metric would both be called 'format'"),
         (["http://h:1/x", "https://me:secret@h:1/x/"], "would both be called 'h:1/x'"),
     ],
 )

@@ -76,7 +76,7 @@ def test_signals_to_every_process_of_a_job_change_no_score(world, tmp_path, monk
     def disturbed(self, *args):
         pending = submit(self, *args)
         calls.append(1)
-        (file,) = self._own.values()
+        (file,) = self._custom.values()
         for worker in file._pool._workers:
             for each in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT, *[signal.SIGKILL] * (len(calls) in (2, 4))):
                 if running := worker._running:  # else it is just being started anew

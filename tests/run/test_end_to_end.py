@@ -21,7 +21,7 @@ from observe_r1.model.loading import load_model
 from observe_r1.records import Example, Sampling
 from observe_r1.rollout.embedded import EmbeddedEngine
 from observe_r1.run.folder import RunFolder
-from observe_r1.run.parts import snippet
+from observe_r1.run.next_steps import snippet
 
 CPU = ["--run.threads", "1", "--model.device", "cpu"]
 

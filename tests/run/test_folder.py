@@ -8,8 +8,10 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from observe_r1.config import TrainSettings
+from observe_r1.config.verbs import dump_settings
 from observe_r1.errors import UserError
-from observe_r1.run.folder import RunFolder, dump_settings, json_line
+from observe_r1.files import json_line
+from observe_r1.run.folder import RunFolder
 from observe_r1.yaml_text import parse_yaml
 
 SETTINGS = TrainSettings(model={"path": "m"}, data={"path": "d"})
@@ -94,7 +96,7 @@ def test_a_run_that_fails_later_keeps_everything(tmp_path, leave_a_result):
     assert (folder.path / "config.yaml").is_file()
 
 
-# Going on
+# Resuming
 
 
 UNFINISHED = (
@@ -117,7 +119,7 @@ def filled(folder, best):
 
 
 @pytest.mark.parametrize(("step", "measured"), [(3, 3), (3, 2), (0, -1)])
-def test_going_on_removes_what_was_written_later(tmp_path, step, measured):
+def test_resuming_removes_what_was_written_later(tmp_path, step, measured):
     filled(RunFolder(tmp_path, SETTINGS), best=min(step, 3))
     with RunFolder(tmp_path, SETTINGS, resume=True) as folder:
         folder.cut_back(step, measured)
@@ -167,8 +169,8 @@ def test_what_people_leave_in_a_run_folder_stays(tmp_path):
 
 def test_what_people_leave_in_a_run_that_comes_to_nothing_stays(tmp_path):
     with pytest.raises(UserError, match="no such data"), RunFolder(tmp_path, SETTINGS) as folder:
-        for sink in ("tensorboard", "wandb"):
-            (tmp_path / sink / "run-1").mkdir(parents=True)
+        for tracker in ("tensorboard", "wandb"):
+            (tmp_path / tracker / "run-1").mkdir(parents=True)
         folder.evaluations.mkdir()
         folder.write_evaluation(0, [{}])
         (tmp_path / ".my-notes").mkdir()
@@ -191,7 +193,7 @@ def test_steps_that_had_a_checkpoint_are_not_thrown_away_without_it(tmp_path, ma
         folder.metrics.write_text("".join(json_line({"step": step}) for step in range(made + 1)))
     with RunFolder(tmp_path, SETTINGS, resume=True) as folder:
         if refused:
-            with pytest.raises(UserError, match=r"has made 21 steps, but .*checkpoints holds no checkpoint any more"):
+            with pytest.raises(UserError, match=r"has made 21 steps, but .*checkpoints no longer holds a checkpoint"):
                 folder.cut_back(0, -1)
         else:
             folder.cut_back(0, -1)

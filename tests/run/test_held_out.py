@@ -15,7 +15,7 @@ from observe_r1.model.encoding import PromptTooLongError
 from observe_r1.rewards import Scorer
 from observe_r1.run import progress
 from observe_r1.run.folder import RunFolder
-from observe_r1.run.held_out import HeldOut, evaluation_rewards, load_held_out
+from observe_r1.run.held_out import HeldOutEvaluator, evaluation_rewards, load_held_out
 from observe_r1.run.progress import Progress
 
 
@@ -162,7 +162,7 @@ def test_questions_over_the_prompt_limit_are_counted_and_said_once(world, tmp_pa
     short = 2
     with RunFolder(tmp_path, config) as folder, Scorer(RewardSettings()) as scorer:
         view = Progress("train", console=console)
-        part = HeldOut(config, load_held_out(config), Silent(), encode, scorer, folder, view, lambda: False)
+        part = HeldOutEvaluator(config, load_held_out(config), Silent(), encode, scorer, folder, view, lambda: False)
         for step in (0, 20):
             assert part.evaluate(step)["evaluation/accuracy"] == 0
             assert len(lines(folder.evaluations / f"step-{step:06d}.jsonl")) == 4

@@ -70,7 +70,9 @@ def test_what_stands_in_the_lock_s_place_is_neither_opened_nor_overwritten(tmp_p
     run.mkdir()
     (run / "precious").write_text("12")
     place(run / ".lock")
-    with pytest.raises(UserError, match=r"run\.output = '.*run': '\.lock' in it is no lock of ours; move it away"):
+    with pytest.raises(
+        UserError, match=r"run\.output = '.*run': '\.lock' in it is not a lock file of observe-r1; move it away"
+    ):
         RunFolder(run, SETTINGS)
     assert (run / "precious").read_text() == "12"
 
@@ -78,7 +80,7 @@ def test_what_stands_in_the_lock_s_place_is_neither_opened_nor_overwritten(tmp_p
 @pytest.mark.parametrize("content", [b"my notes", b"\xff\xfe", b"12 and more"])
 def test_a_file_of_the_lock_s_name_keeps_its_content(tmp_path, content):
     (tmp_path / ".lock").write_bytes(content)
-    with pytest.raises(UserError, match=r"'\.lock' in it is no lock of ours"):
+    with pytest.raises(UserError, match=r"'\.lock' in it is not a lock file of observe-r1"):
         RunFolder(tmp_path, SETTINGS)
     assert (tmp_path / ".lock").read_bytes() == content
 

@@ -11,7 +11,8 @@ from rich.console import Console
 
 from observe_r1.errors import UserError
 from observe_r1.run import progress as module
-from observe_r1.run.progress import Progress, sparkline
+from observe_r1.run.panel import sparkline
+from observe_r1.run.progress import Progress
 
 METRICS = {
     "progress": 0.25,
@@ -142,20 +143,26 @@ def test_before_the_first_step_no_time_left_is_claimed(clock):
     assert "left" not in text
 
 
-def test_loading_is_no_part_of_what_the_steps_are_reckoned_to_take(clock):
+@pytest.mark.parametrize(("before", "left"), [(0.0, "3:00"), (0.5, "1:00")])
+def test_what_comes_before_the_first_step_is_no_part_of_the_pace(clock, before, left):
+    """Loading, restoring a checkpoint, the evaluation of the starting model or of the step that is resumed from."""
     view = Progress("train", None, Console(file=io.StringIO(), force_terminal=True))
-    clock.now += 600
     view.about(model="m")
+    clock.now += 600
+    view.start(round(12 * before), before)
+    clock.now += 300
+    view.update(round(12 * before), {"evaluation/accuracy": 0.5} | ({"progress": before} if before else {}))
+    assert "left" not in drawn(view, 80)
     clock.now += 60
-    view.update(1, {"progress": 0.5})
-    assert "11:00 elapsed, 1:00 left" in drawn(view, 80)
+    view.update(round(12 * before) + 3, {"progress": before + 0.25})
+    assert f"16:00 elapsed, {left} left" in drawn(view, 80)
 
 
 @pytest.mark.parametrize("terminal", [True, False])
-def test_a_resumed_run_starts_where_it_goes_on(clock, terminal):
+def test_a_resumed_run_starts_at_its_step(clock, terminal):
     view = Progress("train", 12, Console(file=io.StringIO(), force_terminal=terminal, width=80))
     view.about(model="m")
-    view.going_on(6, 0.5)
+    view.start(6, 0.5)
     clock.now += 60
     text = drawn(view, 80)
     assert "step 6/12" in text and "50%  1:00 elapsed" in text and "left" not in text
@@ -167,7 +174,7 @@ def test_a_resumed_run_that_does_nothing_more_has_no_line_of_a_step(clock):
     console = log_console()
     with Progress("train", 6, console) as view:
         view.about(model="m")
-        view.going_on(6, 1.0)
+        view.start(6, 1.0)
     assert console.file.getvalue() == "train: model m\n"
 
 

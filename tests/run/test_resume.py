@@ -1,4 +1,4 @@
-"""A run killed at any moment goes on as if nothing had happened: weights, rollouts and metrics bit by bit."""
+"""A run killed at any moment continues as if nothing had happened: weights, rollouts and metrics bit by bit."""
 
 import errno
 import hashlib
@@ -73,13 +73,13 @@ def starts(patched):
     """What the view is told from now on that runs begin with: steps, and the share that is done."""
     from observe_r1.run.progress import Progress
 
-    seen, going_on = [], Progress.going_on
+    seen, start = [], Progress.start
 
     def note(self, step, done):
         seen.append((step, done))
-        going_on(self, step, done)
+        start(self, step, done)
 
-    patched.setattr(Progress, "going_on", note)
+    patched.setattr(Progress, "start", note)
     return seen
 
 
@@ -122,7 +122,7 @@ def test_leftovers_are_part_of_what_is_resumed(unbroken):
     assert any(row["rollout/age"] > 0 for row in steps)
 
 
-def test_ctrl_c_leaves_a_checkpoint_and_says_how_to_go_on(world, unbroken, tmp_path, monkeypatch, capsys):
+def test_ctrl_c_leaves_a_checkpoint_and_says_how_to_continue(world, unbroken, tmp_path, monkeypatch, capsys):
     from observe_r1.run.progress import Progress
 
     def interrupt(self, step, metrics):
@@ -252,7 +252,7 @@ def test_a_second_ctrl_c_while_a_checkpoint_is_written_stops_at_once(world, unbr
     assert_same(run, unbroken)
 
 
-def test_a_folder_with_a_run_says_how_to_go_on_with_it(world, unbroken, capsys):
+def test_a_folder_with_a_run_says_how_to_resume_it(world, unbroken, capsys):
     assert main(command(world, unbroken)) == 2
     assert "not an empty folder; add --run.resume to resume the run in it" in capsys.readouterr().err
 
@@ -270,7 +270,7 @@ def test_what_cannot_be_resumed_is_one_line(world, unbroken, tmp_path, capsys):
 
     refuse("objective.bonus was 0.2 and is 0.5 now", options=["--objective.bonus", "0.5"])
     other = make_tiny_model(tmp_path / "other", sizes=Sizes(width=64))
-    refuse("is of another model", options=["--model.path", str(other)])
+    refuse("belongs to another model", options=["--model.path", str(other)])
     kl = ["--objective.kl_coef", "0.1"]
     refuse("objective.kl_coef was 0.0 and is 0.1 now", options=kl)
     (newest / "SHA256SUMS").unlink()
@@ -278,7 +278,7 @@ def test_what_cannot_be_resumed_is_one_line(world, unbroken, tmp_path, capsys):
     refuse("written by an older version")
     for each in (run / "checkpoints").iterdir():
         (each / "state.json").write_text("")
-    refuse("is whole: give another run.output to start anew")
+    refuse("is damaged: give another run.output to start anew")
 
 
 @pytest.mark.parametrize(("setting", "file"), [("data.path", "train/train"), ("evaluation.path", "sft/sft")])
@@ -293,5 +293,8 @@ def test_a_dataset_of_other_rows_is_one_line_and_nothing_changes(world, unbroken
     before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
     assert main(command(world, run, "--run.resume", f"--{setting}", str(other))) == 2
     error = capsys.readouterr().err.strip().splitlines()[-1]
-    assert f"{setting}: {other} row 4 is not the row that the saved run had there: resume with the same data" in error
+    assert (
+        f"{setting}: {other} row 4 is not the row that the saved run had in its place: "
+        "resume with the same data" in error
+    )
     assert before == {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}

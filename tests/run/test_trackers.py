@@ -1,4 +1,4 @@
-"""Metric sinks, each read back by something that did not write it."""
+"""Trackers, each read back by something that did not write it."""
 
 import json
 import math
@@ -12,7 +12,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from observe_r1.config import RunSettings
 from observe_r1.errors import UserError
-from observe_r1.run.trackers import open_sinks
+from observe_r1.run.trackers import open_trackers
 
 METRICS = {"reward/mean": 0.5, "policy/entropy": 1.25, "policy/updates": 2.0}
 
@@ -52,28 +52,28 @@ def read_lines(folder):
 
 
 def test_metrics_are_one_json_object_a_step_on_disk_at_once(folder):
-    (sink,) = open_sinks(folder, RunSettings())
-    sink.write(1, METRICS)
+    (tracker,) = open_trackers(folder, RunSettings())
+    tracker.write(1, METRICS)
     assert read_lines(folder) == [{"step": 1, **METRICS}]
-    sink.write(2, {"reward/mean": 0.75})
+    tracker.write(2, {"reward/mean": 0.75})
     assert read_lines(folder)[1:] == [{"step": 2, "reward/mean": 0.75}]
-    sink.close()
+    tracker.close()
 
 
 def test_what_is_no_number_is_null(folder):
-    (sink,) = open_sinks(folder, RunSettings())
-    sink.write(1, {"a": math.nan, "b": math.inf, "c": 1.0})
-    sink.close()
+    (tracker,) = open_trackers(folder, RunSettings())
+    tracker.write(1, {"a": math.nan, "b": math.inf, "c": 1.0})
+    tracker.close()
     assert read_lines(folder) == [{"step": 1, "a": None, "b": None, "c": 1.0}]
 
 
 def test_tensorboard_gets_every_scalar(folder):
-    sinks = open_sinks(folder, RunSettings(tensorboard=True))
+    trackers = open_trackers(folder, RunSettings(tensorboard=True))
     for step in (1, 2):
-        for sink in sinks:
-            sink.write(step, {name: value * step for name, value in METRICS.items()})
-    for sink in sinks:
-        sink.close()
+        for tracker in trackers:
+            tracker.write(step, {name: value * step for name, value in METRICS.items()})
+    for tracker in trackers:
+        tracker.close()
     events = EventAccumulator(str(folder / "tensorboard")).Reload()
     assert set(events.Tags()["scalars"]) == METRICS.keys()
     for name, value in METRICS.items():
@@ -84,20 +84,20 @@ def test_tensorboard_gets_every_scalar(folder):
 @pytest.mark.parametrize("tensorboard", [False, True])
 def test_a_full_disk_is_one_line_and_leaves_no_half_of_a_step(folder, tensorboard):
     """Under a limit on the size of files, which fails as a full disk does: after a part of the step."""
-    sink = open_sinks(folder, RunSettings(tensorboard=tensorboard))[-1]
-    sink.write(1, METRICS)
+    tracker = open_trackers(folder, RunSettings(tensorboard=tensorboard))[-1]
+    tracker.write(1, METRICS)
     (path,) = (folder / "tensorboard").iterdir() if tensorboard else [folder / "metrics.jsonl"]
     before, limits = path.read_bytes(), resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) + 300, limits[1]))
     try:
         for step in (2, 3):
             with pytest.raises(UserError, match=f"cannot write '{path}': File too large"):
-                sink.write(step, {f"metric {number}": 1.0 for number in range(100)})
+                tracker.write(step, {f"metric {number}": 1.0 for number in range(100)})
             assert path.read_bytes() == before
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-    sink.write(4, METRICS)
-    sink.close()
+    tracker.write(4, METRICS)
+    tracker.close()
     if tensorboard:
         events = EventAccumulator(str(folder / "tensorboard")).Reload()
         assert [event.step for event in events.Scalars("reward/mean")] == [1, 4]
@@ -108,9 +108,9 @@ def test_a_full_disk_is_one_line_and_leaves_no_half_of_a_step(folder, tensorboar
 def test_wandb_gets_settings_and_metrics(folder, monkeypatch):
     wandb = FakeWandb()
     monkeypatch.setitem(sys.modules, "wandb", wandb)
-    _, sink = open_sinks(folder, RunSettings(wandb="shapes"))
-    sink.write(3, METRICS)
-    sink.close()
+    _, tracker = open_trackers(folder, RunSettings(wandb="shapes"))
+    tracker.write(3, METRICS)
+    tracker.close()
     assert wandb.started["project"] == "shapes"
     assert wandb.started["config"] == {"optimizer": {"lr": 1.0}}
     assert wandb.started["dir"] == str(folder)
@@ -121,21 +121,21 @@ def test_wandb_gets_settings_and_metrics(folder, monkeypatch):
 def test_a_missing_wandb_names_the_extra(folder, monkeypatch):
     monkeypatch.setitem(sys.modules, "wandb", None)
     with pytest.raises(UserError, match=r"wandb is not installed: pip install -e '\.\[wandb\]'"):
-        open_sinks(folder, RunSettings(wandb="shapes"))
+        open_trackers(folder, RunSettings(wandb="shapes"))
 
 
 def test_a_wandb_that_will_not_start_is_one_line(folder, monkeypatch):
     monkeypatch.setitem(sys.modules, "wandb", FakeWandb("api_key not configured\nmore\nlines"))
     with pytest.raises(UserError, match=r"run\.wandb = 'shapes': api_key not configured \(") as caught:
-        open_sinks(folder, RunSettings(wandb="shapes"))
+        open_trackers(folder, RunSettings(wandb="shapes"))
     assert "\n" not in str(caught.value)
 
 
 def test_a_line_is_on_disk_before_the_next_step_begins(tmp_path, monkeypatch):
-    (sink,) = open_sinks(tmp_path, RunSettings(tensorboard=False))
+    (tracker,) = open_trackers(tmp_path, RunSettings(tensorboard=False))
     synced = []
     monkeypatch.setattr("os.fsync", lambda descriptor: synced.append(os.fstat(descriptor)))
-    sink.write(1, METRICS)
-    sink.close()
+    tracker.write(1, METRICS)
+    tracker.close()
     assert os.path.samestat(synced[0], (tmp_path / "metrics.jsonl").stat())
     assert synced[0].st_size == (tmp_path / "metrics.jsonl").stat().st_size

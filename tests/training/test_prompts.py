@@ -10,7 +10,7 @@ from observe_r1.data.order import ladder
 from observe_r1.errors import UserError
 from observe_r1.model.encoding import PromptTooLongError
 from observe_r1.records import Example, Prompt
-from observe_r1.run.parts import prompt_stream
+from observe_r1.run.setup import prompt_stream
 from observe_r1.training.prompts import AHEAD, PromptStream
 
 

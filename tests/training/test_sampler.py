@@ -15,7 +15,7 @@ from observe_r1.objective import advantages
 from observe_r1.records import Completion, Example, Prompt
 from observe_r1.training.loop import Batcher, RunLength, train
 from observe_r1.training.prompts import PromptStream
-from observe_r1.training.sampler import GroupSampler
+from observe_r1.training.sampler import GroupSampler, unseen
 from observe_r1.training.weight_sync import SharedWeights
 
 G = 4
@@ -60,6 +60,24 @@ class Scripted:
             on_group(index, group)
             groups.append(group)
         return groups
+
+
+class Silent:
+    """A monitor that never stops the run, and keeps what it is told."""
+
+    def __init__(self, step=0, now=unseen):
+        self.step, self.now = step, now
+        self.rollouts, self.lasts = [], []
+
+    def stopped(self):
+        return False
+
+    def write_rollouts(self, step, rows):
+        self.rollouts.append((step, list(rows)))
+
+    def step_done(self, step, metrics, *, last):
+        self.step = step
+        self.lasts.append(last)
 
 
 def encode(example, number):
@@ -126,9 +144,7 @@ def test_prompts_are_let_go_once_they_are_learned_from_or_set_aside():
         batcher=SimpleNamespace(batches=lambda groups, progress: [groups], metrics={}),
         sync=SharedWeights(engine),
         length=RunLength(RunSettings(steps=2), 50),
-        on_rollouts=lambda step, rows: list(rows),
-        on_step=lambda step, metrics: None,
-        stopped=lambda: False,
+        monitor=Silent(),
     )
     # The second round keeps what the first found, the second step the first's leftover.
     assert engine.calls == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9, 10]]
@@ -158,10 +174,7 @@ def test_a_step_says_what_it_is_doing_and_how_far_it_is():
         batcher=SimpleNamespace(batches=lambda groups, progress: [groups[:2], groups[2:]], metrics={}),
         sync=SharedWeights(engine),
         length=RunLength(RunSettings(steps=1), 50),
-        on_rollouts=lambda step, rows: list(rows),
-        on_step=lambda step, metrics: None,
-        stopped=lambda: False,
-        now=now,
+        monitor=Silent(now=now),
     )
     counted = [(what, done(), total) for what, total, done in said if what in ("scoring", "updating")]
     assert counted == [*(("scoring", i, 4) for i in range(4)), ("updating", 0, 2), ("updating", 1, 2)]
@@ -265,10 +278,7 @@ def test_a_run_goes_on_over_small_steps_and_resumes_from_any_of_them():
             batcher=Batcher(config, None, None),
             sync=SharedWeights(engine),
             length=RunLength(RunSettings(steps=length), 1000),
-            on_rollouts=lambda step, rows: list(rows),
-            on_step=lambda step, metrics: None,
-            stopped=lambda: False,
-            step=step,
+            monitor=Silent(step),
         )
         return seen
 
@@ -290,7 +300,7 @@ def test_a_run_goes_on_over_small_steps_and_resumes_from_any_of_them():
 
 
 def test_advantages_are_estimated_once_a_group_leftovers_and_all(monkeypatch):
-    estimated, written = [], []
+    estimated, monitor = [], Silent()
     group_norm = advantages.group_norm
     monkeypatch.setattr(advantages, "group_norm", lambda rewards: estimated.append(len(rewards)) or group_norm(rewards))
     engine = Scripted(lambda n: 2 if n in (3,) or n >= 4 else 0)
@@ -301,15 +311,13 @@ def test_advantages_are_estimated_once_a_group_leftovers_and_all(monkeypatch):
         batcher=Batcher(TrainSettings(model={"path": "m"}, data={"path": "d"}), None, None),
         sync=SharedWeights(engine),
         length=RunLength(RunSettings(steps=3), 50),
-        on_rollouts=lambda step, rows: written.extend(rows),
-        on_step=lambda step, metrics: None,
-        stopped=lambda: False,
+        monitor=monitor,
     )
-    assert sum(estimated) == sum(map(len, engine.calls)) == len(written) / G > 12
+    assert sum(estimated) == sum(map(len, engine.calls)) == sum(len(rows) for _, rows in monitor.rollouts) / G > 12
 
 
 def test_what_an_unfinished_step_sampled_is_written_before_the_error():
-    written, updated = [], []
+    monitor = Silent(step=6)
     source = sampler(Scripted(lambda n: G), stream(count=1000), max_rounds=2)
     with pytest.raises(UserError, match="2 rounds of sampling"):
         train(
@@ -318,13 +326,10 @@ def test_what_an_unfinished_step_sampled_is_written_before_the_error():
             batcher=None,
             sync=SharedWeights(source.engine),
             length=RunLength(RunSettings(steps=9), 1000),
-            on_rollouts=lambda step, rows: written.append((step, list(rows))),
-            on_step=lambda step, metrics: updated.append(step),
-            stopped=lambda: False,
-            step=6,
+            monitor=monitor,
         )
-    ((step, rows),) = written
-    assert (step, len(rows), updated) == (7, len(source.sampled) * G, [])
+    ((step, rows),) = monitor.rollouts
+    assert (step, len(rows), monitor.step) == (7, len(source.sampled) * G, 6)
     assert [row["id"] for row in rows[:: 2 * G]] == ["0", "2", "4", "6"]
 
 

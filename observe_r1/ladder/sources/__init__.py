@@ -1,7 +1,1 @@
-"""Public datasets as sources of questions: one file a layout."""
-
-from observe_r1.ladder.sources.listing import describe_sources
-from observe_r1.ladder.sources.reading import SourceReader, read_source
-from observe_r1.ladder.sources.source import Source
-
-__all__ = ["Source", "SourceReader", "describe_sources", "read_source"]
+"""Public datasets as sources of questions, grouped by kind: geometry, charts, science, mathematics, benchmarks."""

@@ -1,16 +1,16 @@
-"""The final answer in a response: between which tags it stands, and what of it is answer and not sentence.
+"""The final answer of a response: which text it is, and which words around it are no part of the answer.
 
-Every pattern takes one step a character, and the text is cut to `MAX_CHARS`: no time limit is needed.
+Every pattern takes one step per character, and the text is cut to `MAX_CHARS`: no time limit is needed.
 """
 
 import re
 from collections.abc import Iterator
 
 MAX_CHARS = 2000
-"""Of a final answer only this many characters, the last ones, are read."""
+"""Only the last so many characters of a final answer are read."""
 
 _MAX_LEADS = 20
-"""As many times words around an answer are taken off: "So, therefore, the answer is"."""
+"""How many times words around an answer are taken off, as in "So, therefore, the answer is"."""
 
 _OPEN, _CLOSE, _THOUGHT = "<answer>", "</answer>", "</think>"
 
@@ -64,7 +64,7 @@ REFUSES = _pattern(
     r"|whether|or|wrong|incorrect|false|impossible|other|besides|least|most|than|without|between|anything|doubt|nobody|nothing|hardly|almost|nearly|opposite|another)\b",
     r"|n't\b|不|非|错|或|可能|也许|大概",
 )
-"""What stands before an answer and takes it back, or leaves it open."""
+"""Words before an answer that take it back or leave it open."""
 
 
 _SUBJECT = re.compile(r"[^=<>|&\[\]*+/%\"$~^]*")
@@ -76,7 +76,7 @@ _WAVERS = _pattern(r"\b(?:yes|no|true|false|or|but|maybe|might|may|could|perhaps
 
 
 def final_answer(response: str) -> str:
-    """Return the text between the last complete pair of answer tags; lacking one, what follows the thought.
+    """Return the text between the last complete pair of answer tags; without one, what follows the thought.
 
     Longer texts are cut to their last `MAX_CHARS` characters.
     """
@@ -91,11 +91,14 @@ def final_answer(response: str) -> str:
 
 
 def cores(text: str) -> Iterator[tuple[str, bool]]:
-    """Yield what a plain text answers, from the whole of it inwards, and whether it may be a value only, no words.
+    """Yield candidates for the answer in a plain text, from the whole text inwards.
 
-    Taken off are "therefore", "the answer is", "I choose", "it is", "… is correct", a reason after the answer, what
-    follows "Yes," and "No,", and at last a subject and its verb, where the subject states no number, doubt, negation or
-    alternative.
+    One after the other, these are taken off: "therefore", "the answer is", "I choose", "it is", "… is correct", a
+    reason after the answer, what follows "Yes," and "No,", and at last a subject and its verb, where the subject states
+    no number, doubt, negation or alternative.
+
+    Yields:
+        A candidate, and whether it counts only as a value, not as words.
     """
     text = _trimmed(_FAREWELL.sub("", text))
     *_, cue = [None, *_CUE.finditer(text)]

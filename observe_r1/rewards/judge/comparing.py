@@ -1,4 +1,4 @@
-"""Whether two answers are the same: by what each of them is."""
+"""Whether two answers are the same; what each of them is decides how they are compared."""
 
 from collections.abc import Sequence
 from fractions import Fraction
@@ -29,10 +29,10 @@ from observe_r1.rewards.judge.values import (
 _ROUNDED_DIGITS = 3
 """A gold decimal with fewer significant digits is exact."""
 _APPROXIMATE_DIGITS = 6
-"""A decimal with as many significant digits stands for the exact value that rounds to it."""
+"""A decimal with at least so many significant digits stands for the exact value that rounds to it."""
 
 _LAST_OPTION = "H"
-"""A gold answer of one letter up to this may be an option; x is a variable."""
+"""A gold answer of one letter, up to this one, may be an option; a later letter, as x, is a variable."""
 
 
 def matches(answer: str, gold: str) -> bool:
@@ -48,7 +48,7 @@ def matches(answer: str, gold: str) -> bool:
 
 
 def verdict(answer: str, gold: str) -> str:
-    """Return in a sentence whether a final answer is the gold answer, and why."""
+    """Return whether a final answer is the gold answer, and why, in words."""
     wanted, given = read(gold), read(answer)
     if not wanted:
         return "wrong: the gold answer cannot be read as a whole, so nothing counts for it"
@@ -105,7 +105,7 @@ def _same_named(gold: Reading, answer: Reading) -> bool:
 
 
 def _same_clock(gold: Clock, answer: Clock) -> bool:
-    """Whether two times of day are one; a.m. or p.m. missing on one side is forgiven, 15:45 is 3:45 p.m."""
+    """Whether two times of day are the same; one side may lack a.m. or p.m., and 15:45 is 3:45 p.m."""
     if gold.half and answer.half:
         return gold == answer
     hours, hours_2 = (

@@ -1,8 +1,8 @@
-"""The value of a formula, and whether two formulas have one value.
+"""The value of a formula, and whether two formulas have the same value.
 
-Two constants are the same where their values are: rational ones exactly, others to 50 digits. Two formulas with
-variables are the same where they agree at several points (Schwartz, 1980; Zippel, 1979), drawn from the variables'
-names. The size of every number is bounded, so hostile text costs milliseconds and needs no process of its own.
+Constants are compared by their values: rational ones exactly, others to 50 digits. Formulas with variables are the same
+where they agree at several points (Schwartz, 1980; Zippel, 1979), which the variables' names determine. The size of
+every number is bounded, so that hostile text costs milliseconds and needs no process of its own.
 """
 
 import math
@@ -17,28 +17,28 @@ import mpmath
 from observe_r1.rewards.judge.formulas import Node, Unreadable, nodes, variables
 
 _MAX_BITS = 20_000
-"""Rational numbers beyond this size are given up; 2^2006 is in, 9^9^9 is not."""
+"""Larger rational numbers are not computed: 2^2006 is, 9^9^9 is not."""
 _POINTS = 6
 
 _MP = mpmath.MPContext()
 _MP.dps = 60
 _AGREE = _MP.mpf(10) ** -50
-"""Relative to its size, what is less than this of an inexact value is rounding."""
+"""A difference smaller than this, relative to the value, is rounding."""
 
 _CONSTANTS = {"π": +_MP.pi, "e": +_MP.e, "i": _MP.mpc(0, 1), "∞": _MP.inf}
 
 Value = Any
-"""A Fraction, or a real or complex number of mpmath's."""
+"""A Fraction, or a real or complex number of mpmath."""
 
 
 @lru_cache(maxsize=4096)
 def constant(tree: Node) -> Value | None:
-    """Return the value of a formula without variables; None where it has variables, or no value in bounds."""
+    """Return the value of a formula without variables; None where it has variables, or no value within bounds."""
     return None if variables(tree) else _value(tree, {})
 
 
 def same(left: Node, right: Node) -> bool:
-    """Whether two formulas have the same value, everywhere where both have one.
+    """Return whether two formulas have the same value wherever both have one.
 
     Real formulas are compared where they are real: `\\ln x^2` and `2\\ln x` are the same.
     """
@@ -47,7 +47,7 @@ def same(left: Node, right: Node) -> bool:
 
 
 def proportional(left: Node, right: Node) -> bool:
-    """Whether `left = 0` and `right = 0` are one equation up to a constant factor."""
+    """Return whether `left = 0` and `right = 0` are the same equation up to a constant factor."""
     pairs = _common(left, right)
     if not pairs or all(close(a, Fraction(0)) for a, _ in pairs):
         return False
@@ -56,7 +56,7 @@ def proportional(left: Node, right: Node) -> bool:
 
 
 def _common(left: Node, right: Node) -> list[tuple[Value, Value]]:
-    """The values of both at the points where both have one; none if these are fewer than two."""
+    """Return both values at the points where both have one; none where there are fewer than two such points."""
     names = sorted(variables(left) | variables(right))
     is_complex = any(node == Node("constant", ("i",)) for tree in (left, right) for node in nodes(tree))
     pairs = []
@@ -79,7 +79,7 @@ def _is_real(value: Value) -> bool:
 
 
 def close(left: Value, right: Value) -> bool:
-    """Whether two values are the same: rational ones exactly, others to 50 digits."""
+    """Return whether two values are the same: rational ones exactly, others to 50 digits."""
     if isinstance(left, Fraction) and isinstance(right, Fraction):
         return left == right
     left, right = inexact(left), inexact(right)
@@ -91,7 +91,7 @@ def close(left: Value, right: Value) -> bool:
 
 
 def near(left: Value, right: Value, tolerance: Fraction) -> bool:
-    """Whether two real values are at most `tolerance` apart, in their own unit."""
+    """Return whether two real values differ by at most `tolerance`."""
     if not _is_real(left) or not _is_real(right):
         return False
     if isinstance(left, Fraction) and isinstance(right, Fraction):
@@ -108,7 +108,7 @@ def scaled(value: Value, factor: Fraction, offset: Fraction = Fraction(0)) -> Va
 
 
 def inexact(value: Value) -> Value:
-    """Return a value as one of mpmath's, which can be ordered among each other."""
+    """Return a value as a number of mpmath; these can be ordered."""
     return _MP.mpf(value.numerator) / value.denominator if isinstance(value, Fraction) else value
 
 
@@ -147,7 +147,7 @@ def _bounded(value: Value) -> Value:
 
 
 def _rounded(value: Value, size: Value) -> Value:
-    """A value without what is left of terms of a size that cancel, as in `\\sqrt{2} - \\sqrt{2}` and `\\sin\\pi`."""
+    """Return a value without the rounding that cancelling terms of a `size` leave, as `\\sqrt{2} - \\sqrt{2}` does."""
     if isinstance(value, Fraction) or not _MP.isfinite(value) or not _MP.isfinite(size):
         return value
     parts = [part if abs(part) > _AGREE * size else _MP.mpf(0) for part in (value.real, value.imag)]
@@ -264,7 +264,7 @@ def _through(function: Callable[[Value], Value]) -> Callable[[Value], Value]:
 
 
 def _periodic(function: Callable[[Value], Value]) -> Callable[[Value], Value]:
-    """A function with zeros at multiples of π, which are met but for rounding."""
+    """Return a function of angles with exact zeros: without the rounding at multiples of π."""
     applied = _through(function)
     return lambda value: _rounded(applied(value), min(abs(inexact(value)), _MP.mpf(1)))
 

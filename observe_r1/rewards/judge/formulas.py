@@ -1,6 +1,6 @@
 """Formulas: from tokens to a tree.
 
-The parser consumes all of its tokens or refuses them; it never picks a formula out of a text.
+The parser reads all of its tokens or refuses them; it never picks a formula out of a text.
 """
 
 import re
@@ -11,10 +11,10 @@ from typing import Any, NamedTuple
 MAX_TOKENS = 500
 MAX_BRACKETS = 100
 _MAX_FORMULA = 250
-"""Of a single formula: how many tokens, so that its tree is not too deep to be compared and written."""
+"""Tokens of one formula at most, so that its tree is not too deep to be compared and written."""
 _MAX_DEPTH = 40
 _MAX_EXPONENT = 2000
-"""Of a number as 1e3."""
+"""Of a number such as 1e3."""
 
 TOKEN = re.compile(
     r"(?P<number>(?:\d+(?:\.(?:\d+|(?=\\overline)))?|\.\d+)(?:[eE][+-]?\d+(?![\dA-Za-z]))?)"
@@ -36,14 +36,14 @@ _NO_PRODUCT = frozenset(
     "all an and any are as at but by for from go he if in is it its no not of off on or our out own per so the to up "
     "was we yes".split()
 )
-"""Words that are as short as products of variables."""
+"""Words that are as short as a product of variables."""
 _TIMES = frozenset({"*", "\\cdot", "\\times", "·", "×", "⋅", "∙", "\\ast"})
 _OVER = frozenset({"/", "÷", "\\div", "⁄"})
 _CLOSING = {"(": ")", "[": "]", "{": "}"}
 
 
 class Unreadable(ValueError):  # noqa: N818  (it is no fault)
-    """A text that is no formula, or one whose value is out of bounds."""
+    """A text is no formula, or its value is out of bounds."""
 
 
 class Node(NamedTuple):
@@ -54,7 +54,7 @@ class Node(NamedTuple):
 
 
 class Token(NamedTuple):
-    """A piece of a text: `number`, `command`, `word` or `sign`, and whether white space stands before it."""
+    """A piece of a text: a `number`, `command`, `word` or `sign`, and whether white space precedes it."""
 
     kind: str
     text: str
@@ -62,10 +62,10 @@ class Token(NamedTuple):
 
 
 def tokenize(text: str) -> list[Token]:
-    """Return the tokens of a text, white space left out.
+    """Return the tokens of a text, without white space.
 
     Raises:
-        Unreadable: there are over `MAX_TOKENS`.
+        Unreadable: There are over `MAX_TOKENS` of them, or over `MAX_BRACKETS` brackets.
     """
     tokens, end = [], 0
     for found in TOKEN.finditer(text):
@@ -79,10 +79,10 @@ def tokenize(text: str) -> list[Token]:
 
 
 def parse(tokens: list[Token]) -> Node:
-    """Return the formula that all of `tokens` make.
+    """Return the formula that all of `tokens` make up.
 
     Raises:
-        Unreadable: they make none.
+        Unreadable: They make up none.
     """
     if len(tokens) > _MAX_FORMULA:
         raise Unreadable("too long")
@@ -146,10 +146,7 @@ class _Parser:
         return Node("neg", (tree,)) if signs % 2 else tree
 
     def starts_factor(self) -> bool:
-        """Whether what follows is multiplied without a sign, as in `2x` and `3(x + 1)`.
-
-        A number is so only after a factorial.
-        """
+        """Whether what follows is multiplied without a sign, as in `2x` and `3(x + 1)`; a number, only after `!`."""
         text, kind = self.peek(), self.kind()
         if kind == "number":
             return self.tokens[self.at - 1].text == "!"  # 2!4!
@@ -166,7 +163,7 @@ class _Parser:
         return self.followed(self.deeper())
 
     def followed(self, tree: Node) -> Node:
-        """An atom with the powers, factorials, degrees and percents after it."""
+        """Read the powers, factorials, degrees and percents after an atom."""
         while True:
             following = self.peek()
             if following in ("^", "**"):
@@ -212,7 +209,7 @@ class _Parser:
         raise Unreadable(f"{text!r} starts no formula")
 
     def deeper(self) -> Node:
-        """An atom, one level down."""
+        """Read an atom, one level down."""
         self.depth += 1
         if self.depth > _MAX_DEPTH:
             raise Unreadable("nested too deeply")
@@ -302,7 +299,7 @@ class _Parser:
         raise Unreadable(f"{text!r} is not known")
 
     def group(self) -> Node:
-        """The operand of a command: in braces, or a single digit, letter or command, as in `\\frac12`."""
+        """Read the operand of a command: in braces, or a single digit, letter or command, as in `\\frac12`."""
         if self.peek() == "{":
             return self.deeper()
         if self.kind() == "number" and len(self.peek()) > 1:
@@ -346,7 +343,7 @@ class _Parser:
         return Node("root", (radicand, index)) if index else Node("sqrt", (radicand,))
 
     def argument(self) -> Node:
-        """What a function is applied to: a bracket, or factors up to the next sign or function, as in `\\sin 2x`."""
+        """Read the argument of a function: a bracket, or factors up to the next sign or function, as in `\\sin 2x`."""
         if self.peek() in _CLOSING or self.peek() == "|":
             return self.deeper()
         tree = self.signed()
@@ -356,7 +353,7 @@ class _Parser:
 
 
 def _beside(left: Node, right: Node) -> Node:
-    """`left` and `right` without a sign between them: a product, or a mixed number as `1\\frac{1}{2}`."""
+    """Return `left` and `right`, which have no sign between them: a product, or a mixed number as `1\\frac{1}{2}`."""
     if left.op == "neg" and left.args[0].op == "number" and right.op == "/":
         return Node("neg", (_beside(left.args[0], right),))
     if left.op == "number" and right.op == "/":
@@ -374,7 +371,7 @@ def variables(tree: Node) -> frozenset[str]:
 
 
 def has_angle(tree: Node) -> bool:
-    """Whether a formula applies a function to an angle, which then owns a degree sign at the end: \\cos 60°."""
+    """Return whether a formula has a function of an angle; a degree sign at the end is the angle's, as in \\cos 60°."""
     return any(node.op in OF_ANGLES for node in nodes(tree))
 
 

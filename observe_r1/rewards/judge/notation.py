@@ -1,4 +1,4 @@
-"""One notation for all answers: Unicode signs, LaTeX, Markdown and HTML become ASCII and a few commands."""
+"""One notation for all answers: Unicode, LaTeX, Markdown and HTML become ASCII signs and a few LaTeX commands."""
 
 import html
 import re
@@ -61,9 +61,10 @@ _SIMPLE = re.compile(r"[A-Za-z0-9.,:;/ -]*")
 
 
 def plain(text: str) -> str:
-    """Return a final answer in one notation: ASCII signs or LaTeX commands, without dollars, boxes, fonts and markup.
+    """Return a final answer in one notation: ASCII signs and LaTeX commands, without dollars, boxes, fonts and markup.
 
-    A dollar sign that is money becomes `¤`. The last box, where there is one, is the answer, with the unit after it.
+    A dollar sign that means money becomes `¤`. Where there are boxes, the last one is the answer, with a percent sign
+    after it.
     """
     if _SIMPLE.fullmatch(text):
         return " ".join(text.split())
@@ -90,7 +91,7 @@ def plain(text: str) -> str:
 
 
 def _unboxed(text: str) -> str:
-    """`text`, or where it has boxes the content of the last one and what stands right after it."""
+    """Return `text`; where it has boxes, the content of the last one, with a percent sign right after it."""
     for command in (r"\boxed", r"\fbox"):
         at = text.rfind(command)
         opening = text.find("{", at, at + len(command) + 2) if at >= 0 else -1

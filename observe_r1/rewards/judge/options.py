@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import dataclass
+from itertools import islice
 from string import ascii_lowercase, ascii_uppercase, digits
 
 from observe_r1.rewards.judge.comparing import matches
@@ -20,8 +21,10 @@ _NO_OPTION = re.compile(
     r"|__|\(\s*\)|[=\uff1d是]\s*$|\bnumber (?:of|that)\b|个数",
     re.IGNORECASE,
 )
-"""Parts of a question ("(1) Find x."), references ("by (1) and (2)") and statements ("(1) AB = CD … how many are true")
-are labelled in the same way."""
+"""What an option does not hold. Parts of a question ("(1) Find x."), references ("by (1) and (2)") and statements
+("(1) AB = CD … how many are true") have the same labels."""
+_MAX_STARTS = 50
+"""Places at which a list of options is looked for, of each kind of label. Each takes time linear in the question."""
 _LABELLED = re.compile(r"\(?([A-Za-z1-9])(?:\)|[.:、](?!\d))\s*(.+)")
 _BRACKETED = re.compile(r"\(([1-9])\)")
 _NUMBERED = re.compile(r"\(?([1-9])\)?\.?")
@@ -29,19 +32,19 @@ _NUMBERED = re.compile(r"\(?([1-9])\)?\.?")
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """Labelled options as they stand in a text."""
+    """Labelled options, as a text lists them."""
 
     texts: list[str]
     labels: str
-    """What labels them, in order: letters or digits, perhaps more than there are options."""
+    """Their labels in order, letters or digits; there may be more labels than options."""
     starts: list[int]
-    """Where in the text the letter or digit of each label stands."""
+    """Offset in the text of each label's letter or digit."""
 
 
 def find_options(question: str) -> Options | None:
-    """Return the options that a question lists; None where it lists none, or asks "(1) … (2) …" one after the other."""
+    """Return the options that a question lists; None where it lists none, or "(1) … (2) …" are questions themselves."""
     for pattern in _FIRST_OPTION:
-        for first in pattern.finditer(question):
+        for first in islice(pattern.finditer(question), _MAX_STARTS):
             options = options_at(question, first.start())
             if options and (options.labels == ascii_uppercase or not any(map(_NO_OPTION.search, options.texts))):
                 return options
@@ -49,7 +52,7 @@ def find_options(question: str) -> Options | None:
 
 
 def named_options(answer: str, options: Options) -> set[str]:
-    """Return the capital letters of the options that an answer names: by its label, else by its text."""
+    """Return the capital letters of the options that an answer names, by label or else by text."""
     letters = ascii_uppercase[: len(options.texts)]
     by_label = dict(zip(options.labels, zip(letters, options.texts, strict=False), strict=False))
     label = _LABELLED.fullmatch(answer)
@@ -67,12 +70,12 @@ def named_options(answer: str, options: Options) -> set[str]:
 
 
 def chosen_letters(answer: str) -> frozenset[str]:
-    """Return the letters of an answer that is read as a choice, capitals; none for any other."""
+    """Return the letters, as capitals, of an answer that is read as a choice; none for any other answer."""
     return next((each.letters for each in read(answer) if isinstance(each, Choice)), frozenset())
 
 
 def options_at(text: str, start: int) -> Options | None:
-    """Return the options that begin at `start` and go on to the end of the text, None if there are no two."""
+    """Return the options from `start` to the end of the text; None if there are fewer than two."""
     for labels in _LABELS:
         for style in _STYLES:
             if len(found := _labels_at(text, start, labels, style)) > 1:

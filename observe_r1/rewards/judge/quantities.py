@@ -1,4 +1,4 @@
-"""Tokens to a quantity: a formula with the unit, money, scale or noun that follows it."""
+"""From tokens to a quantity: a formula with the unit, money, scale or noun that follows it."""
 
 import re
 from dataclasses import replace
@@ -35,7 +35,7 @@ _NO_NOUN = re.compile(
     re.IGNORECASE,
 )
 _MAX_UNIT = 24
-"""How many tokens a unit may have."""
+"""Tokens of a unit, at most."""
 _DECIMAL = re.compile(r"[+-]?(\d*)\.(\d+)(?:[eE]([+-]?\d+)|(?:\*|×|·|\\times|\\cdot)10(?:\^|\*\*)\{?([+-]?\d+)\}?)?")
 
 
@@ -43,7 +43,7 @@ def measured(tokens: list[Token]) -> Quantity:
     """Return a formula with the unit, money, scale or noun that follows it.
 
     Raises:
-        Unreadable: not all of the tokens can be read.
+        Unreadable: Not all of the tokens can be read.
     """
     if [token.text.casefold() for token in tokens[-2:]] == ["per", "cent"]:
         tokens = [*tokens[:-2], Token("word", "percent", True)]
@@ -82,7 +82,7 @@ def measured(tokens: list[Token]) -> Quantity:
 
 
 def _number(tokens: list[Token]) -> Quantity:
-    """A formula, and of a decimal its last digit's worth and how many digits it has."""
+    """Return a formula; with a decimal, also the value of its last digit and the number of its digits."""
     formula = parse(tokens)
     decimal = _DECIMAL.fullmatch("".join(token.text for token in tokens))
     if not decimal:
@@ -95,7 +95,7 @@ def _number(tokens: list[Token]) -> Quantity:
 
 
 def _in_digits(tokens: list[Token]) -> list[Token]:
-    """Tokens whose number in words at their beginning, as twenty-five, is one in digits."""
+    """Return the tokens with a number in words at their beginning, as twenty-five, in digits."""
     words = [token.text.casefold() for token in tokens[:3]]
     number, length = _NUMBER_WORDS.get(words[0], _TENS.get(words[0])), 1
     if words[0] in _TENS and 0 < _NUMBER_WORDS.get(words[-1], 0) < 10 and words[1:-1] in ([], ["-"]):
@@ -104,7 +104,7 @@ def _in_digits(tokens: list[Token]) -> list[Token]:
 
 
 def _without_money(tokens: list[Token]) -> tuple[list[Token], Unit | None]:
-    """Tokens without the sign or name of a currency at their beginning or end, and the currency."""
+    """Return the tokens without the sign or name of a currency at their beginning or end, and that currency."""
     for at in (0, -1):
         if tokens and (money := _MONEY.get(tokens[at].text.casefold())):
             return (tokens[1:] if at == 0 else tokens[:-1]), Unit(((money, 1),))
@@ -114,7 +114,7 @@ def _without_money(tokens: list[Token]) -> tuple[list[Token], Unit | None]:
 
 
 def _without_scale(tokens: list[Token], money: Unit | None) -> tuple[list[Token], Fraction | None]:
-    """Tokens without million, dozen and their like at the end, and how many that is."""
+    """Return the tokens without million, dozen and the like at their end, and how many that is."""
     last = tokens[-1].text.casefold() if len(tokens) > 1 else ""
     scales = _SCALES | (_MONEY_SCALES if money else {})
     if last in scales:
@@ -123,7 +123,7 @@ def _without_scale(tokens: list[Token], money: Unit | None) -> tuple[list[Token]
 
 
 def _noun(tokens: list[Token]) -> int:
-    """Where the words begin that say what is counted, as in 5 red circles; 0 where there are none."""
+    """Return where the words begin that name what is counted, as in 5 red circles; 0 where there are none."""
     at = len(tokens)
     while at and tokens[at - 1].kind == "word" and tokens[at - 1].text.casefold() not in _AMOUNTS:
         at -= 1

@@ -1,7 +1,7 @@
-"""What an answer says, as typed values: the same reading for gold answers and for responses.
+"""What an answer says, as typed values; gold answers and responses are read alike.
 
-The whole text must be read; nothing is searched for in it. A text can have several readings (`(1, 2)` is a point and an
-interval), and each accounts for all of it.
+The whole text must be readable; nothing is searched for in it. A text can have several readings (`(1, 2)` is a point
+and an interval), and each of them accounts for all of it.
 """
 
 import re
@@ -79,10 +79,7 @@ _ARTICLE = re.compile(r"(?:a|an|the) (?=\S)")
 
 @lru_cache(maxsize=8192)
 def read(text: str) -> tuple[Reading, ...]:
-    """Return the readings of a final answer, none where it cannot be read.
-
-    Source: the rules stand in docs/rewards.md.
-    """
+    """Return the readings of a final answer, by the rules of docs/rewards.md; none where it cannot be read."""
     text = text.strip()
     if not text or len(text) > MAX_CHARS:
         return ()
@@ -101,7 +98,7 @@ def read(text: str) -> tuple[Reading, ...]:
 
 
 def _typed(text: str) -> list[Reading]:
-    """The readings of a text as anything but a phrase."""
+    """Return the readings of a text as anything but a phrase."""
     readings: list[Reading] = []
     if choice := _choice(text):
         readings.append(choice)
@@ -116,7 +113,7 @@ def _typed(text: str) -> list[Reading]:
 
 
 def _phrase(text: str) -> Phrase | None:
-    """A text as words, or as a formula that is not understood; both must look whole."""
+    """Return a text as words, or as a formula that is not understood; None where it does not look whole."""
     text = re.sub(r"(?<=\w)!+$", "", text)
     text = _CHARGE.sub(r"\1", _SUBSCRIPT.sub(r"\1\2", text))
     if "\\" in text:
@@ -220,7 +217,7 @@ def _feet(text: str) -> Quantity | None:
 
 
 def _numerals(text: str) -> str:
-    """`text` with numbers in one piece: no separators of thousands, no mixed numbers; bounds in words as signs."""
+    """Return `text` without separators of thousands and mixed numbers, and with bounds in words as signs."""
     for pattern, sign in _BOUNDS:
         if pattern.fullmatch(text):
             text = pattern.sub(sign, text)

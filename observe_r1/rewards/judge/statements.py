@@ -1,4 +1,4 @@
-"""Tokens to values: lists, equations, inequalities, brackets, matrices, quantities."""
+"""From tokens to values: lists, equations, inequalities, brackets, matrices, quantities."""
 
 import re
 from fractions import Fraction
@@ -36,7 +36,7 @@ _MINUS_INFINITY = Node("neg", (_INFINITY,))
 
 
 def _split(tokens: list[Token], at: Any) -> tuple[list[list[Token]], list[str]]:
-    """The parts of `tokens` between the tokens outside of brackets whose text is in `at`, and these tokens."""
+    """Split `tokens` at the tokens outside of brackets whose text is in `at`; return the parts, and these texts."""
     parts: list[list[Token]] = [[]]
     between, depth = [], 0
     for token in tokens:
@@ -53,10 +53,10 @@ def _split(tokens: list[Token], at: Any) -> tuple[list[list[Token]], list[str]]:
 
 
 def statement(tokens: list[Token]) -> list[Reading]:
-    """Return the readings of a text's tokens, of which there is at least one.
+    """Return the readings of a text's tokens, at least one.
 
     Raises:
-        Unreadable: not all of them can be read.
+        Unreadable: Not all of the tokens can be read.
     """
     parts, _ = _split(tokens, _SEPARATORS)
     filled = [part for part in parts if part]
@@ -78,7 +78,7 @@ def statement(tokens: list[Token]) -> list[Reading]:
 
 
 def _compound(items: list[Any]) -> Quantity | None:
-    """The sum of quantities in ever smaller units of one kind, as 2 hours and 30 minutes."""
+    """Return the sum of quantities in ever smaller units of one kind, as 2 hours and 30 minutes; None for others."""
     if not all(isinstance(item, Quantity) and item.unit and item.unit.factors for item in items):
         return None
     bases = [in_base_units(item.unit) for item in items]
@@ -148,7 +148,7 @@ def _union(regions: list[Region]) -> Region:
 
 
 def _intersection(regions: list[Region]) -> Region:
-    """Of two half lines that meet: x > 1 and x < 3."""
+    """Return what two half lines have in common, as x > 1 and x < 3."""
     if len(regions) != 2 or any(len(region.intervals) > 1 for region in regions) or regions[0].name != regions[1].name:
         raise Unreadable("no simple range")
     one, other = (region.intervals[0] for region in regions)
@@ -160,7 +160,7 @@ def _intersection(regions: list[Region]) -> Region:
 
 
 def _name(tokens: list[Token]) -> str | None:
-    """The symbol that tokens name: "" where they name something by more than a symbol, None where they name nothing."""
+    """Return the symbol that tokens are: "" where they are a longer name, None where they are no name."""
     texts = [token.text for token in tokens if token.text != "'"]  # f'(x)
     if not texts:
         return None
@@ -217,14 +217,14 @@ def _equality(parts: list[list[Token]]) -> list[Reading]:
 
 
 def _as_product(side: list[Token]) -> list[Token]:
-    """A side of an equation that is one short word is a product of letters: the `ma` in `F = ma`."""
+    """Return a side of an equation that is one short word as a product of its letters: the `ma` in `F = ma`."""
     if len(side) == 1 and side[0].kind == "word" and len(side[0].text) in (2, 3) and side[0].text.isascii():
         return [Token("word", letter, False) for letter in side[0].text]
     return side
 
 
 def _agree(left: Quantity, right: Quantity) -> bool:
-    """Whether two sides of an equation have one value, or one is the other rounded."""
+    """Whether two sides of an equation have the same value, or one is the other rounded."""
     values = constant(left.formula), constant(right.formula)
     if None in values or (left.noun and right.noun and left.noun != right.noun):
         return False
@@ -264,7 +264,7 @@ def _value(tokens: list[Token]) -> list[Reading]:
 
 
 def _whole(tokens: list[Token]) -> Quantity:
-    """A quantity in one unit, or in several one after the other, as 1 h 30 min."""
+    """Return a quantity in one unit, or in several units one after the other, as 1 h 30 min."""
     starts = [at for at in range(1, len(tokens)) if tokens[at].kind == "number" and tokens[at - 1].kind == "word"]
     if not starts or tokens[0].kind != "number":
         return measured(tokens)

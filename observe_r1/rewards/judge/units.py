@@ -1,7 +1,7 @@
 """Units: which words, symbols and products of them are units, and what one unit is in another.
 
-The names are listed here, because a registry of units knows one for nearly every letter (`a` is a year, `y` a yocto);
-what they are worth comes from pint.
+The names are listed here, because a library of units takes nearly every letter for one (`a` is a year, `y` a yocto).
+Their values come from pint.
 """
 
 import re
@@ -64,7 +64,7 @@ _NAMES = _names()
 
 
 class Unit(NamedTuple):
-    """A product of units as (pint's name, power) pairs; empty for "units", which may be any."""
+    """A product of units as pairs of pint's name and a power; empty for "units", which may be any unit."""
 
     factors: tuple[tuple[str, int], ...]
 
@@ -74,7 +74,7 @@ DEGREE = Unit((("degree", 1),))
 
 
 def unit_of(tokens: list[Token]) -> Unit | None:
-    """Return the unit that all of `tokens` name, as `m / s ^ 2`, `square meters` or `N · m`; None if they name none."""
+    """Return the unit that all of `tokens` name, as `m / s ^ 2`, `square meters` or `N · m`; None where they do not."""
     factors: dict[str, int] = {}
     at, sign = 0, 1
     tokens = _without_fraction(tokens)
@@ -97,7 +97,7 @@ def unit_of(tokens: list[Token]) -> Unit | None:
 
 
 def _without_fraction(tokens: list[Token]) -> list[Token]:
-    """`\\frac{m}{s^2}` as `m / s^2`; any other tokens as they are."""
+    """Return `\\frac{m}{s^2}` as `m / s^2`, and any other tokens as they are."""
     texts = [token.text for token in tokens]
     if texts[:2] != ["\\frac", "{"] or texts[-1] != "}" or "}" not in texts[2:-1]:
         return tokens
@@ -108,7 +108,7 @@ def _without_fraction(tokens: list[Token]) -> list[Token]:
 
 
 def _leading_power(tokens: list[Token], at: int) -> tuple[int, int]:
-    """The power that `square` or `cubic` gives, 0 for none, and where the unit's name begins."""
+    """Return the power that `square` or `cubic` gives, 0 for none, and where the unit's name begins."""
     power = _POWERS.get(tokens[at].text.casefold(), 0)
     if power:
         at += 1
@@ -118,7 +118,7 @@ def _leading_power(tokens: list[Token], at: int) -> tuple[int, int]:
 
 
 def _name(tokens: list[Token], at: int, powered: bool) -> tuple[str | None, int]:
-    """pint's name of the unit at a place, "" for any unit, None for none; and where it ends."""
+    """Return pint's name of the unit at `at`, "" for any unit, None for none; and where it ends."""
     if at == len(tokens):
         return None, at
     text = tokens[at].text
@@ -139,7 +139,7 @@ def _name(tokens: list[Token], at: int, powered: bool) -> tuple[str | None, int]
 
 
 def _trailing_power(tokens: list[Token], at: int) -> tuple[int, int]:
-    """The power after a unit's name, as in `m^{-2}` or `cm2`, and where it ends."""
+    """Return the power after a unit's name, as in `m^{-2}` or `cm2`, and where it ends."""
     texts = [token.text for token in tokens[at : at + 5]]
     if texts[:1] != ["^"]:
         if texts[:1] in (["2"], ["3"]) and not tokens[at].spaced:  # cm2
@@ -157,7 +157,7 @@ def _trailing_power(tokens: list[Token], at: int) -> tuple[int, int]:
 
 @lru_cache(maxsize=1)
 def _registry() -> Any:
-    import pint  # half a second that only answers with different units need
+    import pint  # half a second, which only answers in different units need
 
     registry = pint.UnitRegistry(non_int_type=Fraction)
     for currency in ("dollar", "euro", "sterling", "yuan"):
@@ -168,7 +168,7 @@ def _registry() -> Any:
 
 @lru_cache(maxsize=1024)
 def in_base_units(unit: Unit) -> tuple[Fraction, Fraction, tuple[tuple[str, Fraction], ...]]:
-    """Return factor and offset to base units, and the base units' powers: `value * factor + offset`."""
+    """Return factor and offset of `value * factor + offset` in base units, and the powers of the base units."""
     registry = _registry()
     whole = registry.Unit("")
     for name, power in unit.factors:

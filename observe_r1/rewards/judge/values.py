@@ -1,4 +1,4 @@
-"""What an answer can be: one small record for each kind, and how it is told to people."""
+"""What an answer can be: one small record for each kind, and how it is described to people."""
 
 from dataclasses import dataclass
 from fractions import Fraction
@@ -9,7 +9,7 @@ from observe_r1.rewards.judge.units import Unit
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """Options by their letters, upper case; `text` is what stands beside the letter."""
+    """Options by their letters, as capitals; `text` is the text after the letter."""
 
     letters: frozenset[str]
     text: str = ""
@@ -28,7 +28,7 @@ class Clock:
 
 @dataclass(frozen=True, slots=True)
 class Date:
-    """A date's parts in the order in which they stand; a month's name is its number with a marker."""
+    """A date's parts in the order in which they are written; a month's name is its number with a marker."""
 
     parts: tuple[str, ...]
 
@@ -49,7 +49,7 @@ class Quantity:
     noun: str = ""
     percent: bool = False
     step: Fraction | None = None
-    """Of a decimal: one in its last digit."""
+    """Of a decimal: the value of one in its last digit."""
     digits: int = 0
     """Of a decimal: how many are significant."""
 
@@ -108,7 +108,7 @@ class Equation:
 
 @dataclass(frozen=True, slots=True)
 class Several:
-    """Values beside one another, in any order."""
+    """Several values, in any order."""
 
     items: tuple["Reading", ...]
 
@@ -123,13 +123,13 @@ class Matrix:
 
 @dataclass(frozen=True, slots=True)
 class Phrase:
-    """Words, or a formula of signs that have no value here; compared literally."""
+    """Words, or a formula with signs that have no value here; compared literally."""
 
     text: str
 
 
 def scaled_quantity(quantity: Quantity) -> Quantity:
-    """Return a quantity without percent: a hundredth of what stands before the sign."""
+    """Return a quantity without its percent sign: a hundredth of the number before it."""
     if not quantity.percent:
         return quantity
     formula = Node("/", (quantity.formula, Node("number", (Fraction(100),))))
@@ -181,7 +181,7 @@ def described(reading: Reading) -> str:
 
 
 def kind(reading: Reading) -> str:
-    """Return what a reading is in one word, for counting: "number", "formula", "choice" …"""
+    """Return the kind of a reading in one word, for counting: "number", "formula", "choice" …"""
     if isinstance(reading, Quantity):
         if reading.unit or reading.noun or reading.percent:
             return "quantity"

@@ -1,0 +1,233 @@
+"""Every command of `observe-r1`, one record each: what it is called, what it says of itself, what it takes and runs.
+
+Nothing here imports a room: `module:attribute` names are resolved when a command needs them, so help is quick.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class Command:
+    """One command. A group (`ladder`) has no `run`; its commands are those whose names begin with its own."""
+
+    name: str
+    """As typed after `observe-r1`: `train`, `ladder build`."""
+    summary: str
+    """What it does, in one line: for the list of commands and the top of its help."""
+    run: str = ""
+    """`(settings, view) -> (exit code, last words)`; without `settings`, `(argv: list[str]) -> exit code`."""
+    settings: str = ""
+    """The class of its settings, a `Section`. Without it the command reads its own options."""
+    sections: tuple[str, ...] = ()
+    """The sections of these settings that it uses; all of them where none is named."""
+    takes: str = "[RECIPE]"
+    """What precedes the options, in its help."""
+    words: Literal["recipe", "file", "sources", "folder"] = "recipe"
+    """What the words before the options mean: one recipe, a file of data, a ladder's sources, a ladder's folder."""
+    about: str = ""
+    """What the help says beside the summary; `{recipes}` is filled in."""
+    examples: tuple[str, ...] = ()
+    short: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Short names, and the settings that each of them sets."""
+    openrlhf: bool = False
+    """Whether it also takes the flags of the original release and of OpenRLHF."""
+
+    @property
+    def sentence(self) -> str:
+        """The summary as a sentence."""
+        return f"{self.summary[0].upper()}{self.summary[1:]}."
+
+
+_RECIPE = (
+    "A recipe is a YAML file of the settings below, by section; `extends: other.yaml` in it builds on another. Packaged"
+    " recipes go by their names, in any folder: {recipes}. Options override the recipe. Flags of the original release"
+    " and of OpenRLHF work too; `observe-r1 convert --help` lists them."
+)
+_BUILD = {"model": ("model.path",), "output": ("run.output",), "anew": ("run.anew",), "skip_bad": ("data.skip_bad",)}
+_MEASURE = {"model": ("model.path",), "anew": ("run.anew",), "skip_bad": ("data.skip_bad",)}
+_LADDER = "observe_r1.config:LadderSettings"
+
+_COMMANDS = (
+    Command(
+        "train",
+        "train a vision-language model by reinforcement learning",
+        run="observe_r1.run.train:train_model",
+        settings="observe_r1.config:TrainSettings",
+        about=_RECIPE,
+        examples=(
+            "observe-r1 train observe_r1 --model.path ~/Qwen2.5-VL-3B --data.path ladder.jsonl",
+            "observe-r1 train grpo --rollout.group_size 16 --objective.clip_high=0.28",
+        ),
+        openrlhf=True,
+    ),
+    Command(
+        "sft",
+        "warm-start a model on demonstrations: chats that end with an assistant turn",
+        run="observe_r1.run.sft:fine_tune_model",
+        settings="observe_r1.config:SFTSettings",
+        about=_RECIPE,
+        examples=(
+            "observe-r1 sft tiny/sft --run.steps 300",
+            "observe-r1 sft --model.path ~/Qwen2.5-VL-3B --data.path a.jsonl,b.jsonl --data.probs 0.3,0.7",
+        ),
+        openrlhf=True,
+    ),
+    Command(
+        "convert",
+        "turn flags of the original release or of OpenRLHF into a recipe",
+        run="observe_r1.cli.openrlhf.convert:run",
+    ),
+    Command(
+        "data",
+        "check a dataset before a run, and show how an answer is judged",
+        examples=(
+            "observe-r1 data check questions.jsonl",
+            "observe-r1 data judge --gold '\\frac{1}{2}' --answer 0.5",
+        ),
+    ),
+    Command(
+        "data check",
+        "check a dataset: read every row, open every image, verify every gold answer",
+        run="observe_r1.cli.data_check:check_data",
+        settings="observe_r1.config:DataCheckSettings",
+        takes="FILE[,FILE]",
+        words="file",
+        about=(
+            "Each bad row is one line with all that is wrong with it: a question in an unknown layout, missing or"
+            " broken images, a gold answer that no response can be compared with, a duplicate id. Rows that end with an"
+            " assistant turn (demonstrations) need no gold answer. Counts, lengths and image sizes follow; with"
+            " --model.path also lengths in tokens. Exit code 0: every row is good; 2: some are not."
+        ),
+        examples=(
+            "observe-r1 data check questions.jsonl",
+            "observe-r1 data check train.parquet --data.label_key reward_model.ground_truth",
+            "observe-r1 data check a.jsonl,b.jsonl --model.path Qwen/Qwen2.5-VL-3B-Instruct",
+        ),
+    ),
+    Command(
+        "data judge",
+        "show how the accuracy reward reads a gold answer and an answer, and whether they match",
+        run="observe_r1.cli.lookup:judge",
+    ),
+    Command(
+        "ladder",
+        "order questions from easy to hard for a model: build, review, refresh",
+        about="NeuraLadder orders raw visual questions from easy to hard for the model that will learn from them.",
+        examples=(
+            "observe-r1 ladder build questions.jsonl geometry3k:hiyouga/geometry3k --model MODEL --output DIR",
+            "observe-r1 train --model.path MODEL --data.path DIR",
+        ),
+    ),
+    Command(
+        "ladder build",
+        "make a dataset ordered from easy to hard for one model: screen, measure, arrange",
+        run="observe_r1.cli.ladder:build",
+        settings=_LADDER,
+        takes="SOURCE... --model MODEL --output DIR",
+        words="sources",
+        about=(
+            "Sources are files in message format (JSON, JSONL, Parquet) and public datasets as NAME:PATH_OR_HUB_NAME,"
+            " each alone or as --source SOURCE. The ladder is DIR/ladder.jsonl; `observe-r1 train --data.path DIR`"
+            " trains on it. After Ctrl-C or a crash the same command resumes, as does `observe-r1 ladder build DIR`."
+            " A recipe (YAML of the settings below, by section) may be one of the words."
+        ),
+        examples=(
+            "observe-r1 ladder build questions.jsonl --model Qwen/Qwen2.5-VL-3B-Instruct --output ladder",
+            "observe-r1 ladder build geometry3k:hiyouga/geometry3k mmk12:FanqingM/MMK12 --model M --output ladder"
+            " --arrange.size 20000 --arrange.shares published",
+            "observe-r1 ladder build a.parquet --model M --output ladder --screen.models SMALL,SMALLER"
+            " --rollout.engine vllm",
+        ),
+        short=_BUILD | {"seed": ("screen.seed", "rollout.seed", "arrange.seed")},
+    ),
+    Command(
+        "ladder screen",
+        "drop questions that are not worth measuring: unverifiable, repeated, a benchmark's, too simple",
+        run="observe_r1.cli.ladder:screen",
+        settings=_LADDER,
+        sections=("data", "screen", "model", "rollout", "run"),
+        takes="SOURCE... --output DIR",
+        words="sources",
+        about=(
+            "The first stage of a build; `observe-r1 ladder measure DIR` is the next. Questions that pass are in"
+            " DIR/screened.jsonl; DIR/dropped.jsonl says why each of the others was dropped."
+        ),
+        examples=(
+            "observe-r1 ladder screen a.jsonl b.jsonl --output ladder --screen.benchmarks mathvista:AI4Math/MathVista",
+        ),
+        short=_BUILD | {"seed": ("screen.seed",)},
+    ),
+    Command(
+        "ladder measure",
+        "sample responses to every screened question: its difficulty is the share that is wrong",
+        run="observe_r1.cli.ladder:measure",
+        settings=_LADDER,
+        sections=("data", "model", "rollout", "run"),
+        takes="DIR --model MODEL",
+        words="folder",
+        about=(
+            "The second stage of a build, on the questions that `ladder screen` kept; `observe-r1 ladder arrange DIR`"
+            " is the next. Figures are in DIR/measured.jsonl, every response in DIR/responses.jsonl. After Ctrl-C or a"
+            " crash the same command resumes."
+        ),
+        examples=("observe-r1 ladder measure ladder --model Qwen/Qwen2.5-VL-3B-Instruct --rollout.group_size 16",),
+        short=_MEASURE | {"seed": ("rollout.seed",)},
+    ),
+    Command(
+        "ladder arrange",
+        "order measured questions from easy to hard, mix neighbouring levels, draw a size and shares",
+        run="observe_r1.cli.ladder:arrange",
+        settings=_LADDER,
+        sections=("arrange", "run"),
+        takes="DIR",
+        words="folder",
+        about=(
+            "The last stage of a build. Run it again at any time: settings that are not given keep their values, and"
+            " the decisions in DIR/review.yaml are applied. The same files give the same ladder, byte by byte."
+        ),
+        examples=("observe-r1 ladder arrange ladder --arrange.size 5000 --seed 1",),
+        short={"anew": ("run.anew",), "seed": ("arrange.seed",)},
+    ),
+    Command(
+        "ladder review",
+        "show the questions that no response solved, and write a file for your decisions",
+        run="observe_r1.cli.ladder:review",
+        settings=_LADDER,
+        sections=("run",),
+        takes="DIR",
+        words="folder",
+        about="Look at DIR/review.html, decide in DIR/review.yaml, then run `observe-r1 ladder arrange DIR`.",
+        examples=("observe-r1 ladder review ladder",),
+        short={"anew": ("run.anew",)},
+    ),
+    Command(
+        "ladder refresh",
+        "measure a ladder again with a newer model, and show how its questions moved between levels",
+        run="observe_r1.cli.ladder:refresh",
+        settings=_LADDER,
+        sections=("data", "model", "rollout", "run"),
+        takes="DIR --model CHECKPOINT",
+        words="folder",
+        about=(
+            "The new figures are in DIR/refreshed-1 (then -2, …). The ladder stays as it is until `observe-r1 ladder"
+            " arrange DIR --arrange.measured refreshed-1`."
+        ),
+        examples=("observe-r1 ladder refresh ladder --model runs/train/model",),
+        short=_MEASURE | {"seed": ("rollout.seed",)},
+    ),
+    Command(
+        "ladder sources",
+        "list the public datasets that can be read as they are",
+        run="observe_r1.cli.lookup:sources",
+    ),
+    Command(
+        "demo",
+        "watch a tiny model learn to look first, then reason; no GPU, no downloads",
+        run="observe_r1.demo.steps:run",
+    ),
+)
+
+COMMANDS = {command.name: command for command in _COMMANDS}
+"""Every command and group by its name."""
