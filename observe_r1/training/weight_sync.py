@@ -78,12 +78,8 @@ def training_memory(policy: Policy, reference: LogprobModel | None) -> TrainingM
     if not any(parameter.requires_grad for parameter in vlm.model.model.visual.parameters()):
         coming["image features"] = vlm.features.limit
     update = {"gradients": sum(parameter.nbytes for parameter in trained)}
-    if not trained:  # offloaded: each gradient leaves the device before the next one is made
+    if not trained:  # offloaded: a gradient leaves the device while the next ones are made
         update["gradients"] = max(p.nbytes for p in vlm.model.parameters() if p.requires_grad)
-    computing = policy.dtype
-    copied = [p for p in vlm.model.parameters() if p.requires_grad and p.dtype != computing]
-    if copied:  # autocast keeps one of each weight during a forward pass
-        update["copies"] = sum(parameter.numel() for parameter in copied) * computing.itemsize
     return TrainingMemory(held, coming, update)
 
 
