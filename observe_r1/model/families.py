@@ -95,10 +95,9 @@ def prepare_model(model: PreTrainedModel, dtype: torch.dtype) -> None:
 def use_fused_norms(model: PreTrainedModel) -> None:
     """Let `model` compute its norms by `nn.RMSNorm` on the same weights, under the same names: for CUDA.
 
-    There it is one kernel, forward and backward, that reads and writes bfloat16 and computes in float32 (pytorch pull
-    request 153666: nine times as fast as eight elementwise ones, and no slower than compiled). Its sums do not depend
-    on what ran before. Those of compiled code do, whose kernels are chosen for the first sizes that they see: a resumed
-    run would sum in another order.
+    There it is a fused kernel that reads and writes bfloat16 and computes in float32 (pytorch pull request 153666: nine
+    times as fast as elementwise kernels, and as fast as compiled ones). Its sums depend on nothing that ran before.
+    Compiled kernels are chosen for the first sizes that they see, so that a resumed run could sum in another order.
     """
     for name, norm in list(model.named_modules()):
         if type(norm).__name__ in _NORMS:

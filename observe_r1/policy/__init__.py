@@ -1,0 +1,1 @@
+"""The model being trained: groups packed, token log-probabilities, master weights, optimizers, and the update."""

@@ -1,12 +1,13 @@
-"""Float32 masters of the trained weights, where the model computes with rounded copies of them.
+"""Float32 masters of the trained weights, if the model computes with rounded copies of them.
 
-Adam's steps of 1e-6 would be lost in bfloat16 weights, so that the optimizer steps float32 masters (mixed precision
-training, arXiv 1710.03740). The model itself holds bfloat16 alone: its residual stream, norms and rotary embeddings
-are bfloat16 then, and no weight is cast in any forward. Gradients add up in float32.
+In bfloat16 weights Adam's steps of 1e-6 would be lost, so the optimizer steps float32 masters (mixed precision training,
+arXiv 1710.03740). The model itself holds bfloat16 alone: so its residual stream, norms and rotary embeddings are
+bfloat16, and no forward casts a weight. Gradients add up in float32. Masters, gradients and optimizer state are in one
+of two places:
 
-    device    masters, gradients and optimizer state beside the model: 4 + 4 + 8 bytes a parameter and the copy's 2
-    CPU       masters, gradients and optimizer state in the CPU's memory, the step there, too (ZeRO-Offload, arXiv
-              2101.06840): the device keeps the copy's 2 bytes, and gradients only on their way
+    device    beside the model, 4 + 4 + 8 bytes per parameter; with the copy 18
+    CPU       in the CPU's memory, where the optimizer then steps (ZeRO-Offload, arXiv 2101.06840); the device holds the
+              copy, 2 bytes per parameter, and the gradients that are on their way
 """
 
 from collections import deque
@@ -42,10 +43,9 @@ class MasterWeights(nn.Module):
             if not copy.requires_grad:
                 continue
             master = nn.Parameter(copy.detach().to("cpu" if offload else vlm.device, torch.float32).contiguous())
-            copy.data = copy.data.to(dtype, copy=True)
+            copy.data = copy.data.to(dtype, copy=True).contiguous()
             if self._bus is None:
-                # Else autograd would add the parts of a weight's gradient (tied weights, chunks of the head) up in the
-                # weight's own type.
+                # Without it autograd adds up the parts of a gradient (of tied weights, of the head's chunks) in bfloat16.
                 copy.grad_dtype = torch.float32
                 copy.register_post_accumulate_grad_hook(partial(_hand_over, master))
             else:
@@ -90,12 +90,13 @@ def _hand_over(master: nn.Parameter, copy: Tensor) -> None:
 class _Bus:
     """Carries gradients from a device to the CPU and weights back, while the device computes.
 
-    Tensors travel in the device's type through a few page-locked buffers, `_PIECE` numbers at a time: only from and to
-    such memory a copy is asynchronous, and buffers of the model's size would lock gigabytes. Gradients have a stream of
-    their own. A buffer is free again once its copy is done, and a gradient then added to the master's. The backward
-    pass waits only where all buffers are taken, so that at most `_SLOTS` gradients are left on the device.
+    Tensors travel in the device's type through a few page-locked buffers, `_PIECE` numbers at a time. Only copies from
+    and to such memory are asynchronous ("API synchronization behavior", CUDA runtime manual), and buffers of the model's
+    size would lock gigabytes. Gradients have a stream of their own. A buffer is free again when its copy is done, and
+    its piece of a gradient is added to the master's. The backward pass waits only if all buffers are taken, so at most
+    `_SLOTS` gradients are left on the device.
 
-    A CPU copies at once, in the same calls: the streams and events of `torch.cpu` do nothing.
+    On a CPU the same calls copy at once: the streams and events of `torch.cpu` do nothing.
     """
 
     def __init__(self, device: torch.device, dtype: torch.dtype) -> None:
