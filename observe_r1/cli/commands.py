@@ -24,8 +24,9 @@ class Command:
     """The sections of these settings that it uses; all of them where none is named."""
     takes: str = "[RECIPE]"
     """What precedes the options, in its help."""
-    words: Literal["recipe", "file", "sources", "folder"] = "recipe"
-    """What the words before the options mean: one recipe, a file of data, a ladder's sources, a ladder's folder."""
+    words: Literal["recipe", "file", "sources", "folder", "model"] = "recipe"
+    """What the words before the options mean: one recipe, a file of data, a ladder's sources, a ladder's folder,
+    a model and files of data."""
     about: str = ""
     """What the help says beside the summary; `{recipes}` is filled in."""
     examples: tuple[str, ...] = ()
@@ -221,6 +222,32 @@ _COMMANDS = (
         "ladder sources",
         "list the public datasets that can be read as they are",
         run="observe_r1.cli.lookup:sources",
+    ),
+    Command(
+        "evaluate",
+        "answer held-out questions with one model or several, and compare them",
+        run="observe_r1.cli.evaluate:run",
+        settings="observe_r1.config:EvaluateSettings",
+        takes="MODEL DATA...",
+        words="model",
+        about=(
+            "Each model answers every question once greedily and, with --samples K, K times at rollout.temperature:"
+            " accuracy, avg@K, pass@K and maj@K with 95 % intervals, by difficulty, source and kind of answer. Models"
+            " given with --against answer the same questions, and the differences are taken question by question."
+            " Every response is kept in --output. After Ctrl-C or a crash the same command resumes."
+        ),
+        examples=(
+            "observe-r1 evaluate runs/train/model held_out.jsonl --against Qwen/Qwen2.5-VL-3B-Instruct",
+            "observe-r1 evaluate runs/train/model mathvista.parquet --samples 8 --rollout.engine vllm --output eval",
+        ),
+        short={
+            "against": ("model.against",),
+            "samples": ("rollout.samples",),
+            "seed": ("rollout.seed",),
+            "output": ("run.output",),
+            "json": ("run.json_summary",),
+            "skip_bad": ("data.skip_bad",),
+        },
     ),
     Command(
         "demo",

@@ -63,7 +63,7 @@ def read_words(command: Command, kind: type[Section], argv: Sequence[str]) -> Co
     reader = _Reader(command, kind, argv)
     while reader.words:
         reader.take_next()
-    {"recipe": _recipe, "file": _file, "sources": _ladder, "folder": _ladder}[command.words](reader)
+    {"recipe": _recipe, "file": _file, "sources": _ladder, "folder": _ladder, "model": _model}[command.words](reader)
     reader.given.options = reader.broad | reader.given.options
     return reader.given
 
@@ -177,6 +177,18 @@ def _file(reader: _Reader) -> None:
     for word in reader.bare:
         if (other := reader.given.options.setdefault("data.path", word)) != word:
             raise UserError(f"{word} and --data.path {other} are two values for data.path: give one")
+
+
+def _model(reader: _Reader) -> None:
+    """Take a recipe where there is one, then the model, then the questions."""
+    for word in [word for word in reader.bare if word.endswith((".yaml", ".yml")) or word in packaged_recipes()]:
+        reader.bare.remove(word)
+        reader.take_recipe(word)
+    model, data = reader.bare[:1], reader.bare[1:]
+    for setting, words in (("model.path", model), ("data.path", data)):
+        word = ",".join(words)
+        if words and (other := reader.given.options.setdefault(setting, word)) != word:
+            raise UserError(f"{word} and --{setting} {other} are two values for {setting}: give one")
 
 
 def _ladder(reader: _Reader) -> None:

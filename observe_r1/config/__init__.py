@@ -7,6 +7,7 @@ questions (groups), "responses" counts samples: a rollout of 128 prompts × 8 ha
 of the ladder; `verbs` puts them together, command by command.
 """
 
+from observe_r1.config.evaluating import EvaluateSettings
 from observe_r1.config.ladder import PUBLISHED_SHARES, ArrangeSettings, LadderSettings, ScreenSettings
 from observe_r1.config.learning import (
     EvaluationSettings,
@@ -33,6 +34,7 @@ __all__ = [
     "ArrangeSettings",
     "DataCheckSettings",
     "DataSettings",
+    "EvaluateSettings",
     "EvaluationSettings",
     "LadderSettings",
     "ModelSettings",

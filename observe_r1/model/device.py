@@ -5,11 +5,11 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from observe_r1.config import LadderSettings, ModelSettings, SFTSettings, TrainSettings
+from observe_r1.config import EvaluateSettings, LadderSettings, ModelSettings, SFTSettings, TrainSettings
 from observe_r1.config.ladder import LadderModelSettings
 from observe_r1.errors import UserError
 
-_Settings = TypeVar("_Settings", TrainSettings, SFTSettings, LadderSettings)
+_Settings = TypeVar("_Settings", TrainSettings, SFTSettings, LadderSettings, EvaluateSettings)
 
 
 def choose_device(name: str) -> torch.device:

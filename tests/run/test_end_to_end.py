@@ -93,7 +93,7 @@ def test_the_snippet_that_is_printed_runs_and_asks_as_training_did(world, tmp_pa
     assert run_train(world, tmp_path / "run", "--run.steps", "1", "--data.max_samples", "8", *place) == 0
     printed = capsys.readouterr().out
     code = printed.partition("load it, in Python:\n\n")[2]
-    assert FORMAT_PROMPTS["observe"] in code and "ladder build HELD_OUT.jsonl --model" in printed
+    assert FORMAT_PROMPTS["observe"] in code and "HELD_OUT.jsonl --against" in printed
     exec(code, {})
     said = capsys.readouterr().out.strip()
 

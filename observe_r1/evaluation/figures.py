@@ -1,0 +1,150 @@
+"""What an evaluation says in figures: means over questions, each with its interval; models beside each other.
+
+A question's figure is a number of its own, so that every figure of a model is a plain mean over questions, and its
+interval comes from drawing the questions again (the bootstrap, Efron 1979): what would have come out with other
+questions of this kind. The difference of two models is taken question by question first: both find the same questions
+hard, so its interval is much narrower than the two models' own.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import comb
+
+import numpy as np
+
+from observe_r1.rewards.judge.answer import final_answer
+from observe_r1.rewards.judge.comparing import matches
+
+RESAMPLES = 2000
+_LEVEL = 0.95
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """One response to a question of an evaluation."""
+
+    text: str
+    correct: bool
+    well_formed: bool
+    tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """A question and a model's responses to it: one greedy, and samples where they were asked for."""
+
+    id: str
+    source: str
+    difficulty: str
+    """As the dataset has it; empty where it has none."""
+    kind: str
+    """What the gold answer is: a number, a choice, …"""
+    greedy: Answer
+    samples: tuple[Answer, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """A mean over questions and its 95 % interval."""
+
+    mean: float
+    low: float
+    high: float
+
+
+def figures(questions: Sequence[Answered], seed: int = 0) -> dict[str, Figure]:
+    """Return the figures of one model.
+
+    `accuracy`, `format` and `length` (tokens) are of the greedy responses. Of k samples a question `avg@k` is the share
+    that is right, `pass@j` the probability that one of j is, and `maj@k` whether most of them agree on a right answer.
+
+    Args:
+        questions: At least one, all with the same number of samples.
+        seed: Seeds the bootstrap.
+    """
+    table = _table(questions)
+    return _with_intervals(table, seed)
+
+
+def differences(questions: Sequence[Answered], others: Sequence[Answered], seed: int = 0) -> dict[str, Figure]:
+    """Return by how much each figure of `questions` is above that of `others`, over the questions that both have.
+
+    Args:
+        questions: Answered by one model.
+        others: Answered by another.
+        seed: Seeds the bootstrap.
+
+    Returns:
+        Nothing where no question is in both.
+    """
+    theirs = {other.id: other for other in others}
+    both = [question for question in questions if question.id in theirs]
+    if not both:
+        return {}
+    ours, beside = _table(both), _table([theirs[question.id] for question in both])
+    return _with_intervals({name: ours[name] - beside[name] for name in ours if name in beside}, seed)
+
+
+def by(questions: Sequence[Answered], attribute: str) -> dict[str, list[Answered]]:
+    """Return the questions by `source`, `difficulty` or `kind`, sorted; nothing where all have the same."""
+    groups: dict[str, list[Answered]] = {}
+    for question in questions:
+        groups.setdefault(getattr(question, attribute), []).append(question)
+    return {name: groups[name] for name in sorted(groups)} if len(groups) > 1 else {}
+
+
+def pass_at(j: int, right: int, k: int) -> float:
+    """Return the probability that one of `j` samples is right, where `right` of k are: 1 − C(k−c, j) / C(k, j).
+
+    Unbiased for every j ≤ k; source: arXiv 2107.03374, equation 1.
+    """
+    return 1 - comb(k - right, j) / comb(k, j)
+
+
+def majority(samples: Sequence[Answer]) -> bool:
+    """Whether the answer that most of `samples` give is right; of several, the one that was given first.
+
+    Two samples give the same answer where the judge takes one for the other: 0.5 and \\frac{1}{2} vote together.
+    """
+    votes: list[list[Answer]] = []
+    answers: list[str] = []
+    for sample in samples:
+        answer = final_answer(sample.text)
+        for said, voters in zip(answers, votes, strict=True):
+            if answer == said or matches(answer, said):
+                voters.append(sample)
+                break
+        else:
+            answers.append(answer)
+            votes.append([sample])
+    return max(votes, key=len)[0].correct
+
+
+def _table(questions: Sequence[Answered]) -> dict[str, np.ndarray]:
+    """Return each figure's values, (questions,)."""
+    columns = {
+        "accuracy": [question.greedy.correct for question in questions],
+        "format": [question.greedy.well_formed for question in questions],
+        "length": [question.greedy.tokens for question in questions],
+    }
+    k = min(len(question.samples) for question in questions)
+    if k:
+        right = [sum(sample.correct for sample in question.samples[:k]) for question in questions]
+        columns[f"avg@{k}"] = [count / k for count in right]
+        for j in (2**power for power in range(1, k.bit_length())):
+            columns[f"pass@{j}"] = [pass_at(j, count, k) for count in right]
+        columns[f"pass@{k}"] = [pass_at(k, count, k) for count in right]
+        columns[f"maj@{k}"] = [majority(question.samples[:k]) for question in questions]
+    return {name: np.array(values, dtype=np.float64) for name, values in columns.items()}
+
+
+def _with_intervals(table: dict[str, np.ndarray], seed: int) -> dict[str, Figure]:
+    values = np.stack(list(table.values()), axis=1)
+    count = len(values)
+    random = np.random.default_rng(seed)
+    means = np.empty((RESAMPLES, len(table)))
+    for each in means:  # one at a time: all at once would fill gigabytes
+        each[:] = np.bincount(random.integers(count, size=count), minlength=count) @ values / count
+    tail = 100 * (1 - _LEVEL) / 2
+    low, high = np.percentile(means, [tail, 100 - tail], axis=0)
+    return {name: Figure(float(values[:, i].mean()), float(low[i]), float(high[i])) for i, name in enumerate(table)}
