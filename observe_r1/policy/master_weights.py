@@ -1,7 +1,7 @@
 """Float32 masters of the trained weights, if the model computes with rounded copies of them.
 
-In bfloat16 weights Adam's steps of 1e-6 would be lost, so the optimizer steps float32 masters (mixed precision training,
-arXiv 1710.03740). The model itself holds bfloat16 alone: so its residual stream, norms and rotary embeddings are
+In bfloat16 weights Adam's steps of 1e-6 would be lost, so the optimizer steps float32 masters (mixed precision
+training, arXiv 1710.03740). The model itself holds bfloat16 alone: so its residual stream, norms and rotary embeddings are
 bfloat16, and no forward casts a weight. Gradients add up in float32. Masters, gradients and optimizer state are in one
 of two places:
 
@@ -45,7 +45,7 @@ class MasterWeights(nn.Module):
             master = nn.Parameter(copy.detach().to("cpu" if offload else vlm.device, torch.float32).contiguous())
             copy.data = copy.data.to(dtype, copy=True).contiguous()
             if self._bus is None:
-                # Without it autograd adds up the parts of a gradient (of tied weights, of the head's chunks) in bfloat16.
+                # Else autograd adds up the parts of a gradient (of tied weights, of the head's chunks) in bfloat16.
                 copy.grad_dtype = torch.float32
                 copy.register_post_accumulate_grad_hook(partial(_hand_over, master))
             else:
@@ -91,8 +91,8 @@ class _Bus:
     """Carries gradients from a device to the CPU and weights back, while the device computes.
 
     Tensors travel in the device's type through a few page-locked buffers, `_PIECE` numbers at a time. Only copies from
-    and to such memory are asynchronous ("API synchronization behavior", CUDA runtime manual), and buffers of the model's
-    size would lock gigabytes. Gradients have a stream of their own. A buffer is free again when its copy is done, and
+    and to such memory are asynchronous ("API synchronization behavior", CUDA runtime manual), and buffers of the
+    model's size would lock gigabytes. Gradients have a stream of their own. A buffer is free again when its copy is done, and
     its piece of a gradient is added to the master's. The backward pass waits only if all buffers are taken, so at most
     `_SLOTS` gradients are left on the device.
 
