@@ -1,7 +1,7 @@
 """Float32 masters of the trained weights, if the model computes with rounded copies of them.
 
-In bfloat16 weights Adam's steps of 1e-6 would be lost, so the optimizer steps float32 masters (mixed precision
-training, arXiv 1710.03740). The model itself holds bfloat16 alone: so its residual stream, norms and rotary embeddings are
+Adam's steps of 1e-6 would be lost in bfloat16 weights, so the optimizer steps float32 masters (mixed precision training
+as in arXiv 1710.03740). The model itself holds bfloat16 alone: so its residual stream, norms and rotary embeddings are
 bfloat16, and no forward casts a weight. Gradients add up in float32. Masters, gradients and optimizer state are in one
 of two places:
 
@@ -91,9 +91,9 @@ class _Bus:
     """Carries gradients from a device to the CPU and weights back, while the device computes.
 
     Tensors travel in the device's type through a few page-locked buffers, `_PIECE` numbers at a time. Only copies from
-    and to such memory are asynchronous ("API synchronization behavior", CUDA runtime manual), and buffers of the
-    model's size would lock gigabytes. Gradients have a stream of their own. A buffer is free again when its copy is done, and
-    its piece of a gradient is added to the master's. The backward pass waits only if all buffers are taken, so at most
+    and to such memory are asynchronous ("API synchronization behavior", CUDA runtime manual), and buffers as large as
+    the model would lock gigabytes. Gradients have a stream of their own. A buffer is free again when its copy is done,
+    and its piece of a gradient is added to the master's. The backward pass waits only if all buffers are taken, so at most
     `_SLOTS` gradients are left on the device.
 
     On a CPU the same calls copy at once: the streams and events of `torch.cpu` do nothing.
