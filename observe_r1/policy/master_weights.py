@@ -93,8 +93,8 @@ class _Bus:
     Tensors travel in the device's type through a few page-locked buffers, `_PIECE` numbers at a time. Only copies from
     and to such memory are asynchronous ("API synchronization behavior", CUDA runtime manual), and buffers as large as
     the model would lock gigabytes. Gradients have a stream of their own. A buffer is free again when its copy is done,
-    and its piece of a gradient is added to the master's. The backward pass waits only if all buffers are taken, so at most
-    `_SLOTS` gradients are left on the device.
+    and its piece of a gradient is added to the master's. The backward pass waits only if all buffers are taken, so at
+    most `_SLOTS` gradients are left on the device.
 
     On a CPU the same calls copy at once: the streams and events of `torch.cpu` do nothing.
     """
