@@ -11,10 +11,10 @@ keeps fewer promises:
     no process outlives a program that is killed         yes            no: all do that are in a call
     the user's main script needs no main guard           yes            no: the pool breaks
     SIGTERM to every process of a job loses no call      yes            no: the call fails
-    a call whose process is killed is repeated           yes            no: it fails, and by forkserver others with it
-    what the user's code starts ends with it             yes            no: and the program waits for it
+    a call whose process is killed is repeated           yes            no: it fails
+    what the user's code starts ends with it             yes            no
     what the user's code prints is off standard output   yes            by an initializer of one's own
-    seconds until the first result, two processes        0.7            0.4 spawned, 0.1 forked
+    seconds until the first result, two processes        0.7            0.4 by spawn, 0.1 by forkserver
 
 None of them limits memory: a reward may well load a model.
 """
