@@ -34,6 +34,8 @@ class TRLSide:
         for name, parameter in model.named_parameters():
             parameter.requires_grad_(not name.startswith(tuple(settings.model.freeze) or "\0"))
         self.model = model.to(settings.model.device)
+        self.dtype = getattr(torch, settings.model.dtype)
+        """The compute type, by autocast: the weights are float32."""
         self.rows = [_row(example) for example in examples for _ in range(size)]
         self.trainer = GRPOTrainer(
             model=self.model,
@@ -68,7 +70,7 @@ class TRLSide:
     def fuse_tower(self) -> None:
         """Give the image tower our attention, and leave the text model's as it is."""
         text = self.model.config.text_config._attn_implementation
-        prepare_tower(self.model, self.model.dtype)
+        prepare_tower(self.model, self.dtype)
         self.model.set_attn_implementation({"text_config": text})
 
     def sample(self) -> dict[str, Any]:

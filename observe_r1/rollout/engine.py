@@ -34,11 +34,11 @@ class TrainingMemory:
     """Bytes that training takes of a GPU's memory, for an engine that has to fit beside it."""
 
     held: dict[str, int]
-    """What is there before the engine starts, by name: weights, copies of them, a reference model."""
+    """What is there before the engine starts, by name: weights with their masters, a reference model."""
     coming: dict[str, int]
     """What is added later and stays, by name: the optimizer's moments, image features."""
     update: dict[str, int]
-    """What an update adds and gives back, by name: gradients, copies of the weights in the compute type."""
+    """What an update adds and gives back, by name: gradients."""
 
 
 def unheard(line: str) -> None:

@@ -80,10 +80,6 @@ def training_memory(policy: Policy, reference: LogprobModel | None) -> TrainingM
     update = {"gradients": sum(parameter.nbytes for parameter in trained)}
     if not trained:  # offloaded: each gradient leaves the device before the next one is made
         update["gradients"] = max(p.nbytes for p in vlm.model.parameters() if p.requires_grad)
-    computing = policy.dtype
-    copied = [p for p in vlm.model.parameters() if p.requires_grad and p.dtype != computing]
-    if copied:  # autocast keeps one of each weight during a forward pass
-        update["copies"] = sum(parameter.numel() for parameter in copied) * computing.itemsize
     return TrainingMemory(held, coming, update)
 
 
