@@ -76,8 +76,11 @@ def train_model(settings: TrainSettings, view: Progress) -> Ended:
             evaluator = HeldOutEvaluator(
                 settings, questions, engine, encode, grader, folder, view, lambda: stop.requested
             )
-        recorder = Recorder(folder, settings, policy, sampler, encode, view, evaluator)
         batcher, sync = Batcher(settings, policy, reference), weight_sync(engine, vlm)
+        if run.resume:
+            # Torch makes an optimizer's state by a step on gradients of zero: as much memory as an update takes.
+            sync.rest()
+        recorder = Recorder(folder, settings, policy, sampler, encode, view, evaluator)
         with recorder.running():
             sync.publish(recorder.step)
             view.start(recorder.step, length.progress(recorder.step, sampler))

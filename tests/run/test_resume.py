@@ -5,6 +5,7 @@ import hashlib
 import json
 import shutil
 import signal
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -189,6 +190,18 @@ def test_the_best_checkpoint_outlives_newer_ones_and_is_exported(unbroken, tmp_p
     kept = torch.load(tmp_path / "weights.pt")["model"].values()
     exported, final = (load_file(unbroken / part / "model.safetensors").values() for part in ("best", "model"))
     assert sorted(map(digest, exported)) == sorted(map(digest, kept)) != sorted(map(digest, final))
+
+
+def test_an_engine_gives_its_memory_back_while_a_checkpoint_is_loaded(world, unbroken, tmp_path, monkeypatch):
+    """Loading makes the optimizer's state by a step, and gradients for it: no room is left for them beside vLLM."""
+    calls, run = [], tmp_path / "run"
+    shutil.copytree(unbroken, run)
+    load = Checkpoints.load_newest
+    sync = SimpleNamespace(rest=lambda: calls.append("rest"), publish=lambda version: calls.append("publish"))
+    monkeypatch.setattr("observe_r1.run.train.weight_sync", lambda engine, vlm: sync)
+    monkeypatch.setattr(Checkpoints, "load_newest", lambda *given: (calls.append("load"), load(*given))[1])
+    assert main(command(world, run, "--run.resume")) == 0
+    assert calls == ["rest", "load", "publish"]
 
 
 def test_resume_without_a_run_starts_one(world, unbroken, tmp_path):
