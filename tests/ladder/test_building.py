@@ -135,7 +135,7 @@ MOMENTS = {
 def kill_at(moment, folder, argv):
     """Run the command in a process of its own and kill it at the moment; returns how many rows were measured then."""
     context = get_context("forkserver")
-    context.set_forkserver_preload(["observe_r1.cli.ladder"])
+    context.set_forkserver_preload(["observe_r1.ladder.building", "observe_r1.cli.ladder"])
     process = context.Process(target=main, args=(argv,))
     process.start()
     while process.is_alive():
