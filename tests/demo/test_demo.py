@@ -21,7 +21,7 @@ def run_stopped_in(demo, part, step, monkeypatch):
 
     def interrupt(self, number, metrics):
         update(self, number, metrics)
-        if self.label.endswith(f": {part}") and number == step:
+        if self._status.label.endswith(f": {part}") and number == step:
             signal.raise_signal(signal.SIGINT)
 
     with monkeypatch.context() as patched:
