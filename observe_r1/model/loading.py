@@ -181,7 +181,8 @@ def _check_computes(model: PreTrainedModel, processor: Any, dtype: torch.dtype, 
     ids = torch.tensor([[0, *[model.config.image_token_id] * 4, 0]], device=device)
     asked = {"input_ids": ids, "mm_token_type_ids": (ids == model.config.image_token_id).long()}
     try:
-        with torch.autocast(device.type, dtype=dtype, enabled=dtype == torch.bfloat16):
+        # Without its cache, which would keep a rounded copy of every float32 weight until the end.
+        with torch.autocast(device.type, dtype=dtype, enabled=dtype == torch.bfloat16, cache_enabled=False):
             logits = model(**asked, pixel_values=pixels, image_grid_thw=grid, use_cache=False).logits
     except torch.OutOfMemoryError:
         raise

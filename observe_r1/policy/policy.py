@@ -94,6 +94,10 @@ class Policy:
                 )
             for group in self.optimizer.param_groups:
                 group["lr"] = batch.learning_rate
+            if not self.optimizer.state:
+                # Its moments last as long as the run. Torch would cut them out of what activations have left, and could
+                # give none of those blocks back to vLLM (`should_split` in c10/cuda/CUDACachingAllocator.cpp).
+                torch.cuda.empty_cache()
             self.optimizer.step()
         finally:
             self.optimizer.zero_grad(set_to_none=True)  # sampling comes next and can use their memory

@@ -58,6 +58,19 @@ def test_buffers_keep_their_precision(checkpoint):
     }
 
 
+def test_trying_a_model_keeps_no_second_copy_of_its_weights(checkpoint, monkeypatch):
+    """Autocast would keep one of each float32 weight until the end: half as much again as the weights take."""
+    caching, forward = [], torch.nn.Linear.forward
+
+    def watched(self, x):
+        caching.append(torch.is_autocast_cache_enabled() and torch.is_autocast_enabled("cpu"))
+        return forward(self, x)
+
+    monkeypatch.setattr(torch.nn.Linear, "forward", watched)
+    load(checkpoint, dtype="bfloat16")
+    assert caching and not any(caching)
+
+
 # Quantized, on bitsandbytes' CPU backend
 
 

@@ -202,6 +202,17 @@ def test_entropy_is_computed_where_it_is_read_and_there_alone():
     assert (scoring.count, updating.count) == (0, 1)
 
 
+def test_moments_are_made_in_memory_of_their_own(monkeypatch):
+    """What activations have left goes back first, once: cut out of it, moments would keep the rest from everyone."""
+    calls = []
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: calls.append("empty"))
+    trained = policy(random_model())
+    trained.optimizer.register_step_pre_hook(lambda optimizer, *_: calls.append(len(optimizer.state)))
+    for _ in range(2):
+        trained.update(batch(groups()))
+    assert calls == ["empty", 0, len(trained.parameters)]
+
+
 def test_frozen_parameters_stay():
     vlm = random_model()
     for name, parameter in vlm.model.named_parameters():
