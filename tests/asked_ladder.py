@@ -107,6 +107,6 @@ def stop_after_the_first_batch(monkeypatch):
     class Request(StopRequest):
         requested = property(lambda self: len(batches) > 0, lambda self, value: None)
 
-    figures = difficulty.figures
-    monkeypatch.setattr(difficulty, "figures", lambda *args: batches.append(args) or figures(*args))
+    figures = difficulty.question_figures
+    monkeypatch.setattr(difficulty, "question_figures", lambda *args: batches.append(args) or figures(*args))
     monkeypatch.setattr(progress, "StopRequest", Request)

@@ -19,7 +19,7 @@ from observe_r1.ladder.questions import stage_rows
 from observe_r1.ladder.stage import DROPPED, LADDER, MEASURED, RESPONSES, SCREENED, UNSOLVED, Watch
 from observe_r1.report.build_folder import open_build
 from observe_r1.report.ladder_page import most_frequent, write_ladder_report
-from observe_r1.report.ladder_summary import LadderSummary, count_dropped, summarize
+from observe_r1.report.ladder_summary import LadderSummary, count_dropped, summarize_ladder
 from observe_r1.report.review_page import write_review
 from observe_r1.run.progress import Progress
 
@@ -105,7 +105,7 @@ def _stages(verb: str, settings: LadderSettings, watch: Watch, view: Progress) -
             view.now("drawing the report")
             write_ladder_report(folder)
             view.close()
-            summary = summarize(open_build(folder))
+            summary = summarize_ladder(open_build(folder))
         _show(mostly_lost(summary.count, summary.dropped, summary.unsolved), summary.dropped, levels_table(summary))
         return _built(folder)
     if verb == "screen":

@@ -74,9 +74,9 @@ def _dispatch(arguments: list[str]) -> int:
         return 0
     if not command.settings:
         return int(resolve(command.run)(rest))
-    from observe_r1.cli.start import start  # with pydantic, which the list of commands does not wait for
+    from observe_r1.cli.start import start_command  # with pydantic, which the list of commands does not wait for
 
-    return start(command, rest)
+    return start_command(command, rest)
 
 
 def _find(group: Command, word: str) -> Command:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from observe_r1.run.progress import Progress
 
 
-def start(command: Command, argv: Sequence[str]) -> int:
+def start_command(command: Command, argv: Sequence[str]) -> int:
     """Run a command that has settings, or print its help.
 
     Args:

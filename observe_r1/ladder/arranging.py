@@ -15,7 +15,7 @@ from observe_r1.data import apply_format_prompt
 from observe_r1.data.examples import Examples
 from observe_r1.errors import UserError
 from observe_r1.files import json_line, write_atomic
-from observe_r1.ladder.difficulty import FIGURE_COLUMNS, RESPONSE_COLUMNS, figures
+from observe_r1.ladder.difficulty import FIGURE_COLUMNS, RESPONSE_COLUMNS, question_figures
 from observe_r1.ladder.journal import Journal, is_complete, start_over
 from observe_r1.ladder.mix import mix, quotas
 from observe_r1.ladder.questions import is_embedded, read_questions, save_image, stage_rows, write_message
@@ -237,7 +237,9 @@ def _corrected(
         if len(given[row_id]) != item.figures["tries"]:
             raise UserError(f"{responses}: not all responses to {row_id!r} are there: restore the file")
     return [
-        replace(item, figures=figures(item.id, given[item.id]), answer=new[item.id]) if item.id in corrected else item
+        replace(item, figures=question_figures(item.id, given[item.id]), answer=new[item.id])
+        if item.id in corrected
+        else item
         for item in items
     ]
 

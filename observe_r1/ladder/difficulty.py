@@ -38,7 +38,7 @@ for grading: in a longer text without them, nobody can tell which letter is the 
 _TAGS = ("<answer>", "</answer>")
 
 
-def figures(row_id: str, responses: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def question_figures(row_id: str, responses: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Return the row of `measured.jsonl` for a question (arXiv 2505.12432, NeuraLadder).
 
     Args:
@@ -151,7 +151,7 @@ def measure_questions(
             for example, given in graded:
                 responses = [_response_row(example, number, each, in_steps) for number, each in enumerate(given)]
                 journal.append(RESPONSES, responses)
-                journal.append(MEASURED, [figures(example.id, responses)])
+                journal.append(MEASURED, [question_figures(example.id, responses)])
 
         with Scorer(grading(settings, asked.format_prompt)) as scorer:
             inference = BatchInference(journal, engine, encode, scorer, sampling, rollout.batch, save)

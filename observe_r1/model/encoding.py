@@ -16,7 +16,7 @@ from observe_r1.data.chat import LIMITS
 from observe_r1.data.format_prompts import apply_format_prompt, asked_format
 from observe_r1.data.images import opened_image
 from observe_r1.errors import UserError
-from observe_r1.model.processor import render
+from observe_r1.model.processor import render_chat
 from observe_r1.records import Example, Message, Prompt
 
 
@@ -53,7 +53,7 @@ def encode_prompt(example: Example, processor: Any, settings: QuestionSettings, 
         )
     messages = apply_format_prompt(example.messages, settings.format_prompt, settings.format_prompt_place)
     _check_length(messages, processor, settings, example)
-    text = render(messages, processor, example.origin)
+    text = render_chat(messages, processor, example.origin)
     images = _images(example, processor, settings)
     unexpanded = torch.tensor(processor.tokenizer(text)["input_ids"])
     ids, pixels, grid = unexpanded, None, None

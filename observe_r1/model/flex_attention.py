@@ -25,7 +25,7 @@ _SMALLEST = 1024  # tokens
 _KERNELS = 64  # that Dynamo may compile: lengths, each with and without gradient, in two types
 
 
-class Run(NamedTuple):
+class Segment(NamedTuple):
     """Tokens `start` to `end` (exclusive): each sees `prompt_start` to `prompt_end`, and from `start` up to itself."""
 
     start: int
@@ -39,7 +39,7 @@ def bucket(tokens: int) -> int:
     return max(_SMALLEST, 1 << (tokens - 1).bit_length())
 
 
-def make_block_mask(runs: Sequence[Run], device: torch.device) -> BlockMask:
+def make_block_mask(runs: Sequence[Segment], device: torch.device) -> BlockMask:
     """Return the block mask of a sequence, padded to its `bucket`.
 
     Which blocks are empty, full or neither is found token by block, in 1/128 of the (T, T) that `create_block_mask`
@@ -69,7 +69,7 @@ def make_block_mask(runs: Sequence[Run], device: torch.device) -> BlockMask:
     )
 
 
-def attend(query: Tensor, key: Tensor, value: Tensor, mask: BlockMask, scaling: float) -> Tensor:
+def flex_attend(query: Tensor, key: Tensor, value: Tensor, mask: BlockMask, scaling: float) -> Tensor:
     """Compute attention under a block mask.
 
     Args:
@@ -92,7 +92,7 @@ def attend(query: Tensor, key: Tensor, value: Tensor, mask: BlockMask, scaling: 
     return output[:, :, :tokens]
 
 
-def compile_ahead(
+def compile_kernels(
     heads: tuple[int, int],
     width: int,
     longest: int,
@@ -118,13 +118,13 @@ def compile_ahead(
     lengths = [_SMALLEST << doubled for doubled in range((bucket(longest) // _SMALLEST).bit_length())]
     for number, length in enumerate(lengths, 1):
         note(f"compiling attention: packs of up to {length:,} tokens, {number} of {len(lengths)}")
-        mask = make_block_mask([Run(0, length - 1, 0, 0)], device)
+        mask = make_block_mask([Segment(0, length - 1, 0, 0)], device)
         query, key = (torch.zeros(1, h, length - 1, width, dtype=dtype, device=device) for h in heads)
         try:
             with torch.no_grad():
-                attend(query, key, key, mask, width**-0.5)  # kernels are of one scaling each
+                flex_attend(query, key, key, mask, width**-0.5)  # kernels are of one scaling each
             query, key, value = (states.clone().requires_grad_() for states in (query, key, key))
-            attend(query, key, value, mask, width**-0.5).sum().backward()
+            flex_attend(query, key, value, mask, width**-0.5).sum().backward()
         except Exception as error:  # torch's compiler wraps what Triton raises in errors of its own
             if tool := _missing_tool():
                 raise UserError(f"Triton cannot compile for the GPU without {tool}: install it") from error
@@ -149,7 +149,7 @@ def _compiled() -> Callable[..., Tensor]:
     return torch.compile(flex_attention, dynamic=False, fullgraph=True)
 
 
-def _spans(runs: Sequence[Run], length: int) -> Tensor:
+def _spans(runs: Sequence[Segment], length: int) -> Tensor:
     """(3, length) int32: for each token the first and the end (exclusive) of the prompt that it sees, and the first of
     its own run; a run that follows its prompt directly takes it for its own, and padding has neither."""
     spans = [

@@ -18,11 +18,11 @@ _flash_backward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_bac
 
 
 _ALIKE, _SLACK = 7 / 8, 64
-"""Runs share a batch where the shorter has at least this ratio of the longer's tokens, or lacks at most so many:
+"""Stretches share a batch where the shorter has at least this ratio of the longer's tokens, or lacks at most so many:
 padding costs as much as tokens do, and every batch some calls."""
 
 
-class Run(NamedTuple):
+class Stretch(NamedTuple):
     """`length` tokens of a sequence, from `start`."""
 
     start: int
@@ -30,10 +30,10 @@ class Run(NamedTuple):
 
 
 class Rows:
-    """Runs, none of them empty, as the rows of a padded batch."""
+    """Stretches, none of them empty, as the rows of a padded batch."""
 
-    def __init__(self, runs: Sequence[Run]) -> None:
-        starts, lengths = torch.tensor(runs).T[..., None]
+    def __init__(self, stretches: Sequence[Stretch]) -> None:
+        starts, lengths = torch.tensor(stretches).T[..., None]
         offsets = torch.arange(int(lengths.max()))
         self.real = offsets < lengths
         """(B, L) bool: not padding."""
@@ -74,14 +74,14 @@ class Part:
         return torch.zeros(self.keys.real.shape, dtype=dtype).masked_fill(~self.keys.real, float("-inf"))[:, None, None]
 
 
-Pair = tuple[Run, Run]
+Pair = tuple[Stretch, Stretch]
 
 
 def parts(pairs: Iterable[Pair], *, causal: bool) -> list[Part]:
-    """Batch runs of tokens that attend to each other, those of like lengths together.
+    """Batch stretches of tokens that attend to each other, those of like lengths together.
 
     Args:
-        pairs: A run of queries and the run of keys that it attends to; causally, the two are the same.
+        pairs: A stretch of queries and the stretch of keys that it attends to; causally, the two are the same.
         causal: Whether a token sees only those before it and itself.
     """
     by_queries = _of_like_length(pairs, 0)
@@ -90,7 +90,7 @@ def parts(pairs: Iterable[Pair], *, causal: bool) -> list[Part]:
 
 
 def _of_like_length(pairs: Iterable[Pair], side: int) -> list[list[Pair]]:
-    """Split pairs so that no run on this side of them is much shorter than the longest beside it."""
+    """Split pairs so that no stretch on this side of them is much shorter than the longest beside it."""
     batches: list[list[Pair]] = []
     for pair in sorted(pairs, key=lambda pair: pair[side].length, reverse=True):
         longest = batches[-1][0][side].length if batches else 0
@@ -100,7 +100,7 @@ def _of_like_length(pairs: Iterable[Pair], side: int) -> list[list[Pair]]:
     return batches
 
 
-def attend(query: Tensor, key: Tensor, value: Tensor, parts: Sequence[Part], scaling: float) -> Tensor:
+def merged_attend(query: Tensor, key: Tensor, value: Tensor, parts: Sequence[Part], scaling: float) -> Tensor:
     """Compute attention in parts that share one softmax.
 
     Args:

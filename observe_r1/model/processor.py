@@ -69,7 +69,7 @@ def _check_template(processor: Any, place: str) -> None:
             "model that this one is from; a base model has none"
         )
     question = [{"type": "image"}, {"type": "text", "text": "What is shown?"}]
-    text = render([{"role": "user", "content": question}], processor, place)
+    text = render_chat([{"role": "user", "content": question}], processor, place)
     image = getattr(processor, "image_token_id", None)
     if not isinstance(image, int):
         raise UserError(f"{place}: the tokenizer has no image token: it is another model's")
@@ -86,7 +86,7 @@ def _check_template(processor: Any, place: str) -> None:
         )
 
 
-def render(messages: Sequence[Message], processor: Any, place: str) -> str:
+def render_chat(messages: Sequence[Message], processor: Any, place: str) -> str:
     """Return a chat as the model's template writes it, up to where the response starts.
 
     Args:

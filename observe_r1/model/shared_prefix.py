@@ -83,13 +83,13 @@ def compile_ahead(model: PreTrainedModel, longest: int, dtype: torch.dtype, note
         note: Is told what is being compiled.
 
     Raises:
-        UserError: As `flex_attention.compile_ahead`.
+        UserError: As `flex_attention.compile_kernels`.
     """
     text = model.config.text_config
     if model.device.type == "cuda" and text._attn_implementation == NAME:
         heads = text.num_attention_heads, text.num_key_value_heads
         width = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
-        flex_attention.compile_ahead(heads, width, longest, dtype, model.device, note)
+        flex_attention.compile_kernels(heads, width, longest, dtype, model.device, note)
 
 
 class PackedLayout:
@@ -122,31 +122,31 @@ class PackedLayout:
     def attend(self, query: Tensor, key: Tensor, value: Tensor, scaling: float, layer: int) -> Tensor:
         """Compute one layer's attention on a batch of one sequence; see `AttentionLayout.attend`."""
         if query.is_cuda:
-            return flex_attention.attend(query, key, value, self.block_mask, scaling)
+            return flex_attention.flex_attend(query, key, value, self.block_mask, scaling)
         query, key, value = (states[0].transpose(0, 1) for states in (query, key, value))
-        return merged_attention.attend(query, key, value, self._parts, scaling).transpose(0, 1)[None]
+        return merged_attention.merged_attend(query, key, value, self._parts, scaling).transpose(0, 1)[None]
 
     @cached_property
     def block_mask(self) -> BlockMask:
         """The rule for FlexAttention, padded; one for all layers."""
         return flex_attention.make_block_mask(list(self._runs()), self.device)
 
-    def _runs(self) -> Iterator[flex_attention.Run]:
+    def _runs(self) -> Iterator[flex_attention.Segment]:
         for i, prompt_start in enumerate(self.prompt_starts):
             prompt_end = prompt_start + self.prompts[i]
-            yield flex_attention.Run(prompt_start, prompt_end, prompt_start, prompt_start)
+            yield flex_attention.Segment(prompt_start, prompt_end, prompt_start, prompt_start)
             for start, length in zip(self.response_starts[i], self.responses[i], strict=True):
-                yield flex_attention.Run(start, start + length, prompt_start, prompt_end)
+                yield flex_attention.Segment(start, start + length, prompt_start, prompt_end)
 
     @cached_property
     def _parts(self) -> list[merged_attention.Part]:
         """The rule for the CPU: no part's batch repeats a prompt."""
-        prompts = [merged_attention.Run(*run) for run in zip(self.prompt_starts, self.prompts, strict=True)]
+        prompts = [merged_attention.Stretch(*run) for run in zip(self.prompt_starts, self.prompts, strict=True)]
         together, single = [], []
         for prompt, starts, lengths in zip(prompts, self.response_starts, self.responses, strict=True):
             if sum(lengths):
-                together.append((merged_attention.Run(starts[0], sum(lengths)), prompt))
-            single += [merged_attention.Run(*run) for run in zip(starts, lengths, strict=True) if run[1]]
+                together.append((merged_attention.Stretch(starts[0], sum(lengths)), prompt))
+            single += [merged_attention.Stretch(*run) for run in zip(starts, lengths, strict=True) if run[1]]
         return [
             *merged_attention.parts(((run, run) for run in prompts), causal=True),
             *merged_attention.parts(together, causal=False),

@@ -29,7 +29,7 @@ from observe_r1.records import Group, Prompt
 
 
 @dataclass(frozen=True, slots=True)
-class Span:
+class ResponseSpan:
     """Responses `first` to `last` (exclusive) of the `group`-th group."""
 
     group: int
@@ -41,7 +41,7 @@ class Span:
 class Pack:
     """One forward's B sequences of T tokens, B = 1 where prefixes are shared, that predict S response tokens."""
 
-    spans: tuple[Span, ...]
+    spans: tuple[ResponseSpan, ...]
     prompts: tuple[Prompt, ...]
     """In the order of the sequences: one per span, or one per row."""
     ids: Tensor
@@ -56,7 +56,7 @@ class Pack:
     """(S,) int64: the response tokens, in the order of `spans`."""
 
 
-def plan_packs(groups: Sequence[Group], budget: int, shared: bool) -> list[tuple[Span, ...]]:
+def plan_packs(groups: Sequence[Group], budget: int, shared: bool) -> list[tuple[ResponseSpan, ...]]:
     """Split groups into packs of at most `budget` tokens, in order; a pack holds at least one response.
 
     Args:
@@ -67,8 +67,8 @@ def plan_packs(groups: Sequence[Group], budget: int, shared: bool) -> list[tuple
     Returns:
         The spans of each pack.
     """
-    packs: list[tuple[Span, ...]] = []
-    current: list[Span] = []
+    packs: list[tuple[ResponseSpan, ...]] = []
+    current: list[ResponseSpan] = []
     used = 0
     for index, group in enumerate(groups):
         for span, size in _spans_within(group, index, budget, shared):
@@ -82,7 +82,7 @@ def plan_packs(groups: Sequence[Group], budget: int, shared: bool) -> list[tuple
     return packs
 
 
-def _spans_within(group: Group, index: int, budget: int, shared: bool) -> Iterator[tuple[Span, int]]:
+def _spans_within(group: Group, index: int, budget: int, shared: bool) -> Iterator[tuple[ResponseSpan, int]]:
     """Yield the whole group, or runs of its responses that fit the budget, each with its size in tokens."""
 
     def size(first: int, last: int) -> int:
@@ -93,12 +93,12 @@ def _spans_within(group: Group, index: int, budget: int, shared: bool) -> Iterat
     first, count = 0, len(group.lengths)
     for last in range(1, count):
         if size(first, last + 1) > budget:
-            yield Span(index, first, last), size(first, last)
+            yield ResponseSpan(index, first, last), size(first, last)
             first = last
-    yield Span(index, first, count), size(first, count)
+    yield ResponseSpan(index, first, count), size(first, count)
 
 
-def build_pack(vlm: VisionLanguageModel, groups: Sequence[Group], spans: tuple[Span, ...]) -> Pack:
+def build_pack(vlm: VisionLanguageModel, groups: Sequence[Group], spans: tuple[ResponseSpan, ...]) -> Pack:
     """Lay responses and their prompts out as the model takes them.
 
     Args:
@@ -109,7 +109,7 @@ def build_pack(vlm: VisionLanguageModel, groups: Sequence[Group], spans: tuple[S
     return _one_sequence(vlm, groups, spans) if shares_prefix(vlm.model) else _rows(vlm, groups, spans)
 
 
-def _one_sequence(vlm: VisionLanguageModel, groups: Sequence[Group], spans: tuple[Span, ...]) -> Pack:
+def _one_sequence(vlm: VisionLanguageModel, groups: Sequence[Group], spans: tuple[ResponseSpan, ...]) -> Pack:
     """Lay out every prompt once, its responses after it."""
     ids: list[Tensor] = []
     positions: list[Tensor] = []
@@ -145,7 +145,7 @@ def _one_sequence(vlm: VisionLanguageModel, groups: Sequence[Group], spans: tupl
     )
 
 
-def _rows(vlm: VisionLanguageModel, groups: Sequence[Group], spans: tuple[Span, ...]) -> Pack:
+def _rows(vlm: VisionLanguageModel, groups: Sequence[Group], spans: tuple[ResponseSpan, ...]) -> Pack:
     """Lay out one row per response, each after a prompt of its own."""
     (span,) = spans
     prompt = groups[span.group].prompt
@@ -169,7 +169,7 @@ def _rows(vlm: VisionLanguageModel, groups: Sequence[Group], spans: tuple[Span, 
     )
 
 
-def select(streams: Sequence[Tensor], groups: Sequence[Group], spans: Sequence[Span]) -> Tensor:
+def select(streams: Sequence[Tensor], groups: Sequence[Group], spans: Sequence[ResponseSpan]) -> Tensor:
     """Take the tokens of `spans` out of streams.
 
     Args:

@@ -13,7 +13,7 @@ from observe_r1.ladder.sources.source import Source
 from observe_r1.ladder.stage import LADDER, kept_by
 from observe_r1.report.build_folder import BuildFolder, open_build
 from observe_r1.report.ladder_figures import FIGURES, draw_figure
-from observe_r1.report.ladder_summary import LadderSummary, summarize
+from observe_r1.report.ladder_summary import LadderSummary, summarize_ladder
 from observe_r1.report.pages import render_template
 from observe_r1.report.question import QuestionCard, question_card
 
@@ -105,7 +105,7 @@ def write_ladder_report(folder: Path) -> list[Path]:
         UserError: The ladder cannot be read, or a file cannot be written.
     """
     build = open_build(folder)
-    summary = summarize(build)
+    summary = summarize_ladder(build)
     (folder / "figures").mkdir(exist_ok=True)
     figures = {folder / "figures" / f"{name}.png": draw_figure(name, summary) for name in FIGURES}
     files: dict[Path, str | bytes] = {

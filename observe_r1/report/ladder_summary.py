@@ -93,7 +93,7 @@ class LadderSummary:
         return sum(level.measured for level in self.levels)
 
 
-def summarize(build: BuildFolder) -> LadderSummary:
+def summarize_ladder(build: BuildFolder) -> LadderSummary:
     """Count what a ladder's folder holds; it only needs a `ladder.jsonl`.
 
     Only the numbers, the source and the id of each row are kept in memory.

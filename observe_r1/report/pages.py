@@ -31,7 +31,7 @@ def clean(text: str) -> str:
     return _NOT_TEXT.sub("\N{REPLACEMENT CHARACTER}", text.replace("\r\n", "\n"))
 
 
-def clip(text: str, length: int) -> str:
+def clipped(text: str, length: int) -> str:
     """Return the first `length` characters of `text`, and how many are left out."""
     rest = len(text) - length
     return f"{text[:length]}… ({rest:,} more characters)" if rest > 0 else text
@@ -42,7 +42,7 @@ def printable(text: str, length: int) -> str:
 
     Such marks can reverse the direction of writing, for example.
     """
-    line = " ".join(clip(text, length).split())
+    line = " ".join(clipped(text, length).split())
     return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in line)
 
 
@@ -85,7 +85,7 @@ def _environment() -> Environment:
         finalize=_finalize,
     )
     environment.filters |= {
-        "clip": clip,
+        "clip": clipped,
         "literal": literal,
         "indented": _indented,
         "number": _number,

@@ -21,7 +21,7 @@ from observe_r1.config import QuestionSettings, SamplerSettings
 from observe_r1.model.loading import VisionLanguageModel
 from observe_r1.records import Completion, Prompt, Sampling
 from observe_r1.rollout.engine import OnGroup, RefusedPromptError, TrainingMemory, unheard
-from observe_r1.rollout.vllm_start import one_line, start
+from observe_r1.rollout.vllm_start import short_reason, start_vllm
 
 
 class VLLMEngine:
@@ -54,7 +54,7 @@ class VLLMEngine:
         self._dtype = dtype
         self._asleep = False
         self._calls = 0
-        started = start(vlm, arguments, max_model_len, dtype, training, note)
+        started = start_vllm(vlm, arguments, max_model_len, dtype, training, note)
         self._engine, self._threads, self._can_sleep = started
 
     @classmethod
@@ -137,7 +137,7 @@ class VLLMEngine:
             self._engine.renderer.get_mm_processor().info.validate_num_items("image", len(prompt.image_digests))
             self._engine.add_request(name, self.engine_input(prompt), self.parameters(prompt, sampling))
         except (VLLMClientError, ValueError) as error:  # too many images, or over a `max_model_len` of the user's
-            raise RefusedPromptError(index, f"rollout.vllm: vLLM refuses the prompt: {one_line(error)}") from error
+            raise RefusedPromptError(index, f"rollout.vllm: vLLM refuses the prompt: {short_reason(error)}") from error
 
     def engine_input(self, prompt: Prompt) -> Any:
         """Return `prompt` as vLLM's own preprocessing would: image tokens expanded, pixels beside them.

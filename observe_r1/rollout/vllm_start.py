@@ -56,7 +56,7 @@ class Started(NamedTuple):
     """Whether it can give the GPU's memory back."""
 
 
-def start(
+def start_vllm(
     vlm: VisionLanguageModel,
     arguments: Mapping[str, Any],
     max_model_len: int,
@@ -96,7 +96,7 @@ def start(
     except (VLLMError, ValueError, TypeError, ImportError, RuntimeError) as error:
         if isinstance(error, RuntimeError) and not (isinstance(error, VLLMError) or _MACHINE.search(str(error))):
             raise
-        raise UserError(f"rollout.vllm: vLLM does not start: {one_line(error)}{_memory_advice(error)}") from error
+        raise UserError(f"rollout.vllm: vLLM does not start: {short_reason(error)}{_memory_advice(error)}") from error
     finally:
         torch.set_num_threads = set_threads
         torch.set_num_threads(threads)
@@ -267,7 +267,7 @@ def _import_vllm() -> Any:
         import vllm
         import vllm.engine.arg_utils  # with what vLLM itself imports late
     except ImportError as error:
-        why = "" if error.name == "vllm" else f", and this one cannot be imported ({one_line(error)})"
+        why = "" if error.name == "vllm" else f", and this one cannot be imported ({short_reason(error)})"
         raise UserError(f"rollout.engine = 'vllm' needs vLLM{why}: {how_to_install(extra, *index)}") from error
     if Version(vllm.__version__.split("+")[0]) < Version(_OLDEST):
         raise UserError(
@@ -285,6 +285,6 @@ def _memory_advice(error: Exception) -> str:
     return f": change rollout.vllm.{share}, or lower max_new_tokens and data.max_prompt_tokens"
 
 
-def one_line(error: Exception) -> str:
+def short_reason(error: Exception) -> str:
     """Return what an error says, on one line and not too long."""
     return " ".join(str(error).split())[:300].rstrip(".") or type(error).__name__

@@ -16,7 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 
-class Figure(NamedTuple):
+class PanelFigure(NamedTuple):
     """A metric that is shown."""
 
     metric: str
@@ -28,22 +28,22 @@ class Figure(NamedTuple):
 
 
 RESULTS = (
-    Figure("sft/loss", "loss", "{:z.4f}", trend=True),
-    Figure("reward/mean", "reward", "{:z.3f}", trend=True),
-    Figure("reward/accuracy", "accuracy", "{:.1%}", trend=True),
-    Figure("evaluation/accuracy", "held-out", "{:.1%}", trend=True),
-    Figure("response/well_formed", "well formed", "{:.1%}"),
-    Figure("rollout/groups_used", "groups used", "{:.1%}"),
-    Figure("response/length", "length", "{:.0f} tokens"),
+    PanelFigure("sft/loss", "loss", "{:z.4f}", trend=True),
+    PanelFigure("reward/mean", "reward", "{:z.3f}", trend=True),
+    PanelFigure("reward/accuracy", "accuracy", "{:.1%}", trend=True),
+    PanelFigure("evaluation/accuracy", "held-out", "{:.1%}", trend=True),
+    PanelFigure("response/well_formed", "well formed", "{:.1%}"),
+    PanelFigure("rollout/groups_used", "groups used", "{:.1%}"),
+    PanelFigure("response/length", "length", "{:.0f} tokens"),
 )
 HEALTH = (
-    Figure("policy/reference_kl", "KL", "{:z.4f}"),
-    Figure("policy/approx_kl", "KL of update", "{:z.2g}"),
-    Figure("policy/entropy", "entropy", "{:z.3f}"),
-    Figure("response/truncated", "truncated", "{:.1%}"),
-    Figure("speed/sampling_tokens_per_s", "sampling", "{:,.0f} tokens/s"),
-    Figure("speed/updating_tokens_per_s", "updating", "{:,.0f} tokens/s"),
-    Figure("time/step", "step", "{:.2f} s"),
+    PanelFigure("policy/reference_kl", "KL", "{:z.4f}"),
+    PanelFigure("policy/approx_kl", "KL of update", "{:z.2g}"),
+    PanelFigure("policy/entropy", "entropy", "{:z.3f}"),
+    PanelFigure("response/truncated", "truncated", "{:.1%}"),
+    PanelFigure("speed/sampling_tokens_per_s", "sampling", "{:,.0f} tokens/s"),
+    PanelFigure("speed/updating_tokens_per_s", "updating", "{:,.0f} tokens/s"),
+    PanelFigure("time/step", "step", "{:.2f} s"),
 )
 _BARS = "▁▂▃▄▅▆▇█"
 _TREND_WIDTH = 16
@@ -109,7 +109,7 @@ class Status:
         left = f", {clock((now - self.pace_since) * (1 - self.done()) / done_here)} left" if done_here > 0 else ""
         return f"{clock(now - self.started)} elapsed{left}"
 
-    def figures(self, shown: Sequence[Figure]) -> list[tuple[Figure, str]]:
+    def figures(self, shown: Sequence[PanelFigure]) -> list[tuple[PanelFigure, str]]:
         """Return those of `shown` that the run has, with their values as text."""
         metrics = self.metrics  # another thread may replace them meanwhile
         return [(each, each.form.format(metrics[each.metric])) for each in shown if each.metric in metrics]
@@ -185,7 +185,7 @@ def _stage_bars(status: Status) -> Table:
     return bars
 
 
-def _column(status: Status, shown: Sequence[Figure], trends: bool) -> Table:
+def _column(status: Status, shown: Sequence[PanelFigure], trends: bool) -> Table:
     column = Table.grid(padding=(0, 2, 0, 0))
     column.add_column(style="dim", no_wrap=True)
     column.add_column(justify="right", no_wrap=True)

@@ -18,7 +18,7 @@ from observe_r1.ladder.arranging import MeasuredQuestion, min_complexity
 from observe_r1.ladder.journal import Journal
 from observe_r1.report.build_folder import open_build
 from observe_r1.report.ladder_page import ladder_card
-from observe_r1.report.ladder_summary import summarize
+from observe_r1.report.ladder_summary import summarize_ladder
 
 pytest_plugins = ["measured_ladder"]
 
@@ -204,7 +204,7 @@ def full_disk(folder):
 
 
 def write_card(folder):
-    (folder / "README.md").write_text(ladder_card(summarize(open_build(folder))))
+    (folder / "README.md").write_text(ladder_card(summarize_ladder(open_build(folder))))
 
 
 def test_the_command_arranges_reviews_and_remembers_its_settings(built, tmp_path, capsys, monkeypatch):

@@ -14,7 +14,7 @@ from observe_r1.ladder import difficulty
 from observe_r1.model.saving import RECORD
 from observe_r1.report.build_folder import open_build
 from observe_r1.report.ladder_page import ladder_card
-from observe_r1.report.ladder_summary import summarize
+from observe_r1.report.ladder_summary import summarize_ladder
 
 pytest_plugins = ["asked_ladder"]
 
@@ -31,7 +31,7 @@ def test_a_model_that_knows_no_format_is_asked_to_reason_step_by_step(questions,
         before, after = prompt.text.split(difficulty.STEPS_PROMPT)
         assert before.endswith(": how many?\n") and "<observe>" not in before + after
     assert asked(questions) == {"format_prompt": "steps", "place": "suffix", "text": difficulty.STEPS_PROMPT}
-    assert "asked to reason step by step" in ladder_card(summarize(open_build(questions.parent / "out")))
+    assert "asked to reason step by step" in ladder_card(summarize_ladder(open_build(questions.parent / "out")))
 
 
 @pytest.mark.parametrize(

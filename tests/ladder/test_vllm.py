@@ -39,7 +39,7 @@ def write(path, images):
 @pytest.fixture
 def started(monkeypatch):
     """References to the models that vLLM loaded, each gone when the next is loaded."""
-    start, models = vllm.start, []
+    start, models = vllm.start_vllm, []
 
     def watched(*arguments):
         assert not [model for model in models if model()]
@@ -47,7 +47,7 @@ def started(monkeypatch):
         models.append(weakref.ref(started.engine.model_executor.driver_worker.worker.get_model()))
         return started
 
-    monkeypatch.setattr(vllm, "start", watched)
+    monkeypatch.setattr(vllm, "start_vllm", watched)
     gc.disable()
     yield models
     gc.enable()

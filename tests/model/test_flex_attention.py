@@ -14,7 +14,7 @@ from torch.nn.attention.flex_attention import create_mask
 from observe_r1.errors import UserError
 from observe_r1.model import flex_attention, shared_prefix
 from observe_r1.model.shared_prefix import PackedLayout
-from observe_r1.policy.packing import Span, build_pack, plan_packs
+from observe_r1.policy.packing import ResponseSpan, build_pack, plan_packs
 from observe_r1.policy.token_logprobs import TokenLogprobs
 
 CPU = torch.device("cpu")
@@ -98,7 +98,7 @@ def states(layout, dtype=torch.float32, width=16):
 
 def attend(layout, query, key, value):
     with torch.no_grad():
-        return flex_attention.attend(query, key, value, layout.block_mask, 0.3)
+        return flex_attention.flex_attend(query, key, value, layout.block_mask, 0.3)
 
 
 @pytest.mark.parametrize(("dtype", "error"), [(torch.float32, 2e-6), (torch.bfloat16, 1e-2)])
@@ -141,11 +141,11 @@ def test_what_is_compiled_ahead_is_what_the_model_needs(compilations, monkeypatc
         compile_ahead(*before, CPU, note)
 
     def attend(layout, query, key, value, scaling, layer):
-        return flex_attention.attend(query, key, value, layout.block_mask, scaling)
+        return flex_attention.flex_attend(query, key, value, layout.block_mask, scaling)
 
     monkeypatch.setattr(flex_attention, "_SMALLEST", BLOCK)
-    compile_ahead = flex_attention.compile_ahead
-    monkeypatch.setattr(flex_attention, "compile_ahead", on_the_cpu)
+    compile_ahead = flex_attention.compile_kernels
+    monkeypatch.setattr(flex_attention, "compile_kernels", on_the_cpu)
     shared_prefix.compile_ahead(vlm.model, 250, torch.float32, said.append)
     assert not said and compilations.frame_count == 0  # there are no kernels on the CPU
     with monkeypatch.context() as patched:
@@ -157,7 +157,9 @@ def test_what_is_compiled_ahead_is_what_the_model_needs(compilations, monkeypatc
     monkeypatch.setattr(PackedLayout, "attend", attend)
     scorer = TokenLogprobs(vlm, 1.0, chunk=64)
     for response in (5, 232):  # the second fills its bucket to the last token
-        pack = build_pack(vlm, [random_group([(4, 4)], [response], text=19, dtype=torch.float32)], (Span(0, 0, 1),))
+        pack = build_pack(
+            vlm, [random_group([(4, 4)], [response], text=19, dtype=torch.float32)], (ResponseSpan(0, 0, 1),)
+        )
         with torch.no_grad():
             scorer(pack)
         scorer(pack).logprobs.sum().backward()
@@ -177,10 +179,10 @@ def test_what_triton_lacks_to_compile_is_one_line(monkeypatch, tmp_path, compile
     monkeypatch.delenv("CC", raising=False)
     monkeypatch.setattr(flex_attention.shutil, "which", lambda name: compiler)
     monkeypatch.setattr(flex_attention.sysconfig, "get_paths", lambda scheme: {"include": str(tmp_path)})
-    monkeypatch.setattr(flex_attention, "attend", fail)
+    monkeypatch.setattr(flex_attention, "flex_attend", fail)
     expected = pytest.raises(UserError, match=f"without {said}") if said else pytest.raises(RuntimeError, match="Ind")
     with expected:
-        flex_attention.compile_ahead((4, 2), 16, 1, torch.float32, CPU, print)
+        flex_attention.compile_kernels((4, 2), 16, 1, torch.float32, CPU, print)
 
 
 def test_one_kernel_too_many_is_an_error_and_not_a_dense_computation(compilations, monkeypatch):
@@ -212,7 +214,7 @@ def test_a_model_on_block_masks_says_the_same_and_makes_one_a_pack(compilations,
         return make_block_mask(*arguments)
 
     def attend(layout, query, key, value, scaling, layer):
-        return flex_attention.attend(query, key, value, layout.block_mask, scaling)
+        return flex_attention.flex_attend(query, key, value, layout.block_mask, scaling)
 
     make_block_mask = flex_attention.make_block_mask
     monkeypatch.setattr(flex_attention, "make_block_mask", make)

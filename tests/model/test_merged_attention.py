@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from observe_r1.model import merged_attention
-from observe_r1.model.merged_attention import Run, parts
+from observe_r1.model.merged_attention import Stretch, parts
 from observe_r1.model.shared_prefix import PackedLayout
 
 CPU = torch.device("cpu")
@@ -69,7 +69,7 @@ def test_output_and_gradients_are_those_of_the_softmax_written_out(groups, heads
 def test_every_pair_stands_in_one_batch_beside_pairs_of_like_lengths(lengths):
     queries, keys = zip(*lengths, strict=True)
     pairs = [
-        (Run(1000 * i, query), Run(1000 * i + 50_000, key))
+        (Stretch(1000 * i, query), Stretch(1000 * i + 50_000, key))
         for i, (query, key) in enumerate(zip(queries, keys, strict=True))
     ]
     found = []
@@ -80,7 +80,7 @@ def test_every_pair_stands_in_one_batch_beside_pairs_of_like_lengths(lengths):
         starts = part.queries.index[:, 0].tolist(), part.keys.index[:, 0].tolist()
         sizes = part.queries.real.sum(1).tolist(), part.keys.real.sum(1).tolist()
         found += [
-            (Run(*query), Run(*key))
+            (Stretch(*query), Stretch(*key))
             for query, key in zip(*(zip(*each, strict=True) for each in zip(starts, sizes, strict=True)), strict=True)
         ]
     assert sorted(found) == pairs

@@ -12,7 +12,7 @@ from PIL import Image
 from observe_r1.report import ladder_figures
 from observe_r1.report.build_folder import open_build
 from observe_r1.report.ladder_figures import FIGURES, draw_figure
-from observe_r1.report.ladder_summary import summarize
+from observe_r1.report.ladder_summary import summarize_ladder
 
 
 def mixed(tries, count):
@@ -28,7 +28,7 @@ def falling():
 
 def summary_of(folder, rows, tries=8, more=()):
     build(folder, ladder=rows, measured=[measured(each, tries) for each in (*rows, *more)])
-    return summarize(open_build(folder))
+    return summarize_ladder(open_build(folder))
 
 
 def drawn(monkeypatch, name, summary, *, dark=False):

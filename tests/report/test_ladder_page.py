@@ -20,7 +20,7 @@ from observe_r1.errors import UserError
 from observe_r1.report import question
 from observe_r1.report.build_folder import open_build
 from observe_r1.report.ladder_page import EXAMPLES_PER_LEVEL, write_ladder_report
-from observe_r1.report.ladder_summary import summarize
+from observe_r1.report.ladder_summary import summarize_ladder
 from observe_r1.report.question import SIDE, inline_image
 
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
@@ -49,7 +49,7 @@ def built(tmp_path):
 
 
 def summary_of(folder):
-    return summarize(open_build(folder))
+    return summarize_ladder(open_build(folder))
 
 
 def test_counts_and_means_are_those_of_the_rows(built):
