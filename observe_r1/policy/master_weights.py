@@ -105,6 +105,9 @@ class _Bus:
         pinned = device.type == "cuda"
         self._free = [torch.empty(_PIECE, dtype=dtype, pin_memory=pinned) for _ in range(_SLOTS)]
         self._underway: deque[_Transfer] = deque()
+        self._gradients: dict[nn.Parameter, Tensor] = {}
+        """Of each master, kept from update to update: memory given back would be mapped anew, page by page, while the
+        device waits."""
 
     def fetch(self, master: nn.Parameter, copy: Tensor) -> None:
         """Start to add the gradient of `copy`, on the device, to that of `master`, on the CPU."""
@@ -112,7 +115,9 @@ class _Bus:
         gradient, copy.grad = copy.grad, None
         first = master.grad is None
         if master.grad is None:
-            master.grad = torch.empty_like(master)
+            if master not in self._gradients:
+                self._gradients[master] = torch.empty_like(master)
+            master.grad = self._gradients[master]
         self._stream.wait_stream(self._device.current_stream())
         for piece, place in _pieces(gradient, master.grad):
             buffer = self._buffer()

@@ -274,6 +274,17 @@ def test_no_buffer_is_used_before_its_copy_is_done(monkeypatch):
         assert torch.equal(copy, master.bfloat16())
 
 
+def test_gradients_in_the_cpu_s_memory_keep_it(checkpoint):
+    """Fresh memory is mapped page by page: filling it takes four times as long, and the device waits meanwhile."""
+    trained, places = policy(load(checkpoint, dtype="bfloat16"), offload=True, **BF16), []
+    trained.optimizer.register_step_pre_hook(lambda *_: places.append([storage(p.grad) for p in trained.parameters]))
+    others = []
+    for step in range(2):
+        learn(trained, steps=1, first=step)
+        others.append([torch.empty_like(parameter) for parameter in trained.parameters])  # take what was given back
+    assert places[0] == places[1]
+
+
 @PLACES
 def test_a_refused_step_leaves_no_gradient_behind(checkpoint, offload):
     vlm = load(checkpoint)
