@@ -18,7 +18,7 @@ from observe_r1.model import flex_attention
 from observe_r1.model.families import use_fused_norms
 from observe_r1.model.image_tower import use_flash_segments
 from observe_r1.objective import policy_loss
-from observe_r1.policy.packing import Span, build_pack
+from observe_r1.policy.packing import ResponseSpan, build_pack
 from observe_r1.policy.policy import Policy
 
 META = torch.device("meta")
@@ -63,7 +63,7 @@ def one_image(family):
 def test_nothing_leaves_the_device_and_gradients_are_float32(monkeypatch, family):
     vlm = random_model(family, dtype=torch.float32)
     groups = [random_group([], [5, 9, 3], seed=1, dtype=torch.float32), random_group([], [4], dtype=torch.float32)]
-    pack = build_pack(vlm, groups, (Span(0, 0, 3), Span(1, 0, 1)))
+    pack = build_pack(vlm, groups, (ResponseSpan(0, 0, 3), ResponseSpan(1, 0, 1)))
     use_fused_norms(vlm.model)
     use_flash_segments(vlm.model)
     vlm.model.to(META)
