@@ -74,7 +74,7 @@ def test_nothing_leaves_the_device_and_gradients_are_float32(monkeypatch, family
 
     monkeypatch.setattr(torch.Tensor, "is_cuda", property(lambda tensor: tensor.is_meta))
     monkeypatch.setattr(flex_attention, "make_block_mask", lambda runs, device: device)
-    monkeypatch.setattr(flex_attention, "attend", attend)
+    monkeypatch.setattr(flex_attention, "flex_attend", attend)
     with OnDevice():
         scores = trained.logprob_model.score(replace(pack, **moved))
         names = ("advantages", "weights", "sampler_logprobs", "old_logprobs", "reference_logprobs", "kl_weights")
