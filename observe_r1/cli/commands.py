@@ -17,7 +17,8 @@ class Command:
     summary: str
     """What it does, in one line: for the list of commands and the top of its help."""
     run: str = ""
-    """`(settings, view) -> (exit code, last words)`; without `settings`, `(argv: list[str]) -> exit code`."""
+    """`module:function`: `(settings, view) -> (exit code, hints to print last)` or, without `settings`, `(argv:
+    list[str]) -> exit code`."""
     settings: str = ""
     """The class of its settings, a `Section`. Without it the command reads its own options."""
     sections: tuple[str, ...] = ()
