@@ -2,7 +2,7 @@
 
 from pydantic import Field
 
-from observe_r1.config.ladder import LadderDataSettings, LadderModelSettings
+from observe_r1.config.ladder import AskedQuestionSettings, LadderModelSettings
 from observe_r1.config.sampling import SamplerSettings
 from observe_r1.config.section import NamesText, PathText, Section
 
@@ -13,10 +13,10 @@ class EvaluateModelSettings(LadderModelSettings):
     path: PathText
     """Folder or Hub name of a Hugging Face checkpoint."""
     against: tuple[PathText, ...] = ()
-    """Models that answer the same questions, to compare with: the one that training began with, say."""
+    """Models to compare with, which answer the same questions: the one that training began with, say."""
 
 
-class EvaluateDataSettings(LadderDataSettings):
+class EvaluateDataSettings(AskedQuestionSettings):
     """The questions."""
 
     path: NamesText
@@ -25,7 +25,8 @@ class EvaluateDataSettings(LadderDataSettings):
     max_samples: int | None = Field(None, ge=1)
     """Use only this many questions, from the start."""
     skip_bad: bool = False
-    """Skip broken rows and report them; otherwise the first one ends the evaluation."""
+    """Skip and report questions that cannot be asked, because an image does not open, say; otherwise the first one ends
+    the evaluation. A row that cannot be read, or whose gold answer cannot be verified, always does."""
 
 
 class EvaluateRolloutSettings(SamplerSettings):
@@ -38,7 +39,7 @@ class EvaluateRolloutSettings(SamplerSettings):
     seed: int = Field(0, ge=0)
     """Seeds the samples, and the intervals."""
     batch: int = Field(128, ge=1)
-    """Questions answered at a time, which is what a killed evaluation loses."""
+    """Questions answered at a time. More keep the sampler busier, but a killed evaluation loses up to this many."""
 
 
 class EvaluateRunSettings(Section):

@@ -28,7 +28,15 @@ Shares = Annotated[
 SourceName = Annotated[NamesText, Field(min_length=1)]
 
 
-class LadderDataSettings(QuestionSettings):
+class AskedQuestionSettings(QuestionSettings):
+    """How questions are read and shown to a model that is measured or evaluated."""
+
+    format_prompt: Literal["auto", "observe", "think", "steps", "none"] = "auto"  # type: ignore[assignment]
+    """Which text asks for a response format: `auto` takes the one that the model was trained with, if its folder says
+    so, and otherwise `steps`, which asks for plain step-by-step reasoning."""
+
+
+class LadderDataSettings(AskedQuestionSettings):
     """The questions to order."""
 
     sources: tuple[SourceName, ...] = ()
@@ -36,9 +44,6 @@ class LadderDataSettings(QuestionSettings):
     `name:PATH_OR_HUB_NAME@SPLIT` (`ladder sources` lists the names)."""
     max_samples: int | None = Field(None, ge=1)
     """Use only this many rows of each source, from the start."""
-    format_prompt: Literal["auto", "observe", "think", "steps", "none"] = "auto"  # type: ignore[assignment]
-    """Which text asks for a response format: `auto` takes the one that the model was trained with, if its folder says
-    so, and otherwise `steps`, which asks for plain step-by-step reasoning."""
     skip_bad: bool = False
     """Skip broken rows and report them; otherwise the first one ends the build."""
 
@@ -47,8 +52,8 @@ class ScreenSettings(Section):
     """Which questions are not worth measuring."""
 
     models: tuple[PathText, ...] = ()
-    """Small models (folders or Hub names) that are asked for the answer alone: questions that any of them gets right
-    are dropped."""
+    """Small models (folders or Hub names) that are asked for the answer alone; a question that any of them gets right
+    is dropped."""
     tries: int = Field(1, ge=1)
     """Answers per question of each of them."""
     threshold: int = Field(1, ge=1)
@@ -61,7 +66,7 @@ class ScreenSettings(Section):
     """Seeds the answers."""
     benchmarks: tuple[SourceName, ...] = ()
     """Benchmark items, as in `data.sources`: a question with the image or the text of one is dropped. If a public
-    dataset has a training split, its split `test` is read, unless `name:PATH_OR_HUB_NAME@SPLIT` names another."""
+    dataset has a training split, its `test` split is read, unless `name:PATH_OR_HUB_NAME@SPLIT` names another."""
 
     @model_validator(mode="after")
     def _tries_make_sense(self) -> "ScreenSettings":
@@ -85,7 +90,7 @@ class LadderRolloutSettings(SamplerSettings):
     """How responses are sampled."""
 
     group_size: int = Field(8, ge=1)
-    """Responses per question (N): its difficulty is the share of them that is wrong."""
+    """Responses per question (N): its difficulty is the share of them that are wrong."""
     seed: int = Field(0, ge=0)
     """Seeds the responses."""
     batch: int = Field(128, ge=1)
