@@ -73,7 +73,7 @@ def evaluate(settings: EvaluateSettings, view: Progress) -> dict[str, Any] | Non
             if not _ask(folder / str(number), model, questions, settings, watch):
                 return None
             answered.append(_answers(folder / str(number), questions, settings))
-        view.now("drawing the intervals")
+        view.now("computing the intervals")
         summary = summarize(models, answered, len(questions), settings.rollout.seed)
         write_atomic(folder / SUMMARY, json_line(summary))
         return summary
@@ -151,7 +151,8 @@ def _questions(settings: EvaluateSettings) -> _Questions:
     for example in examples:
         require_verifiable(example)
         if example.id in origins:
-            raise UserError(f"{example.origin}: duplicate id {example.id!r}, it is that of {origins[example.id]} too")
+            taken = origins[example.id]
+            raise UserError(f"{example.origin}: duplicate id {example.id!r}, already the id of {taken}: change one")
         origins[example.id] = example.origin
     if not origins:
         raise UserError(f"data.path = {data.path!r}: no questions in it")

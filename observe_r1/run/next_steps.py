@@ -22,7 +22,7 @@ def next_steps(settings: TrainSettings | SFTSettings, example: Example, device: 
     return (
         f"look at it: {figures}\n"
         f"evaluate it: `observe-r1 evaluate {folder / 'model'} HELD_OUT.jsonl --against {settings.model.path}` asks "
-        "both models your questions, and shows how much better it has become\n"
+        "both models your questions, and shows how much it has improved\n"
         f"load it, in Python:\n\n{snippet(settings, example, device)}"
     )
 

@@ -121,7 +121,7 @@ class Logprobs(Protocol):
     """What scores groups: the policy, or a reference model."""
 
     def logprobs(self, groups: Sequence[Group]) -> tuple[Tensor, ...]:
-        """Return the log-probabilities of each group's response tokens, one (T,) tensor a group, on the CPU."""
+        """Return the log-probabilities of each group's response tokens, one (T,) tensor per group, on the CPU."""
         ...
 
 
