@@ -221,7 +221,7 @@ def _responses(folder: Path) -> dict[str, list[Answer]]:
 
 @contextmanager
 def _opened(settings: EvaluateSettings) -> Iterator[Path]:
-    """Lock the folder `run.output` and write the settings into it; those of before must be the same."""
+    """Lock the folder `run.output` and write the settings into it; earlier ones must be the same."""
     folder = Path(settings.run.output)
     try:
         make_folder(folder)
