@@ -2,7 +2,7 @@
 
 from pydantic import Field
 
-from observe_r1.config.ladder import AskedQuestionSettings, LadderModelSettings
+from observe_r1.config.ladder import LadderDataSettings, LadderModelSettings
 from observe_r1.config.sampling import SamplerSettings
 from observe_r1.config.section import NamesText, PathText, Section
 
@@ -16,7 +16,7 @@ class EvaluateModelSettings(LadderModelSettings):
     """Models to compare with, which answer the same questions: the one that training began with, say."""
 
 
-class EvaluateDataSettings(AskedQuestionSettings):
+class EvaluateDataSettings(LadderDataSettings):
     """The questions."""
 
     path: NamesText
@@ -25,8 +25,7 @@ class EvaluateDataSettings(AskedQuestionSettings):
     max_samples: int | None = Field(None, ge=1)
     """Use only this many questions, from the start."""
     skip_bad: bool = False
-    """Skip and report questions that cannot be asked, because an image does not open, say; otherwise the first one ends
-    the evaluation. A row that cannot be read, or whose gold answer cannot be verified, always does."""
+    """Skip broken rows and report them; otherwise the first one ends the evaluation."""
 
 
 class EvaluateRolloutSettings(SamplerSettings):

@@ -28,15 +28,7 @@ Shares = Annotated[
 SourceName = Annotated[NamesText, Field(min_length=1)]
 
 
-class AskedQuestionSettings(QuestionSettings):
-    """How questions are read and shown to a model that is measured or evaluated."""
-
-    format_prompt: Literal["auto", "observe", "think", "steps", "none"] = "auto"  # type: ignore[assignment]
-    """Which text asks for a response format: `auto` takes the one that the model was trained with, if its folder says
-    so, and otherwise `steps`, which asks for plain step-by-step reasoning."""
-
-
-class LadderDataSettings(AskedQuestionSettings):
+class LadderDataSettings(QuestionSettings):
     """The questions to order."""
 
     sources: tuple[SourceName, ...] = ()
@@ -44,6 +36,9 @@ class LadderDataSettings(AskedQuestionSettings):
     `name:PATH_OR_HUB_NAME@SPLIT` (`ladder sources` lists the names)."""
     max_samples: int | None = Field(None, ge=1)
     """Use only this many rows of each source, from the start."""
+    format_prompt: Literal["auto", "observe", "think", "steps", "none"] = "auto"  # type: ignore[assignment]
+    """Which text asks for a response format: `auto` takes the one that the model was trained with, if its folder says
+    so, and otherwise `steps`, which asks for plain step-by-step reasoning."""
     skip_bad: bool = False
     """Skip broken rows and report them; otherwise the first one ends the build."""
 

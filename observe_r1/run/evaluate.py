@@ -73,7 +73,7 @@ def evaluate(settings: EvaluateSettings, view: Progress) -> dict[str, Any] | Non
             if not _ask(folder / str(number), model, questions, settings, watch):
                 return None
             answered.append(_answers(folder / str(number), questions, settings))
-        view.now("computing the intervals")
+        view.now("drawing the intervals")
         summary = summarize(models, answered, len(questions), settings.rollout.seed)
         write_atomic(folder / SUMMARY, json_line(summary))
         return summary
@@ -151,8 +151,7 @@ def _questions(settings: EvaluateSettings) -> _Questions:
     for example in examples:
         require_verifiable(example)
         if example.id in origins:
-            taken = origins[example.id]
-            raise UserError(f"{example.origin}: duplicate id {example.id!r}, already the id of {taken}: change one")
+            raise UserError(f"{example.origin}: duplicate id {example.id!r}, it is that of {origins[example.id]} too")
         origins[example.id] = example.origin
     if not origins:
         raise UserError(f"data.path = {data.path!r}: no questions in it")
@@ -221,7 +220,7 @@ def _responses(folder: Path) -> dict[str, list[Answer]]:
 
 @contextmanager
 def _opened(settings: EvaluateSettings) -> Iterator[Path]:
-    """Lock the folder `run.output` and write the settings into it; earlier ones must be the same."""
+    """Lock the folder `run.output` and write the settings into it; those of before must be the same."""
     folder = Path(settings.run.output)
     try:
         make_folder(folder)

@@ -117,5 +117,3 @@ def test_bad_input_is_one_line(world, questions, tmp_path, capsys):
     assert "neither empty nor an evaluation's folder" in capsys.readouterr().err
     assert main(["evaluate", "model"]) == 2
     assert "setting 'data.path' is missing" in capsys.readouterr().err
-    assert main(["evaluate", "model", "questions.jsonl", "--data.sources", "more.jsonl"]) == 2
-    assert "unknown option '--data.sources'" in capsys.readouterr().err
