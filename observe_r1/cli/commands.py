@@ -29,7 +29,7 @@ class Command:
     """What the words before the options mean: one recipe, a file of data, a ladder's sources, a ladder's folder,
     a model and files of data."""
     about: str = ""
-    """What the help says beside the summary; `{recipes}` is filled in."""
+    """What the help says after the summary; `{recipes}` is filled in."""
     examples: tuple[str, ...] = ()
     short: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """Short names, and the settings that each of them sets."""
