@@ -132,7 +132,11 @@ class Group:
 
     @property
     def informative(self) -> bool:
-        """Whether the responses teach something: some advantage is not 0."""
+        """Whether the responses teach something: some advantage is not 0.
+
+        With the dynamic weight, a group whose answers are all right or all wrong is not informative: its weight is 0.
+        Without it, the bonus or another reward can still tell such responses apart.
+        """
         return bool(self.advantages.any())
 
 

@@ -1,6 +1,7 @@
 """Names that a user may write in a recipe, each imported as `module:attribute` only when it is used.
 
-A new estimator, reward, order or engine is one new file (or function) and one line here.
+A new estimator, reward, order or engine is one new file (or function) and one line here; CONTRIBUTING.md says what
+each must take and return.
 """
 
 from collections.abc import Iterable, Sequence

@@ -89,13 +89,13 @@ def _mismatch(loads: bool) -> str:
         return f"torchvision {torchvision.version} is made for torch{wanted}, and this is torch {torch.__version__}"
     other = torchvision.version.partition("+")[2]
     if torch.version.cuda and (not loads or (other and build and other != build)):
-        return f"torchvision {torchvision.version} is of another build than torch {torch.__version__}"
+        return f"torchvision {torchvision.version} does not match the build of torch {torch.__version__}"
     return ""
 
 
 def _try_torchvision(mismatch: str) -> None:
     """Say the mismatch; raise `UserError` where torchvision cannot be imported for it."""
-    advice = "install both at once, from one index (docs/install.md)"
+    advice = "install both together, from one index (docs/install.md)"
     try:
         with warnings.catch_warnings(action="ignore"):  # torchvision says the same in five lines
             import torchvision  # noqa: F401

@@ -52,7 +52,7 @@ def read_yaml(path: Path) -> Any:
     except ValueError as error:  # a NUL byte, half of a character
         raise UserError(f"cannot read {str(path)!r:.300}: no file can have this name ({error})") from error
     if len(data) > _MOST_BYTES:
-        raise UserError(f"{path}: longer than 1 MiB, so this is no file of settings")
+        raise UserError(f"{path}: longer than 1 MiB, so this is not a file of settings")
     if data.startswith(LFS_POINTER):
         raise UserError(f"{path}: is a Git LFS pointer, not the file itself: run `git lfs pull`")
     try:

@@ -40,7 +40,7 @@ wanted=${PYTHON:+$(version_of "$PYTHON" || echo "${PYTHON#python}")}
 if [[ -z $there ]]; then
   make_environment
 elif [[ -n $wanted && $wanted != "$there" ]]; then
-  say "$folder has Python $there and is made anew with $wanted"
+  say "$folder has Python $there and is rebuilt with $wanted"
   make_environment
 elif [[ -f $stamp && $(<"$stamp") == "$inputs" ]]; then
   exit 0

@@ -110,7 +110,7 @@ def test_another_python_is_asked_for_by_name_and_kept_afterwards(machine):
     machine.add("python3.13", PYTHON.format(version="3.13", unreachable=0))
     code, ran, said = machine(PYTHON="python3.13")
     assert (code, ran[0]) == (0, "venv -m venv --clear .venv")
-    assert said.startswith("install: .venv has Python 3.12 and is made anew with 3.13\n")
+    assert said.startswith("install: .venv has Python 3.12 and is rebuilt with 3.13\n")
     assert machine() == (0, [], "")
 
 

@@ -53,8 +53,8 @@ def test_builds_that_fit_are_silent(installed, capsys, torch_version, vision, ma
     [
         ("2.13.0+cpu", "0.29.0", "==2.14.0", False, "is made for torch==2.14.0, and this is torch 2.13.0+cpu"),
         ("2.13.0+cu130", "0.29.0", "==2.14.0", True, "is made for torch==2.14.0, and this is torch 2.13.0+cu130"),
-        ("2.13.0+cu130", "0.28.0+cpu", "==2.13.0", True, "0.28.0+cpu is of another build than torch 2.13.0+cu130"),
-        ("2.13.0+cu126", "0.28.0", "==2.13.0", False, "0.28.0 is of another build than torch 2.13.0+cu126"),
+        ("2.13.0+cu130", "0.28.0+cpu", "==2.13.0", True, "0.28.0+cpu does not match the build of torch 2.13.0+cu130"),
+        ("2.13.0+cu126", "0.28.0", "==2.13.0", False, "0.28.0 does not match the build of torch 2.13.0+cu126"),
     ],
 )
 def test_builds_that_do_not_fit_are_one_line_said_once(installed, capsys, torch_version, vision, made_for, loads, said):

@@ -1,6 +1,6 @@
-"""A reward for exploring: of a question's responses, those whose text no other one repeats earn 1.
+"""A reward for exploring: a response earns 1 if no other response to the same question has the same text.
 
-It takes all responses to a question at once, in the form that the original's reward files have.
+It takes all responses to a question at once, in the form of the original's reward files.
 
     observe-r1 train … --rewards.functions accuracy=1,examples/rewards/distinct_responses.py=0.1
 """

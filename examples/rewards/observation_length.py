@@ -1,4 +1,4 @@
-"""A reward for observations of a useful length: 1 within 5 to 60 words, less the further off.
+"""A reward for observations of a useful length: 1 from 5 to 60 words, less the further outside.
 
 observe-r1 train … --rewards.functions accuracy=1,format=1,examples/rewards/observation_length.py=0.2
 """

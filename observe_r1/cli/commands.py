@@ -17,7 +17,8 @@ class Command:
     summary: str
     """What it does, in one line: for the list of commands and the top of its help."""
     run: str = ""
-    """`(settings, view) -> (exit code, last words)`; without `settings`, `(argv: list[str]) -> exit code`."""
+    """`module:function`: `(settings, view) -> (exit code, hints to print last)` or, without `settings`, `(argv:
+    list[str]) -> exit code`."""
     settings: str = ""
     """The class of its settings, a `Section`. Without it the command reads its own options."""
     sections: tuple[str, ...] = ()
@@ -28,7 +29,7 @@ class Command:
     """What the words before the options mean: one recipe, a file of data, a ladder's sources, a ladder's folder,
     a model and files of data."""
     about: str = ""
-    """What the help says beside the summary; `{recipes}` is filled in."""
+    """What the help says after the summary; `{recipes}` is filled in."""
     examples: tuple[str, ...] = ()
     short: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """Short names, and the settings that each of them sets."""
@@ -96,10 +97,11 @@ _COMMANDS = (
         takes="FILE[,FILE]",
         words="file",
         about=(
-            "Each bad row is one line with all that is wrong with it: a question in an unknown layout, missing or"
-            " broken images, a gold answer that no response can be compared with, a duplicate id. Rows that end with an"
-            " assistant turn (demonstrations) need no gold answer. Counts, lengths and image sizes follow; with"
-            " --model.path also lengths in tokens. Exit code 0: every row is good; 2: some are not."
+            "A line for each bad row says all that is wrong with it: a question in an unknown layout, missing or"
+            " broken images, a gold answer that no response can be compared with, a duplicate id. Problems that more"
+            " than three rows share are one line. Rows that end with an assistant turn (demonstrations) need no gold"
+            " answer. Counts, lengths and image sizes follow; with --model.path also lengths in tokens. Exit code 0:"
+            " every row is good; 2: some are not."
         ),
         examples=(
             "observe-r1 data check questions.jsonl",
@@ -132,7 +134,7 @@ _COMMANDS = (
             "Sources are files in message format (JSON, JSONL, Parquet) and public datasets as NAME:PATH_OR_HUB_NAME,"
             " each alone or as --source SOURCE. The ladder is DIR/ladder.jsonl; `observe-r1 train --data.path DIR`"
             " trains on it. After Ctrl-C or a crash the same command resumes, as does `observe-r1 ladder build DIR`."
-            " A recipe (YAML of the settings below, by section) may be one of the words."
+            " A recipe (YAML of the settings below, by section) may be named among the sources."
         ),
         examples=(
             "observe-r1 ladder build questions.jsonl --model Qwen/Qwen2.5-VL-3B-Instruct --output ladder",
@@ -145,7 +147,7 @@ _COMMANDS = (
     ),
     Command(
         "ladder screen",
-        "drop questions that are not worth measuring: unverifiable, repeated, a benchmark's, too simple",
+        "drop questions that are not worth measuring: unverifiable, repeated, in a benchmark, too simple",
         run="observe_r1.cli.ladder:screen",
         settings=_LADDER,
         sections=("data", "screen", "model", "rollout", "run"),
@@ -162,7 +164,7 @@ _COMMANDS = (
     ),
     Command(
         "ladder measure",
-        "sample responses to every screened question: its difficulty is the share that is wrong",
+        "sample responses to every screened question: its difficulty is the share of wrong ones",
         run="observe_r1.cli.ladder:measure",
         settings=_LADDER,
         sections=("data", "model", "rollout", "run"),

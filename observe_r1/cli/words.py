@@ -203,7 +203,7 @@ def _ladder(reader: _Reader) -> None:
         given.options["run.output"] = places[0]
     elif command.words == "sources":
         if places and "data.sources" in given.options:
-            raise UserError(f"{places[0]!r} is a source beside --data.sources: give all sources in one way")
+            raise UserError(f"{places[0]!r} is a source in addition to --data.sources: give all sources in one way")
         given.sources = tuple(places)
     elif "run.output" in given.options:
         raise UserError(f"observe-r1 {command.name} takes no '--output': name the folder alone")

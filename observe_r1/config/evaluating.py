@@ -13,7 +13,7 @@ class EvaluateModelSettings(LadderModelSettings):
     path: PathText
     """Folder or Hub name of a Hugging Face checkpoint."""
     against: tuple[PathText, ...] = ()
-    """Models that answer the same questions, to compare with: the one that training began with, say."""
+    """Models to compare with, which answer the same questions: the one that training began with, say."""
 
 
 class EvaluateDataSettings(LadderDataSettings):
@@ -38,7 +38,7 @@ class EvaluateRolloutSettings(SamplerSettings):
     seed: int = Field(0, ge=0)
     """Seeds the samples, and the intervals."""
     batch: int = Field(128, ge=1)
-    """Questions answered at a time, which is what a killed evaluation loses."""
+    """Questions answered at a time. More keep the sampler busier, but a killed evaluation loses up to this many."""
 
 
 class EvaluateRunSettings(Section):

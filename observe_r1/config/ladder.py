@@ -47,8 +47,8 @@ class ScreenSettings(Section):
     """Which questions are not worth measuring."""
 
     models: tuple[PathText, ...] = ()
-    """Small models (folders or Hub names) that are asked for the answer alone: questions that any of them gets right
-    are dropped."""
+    """Small models (folders or Hub names) that are asked for the answer alone; a question that any of them gets right
+    is dropped."""
     tries: int = Field(1, ge=1)
     """Answers per question of each of them."""
     threshold: int = Field(1, ge=1)
@@ -61,7 +61,7 @@ class ScreenSettings(Section):
     """Seeds the answers."""
     benchmarks: tuple[SourceName, ...] = ()
     """Benchmark items, as in `data.sources`: a question with the image or the text of one is dropped. If a public
-    dataset has a training split, its split `test` is read, unless `name:PATH_OR_HUB_NAME@SPLIT` names another."""
+    dataset has a training split, its `test` split is read, unless `name:PATH_OR_HUB_NAME@SPLIT` names another."""
 
     @model_validator(mode="after")
     def _tries_make_sense(self) -> "ScreenSettings":
@@ -85,7 +85,7 @@ class LadderRolloutSettings(SamplerSettings):
     """How responses are sampled."""
 
     group_size: int = Field(8, ge=1)
-    """Responses per question (N): its difficulty is the share of them that is wrong."""
+    """Responses per question (N): its difficulty is the share of them that are wrong."""
     seed: int = Field(0, ge=0)
     """Seeds the responses."""
     batch: int = Field(128, ge=1)

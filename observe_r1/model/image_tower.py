@@ -2,7 +2,7 @@
 
 Two things in transformers' towers starve a GPU. Their patch embedding is a convolution whose kernel is its stride, a
 matrix product that cuDNN and torch compute many times slower than one (pytorch issue 174051, transformers issue 45750).
-And their attention runs on one window or image after the other: 88 calls a layer for an image of 1,300 tokens, more
+And their attention runs on one window or image after the other: 88 calls per layer for an image of 1,300 tokens, more
 launches than a GPU is fed in the time that it takes to compute them.
 """
 

@@ -2,7 +2,8 @@
 
 Transformers passes a forward's keyword arguments on to the attention function. So the caller hands over a *layout*
 (`model(…, layout=layout)`) in place of a (T, T) mask, and the layout computes the attention in the cheapest way that it
-knows: `PackedLayout` here for training and prefill, a growing key-value cache for sampling (`rollout.caches`).
+knows. `PackedLayout` here serves updates (see `policy.packing`) and prefill, `rollout.decode_layout` sampling.
+The image tower runs once per prompt in `model.forward.encode_images`.
 
     sequence   [ prompt 0 | r0 | r1 | r2 | prompt 1 | r0 | r1 | … ]
     r1 of group 0 attends to prompt 0 and, causally, to itself

@@ -7,7 +7,7 @@
     A_t = token_advantages(A)                 spread over tokens, minus the KL still to come if it is in the reward
 
 An estimator takes rewards (N, G), bonus included, and returns advantages (N, G) in the same float type (torch's default
-one for integers). A group whose rewards are all equal gets exactly 0, whatever rounding makes of its mean, so that
+one for integers). A group whose rewards are all equal gets exactly 0, however its mean is rounded, so that
 "this group teaches nothing" can be tested with `== 0`.
 """
 
@@ -45,12 +45,12 @@ def scored_advantages(
 
 
 def shortest_correct_bonus(correct: Tensor, lengths: Tensor, *, bonus: float = 0.2, min_length: int = 100) -> Tensor:
-    """Return what each response gets on top of its reward: `bonus` for at most one per group, else 0.
+    """Return what is added to the reward of each response: `bonus` for at most one per group, else 0.
 
         b_i = bonus · [i = argmin{ℓ_j : correct_j}] · [ℓ_i > min_length]
 
     The shortest correct response of a group is its only candidate: if it has `min_length` tokens or fewer, no response
-    gets the bonus. Among equally short ones the first counts. A group without a correct response gets none.
+    gets the bonus. Of equally short ones the first is the candidate. A group without a correct response gets none.
 
     Source: Observe-R1 (arXiv 2505.12432), bonus reward within a length constraint.
 
@@ -97,8 +97,8 @@ def group_advantages(rewards: Tensor, estimator: str = "group_norm", weight: Ten
 
     Args:
         rewards: r, (N, G), bonus included.
-        estimator: Its registered name: `group_norm`, `dr_grpo`, `rloo` or `reinforce_baseline`.
-        weight: w, (N,) or (N, 1), one per group; None stands for 1.
+        estimator: Its name in `observe_r1.registry`.
+        weight: w, (N,) or (N, 1), one per group; None means 1.
 
     Returns:
         (N, G).
@@ -213,14 +213,14 @@ def token_advantages(advantages: Tensor, lengths: list[int], kl: Tensor | None =
         A_{i,t} = A_i − coef · K_{i,t}
 
     This is the undiscounted return of a reward that pays −coef · kl at every token and the response's (weighted)
-    advantage at the last one. So the KL moves groups of advantage 0, too.
+    advantage at the last one. So groups of advantage 0 also learn, from the KL.
 
     Source: Ziegler et al., Fine-Tuning Language Models from Human Preferences (arXiv 1909.08593).
 
     Args:
         advantages: (R,), one per response.
         lengths: Tokens of each of the R responses, T in all.
-        kl: (T,), one value per token, in nats, responses end to end; None for no KL in the reward.
+        kl: (T,), one value per token, in nats, responses end to end; None if the reward has no KL.
         coef: Coefficient of the KL.
 
     Returns:

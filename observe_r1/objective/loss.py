@@ -33,7 +33,7 @@ def policy_loss(
     reference_logprobs: Tensor | None = None,
     kl_weights: Tensor | None = None,
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """Return the loss of T response tokens, and what is measured of them.
+    """Return the loss of T response tokens, and metrics of them.
 
         L = Σ_t w_t · clip_t + Σ_t v_t · KL_t
 
@@ -45,9 +45,10 @@ def policy_loss(
         logprobs: (T,), of the tokens under the policy being trained, with gradient. Log-probabilities are in nats.
         advantages: (T,).
         weights: w, (T,), the share of each token in the batch's loss.
-        sampler_logprobs: (T,), under the distribution really sampled from; for the metrics alone.
+        sampler_logprobs: (T,), under the distribution really sampled from. Here they only give a metric; they enter the
+            loss as `old_logprobs` or through the importance weight in `weights` (`training.loop.Batcher`).
         objective: Clip bounds and KL estimator.
-        old_logprobs: (T,), what the ratio is taken against; None for the policy's own: a ratio of 1.
+        old_logprobs: (T,), the denominator of the ratio; None for the policy's own: a ratio of 1.
         reference_logprobs: (T,), under the reference model, if the KL is in the loss.
         kl_weights: v, (T,), with `reference_logprobs`.
 
@@ -86,7 +87,7 @@ def policy_loss_terms(
 
     Args:
         logprobs: Under the policy being trained, in nats; any shape, with gradient.
-        old_logprobs: Under the policy that the ratio is taken against; same shape.
+        old_logprobs: Under the policy in the denominator of the ratio; same shape.
         advantages: Same shape.
         clip_low: The ratio is clipped below at 1 − this.
         clip_high: The ratio is clipped above at 1 + this.
@@ -103,7 +104,7 @@ def policy_loss_terms(
 
 
 def truncated_importance_weight(policy_logprobs: Tensor, sampler_logprobs: Tensor, cap: float) -> Tensor:
-    """Return what a token's loss is multiplied by because the sampler gave it another probability than the policy does.
+    """Return each token's factor in the loss that corrects for a sampler whose probabilities are not the policy's.
 
         min(exp(log π_policy − log π_sampler), cap)
 

@@ -89,7 +89,7 @@ class TokenLogprobs(nn.Module):
     Args:
         vlm: The model.
         temperature: Logits are divided by it.
-        chunk: Rows of logits, one a response token, that exist at once.
+        chunk: Rows of logits, one per response token, that exist at once.
     """
 
     _suppressed_ids: Tensor

@@ -1,7 +1,7 @@
 """The attention of the embedded engine: prompts that keep their keys and values, and responses that add to their own.
 
     prefill    [ prompt 0 | prompt 1 | … ]     packed into one sequence; every layer's keys and values are kept
-    decode     r0 r1 r2 | r0 r1 r2 | …         one new token a response, which sees its prompt and its own tokens
+    decode     r0 r1 r2 | r0 r1 r2 | …         one new token per response, which sees its prompt and its own tokens
 
 A response's attention over [prompt, own tokens] is computed in two parts that share one softmax: all responses to a
 prompt read its keys together, in one matrix product, and each reads its own. The prompt is neither computed nor stored

@@ -121,7 +121,7 @@ def response_uniforms(sampling: Sampling, stream: int, number: int) -> Tensor:
 
 
 def next_tokens(logits: Tensor, uniforms: Tensor, sampling: Sampling, suppressed_ids: Tensor) -> tuple[Tensor, Tensor]:
-    """Draw one token a row by inverting the cumulative distribution at `uniforms`.
+    """Draw one token per row by inverting the cumulative distribution at `uniforms`.
 
     All tensors are on the same device, and nothing waits for it.
 

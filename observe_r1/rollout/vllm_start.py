@@ -251,8 +251,8 @@ def _check_head_width(vlm: VisionLanguageModel) -> None:
     known = CPUAttentionBackend.get_supported_head_sizes()
     if width not in known:
         raise UserError(
-            f"rollout.engine = 'vllm': vLLM's CPU build has no attention for heads of width {width}, which this model "
-            f"has; it has for {', '.join(map(str, known))}; use 'embedded'"
+            f"rollout.engine = 'vllm': vLLM's CPU build does not support attention heads of width {width}, which this "
+            f"model has; it supports {', '.join(map(str, known))}; use 'embedded'"
         )
 
 

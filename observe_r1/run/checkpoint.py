@@ -134,7 +134,7 @@ class Checkpoints:
         except OSError as error:
             raise UserError(f"cannot read {str(error.filename or self.folder)!r}: {error.strerror or error}") from error
         if damaged:
-            raise UserError(f"every checkpoint in {self.folder} is damaged: give another run.output to start anew")
+            raise UserError(f"every checkpoint in {self.folder} is damaged: give another run.output for a new run")
         return None
 
     def _load(self, path: Path, policy: Policy) -> tuple[dict[str, Any], dict[str, Tensor]]:

@@ -148,7 +148,7 @@ class RunFolder:
         if step == 0 and self._save_every is not None and made > self._save_every:
             raise UserError(
                 f"run.resume: the run has made {made} steps, but {self.checkpoints} no longer holds a checkpoint: "
-                "put one back, or give another run.output to start anew"
+                "put one back, or give another run.output for a new run"
             )
         write_atomic(self._config, dump_settings(self._settings))
         if self.metrics.is_file():
@@ -182,7 +182,7 @@ class RunFolder:
             old = flat(yaml.safe_load(self._config.read_text("utf-8")))
         except (yaml.YAMLError, UnicodeDecodeError, AttributeError) as error:
             raise UserError(
-                f"run.resume: {self._config} is not as the run wrote it; put it back or start anew"
+                f"run.resume: {self._config} is not as the run wrote it; put it back, or start a new run"
             ) from error
         every = old.get("run.save_every")
         self._save_every = every if isinstance(every, int) else None

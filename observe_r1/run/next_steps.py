@@ -22,7 +22,7 @@ def next_steps(settings: TrainSettings | SFTSettings, example: Example, device: 
     return (
         f"look at it: {figures}\n"
         f"evaluate it: `observe-r1 evaluate {folder / 'model'} HELD_OUT.jsonl --against {settings.model.path}` asks "
-        "both models your questions, and shows how much better it has become\n"
+        "both models your questions, and shows how much it has improved\n"
         f"load it, in Python:\n\n{snippet(settings, example, device)}"
     )
 
@@ -32,7 +32,7 @@ def snippet(settings: TrainSettings | SFTSettings, example: Example, device: str
     rollout = settings.rollout if isinstance(settings, TrainSettings) else RolloutSettings()
     dtype = "" if settings.model.dtype == "float32" else f", dtype={settings.model.dtype!r}"
     place = "" if device == "cpu" else f".to({device!r})"
-    repair = "import observe_r1.model  # lets torchvision load beside another build of torch\n"
+    repair = "import observe_r1.model  # lets torchvision load with another build of torch\n"
     opened = ", ".join(f'Image.open({_path(source)!r}).convert("RGB")' for source in example.images)
     chat = "".join(f"    {message!r},\n" for message in _chat(settings, example))
     return (

@@ -110,7 +110,7 @@ class Progress:
     def start(self, step: int, done: float) -> None:
         """Say that the steps begin now: after `step` steps, with the share `done` of the run done; both 0 in a new run.
 
-        The time left is reckoned from here on.
+        The time left is estimated from here on.
         """
         self._status.step = self._printed_step = step
         self._status.done_before, self._status.pace_since = done, monotonic()

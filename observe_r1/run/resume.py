@@ -73,7 +73,7 @@ class RunState:
         """
         loaded = self.checkpoints.load_newest(self.policy, note)
         if loaded is None:
-            note(f"no checkpoint in {self.checkpoints.folder}: starting anew")
+            note(f"no checkpoint in {self.checkpoints.folder}: starting a new run")
             return None
         state, tensors = loaded
         position = state["position"]

@@ -41,7 +41,7 @@ from observe_r1.training.weight_sync import WeightSync
 
 
 class Learner(Protocol):
-    """What a loop asks of its policy, local or sharded."""
+    """What the loop needs of its policy."""
 
     def update(self, batch: TrainingBatch) -> dict[str, float]:
         """Take one optimizer step and return its metrics."""
@@ -49,7 +49,8 @@ class Learner(Protocol):
 
 
 class Monitor(Protocol):
-    """Who runs a loop: it says how far the run is and when it ends, and is told of every step (`run.recorder`)."""
+    """What the loop reports to: it knows how far the run is and when it ends, and writes down every step
+    (`run.recorder`, which says in which order)."""
 
     step: int
     """Steps done, and published."""
@@ -77,9 +78,7 @@ def train(
     length: "RunLength",
     monitor: Monitor,
 ) -> None:
-    """Train until the run has its length, or `monitor` stops it.
-
-    The parts may be local objects or stand for many processes; the loop does not know which.
+    """Train until the run has reached its length, or `monitor` stops it.
 
     Args:
         policy: Is trained.
@@ -87,7 +86,7 @@ def train(
         batcher: Makes training batches of them.
         sync: Hands the new weights to the sampler's engine.
         length: Of the run.
-        monitor: Is told of every step. It gets the rollouts of a step that fails, too: they show why.
+        monitor: Is told of every step. It also gets the rollouts of a step that fails: they show why.
 
     Raises:
         UserError: A step failed for a reason that the user can correct.
@@ -122,7 +121,7 @@ class Logprobs(Protocol):
     """What scores groups: the policy, or a reference model."""
 
     def logprobs(self, groups: Sequence[Group]) -> tuple[Tensor, ...]:
-        """Return the log-probabilities of each group's response tokens, one (T,) tensor a group, on the CPU."""
+        """Return the log-probabilities of each group's response tokens, one (T,) tensor per group, on the CPU."""
         ...
 
 
@@ -153,6 +152,7 @@ class Batcher:
         if not groups:
             return []
         objective, size = self.settings.objective, self.settings.optimizer.minibatch
+        # Here the sampler's log-probabilities enter the loss: as π_old in the ratio, or below in the importance weight.
         sampled = [torch.cat([c.logprobs for c in group.completions]) for group in groups]
         old = list(self.policy.logprobs(groups)) if objective.old_logprobs == "policy" else sampled
         reference = self.reference.logprobs(groups) if self.reference else None
@@ -185,7 +185,7 @@ class Batcher:
     def _token_advantages(
         self, groups: Sequence[Group], old: Sequence[Tensor], reference: Sequence[Tensor] | None
     ) -> list[Tensor]:
-        """Return advantages by token, (T,) per group: whitened over the rollout, less a KL that is in the reward."""
+        """Return advantages by token, (T,) per group: whitened, and minus the KL under `objective.kl_in: reward`."""
         objective = self.settings.objective
         advantages = torch.stack([group.advantages for group in groups])
         if objective.whiten:
@@ -204,8 +204,8 @@ class Batcher:
     def _shares(self, groups: Sequence[Group]) -> list[tuple[Tensor, Tensor]]:
         """Return each token's share of a batch's loss and of its KL term, both (T,) float32, by group.
 
-        Where there are fewer groups than `optimizer.minibatch` the shares add up to less than 1, so that a group moves
-        the weights no more than it would in a full batch.
+        The KL's coefficient is included. With fewer groups than `optimizer.minibatch` the shares add up to less than 1,
+        so that a group moves the weights no more than it would in a full batch.
         """
         objective, limit = self.settings.objective, self.settings.rollout.max_new_tokens
         lengths = torch.tensor([n for group in groups for n in group.lengths])
@@ -221,7 +221,7 @@ class Batcher:
 
 
 class RunLength:
-    """A run's length in steps or in prompts, and how far it has come.
+    """A run's length in steps or in prompts, and how much of it is done.
 
     Args:
         settings: Give the length in `steps`, `prompts` or `epochs`.
@@ -246,7 +246,7 @@ class RunLength:
         return min(1.0, max(by_steps, by_prompts))
 
     def steps_of(self, prompts: int) -> int:
-        """Return how many steps the run takes where each draws so many prompts and none is dropped."""
+        """Return how many steps the run takes if each draws this many prompts and none is dropped."""
         by_prompts = math.ceil(self.prompts / prompts) if self.prompts else math.inf
         return int(min(self.steps or math.inf, by_prompts))
 

@@ -1,5 +1,5 @@
-"""Sampling for one step: the next N informative groups. Prompts in order, G responses each, scored; groups that teach
-nothing are set aside."""
+"""Sampling for one step: prompts in order, G responses each, scored. Under dynamic sampling, groups that teach nothing
+(not `Group.informative`) are set aside and others drawn, until there are N."""
 
 import math
 import time
@@ -45,11 +45,12 @@ def counted(now: Now, what: str, items: Sequence[T]) -> Iterator[T]:
 
 
 class GroupSampler:
-    """Returns N informative groups per step: samples, scores, sets aside, and keeps leftovers for the next step.
+    """Returns N groups per step: samples, scores, and keeps leftovers for the next step.
 
-    With dynamic sampling, a round draws as many prompts as the last round's share of informative groups suggests.
-    Groups beyond N are leftovers; the next step uses them unless they are over `max_age` versions of the weights old.
-    Their tokens keep the log-probabilities they were sampled under, so the importance ratio stays right.
+    Under dynamic sampling only informative groups count (`Group.informative`); a round draws as many prompts as the
+    last round's share of them suggests. Groups beyond N are leftovers; the next step uses them unless they are over
+    `max_age` versions of the weights old. Their tokens keep the log-probabilities they were sampled under, so the
+    importance ratio stays right.
 
     Args:
         engine: Samples the responses.
@@ -102,7 +103,7 @@ class GroupSampler:
     def next_groups(self) -> list[Group]:
         """Return the next `rollout.prompts` groups; fewer, perhaps none, when the prompts run out.
 
-        Where `max_rounds` rounds do not find as many informative ones there are fewer, and a warning.
+        If `max_rounds` rounds do not find that many informative ones, it returns fewer, with a warning.
 
         Raises:
             UserError: The rounds found no informative group, or a prompt or reward is at fault.

@@ -17,7 +17,12 @@ def judge(capsys, gold, answer):
         ("5 cm", "50 mm", 0, ["quantity 5 centimeter", "quantity 50 millimeter", "right"]),
         ("B", "C. 12", 1, ["option B", "option C: 12", "wrong: option C: 12 is not option B"]),
         ("3", "3 or 4", 1, ["number 3", "several: number 3; number 4", "wrong"]),
-        ("3", "?? !!", 1, ["number 3", "no answer as a whole", "wrong: the answer cannot be read as a whole"]),
+        (
+            "3",
+            "?? !!",
+            1,
+            ["number 3", "read nothing: not an answer as a whole", "wrong: the answer cannot be read as a whole"],
+        ),
         ("-5", "-5.0", 0, ["number -5", "right"]),
     ],
 )

@@ -225,7 +225,10 @@ def test_a_packaged_recipe_may_stand_among_the_sources(tmp_path, monkeypatch):
             "--output a and --run.output b are two values for run.output: give one",
         ),
         (["--model.path=a", "--model=b"], "--model.path a and --model b are two values for model.path"),
-        (["--data.sources", "a.jsonl"], "'q.jsonl' is a source beside --data.sources: give all sources in one way"),
+        (
+            ["--data.sources", "a.jsonl"],
+            "'q.jsonl' is a source in addition to --data.sources: give all sources in one way",
+        ),
         (["--max_samples", "3"], r"unknown option '--max_samples' \(did you mean '--data.max_samples'\?\)"),
         (["output=a"], "'output=a': an option begins with two dashes: --output=a"),
         (["rollout.group_size", "4"], "'rollout.group_size': an option begins with two dashes"),

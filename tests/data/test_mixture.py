@@ -153,7 +153,7 @@ def test_load_data_without_answers(tmp_path: Path) -> None:
 
 def test_settings_that_do_not_fit(tmp_path: Path) -> None:
     path = write(tmp_path / "a.jsonl", 1)
-    with pytest.raises(UserError, match="a name is missing beside a comma"):
+    with pytest.raises(UserError, match="a name is missing next to a comma"):
         load_data(DataSettings(path=f"{path},"), seed=0)
     with pytest.raises(UserError, match="got 2 for 1"):
         load_data(DataSettings(path=str(path), probs=(0.5, 0.5)), seed=0)

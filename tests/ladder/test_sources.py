@@ -122,7 +122,7 @@ def test_csv_files_in_another_layout(content: bytes, named: str, tmp_path: Path)
 def test_images_that_the_hub_does_not_send_along(monkeypatch: pytest.MonkeyPatch) -> None:
     rows = datasets.Dataset.from_list([row(1)])
     monkeypatch.setattr(datasets, "load_dataset", lambda name, split: rows)
-    assert "'image': '1.png' is a file beside the rows" in refusal("mmk12:FanqingM/MMK12")
+    assert "'image': '1.png' is a separate file" in refusal("mmk12:FanqingM/MMK12")
 
 
 @pytest.mark.parametrize(

@@ -159,7 +159,7 @@ def test_the_page_s_other_figures_on_vllm(page):
     assert f"Qwen2.5-VL-7B ({parameters['7B'] / 1e9:.2f} billion)" in text
     assert f"{16 * parameters['3B'] / GIB:.0f} GiB for 3B and {16 * parameters['7B'] / GIB:.0f} GiB for 7B" in text
     works = [working_memory(empty_model(make()), gib * GIB) / GIB for make in MODELS.values() for gib in (44.4, 79.1)]
-    assert f"{min(works):.1f} to {max(works):.1f} GiB are allowed for what it works in" in text
+    assert f"{min(works):.1f} to {max(works):.1f} GiB are allowed for its working memory" in text
     options = ["--model.quantize", "4bit", "--rollout.max_rows", "16"]
     quantized = recipe("24gb", *options)
     small = empty_model(qwen2_5_vl_7b(), quantized.model)

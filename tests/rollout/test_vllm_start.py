@@ -274,5 +274,7 @@ def test_with_an_old_vllm_one_line_says_how_to_get_a_new_one(vlm, monkeypatch):
 
 def test_a_model_that_vllm_cannot_attend_with_on_the_cpu_is_one_line(world):
     vlm = load_model(ModelSettings(path=str(world / "tiny"), device="cpu"))
-    with pytest.raises(UserError, match=r"no attention for heads of width 24, which this model has; it has for 32"):
+    with pytest.raises(
+        UserError, match=r"does not support attention heads of width 24, which this model has; it supports 32"
+    ):
         VLLMEngine(vlm, {}, max_model_len=64, dtype=torch.float32)

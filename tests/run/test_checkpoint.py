@@ -122,7 +122,7 @@ def test_where_all_are_damaged_nothing_is_begun_anew(run, policy):
         (run / f"step-{step:06d}" / "state.json").unlink()
     for _ in range(2):  # nor when it is tried again
         with pytest.raises(
-            UserError, match=r"every checkpoint in .* is damaged: give another run.output to start anew"
+            UserError, match=r"every checkpoint in .* is damaged: give another run.output for a new run"
         ):
             load(run, policy)
     assert names(run) == ["damaged-step-000002", "damaged-step-000004"]

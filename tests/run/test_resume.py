@@ -291,7 +291,7 @@ def test_what_cannot_be_resumed_is_one_line(world, unbroken, tmp_path, capsys):
     refuse("written by an older version")
     for each in (run / "checkpoints").iterdir():
         (each / "state.json").write_text("")
-    refuse("is damaged: give another run.output to start anew")
+    refuse("is damaged: give another run.output for a new run")
 
 
 @pytest.mark.parametrize(("setting", "file"), [("data.path", "train/train"), ("evaluation.path", "sft/sft")])

@@ -103,7 +103,7 @@ def _help() -> str:
         "Turn flags of the original release or of OpenRLHF (to 0.11) into a recipe.",
         "Prints a recipe with only what differs from RECIPE, or from the packaged recipe that is closest. Standard"
         " error says which flags have no effect, and why. Flags that would change the result and are not supported are"
-        " errors. Options by name, such as --run.seed 3, override the flags. `sft` takes those flags that it has"
+        " errors. Settings by name, such as --run.seed 3, override the flags. `sft` takes only flags that it has"
         " settings for.",
         f"Without RECIPE, and with --pretrain or --prompt_data, the original's defaults hold: {WITHOUT_RECIPE}.",
     )
@@ -125,27 +125,27 @@ def _help() -> str:
 _GUIDE = """\
 # Coming from OpenRLHF, LMM-R1 or the first Observe-R1 release
 
-`observe-r1 convert` turns the flags of their `train_ppo_ray`, and of OpenRLHF's up to 0.11 with its dotted names, into
-a recipe; `observe-r1 convert sft` does the same for `train_sft`. Paste what followed the command, with your own paths:
+`observe-r1 convert` turns the flags of their `train_ppo_ray` (of OpenRLHF's up to 0.11, with its dotted names) into a
+recipe; `observe-r1 convert sft` does the same for `train_sft`. Paste what followed the command, with your own paths:
 
     observe-r1 convert --pretrain Qwen2.5-VL-3B-Instruct --prompt_data neuraladder.jsonl --save_path save/observe-r1 \\
        --n_samples_per_prompt 8 --rollout_batch_size 128 --use_bonus --use_dyna_weight --shuffle … > r1.yaml
     observe-r1 train r1.yaml
 
-The recipe holds only what differs from the packaged recipe that is closest, or from one that you name: `observe-r1
+The recipe holds only what differs from the closest packaged recipe, or from one that you name: `observe-r1
 convert grpo …`. `observe-r1 train` and `observe-r1 sft` take the same flags directly: they print the `convert` command,
 then run.
 
-Everything after `ray job submit … --` is one process here: no `ray start`, no reward process, no vLLM to place. What a
-flag changes, or why it no longer matters, is printed in one line.
+Everything after `ray job submit … --` is one process here: no `ray start`, no reward process, no vLLM to place. A line
+says what a flag changes, or why it no longer matters.
 
 - Without a recipe, and with the model or the data given by a flag, the original's defaults hold: {without_recipe}.
 - With a recipe (`observe-r1 train observe_r1 --temperature 0.9`), or with `--model.path` and `--data.path`, flags
   override it, and every other setting keeps its value.
-- A setting given by its own name (`--objective.bonus 0.3`) overrides the flags, and a line says so. Two values for a
-  model, data or an output folder are an error.
-- A flag that would change the result and is not supported is an error that says what to do instead. A flag that no
-  longer matters is said to have no effect. Flags that request several GPUs say that one is used.
+- A setting given by its own name (`--objective.bonus 0.3`) overrides the flags, and a line says so. Two values for the
+  model, the data or the output folder are an error.
+- A flag that would change the result and is not supported is an error that says what to do instead. For a flag that no
+  longer matters, a line says that it has no effect; for flags that request several GPUs, that one is used.
 - OpenRLHF's dotted names that are settings here mean the same in both: `--rollout.temperature`, `--rollout.top_p`,
   `--rollout.max_new_tokens`, `--data.max_samples`, `--data.input_key`, `--data.label_key`.
 
@@ -153,14 +153,14 @@ flag changes, or why it no longer matters, is printed in one line.
 |---|---|---|
 {rows}
 
-## What is different on purpose
+## Deliberate differences
 
 - `--shuffle` *keeps* the file's order in the original, and therefore here; `data.order` is named for what it does.
 - Batch sizes: `--train_batch_size` counts responses. Here `optimizer.minibatch` counts groups, and a minibatch holds
   whole groups.
 - The loss is a mean over all response tokens of a minibatch, not a mean of the means of micro-batches of two.
-- A group in which every response is wrong gets no bonus. Correctness is kept apart from the reward, so no size of the
-  bonus and no reward of your own changes the pass rate.
+- A group in which every response is wrong gets no bonus. Correctness is separate from the reward, so neither the bonus
+  nor a reward of your own changes the pass rate.
 - A gold answer that cannot be verified stops the run and names the row; in the original it rewarded every response.
 - Bonus and dynamic weight work with every estimator, not with `group_norm` alone.
 """

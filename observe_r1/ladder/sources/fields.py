@@ -137,8 +137,8 @@ def _image(value: Any, where: str, folder: Path | None) -> ImageSource:
 def _file(name: str, where: str, folder: Path | None) -> str:
     if folder is None and not Path(name).is_absolute():
         raise UserError(
-            f"{where}: {name!r:.80} is a file beside the rows, which the Hub does not send along: download the dataset "
-            "with its images, unpack them, and name the file of its rows"
+            f"{where}: {name!r:.80} is a separate file, which the Hub does not send with the rows: download the "
+            "dataset with its images, unpack them, and name the file of its rows"
         )
     start = folder or Path()
     for path in (start / name, start.parent / name):
@@ -148,7 +148,7 @@ def _file(name: str, where: str, folder: Path | None) -> str:
 
 
 def with_options(question: str, options: Sequence[str]) -> str:
-    """Return the question with its options under it, one a line."""
+    """Return the question with its options under it, one per line."""
     lines = (f"{letter}. {option}".rstrip() for letter, option in zip(ascii_uppercase, options, strict=False))
     return "\n".join([question, *lines])
 

@@ -73,7 +73,7 @@ def _virl39k(row: Mapping[str, Any], place: str, folder: Path | None) -> Example
     Columns `question` (with `<image>` marks, or none: then the images come first), `answer` (in `\boxed{…}`),
     `PassRate_32BTrained`, `PassRate_7BBase`, `category`, `source`, `qid` and `image` (a list of paths beside the file)
     by that dataset's card and by the training code in TIGER-AI-Lab/VL-Rethinker. Questions of text alone have no
-    image: each is an error, since it is no visual question. `datasets` cannot read it by its name, because it takes
+    image: each is an error, since it is not a visual question. `datasets` cannot read it by its name, because it takes
     the archive for a table: download it, unpack the images and name the Parquet file. The licence is as a public
     review of the card quotes it.
     """

@@ -122,7 +122,7 @@ def _open(source: Source, part: str, split: str, asked_split: str) -> tuple[Sequ
         if split in (asked_split, source.split) or Path(part).is_file():
             raise
         other = f"{source.name}:{part}@{source.split}"
-        raise UserError(f"{error}: of a benchmark, the split {split!r} is read; {other} names another") from error
+        raise UserError(f"{error}: the split {split!r} of a benchmark is read; {other} names another") from error
 
 
 def adapt_row(source: Source, row: Any, place: str, folder: Path | None, *, needs_image: bool = True) -> Example:
@@ -142,7 +142,7 @@ def adapt_row(source: Source, row: Any, place: str, folder: Path | None, *, need
         raise UserError(f"{place}: needs an object with named columns, got {row!r:.80}")
     example = source.adapt(row, place, folder)
     if needs_image and not example.images:
-        raise UserError(f"{place}: the row has no image, so it is no visual question: leave it out")
+        raise UserError(f"{place}: the row has no image, so it is not a visual question: leave it out")
     return example
 
 
