@@ -1,12 +1,14 @@
 """`observe-r1 evaluate`: what an evaluation found, as tables or as JSON."""
 
 import json
+import sys
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from observe_r1.cli.terminal import one_line
 from observe_r1.config import EvaluateSettings
 from observe_r1.run import Ended
 from observe_r1.run.evaluate import SUMMARY, evaluate
@@ -14,8 +16,6 @@ from observe_r1.run.progress import Progress
 
 _IN_TOKENS = "length"
 _PARTS = {"difficulty": "by difficulty", "source": "by source", "kind": "by kind of answer"}
-_LONGEST_NAME = 3
-"""Parts of a model's path that a table's head shows."""
 _MOST_PARTS = 24
 """Rows of the largest table that is printed; `summary.json` has all."""
 
@@ -25,7 +25,8 @@ def run(settings: EvaluateSettings, view: Progress) -> Ended:
     summary = evaluate(settings, view)
     view.close()
     if summary is None:
-        print(f"interrupted: {view.line}; the same command resumes")
+        out = sys.stderr if settings.run.json_summary else sys.stdout
+        print(f"interrupted: {view.line}; the same command resumes", file=out)
         return Ended(130, "")
     if settings.run.json_summary:
         print(json.dumps(summary))
@@ -39,50 +40,62 @@ def run(settings: EvaluateSettings, view: Progress) -> Ended:
 
 
 def tables(summary: dict[str, Any]) -> list[Table]:
-    """Return what `summary.json` holds as tables: figures of every model, differences, and accuracy by part."""
+    """Return what `summary.json` holds as tables: models, their figures, differences, and accuracy by part."""
     models = summary["models"]
-    drawn = [_figures([(_short(model["model"]), model["figures"]) for model in models], "figures, with 95 % intervals")]
+    heads = [f"model {number}" for number, _ in enumerate(models, start=1)]
+    drawn = [_asked(models, heads)]
+    drawn.append(_figures("figures, with 95 % intervals", heads, [model["figures"] for model in models]))
     if summary["differences"]:
-        rows = [(f"against {_short(each['against'])}", each["differences"]) for each in summary["differences"]]
-        drawn.append(_figures(rows, "difference, question by question", signed=True))
+        leads = [f"model 1 minus {head.removeprefix('model ')}" for head in heads[1:]]
+        found = [each["differences"] for each in summary["differences"]]
+        drawn.append(_figures("difference, question by question", leads, found, signed=True))
     for part, title in _PARTS.items():
         names = list(models[0]["by"][part])
         if 1 < len(names) <= _MOST_PARTS:
-            drawn.append(_accuracy_by(models, part, names, title))
+            drawn.append(_accuracy_by(models, heads, part, names, title))
     return drawn
 
 
-def _figures(rows: list[tuple[str, dict[str, Any]]], title: str, *, signed: bool = False) -> Table:
-    table = Table(title=title, title_justify="left")
+def _asked(models: list[dict[str, Any]], heads: list[str]) -> Table:
+    table = Table(title="models", title_justify="left")
     table.add_column("")
-    for name, _ in rows:
-        table.add_column(Text(name, overflow="fold"), justify="right")
-    for figure in rows[0][1]:
-        cells = [_cell(values[figure], figure == _IN_TOKENS, signed) if figure in values else "" for _, values in rows]
-        table.add_row("length in tokens" if figure == _IN_TOKENS else figure, *cells)
+    table.add_column("", overflow="fold")
+    table.add_column("questions", justify="right")
+    for head, model in zip(heads, models, strict=True):
+        answered, left_out = model["questions"], model["left_out"]
+        count = f"{answered:,} of {answered + left_out:,}" if left_out else f"{answered:,}"
+        table.add_row(head, Text(one_line(model["model"])), count)
     return table
 
 
-def _accuracy_by(models: list[dict[str, Any]], part: str, names: list[str], title: str) -> Table:
-    table = Table(title=f"accuracy {title}", title_justify="left")
-    table.add_column("")
-    table.add_column("questions", justify="right")
-    for model in models:
-        table.add_column(Text(_short(model["model"]), overflow="fold"), justify="right")
+def _with_columns(title: str, first: tuple[str, ...], heads: list[str]) -> Table:
+    table = Table(title=title, title_justify="left")
+    for name in first:
+        table.add_column(name, justify="right" if name else "left", overflow="fold")
+    for head in heads:
+        table.add_column(head, justify="right", overflow="fold")
+    return table
+
+
+def _figures(title: str, heads: list[str], values: list[dict[str, Any]], *, signed: bool = False) -> Table:
+    table = _with_columns(title, ("",), heads)
+    for figure in values[0]:
+        in_tokens = figure == _IN_TOKENS
+        cells = [_cell(each[figure], in_tokens, signed) if figure in each else "" for each in values]
+        table.add_row("tokens" if in_tokens else figure, *cells)
+    return table
+
+
+def _accuracy_by(models: list[dict[str, Any]], heads: list[str], part: str, names: list[str], title: str) -> Table:
+    table = _with_columns(f"accuracy {title}", ("", "questions"), heads)
     for name in names:
         groups = [model["by"][part].get(name) for model in models]
         cells = [_cell(group["figures"]["accuracy"], False, False) if group else "" for group in groups]
-        table.add_row(Text(name or "none"), f"{groups[0]['questions']:,}", *cells)
+        table.add_row(Text(one_line(name) or "none"), f"{groups[0]['questions']:,}", *cells)
     return table
 
 
 def _cell(figure: dict[str, float], in_tokens: bool, signed: bool) -> str:
-    sign = "+" if signed else ""
-    form = f"{{:{sign}z.0f}}" if in_tokens else f"{{:{sign}z.1%}}"
-    return f"{form.format(figure['mean'])}  [{form.format(figure['low'])}, {form.format(figure['high'])}]"
-
-
-def _short(model: str) -> str:
-    """Return a model's name for the head of a table: a long path loses its start."""
-    parts = model.rstrip("/").split("/")
-    return model if len(parts) <= _LONGEST_NAME else "/".join(("…", *parts[-_LONGEST_NAME:]))
+    sign, scale, unit, digits = "+" if signed else "", 1 if in_tokens else 100, "" if in_tokens else "%", not in_tokens
+    mean, low, high = (f"{figure[key] * scale:{sign}z.{digits:d}f}" for key in ("mean", "low", "high"))
+    return f"{mean}{unit} [{low},{high}]"  # a narrow terminal breaks the cell only where the interval begins

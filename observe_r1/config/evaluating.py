@@ -2,7 +2,7 @@
 
 from pydantic import Field
 
-from observe_r1.config.ladder import LadderDataSettings, LadderModelSettings
+from observe_r1.config.ladder import AskedDataSettings, LadderModelSettings
 from observe_r1.config.sampling import SamplerSettings
 from observe_r1.config.section import NamesText, PathText, Section
 
@@ -16,7 +16,7 @@ class EvaluateModelSettings(LadderModelSettings):
     """Models to compare with, which answer the same questions: the one that training began with, say."""
 
 
-class EvaluateDataSettings(LadderDataSettings):
+class EvaluateDataSettings(AskedDataSettings):
     """The questions."""
 
     path: NamesText

@@ -28,7 +28,15 @@ Shares = Annotated[
 SourceName = Annotated[NamesText, Field(min_length=1)]
 
 
-class LadderDataSettings(QuestionSettings):
+class AskedDataSettings(QuestionSettings):
+    """Questions, and how a model that is not being trained is asked them."""
+
+    format_prompt: Literal["auto", "observe", "think", "steps", "none"] = "auto"  # type: ignore[assignment]
+    """Which text asks for a response format: `auto` takes the one that the model was trained with, if its folder says
+    so, and otherwise `steps`, which asks for plain step-by-step reasoning."""
+
+
+class LadderDataSettings(AskedDataSettings):
     """The questions to order."""
 
     sources: tuple[SourceName, ...] = ()
@@ -36,9 +44,6 @@ class LadderDataSettings(QuestionSettings):
     `name:PATH_OR_HUB_NAME@SPLIT` (`ladder sources` lists the names)."""
     max_samples: int | None = Field(None, ge=1)
     """Use only this many rows of each source, from the start."""
-    format_prompt: Literal["auto", "observe", "think", "steps", "none"] = "auto"  # type: ignore[assignment]
-    """Which text asks for a response format: `auto` takes the one that the model was trained with, if its folder says
-    so, and otherwise `steps`, which asks for plain step-by-step reasoning."""
     skip_bad: bool = False
     """Skip broken rows and report them; otherwise the first one ends the build."""
 

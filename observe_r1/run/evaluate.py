@@ -1,15 +1,18 @@
 """An evaluation: each model answers the same questions, every response is kept, and all figures are made from those.
 
 config.yaml                    every setting
+begun.json                     digests of the questions and of each model's files, which must not change
 1/greedy/responses.jsonl       the first model's response to each question at temperature 0 (`ladder.difficulty`)
 1/sampled/responses.jsonl      those drawn with `rollout.samples`
 2/…                            the next model's
 summary.json                   figures of every model, and how far the first one is from each of the others
 """
 
+import json
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict
+from contextlib import closing, contextmanager
+from dataclasses import asdict, replace
+from hashlib import sha256
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -18,9 +21,11 @@ import torch
 import yaml
 
 from observe_r1.config import DataSettings, EvaluateSettings, LadderSettings, dump_settings, flat
-from observe_r1.data import load_data
+from observe_r1.data.alike import Alike
+from observe_r1.data.examples import open_examples
 from observe_r1.data.format_prompts import asked_format
-from observe_r1.data.lazy import LazySequence
+from observe_r1.data.lazy import Joined, LazySequence
+from observe_r1.data.mixture import file_names, mix_sequences
 from observe_r1.errors import UserError
 from observe_r1.evaluation.figures import Answer, Answered, Figure, by, differences, figures
 from observe_r1.files import LOCK, json_line, lock_folder, make_folder, unlock_folder, write_atomic
@@ -29,6 +34,7 @@ from observe_r1.ladder.journal import is_complete
 from observe_r1.ladder.questions import stage_rows
 from observe_r1.ladder.stage import MEASURE, RESPONSES, Watch
 from observe_r1.model.device import choose_device, with_dtype
+from observe_r1.model.hub import check_model_path
 from observe_r1.records import Example
 from observe_r1.rewards.accuracy import require_verifiable
 from observe_r1.rewards.judge.reading import read
@@ -36,9 +42,11 @@ from observe_r1.rewards.judge.values import kind
 from observe_r1.run.progress import Progress
 from observe_r1.run.setup import device_line
 
-SUMMARY, CONFIG = "summary.json", "config.yaml"
+SUMMARY, CONFIG, BEGUN = "summary.json", "config.yaml", "begun.json"
 _MAY_CHANGE = ("run.", "model.against", "rollout.max_rows", "rollout.cuda_graphs", "data.image_cache", "data.skip_bad")
 """Settings that change no response: more models may be compared with later, and an evaluation may run out of memory."""
+_MODEL_FILES = (".safetensors", ".json", ".jinja", ".model", ".txt")
+"""Endings of a checkpoint's files that change what the model answers."""
 
 
 def evaluate(settings: EvaluateSettings, view: Progress) -> dict[str, Any] | None:
@@ -59,13 +67,16 @@ def evaluate(settings: EvaluateSettings, view: Progress) -> dict[str, Any] | Non
     settings = with_dtype(settings)
     if settings.run.threads is not None:
         torch.set_num_threads(settings.run.threads)
-    view.now("reading the questions")
-    questions = _questions(settings)
     models = (settings.model.path, *settings.model.against)
+    for number, model in enumerate(models):
+        check_model_path(
+            model, "model.against" if number else "model.path", trust_code=settings.model.trust_remote_code
+        )
+    questions = _questions(settings, view)
     device = device_line(choose_device(settings.model.device), settings.model.dtype)
     names = f"{settings.data.path} ({len(questions):,} questions)"
     view.about(model=", ".join(models), data=names, device=device, folder=settings.run.output)
-    with _opened(settings) as folder:
+    with _opened(settings, questions) as folder:
         view.stop.after("this batch, which is kept")
         watch = Watch(view.stage, view.note, view.now, lambda: view.stop.requested)
         answered = []
@@ -74,7 +85,7 @@ def evaluate(settings: EvaluateSettings, view: Progress) -> dict[str, Any] | Non
                 return None
             answered.append(_answers(folder / str(number), questions, settings))
         view.now("drawing the intervals")
-        summary = summarize(models, answered, len(questions), settings.rollout.seed)
+        summary = summarize(models, answered, questions.read, settings.rollout.seed)
         write_atomic(folder / SUMMARY, json_line(summary))
         return summary
 
@@ -85,7 +96,7 @@ def summarize(models: Sequence[str], answered: Sequence[Sequence[Answered]], ask
     Args:
         models: Their paths or names; the first is compared with each of the others.
         answered: Of each model, the questions that it answered.
-        asked: Questions that there are.
+        asked: Questions that there are, broken ones included.
         seed: Of the intervals.
 
     Returns:
@@ -98,7 +109,7 @@ def summarize(models: Sequence[str], answered: Sequence[Sequence[Answered]], ask
     found = []
     for model, questions in zip(models, answered, strict=True):
         if not questions:
-            raise UserError(f"{model}: none of the {asked} questions could be asked: raise data.max_prompt_tokens")
+            raise UserError(f"{model}: none of the {asked} questions could be asked: its dropped.jsonl says why")
         found.append(
             {
                 "model": model,
@@ -131,31 +142,56 @@ def _parts(questions: Sequence[Answered], attribute: str, seed: int) -> dict[str
 class _Questions(LazySequence[Example]):
     """The questions with their ids, of which no two are the same: responses are kept by them."""
 
-    def __init__(self, examples: Sequence[Example], ids: Sequence[str]) -> None:
+    def __init__(self, examples: Sequence[Example], rows: Sequence[int], ids: Sequence[str], digest: str) -> None:
         self._examples = examples
+        self._rows = rows
         self.ids = ids
+        self.digest = digest
+        """Of all that the models are asked and judged by, except what is in the images' files."""
+        self.read = len(examples)
+        """Rows that there are, with those that are broken."""
 
     def __len__(self) -> int:
         return len(self.ids)
 
     def item(self, index: int) -> Example:
-        return self._examples[index]
+        return self._examples[self._rows[index]]
 
 
-def _questions(settings: EvaluateSettings) -> _Questions:
-    """Return the questions; raise `UserError` for one whose gold answer cannot be verified, and for a duplicate id."""
+def _questions(settings: EvaluateSettings, view: Progress) -> _Questions:
+    """Return the questions; raise `UserError` for a duplicate id and, unless `data.skip_bad`, for a broken row."""
     data = settings.data
-    named = {name: getattr(data, name) for name in ("path", "input_key", "label_key", "max_samples")}
-    examples = load_data(DataSettings(**named), seed=0)
+    files = [
+        Joined(open_examples(name, data.input_key, data.label_key, require_answer=True))
+        for name in file_names(DataSettings(path=data.path))
+    ]
+    examples = mix_sequences(files, None, seed=0, limit=data.max_samples)
+    rows: list[int] = []
     origins: dict[str, str] = {}
-    for example in examples:
-        require_verifiable(example)
-        if example.id in origins:
-            raise UserError(f"{example.origin}: duplicate id {example.id!r}, it is that of {origins[example.id]} too")
-        origins[example.id] = example.origin
+    digest = sha256()
+    row = 0
+    view.now("reading the questions", len(examples), lambda: row)
+    with closing(Alike(view.note)) as skipped:
+        for row in range(len(examples)):
+            try:
+                example = examples[row]
+                require_verifiable(example)
+            except UserError as error:
+                if not data.skip_bad:
+                    raise UserError(f"{error} (--skip-bad leaves such rows out)") from error
+                skipped.add(str(error), start="skipped: ")
+                continue
+            if example.id in origins:
+                raise UserError(
+                    f"{example.origin}: duplicate id {example.id!r}, it is that of {origins[example.id]} too"
+                )
+            rows.append(row)
+            origins[example.id] = example.origin
+            images = [image if isinstance(image, bytes) else image.rpartition("/")[2] for image in example.images]
+            digest.update(repr((example.id, example.messages, images, example.answer)).encode())
     if not origins:
-        raise UserError(f"data.path = {data.path!r}: no questions in it")
-    return _Questions(examples, list(origins))
+        raise UserError(f"data.path = {data.path!r}: no questions in it that can be asked")
+    return _Questions(examples, rows, list(origins), digest.hexdigest())
 
 
 def _ask(place: Path, model: str, questions: _Questions, settings: EvaluateSettings, watch: Watch) -> bool:
@@ -167,15 +203,21 @@ def _ask(place: Path, model: str, questions: _Questions, settings: EvaluateSetti
     for name, sampling in rounds.items():
         if is_complete(place / name, MEASURE):
             continue
+        if watch.stopped():
+            return False
         make_folder(place)
         make_folder(place / name)
         watch.note(f"{name} responses of {model}")
+        label = f"{name}, model {place.name}" if settings.model.against else name
         written_in = asked_format(questions[0].messages)
-        if not measure_questions(
-            place / name, questions, _as_measurement(settings, model, sampling), watch, written_in=written_in
-        ):
+        measurement = _as_measurement(settings, model, sampling)
+        if not measure_questions(place / name, questions, measurement, _labelled(watch, label), written_in=written_in):
             return False
     return True
+
+
+def _labelled(watch: Watch, label: str) -> Watch:
+    return replace(watch, progress=lambda _, done, total: watch.progress(label, done, total))
 
 
 def _as_measurement(settings: EvaluateSettings, model: str, sampling: dict[str, Any]) -> LadderSettings:
@@ -219,8 +261,8 @@ def _responses(folder: Path) -> dict[str, list[Answer]]:
 
 
 @contextmanager
-def _opened(settings: EvaluateSettings) -> Iterator[Path]:
-    """Lock the folder `run.output` and write the settings into it; those of before must be the same."""
+def _opened(settings: EvaluateSettings, questions: _Questions) -> Iterator[Path]:
+    """Lock the folder `run.output` and write down what is evaluated; what was begun before must be the same."""
     folder = Path(settings.run.output)
     try:
         make_folder(folder)
@@ -229,14 +271,44 @@ def _opened(settings: EvaluateSettings) -> Iterator[Path]:
         raise UserError(f"--output {str(folder)!r}: cannot be an evaluation's folder: {error.strerror}") from error
     try:
         config = folder / CONFIG
+        begun = {"questions": questions.digest} | {
+            model: _model_digest(model) for model in (settings.model.path, *settings.model.against)
+        }
         if config.is_file():
             _compare(config, settings)
-        elif {entry.name for entry in folder.iterdir()} - {LOCK, f"{CONFIG}.partial"}:
+            _compare_inputs(folder / BEGUN, begun, settings)
+        elif {entry.name for entry in folder.iterdir()} - {LOCK, BEGUN, f"{BEGUN}.partial", f"{CONFIG}.partial"}:
             raise UserError(f"--output {str(folder)!r}: neither empty nor an evaluation's folder: give another one")
+        write_atomic(folder / BEGUN, json.dumps(begun, indent=1) + "\n")
         write_atomic(config, dump_settings(settings))
         yield folder
     finally:
         unlock_folder(folder, lock)
+
+
+def _model_digest(model: str) -> str:
+    """Return a digest of the names, sizes and times of a model folder's files; empty for a name on the Hub.
+
+    Reading gigabytes of weights would take longer than many an evaluation.
+    """
+    if not Path(model).is_dir():
+        return ""
+    files = sorted(path for path in Path(model).iterdir() if path.suffix in _MODEL_FILES)
+    return sha256(
+        repr([(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in files]).encode()
+    ).hexdigest()
+
+
+def _compare_inputs(path: Path, begun: dict[str, str], settings: EvaluateSettings) -> None:
+    """Raise `UserError` for questions or a model that changed since `path` was written."""
+    try:
+        before = json.loads(path.read_bytes())
+        changed = [name for name in begun if name in before and before[name] != begun[name]]
+    except (OSError, ValueError, TypeError) as error:
+        raise UserError(f"{path}: not as the evaluation wrote it: give another --output") from error
+    if changed:
+        what = f"the questions of {settings.data.path}" if changed[0] == "questions" else f"the model {changed[0]}"
+        raise UserError(f"{what} changed since this evaluation began in {str(path.parent)!r}: give another --output")
 
 
 def _compare(config: Path, settings: EvaluateSettings) -> None:

@@ -1,10 +1,14 @@
 """`observe-r1 evaluate`: figures against the responses that it keeps, resumed where it was stopped."""
 
 import json
+import os
 import shutil
+from io import StringIO
 
 import pytest
+from rich.console import Console
 
+from observe_r1.cli.evaluate import tables
 from observe_r1.cli.main import main
 from observe_r1.demo.dataset import write_questions
 from observe_r1.rewards import accuracy_reward
@@ -117,3 +121,102 @@ def test_bad_input_is_one_line(world, questions, tmp_path, capsys):
     assert "neither empty nor an evaluation's folder" in capsys.readouterr().err
     assert main(["evaluate", "model"]) == 2
     assert "setting 'data.path' is missing" in capsys.readouterr().err
+
+
+def test_every_model_is_looked_for_before_one_is_asked(world, questions, tmp_path, capsys):
+    output = tmp_path / "evaluation"
+    assert main(words(world, questions, output, "--against", str(tmp_path / "gone"))) == 2
+    assert "model.against" in (said := capsys.readouterr().err)
+    assert "no such folder" in said
+    assert not output.exists()
+
+
+@pytest.mark.parametrize("changed", ["answer", "order", "model"])
+def test_changed_questions_or_weights_are_refused(evaluated, world, questions, tmp_path, capsys, monkeypatch, changed):
+    # Else the figures of the old ones would be printed as those of the new ones.
+    output = shutil.copytree(evaluated, tmp_path / "evaluation")
+    lines, model = questions.read_text().splitlines(keepends=True), world / "warm" / "model"
+    if changed == "model":
+        weights = next(model.glob("*.safetensors"))
+        before = weights.stat().st_mtime_ns
+        os.utime(weights, ns=(before, before + 1_000_000_000))
+    else:
+        answer = [lines[0].replace('"answer": "', '"answer": "1'), *lines[1:]]
+        questions.write_text("".join(answer if changed == "answer" else lines[::-1]))
+    try:
+        assert main(words(world, questions, output)) == 2
+    finally:
+        questions.write_text("".join(lines))
+        if changed == "model":
+            os.utime(weights, ns=(before, before))
+    what = f"the model {model}" if changed == "model" else f"the questions of {questions}"
+    assert f"{what} changed since this evaluation began" in capsys.readouterr().err
+    assert main(words(world, questions, output)) == 0
+
+
+def test_skip_bad_leaves_out_every_kind_of_broken_row_and_counts_them(world, questions, tmp_path, capsys):
+    rows_of = [json.loads(line) for line in questions.read_text().splitlines()]
+    rows_of[0] |= {"answer": ""}
+    rows_of[2] |= {
+        "answer": "it depends on what the author of this question meant, which nobody will ever know for sure"
+    }
+    rows_of[4] |= {"message": rows_of[4]["message"].replace("images/", "gone/")}
+    broken, output = questions.with_name("broken.jsonl"), tmp_path / "evaluation"
+    broken.write_text("".join(json.dumps(row) + "\n" for row in rows_of))
+    assert main(words(world, broken, output)) == 2
+    assert "broken.jsonl row 1, 'answer'" in (said := capsys.readouterr().err)
+    assert "--skip-bad" in said
+    assert main(words(world, broken, output, "--skip-bad")) == 0
+    (model,) = json.loads((output / "summary.json").read_text())["models"]
+    assert (model["questions"], model["left_out"]) == (3, 3)
+    said = capsys.readouterr()
+    assert "3 of 6" in said.out
+    assert all(f"broken.jsonl row {number}" in said.err for number in (1, 3, 5))
+
+
+def test_ctrl_c_at_the_end_of_a_round_begins_no_other(world, questions, tmp_path, monkeypatch, capsys):
+    output, stage = tmp_path / "evaluation", Progress.stage
+
+    def interrupted(view, name, done, total):
+        stage(view, name, done, total)
+        view.stop.requested = view.stop.requested or done == total
+
+    monkeypatch.setattr(Progress, "stage", interrupted)
+    assert main(words(world, questions, output, "--json")) == 130
+    assert [each.name for each in (output / "1").iterdir()] == ["greedy"]
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert "interrupted: greedy: 6 of 6 questions; the same command resumes" in said.err
+
+
+def _summary(models):
+    def figures(mean):
+        each = {"mean": mean, "low": mean - 0.05, "high": mean + 0.05}
+        return {"accuracy": each, "length": {"mean": 1234.5, "low": 1111.0, "high": 1555.0}}
+
+    source = {"a \x1b[31mred\x1b[0m [bold]source\r": {"questions": 9, "figures": figures(0.5)}}
+    by = {"difficulty": {}, "source": source | {"b" * 30: {"questions": 8, "figures": figures(1)}}, "kind": {}}
+    asked = [{"model": f"/long/path/of\x07/{'m' * 50}/{n}", "questions": 17, "left_out": 0} for n in range(models)]
+    found = [model | {"figures": figures(n / 10), "by": by} for n, model in enumerate(asked)]
+    return {"models": found, "differences": [{"against": "", "differences": figures(0.1)} for _ in range(models - 1)]}
+
+
+@pytest.mark.parametrize("models", [1, 2, 3, 4])
+def test_tables_fit_eighty_characters_and_are_harmless(models):
+    console = Console(width=80, file=StringIO())
+    for table in tables(_summary(models)):
+        console.print(table)
+    text = console.file.getvalue()
+    assert all(len(line) <= 80 for line in text.splitlines())
+    assert all(char.isprintable() for char in text.replace("\n", ""))
+    assert "…" not in text  # nothing is cut
+    assert "[bold]" in text  # a name is no markup
+    figures = text[text.index("figures") : text.index("accuracy by source")]
+    for number in range(models):
+        assert f"{number * 10}.0%" in figures
+        assert f"[{number * 10 - 5}.0,{number * 10 + 5}.0]" in figures
+
+
+def test_settings_of_a_ladder_are_unknown_here(world, questions, tmp_path, capsys):
+    assert main(words(world, questions, tmp_path / "evaluation", "--data.sources", "more.jsonl")) == 2
+    assert "unknown option '--data.sources'" in capsys.readouterr().err
