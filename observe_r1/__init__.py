@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from observe_r1.api import build_ladder, read_recipe, sft, train
+    from observe_r1.api import build_ladder, evaluate, read_recipe, sft, train
     from observe_r1.config import (
         ArrangeSettings,
         DataSettings,
+        EvaluateSettings,
         EvaluationSettings,
         LadderSettings,
         ModelSettings,
@@ -36,33 +37,10 @@ if TYPE_CHECKING:
     from observe_r1.model.loading import load_model
     from observe_r1.rewards import accuracy_reward, format_reward
 
-_HOMES = {
-    "observe_r1.api": ("build_ladder", "read_recipe", "sft", "train"),
-    "observe_r1.config": (
-        "ArrangeSettings",
-        "DataSettings",
-        "EvaluationSettings",
-        "LadderSettings",
-        "ModelSettings",
-        "ObjectiveSettings",
-        "OptimizerSettings",
-        "RewardSettings",
-        "RolloutSettings",
-        "RunSettings",
-        "SFTSettings",
-        "ScreenSettings",
-        "TrainSettings",
-    ),
-    "observe_r1.data": ("load_examples",),
-    "observe_r1.errors": ("UserError",),
-    "observe_r1.model.loading": ("load_model",),
-    "observe_r1.rewards": ("accuracy_reward", "format_reward"),
-}
-_HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
-
 __all__ = [
     "ArrangeSettings",
     "DataSettings",
+    "EvaluateSettings",
     "EvaluationSettings",
     "LadderSettings",
     "ModelSettings",
@@ -78,6 +56,7 @@ __all__ = [
     "__version__",
     "accuracy_reward",
     "build_ladder",
+    "evaluate",
     "format_reward",
     "load_examples",
     "load_model",
@@ -86,12 +65,26 @@ __all__ = [
     "train",
 ]
 
+_HOMES = {
+    "UserError": "errors",
+    "accuracy_reward": "rewards",
+    "build_ladder": "api",
+    "evaluate": "api",
+    "format_reward": "rewards",
+    "load_examples": "data",
+    "load_model": "model.loading",
+    "read_recipe": "api",
+    "sft": "api",
+    "train": "api",
+}
+"""Modules of the names above; the settings are in `config`."""
+
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOME_OF:
+    if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(_HOME_OF[name]), name)
+    return getattr(import_module(f"{__name__}.{_HOMES.get(name, 'config')}"), name)
 
 
 def __dir__() -> list[str]:
-    return sorted(__all__)
+    return __all__

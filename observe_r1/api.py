@@ -3,16 +3,19 @@
 They show the same view on standard error, write the same folders, and print the same last lines.
 """
 
-from collections.abc import Mapping
+import json
+from collections.abc import Callable, Mapping
 from os import PathLike, fspath
 from pathlib import Path
 from typing import Any, TypeVar
 
+from observe_r1.cli.evaluate import run as print_evaluation
 from observe_r1.cli.ladder import build
 from observe_r1.cli.recipe import default_settings, flatten
 from observe_r1.cli.recipe import read_recipe as read_settings
 from observe_r1.cli.start import check_needs
-from observe_r1.config import LadderSettings, Section, SFTSettings, TrainSettings, nest, validate
+from observe_r1.config import EvaluateSettings, LadderSettings, Section, SFTSettings, TrainSettings, nest, validate
+from observe_r1.run.evaluate import SUMMARY
 from observe_r1.run.progress import Progress
 from observe_r1.run.sft import fine_tune_model
 from observe_r1.run.train import train_model
@@ -52,29 +55,16 @@ def train(settings: TrainSettings) -> Path:
         The run folder; its `model/` is an ordinary Hugging Face checkpoint.
 
     Raises:
-        UserError: The user can correct it: a setting, a file, a full disk.
+        UserError: A setting, a file or the disk is at fault; the message says what to do.
         KeyboardInterrupt: Ctrl-C ended the run early. A checkpoint and the model were saved first;
             `run.resume = True` continues.
     """
-    check_needs(settings)
-    with Progress("train") as view:
-        return _finished(train_model(settings, view).code, settings.run.output)
+    return _run("train", train_model, settings)
 
 
 def sft(settings: SFTSettings) -> Path:
-    """Warm-start a model on demonstrations, as `observe-r1 sft` does.
-
-    Returns:
-        The run folder; its `model/` is an ordinary Hugging Face checkpoint.
-
-    Raises:
-        UserError: The user can correct it: a setting, a file, a full disk.
-        KeyboardInterrupt: Ctrl-C ended the run early. A checkpoint and the model were saved first;
-            `run.resume = True` continues.
-    """
-    check_needs(settings)
-    with Progress("sft") as view:
-        return _finished(fine_tune_model(settings, view).code, settings.run.output)
+    """Warm-start a model on demonstrations, as `observe-r1 sft` does; result and errors as `train`."""
+    return _run("sft", fine_tune_model, settings)
 
 
 def build_ladder(settings: LadderSettings) -> Path:
@@ -84,15 +74,28 @@ def build_ladder(settings: LadderSettings) -> Path:
         The ladder's folder: `data.path` of a training run.
 
     Raises:
-        UserError: The user can correct it: a setting, a source, a full disk.
+        UserError: A setting, a source or the disk is at fault; the message says what to do.
         KeyboardInterrupt: Ctrl-C ended the build early. The same call resumes it.
     """
+    return _run("ladder build", build, settings)
+
+
+def evaluate(settings: EvaluateSettings) -> dict[str, Any]:
+    """Answer held-out questions with one model or several, as `observe-r1 evaluate` does; errors as `build_ladder`.
+
+    Returns:
+        What `summary.json` in its folder holds: see `run.evaluate.summarize`.
+    """
+    folder = _run("evaluate", print_evaluation, settings)
+    summary: dict[str, Any] = json.loads((folder / SUMMARY).read_bytes())
+    return summary
+
+
+def _run(name: str, function: Callable[[Any, Progress], tuple[int, str]], settings: Any) -> Path:
+    """Run what the command `name` runs, without its hints for the terminal, and return the folder that it wrote."""
     check_needs(settings)
-    with Progress("ladder build") as view:
-        return _finished(build(settings, view)[0], settings.run.output)
-
-
-def _finished(code: int, folder: str) -> Path:
+    with Progress(name) as view:
+        code, _ = function(settings, view)
     if code:
         raise KeyboardInterrupt
-    return Path(folder)
+    return Path(settings.run.output)

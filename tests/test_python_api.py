@@ -65,12 +65,13 @@ def test_the_pages_run(world, tmp_path, monkeypatch, capsys):
     (tmp_path / "images").symlink_to(world / "train" / "images")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("observe_r1.api.read_recipe", _small(observe_r1.api.read_recipe))
-    assert len(BLOCKS) == 5
+    assert len(BLOCKS) == 6
     for block in BLOCKS:
         exec(block.replace("Qwen/Qwen2.5-VL-3B-Instruct", str(world / "warm" / "model")), {})
     assert Path("runs/first/model/config.json").is_file()
     assert Path("runs/ladder/ladder.jsonl").is_file()
     assert Path("runs/third/metrics.jsonl").is_file()
+    assert Path("runs/evaluation/summary.json").is_file()
     printed = capsys.readouterr().out
     assert "1.0 0.5\n" in printed
 
