@@ -13,6 +13,7 @@ from observe_r1.cli.recipe import default_settings, flatten
 from observe_r1.cli.recipe import read_recipe as read_settings
 from observe_r1.cli.start import check_needs
 from observe_r1.config import LadderSettings, Section, SFTSettings, TrainSettings, nest, validate
+from observe_r1.errors import UserError
 from observe_r1.run.progress import Progress
 from observe_r1.run.sft import fine_tune_model
 from observe_r1.run.train import train_model
@@ -39,6 +40,9 @@ def read_recipe(
     Raises:
         UserError: A setting is unknown, missing or out of bounds, or the recipe cannot be read.
     """
+    for name in options or {}:
+        if "." not in name:
+            raise UserError(f"options: {name!r}: name a setting with its section, as in 'model.path'")
     word = fspath(recipe)
     settings = default_settings(kind) | read_settings(word, kind)
     settings |= flatten(kind, nest(dict(options or {})), "options")
@@ -56,7 +60,7 @@ def train(settings: TrainSettings) -> Path:
         KeyboardInterrupt: Ctrl-C ended the run early. A checkpoint and the model were saved first;
             `run.resume = True` continues.
     """
-    check_needs(settings)
+    _check("train", settings, TrainSettings)
     with Progress("train") as view:
         return _finished(train_model(settings, view).code, settings.run.output)
 
@@ -72,7 +76,7 @@ def sft(settings: SFTSettings) -> Path:
         KeyboardInterrupt: Ctrl-C ended the run early. A checkpoint and the model were saved first;
             `run.resume = True` continues.
     """
-    check_needs(settings)
+    _check("sft", settings, SFTSettings)
     with Progress("sft") as view:
         return _finished(fine_tune_model(settings, view).code, settings.run.output)
 
@@ -87,9 +91,15 @@ def build_ladder(settings: LadderSettings) -> Path:
         UserError: The user can correct it: a setting, a source, a full disk.
         KeyboardInterrupt: Ctrl-C ended the build early. The same call resumes it.
     """
-    check_needs(settings)
+    _check("build_ladder", settings, LadderSettings)
     with Progress("ladder build") as view:
         return _finished(build(settings, view)[0], settings.run.output)
+
+
+def _check(function: str, settings: Section, kind: type[Section]) -> None:
+    if not isinstance(settings, kind):
+        raise UserError(f"{function} takes {kind.__name__}, got {type(settings).__name__}: read_recipe makes them")
+    check_needs(settings)
 
 
 def _finished(code: int, folder: str) -> Path:
