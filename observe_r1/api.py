@@ -15,6 +15,7 @@ from observe_r1.cli.recipe import default_settings, flatten
 from observe_r1.cli.recipe import read_recipe as read_settings
 from observe_r1.cli.start import check_needs
 from observe_r1.config import EvaluateSettings, LadderSettings, Section, SFTSettings, TrainSettings, nest, validate
+from observe_r1.errors import UserError
 from observe_r1.run.evaluate import SUMMARY
 from observe_r1.run.progress import Progress
 from observe_r1.run.sft import fine_tune_model
@@ -42,6 +43,9 @@ def read_recipe(
     Raises:
         UserError: A setting is unknown, missing or out of bounds, or the recipe cannot be read.
     """
+    for name in options or {}:
+        if "." not in name:
+            raise UserError(f"options: {name!r}: name a setting with its section, as in 'model.path'")
     word = fspath(recipe)
     settings = default_settings(kind) | read_settings(word, kind)
     settings |= flatten(kind, nest(dict(options or {})), "options")
@@ -59,12 +63,12 @@ def train(settings: TrainSettings) -> Path:
         KeyboardInterrupt: Ctrl-C ended the run early. A checkpoint and the model were saved first;
             `run.resume = True` continues.
     """
-    return _run("train", train_model, settings)
+    return _run("train", train_model, TrainSettings, settings)
 
 
 def sft(settings: SFTSettings) -> Path:
     """Warm-start a model on demonstrations, as `observe-r1 sft` does; result and errors as `train`."""
-    return _run("sft", fine_tune_model, settings)
+    return _run("sft", fine_tune_model, SFTSettings, settings)
 
 
 def build_ladder(settings: LadderSettings) -> Path:
@@ -77,7 +81,7 @@ def build_ladder(settings: LadderSettings) -> Path:
         UserError: A setting, a source or the disk is at fault; the message says what to do.
         KeyboardInterrupt: Ctrl-C ended the build early. The same call resumes it.
     """
-    return _run("ladder build", build, settings)
+    return _run("build_ladder", build, LadderSettings, settings)
 
 
 def evaluate(settings: EvaluateSettings) -> dict[str, Any]:
@@ -86,15 +90,17 @@ def evaluate(settings: EvaluateSettings) -> dict[str, Any]:
     Returns:
         What `summary.json` in its folder holds: see `run.evaluate.summarize`.
     """
-    folder = _run("evaluate", print_evaluation, settings)
+    folder = _run("evaluate", print_evaluation, EvaluateSettings, settings)
     summary: dict[str, Any] = json.loads((folder / SUMMARY).read_bytes())
     return summary
 
 
-def _run(name: str, function: Callable[[Any, Progress], tuple[int, str]], settings: Any) -> Path:
-    """Run what the command `name` runs, without its hints for the terminal, and return the folder that it wrote."""
+def _run(name: str, function: Callable[[Any, Progress], tuple[int, str]], kind: type[Section], settings: Any) -> Path:
+    """Run what a command runs, without its hints for the terminal, and return the folder that it wrote."""
+    if not isinstance(settings, kind):
+        raise UserError(f"{name} takes {kind.__name__}, got {type(settings).__name__}: read_recipe makes them")
     check_needs(settings)
-    with Progress(name) as view:
+    with Progress(name.replace("_", " ")) as view:
         code, _ = function(settings, view)
     if code:
         raise KeyboardInterrupt

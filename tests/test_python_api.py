@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import observe_r1
-from observe_r1 import LadderSettings, TrainSettings, UserError, read_recipe
+from observe_r1 import LadderSettings, RunSettings, TrainSettings, UserError, read_recipe
 
 ROOT = Path(__file__).parents[1]
 BLOCKS = [
@@ -54,9 +54,21 @@ def test_options_lie_over_the_recipe_and_are_checked(tmp_path):
         read_recipe("observe_r1", places | {"objective.bonsu": 0.4})
     with pytest.raises(UserError, match=r"options: objective.bonus = -1"):
         read_recipe("observe_r1", places | {"objective.bonus": -1})
+    with pytest.raises(UserError, match=r"options: 'model': name a setting with its section, as in 'model.path'"):
+        read_recipe("observe_r1", {"model": {"path": "model"}, "data.path": "rows.jsonl"})
     Path(tmp_path / "bare.yaml").write_text("run: {steps: 1}")
     with pytest.raises(UserError, match=r"'data.path' is missing"):
         read_recipe(tmp_path / "bare.yaml", {"model.path": "model"})
+
+
+@pytest.mark.parametrize(
+    ("function", "kind"), [("train", "TrainSettings"), ("sft", "SFTSettings"), ("build_ladder", "LadderSettings")]
+)
+@pytest.mark.parametrize("wrong", ["observe_r1", {"model.path": "model"}, None, RunSettings()])
+def test_anything_but_the_settings_is_one_line(function, kind, wrong):
+    said = f"{function} takes {kind}, got {type(wrong).__name__}: read_recipe makes them"
+    with pytest.raises(UserError, match=said):
+        getattr(observe_r1, function)(wrong)
 
 
 def test_the_pages_run(world, tmp_path, monkeypatch, capsys):

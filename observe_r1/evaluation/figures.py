@@ -8,6 +8,7 @@ hard, so its interval is much narrower than the two models' own.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from math import comb
 
 import numpy as np
@@ -120,6 +121,11 @@ def majority(samples: Sequence[Answer]) -> bool:
     return max(votes, key=len)[0].correct
 
 
+_majority_once = lru_cache(maxsize=1 << 16)(majority)
+"""A question is in several tables (of all, of each of its parts, of the differences), and 64 formulas that all differ
+take two seconds to compare."""
+
+
 def _table(questions: Sequence[Answered]) -> dict[str, np.ndarray]:
     """Return each figure's values, (questions,)."""
     columns = {
@@ -134,7 +140,7 @@ def _table(questions: Sequence[Answered]) -> dict[str, np.ndarray]:
         for j in (2**power for power in range(1, k.bit_length())):
             columns[f"pass@{j}"] = [pass_at(j, count, k) for count in right]
         columns[f"pass@{k}"] = [pass_at(k, count, k) for count in right]
-        columns[f"maj@{k}"] = [majority(question.samples[:k]) for question in questions]
+        columns[f"maj@{k}"] = [_majority_once(tuple(question.samples[:k])) for question in questions]
     return {name: np.array(values, dtype=np.float64) for name, values in columns.items()}
 
 

@@ -84,7 +84,8 @@ def evaluate(settings: EvaluateSettings, view: Progress) -> dict[str, Any] | Non
             if not _ask(folder / str(number), model, questions, settings, watch):
                 return None
             answered.append(_answers(folder / str(number), questions, settings))
-        view.now("drawing the intervals")
+        view.stop.after("")  # every response is kept: from here on Ctrl-C loses nothing and ends at once
+        view.now("comparing the responses")
         summary = summarize(models, answered, questions.read, settings.rollout.seed)
         write_atomic(folder / SUMMARY, json_line(summary))
         return summary
@@ -274,7 +275,7 @@ def _opened(settings: EvaluateSettings, questions: _Questions) -> Iterator[Path]
         begun = {"questions": questions.digest} | {
             model: _model_digest(model) for model in (settings.model.path, *settings.model.against)
         }
-        if config.is_file():
+        if config.is_file() and (folder / BEGUN).is_file():  # a training run has a file of settings, too
             _compare(config, settings)
             _compare_inputs(folder / BEGUN, begun, settings)
         elif {entry.name for entry in folder.iterdir()} - {LOCK, BEGUN, f"{BEGUN}.partial", f"{CONFIG}.partial"}:

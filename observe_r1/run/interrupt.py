@@ -38,7 +38,7 @@ class StopRequest:
         self._previous: dict[signal.Signals, Any] = {}
 
     def after(self, what: str) -> None:
-        """Set what the first signal from now on waits for: the words after "stopping after"."""
+        """Set what the first signal from now on waits for: the words after "stopping after"; empty for nothing."""
         self._after = what
 
     def __enter__(self) -> Self:

@@ -45,6 +45,18 @@ def test_equal_answers_vote_together_however_they_are_written():
     assert majority([*half, answer("2", False), answer("2", False)])
 
 
+def test_answers_of_a_question_are_compared_once_for_all_tables(monkeypatch):
+    compared = []
+    monkeypatch.setattr("observe_r1.evaluation.figures.matches", lambda one, other: compared.append((one, other)))
+    asked = [question(n, True, [answer(f"once {n} {sample}") for sample in range(3)], source="ab"[n]) for n in (0, 1)]
+    figures(asked)
+    assert len(compared) == 6  # three pairs of each question
+    for part in by(asked, "source").values():
+        figures(part)
+    differences(asked, asked)
+    assert len(compared) == 6
+
+
 def test_the_interval_is_that_of_a_share():
     """The bootstrap of a mean of n zeros and ones is close to the normal interval √(p(1−p)/n)·1.96."""
     count, right = 2000, 600

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import signal
 from io import StringIO
 
 import pytest
@@ -119,6 +120,8 @@ def test_bad_input_is_one_line(world, questions, tmp_path, capsys):
     (tmp_path / "full" / "mine.txt").touch()
     assert main(words(world, questions, tmp_path / "full")) == 2
     assert "neither empty nor an evaluation's folder" in capsys.readouterr().err
+    assert main(words(world, questions, world / "warm")) == 2  # a training run's
+    assert "neither empty nor an evaluation's folder" in capsys.readouterr().err
     assert main(["evaluate", "model"]) == 2
     assert "setting 'data.path' is missing" in capsys.readouterr().err
 
@@ -187,6 +190,15 @@ def test_ctrl_c_at_the_end_of_a_round_begins_no_other(world, questions, tmp_path
     said = capsys.readouterr()
     assert said.out == ""
     assert "interrupted: greedy: 6 of 6 questions; the same command resumes" in said.err
+
+
+def test_ctrl_c_while_responses_are_compared_ends_at_once(evaluated, world, questions, tmp_path, monkeypatch, capsys):
+    output = shutil.copytree(evaluated, tmp_path / "evaluation")
+    with monkeypatch.context() as patched:
+        patched.setattr("observe_r1.run.evaluate.summarize", lambda *_: signal.raise_signal(signal.SIGINT))
+        assert main(words(world, questions, output)) == 130
+    assert "interrupted" in capsys.readouterr().err
+    assert main(words(world, questions, output)) == 0
 
 
 def _summary(models):
