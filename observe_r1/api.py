@@ -95,7 +95,7 @@ def evaluate(settings: EvaluateSettings) -> dict[str, Any]:
     return summary
 
 
-def _run(name: str, function: Callable[[Any, Progress], tuple[int, str]], kind: type[Section], settings: Any) -> Path:
+def _run(name: str, function: Callable[[Any, Progress], tuple[int, str]], kind: type[Any], settings: Any) -> Path:
     """Run what a command runs, without its hints for the terminal, and return the folder that it wrote."""
     if not isinstance(settings, kind):
         raise UserError(f"{name} takes {kind.__name__}, got {type(settings).__name__}: read_recipe makes them")
