@@ -19,6 +19,7 @@ from typing import Any
 
 import torch
 import yaml
+from pydantic import TypeAdapter, ValidationError
 
 from observe_r1.config import DataSettings, EvaluateSettings, LadderSettings, dump_settings, flat
 from observe_r1.data.alike import Alike
@@ -32,7 +33,7 @@ from observe_r1.files import LOCK, json_line, lock_folder, make_folder, unlock_f
 from observe_r1.ladder.difficulty import RESPONSE_COLUMNS, measure_questions
 from observe_r1.ladder.journal import is_complete
 from observe_r1.ladder.questions import stage_rows
-from observe_r1.ladder.stage import MEASURE, RESPONSES, Watch
+from observe_r1.ladder.stage import DROPPED, MEASURE, RESPONSES, Watch
 from observe_r1.model.device import choose_device, with_dtype
 from observe_r1.model.hub import check_model_path
 from observe_r1.records import Example
@@ -45,6 +46,7 @@ from observe_r1.run.setup import device_line
 SUMMARY, CONFIG, BEGUN = "summary.json", "config.yaml", "begun.json"
 _MAY_CHANGE = ("run.", "model.against", "rollout.max_rows", "rollout.cuda_graphs", "data.image_cache", "data.skip_bad")
 """Settings that change no response: more models may be compared with later, and an evaluation may run out of memory."""
+_DIGESTS = TypeAdapter(dict[str, str])
 _MODEL_FILES = (".safetensors", ".json", ".jinja", ".model", ".txt")
 """Endings of a checkpoint's files that change what the model answers."""
 
@@ -68,6 +70,7 @@ def evaluate(settings: EvaluateSettings, view: Progress) -> dict[str, Any] | Non
     if settings.run.threads is not None:
         torch.set_num_threads(settings.run.threads)
     models = (settings.model.path, *settings.model.against)
+    view.now("looking for the models")  # the Hub may take seconds to answer
     for number, model in enumerate(models):
         check_model_path(
             model, "model.against" if number else "model.path", trust_code=settings.model.trust_remote_code
@@ -233,8 +236,9 @@ def _as_measurement(settings: EvaluateSettings, model: str, sampling: dict[str, 
 
 def _answers(place: Path, questions: _Questions, settings: EvaluateSettings) -> list[Answered]:
     """Return the questions that the model of `place` answered, in their order."""
-    greedy = _responses(place / "greedy")
-    sampled = _responses(place / "sampled") if settings.rollout.samples else {}
+    greedy = _responses(place / "greedy", questions, 1)
+    samples = settings.rollout.samples
+    sampled = _responses(place / "sampled", questions, samples) if samples else {}
     found = []
     for index, row_id in enumerate(questions.ids):
         if row_id in greedy:
@@ -253,12 +257,21 @@ def _answers(place: Path, questions: _Questions, settings: EvaluateSettings) -> 
     return found
 
 
-def _responses(folder: Path) -> dict[str, list[Answer]]:
-    rows = stage_rows(folder / RESPONSES, RESPONSE_COLUMNS)
-    return {
-        row_id: [Answer(row["text"], row["correct"], row["well_formed"], row["tokens"]) for row in group]
-        for row_id, group in groupby(rows, key=lambda row: row["id"])
-    }
+def _responses(folder: Path, questions: _Questions, count: int) -> dict[str, list[Answer]]:
+    """Return the responses of a round; raise `UserError` unless each question has `count` of them or was dropped."""
+    damaged = f"{folder}: not as the evaluation wrote it: remove that folder, and the same command asks again"
+    try:
+        rows = stage_rows(folder / RESPONSES, RESPONSE_COLUMNS)
+        found = {
+            row_id: [Answer(row["text"], row["correct"], row["well_formed"], row["tokens"]) for row in group]
+            for row_id, group in groupby(rows, key=lambda row: row["id"])
+        }
+        left_out = {row["id"] for row in stage_rows(folder / DROPPED)}
+    except UserError as error:
+        raise UserError(damaged) from error
+    if found.keys() | left_out != set(questions.ids) or any(len(group) != count for group in found.values()):
+        raise UserError(damaged)
+    return found
 
 
 @contextmanager
@@ -303,11 +316,10 @@ def _model_digest(model: str) -> str:
 def _compare_inputs(path: Path, begun: dict[str, str], settings: EvaluateSettings) -> None:
     """Raise `UserError` for questions or a model that changed since `path` was written."""
     try:
-        before = json.loads(path.read_bytes())
-        changed = [name for name in begun if name in before and before[name] != begun[name]]
-    except (OSError, ValueError, TypeError) as error:
+        before = _DIGESTS.validate_json(path.read_bytes())
+    except ValidationError as error:
         raise UserError(f"{path}: not as the evaluation wrote it: give another --output") from error
-    if changed:
+    if changed := [name for name in begun if before.get(name, begun[name]) != begun[name]]:
         what = f"the questions of {settings.data.path}" if changed[0] == "questions" else f"the model {changed[0]}"
         raise UserError(f"{what} changed since this evaluation began in {str(path.parent)!r}: give another --output")
 

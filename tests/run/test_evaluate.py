@@ -157,6 +157,31 @@ def test_changed_questions_or_weights_are_refused(evaluated, world, questions, t
     assert main(words(world, questions, output)) == 0
 
 
+@pytest.mark.parametrize("text", ["", "[]", "{", '{"questions": 1}', "\xff"])
+def test_a_damaged_record_of_the_inputs_is_refused(evaluated, world, questions, tmp_path, capsys, text):
+    output = shutil.copytree(evaluated, tmp_path / "evaluation")
+    (output / "begun.json").write_text(text, encoding="latin-1")
+    assert main(words(world, questions, output)) == 2
+    assert "begun.json: not as the evaluation wrote it: give another --output" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("left", ["one row less", "half a row", "nothing"])
+@pytest.mark.parametrize("name", ["greedy", "sampled"])
+def test_missing_responses_are_refused_not_left_out(evaluated, world, questions, tmp_path, capsys, name, left):
+    output = shutil.copytree(evaluated, tmp_path / "evaluation")
+    kept = output / "1" / name / "responses.jsonl"
+    whole = kept.read_text()
+    lines = whole.splitlines(keepends=True)
+    kept.write_text("".join(lines[:-1]) + (lines[-1][:20] if left == "half a row" else ""))
+    if left == "nothing":
+        kept.unlink()
+    assert main(words(world, questions, output)) == 2
+    assert f"{name}: not as the evaluation wrote it: remove that folder" in capsys.readouterr().err
+    shutil.rmtree(kept.parent)
+    assert main(words(world, questions, output)) == 0
+    assert kept.read_text() == whole
+
+
 def test_skip_bad_leaves_out_every_kind_of_broken_row_and_counts_them(world, questions, tmp_path, capsys):
     rows_of = [json.loads(line) for line in questions.read_text().splitlines()]
     rows_of[0] |= {"answer": ""}
