@@ -88,7 +88,7 @@ def evaluate(settings: EvaluateSettings) -> dict[str, Any]:
     """Answer held-out questions with one model or several, as `observe-r1 evaluate` does; errors as `build_ladder`.
 
     Returns:
-        What `summary.json` in its folder holds: see `run.evaluate.summarize`.
+        What `summary.json` in its folder holds: see `evaluation.figures.summarize`.
     """
     folder = _run("evaluate", print_evaluation, EvaluateSettings, settings)
     summary: dict[str, Any] = json.loads((folder / SUMMARY).read_bytes())

@@ -7,12 +7,14 @@ hard, so its interval is much narrower than the two models' own.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import lru_cache
 from math import comb
+from typing import Any
 
 import numpy as np
 
+from observe_r1.errors import UserError
 from observe_r1.rewards.judge.answer import final_answer
 from observe_r1.rewards.judge.comparing import matches
 
@@ -51,6 +53,55 @@ class Figure:
     mean: float
     low: float
     high: float
+
+
+def summarize(models: Sequence[str], answered: Sequence[Sequence[Answered]], asked: int, seed: int) -> dict[str, Any]:
+    """Return the figures of an evaluation, each as `mean`, `low` and `high` of its 95 % interval.
+
+    Args:
+        models: Their paths or names; the first is compared with each of the others.
+        answered: Of each model, the questions that it answered.
+        asked: Questions that there are, broken ones included.
+        seed: Of the intervals.
+
+    Returns:
+        `models`: of each its `figures`, and those `by` difficulty, source and kind of answer; `differences`: of each
+        model but the first, how far the first one is above it.
+
+    Raises:
+        UserError: A model answered no question.
+    """
+    found = []
+    for model, questions in zip(models, answered, strict=True):
+        if not questions:
+            raise UserError(f"{model}: none of the {asked} questions could be asked: its dropped.jsonl says why")
+        found.append(
+            {
+                "model": model,
+                "questions": len(questions),
+                "left_out": asked - len(questions),
+                "figures": _plain(figures(questions, seed)),
+                "by": {
+                    "difficulty": _parts(questions, "difficulty", seed),
+                    "source": _parts(questions, "source", seed),
+                    "kind": _parts(questions, "kind", seed),
+                },
+            }
+        )
+    leads = [
+        {"against": model, "differences": _plain(differences(answered[0], questions, seed))}
+        for model, questions in zip(models[1:], answered[1:], strict=True)
+    ]
+    return {"models": found, "differences": leads}
+
+
+def _plain(values: dict[str, Figure]) -> dict[str, dict[str, float]]:
+    return {name: asdict(figure) for name, figure in values.items()}
+
+
+def _parts(questions: Sequence[Answered], attribute: str, seed: int) -> dict[str, Any]:
+    groups = by(questions, attribute)
+    return {name: {"questions": len(group), "figures": _plain(figures(group, seed))} for name, group in groups.items()}
 
 
 def figures(questions: Sequence[Answered], seed: int = 0) -> dict[str, Figure]:

@@ -11,7 +11,7 @@ summary.json                   figures of every model, and how far the first one
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import asdict, replace
+from dataclasses import replace
 from hashlib import sha256
 from itertools import groupby
 from pathlib import Path
@@ -28,7 +28,7 @@ from observe_r1.data.format_prompts import asked_format
 from observe_r1.data.lazy import Joined, LazySequence
 from observe_r1.data.mixture import file_names, mix_sequences
 from observe_r1.errors import UserError
-from observe_r1.evaluation.figures import Answer, Answered, Figure, by, differences, figures
+from observe_r1.evaluation.figures import Answer, Answered, summarize
 from observe_r1.files import LOCK, json_line, lock_folder, make_folder, unlock_folder, write_atomic
 from observe_r1.ladder.difficulty import RESPONSE_COLUMNS, measure_questions
 from observe_r1.ladder.journal import is_complete
@@ -61,7 +61,7 @@ def evaluate(settings: EvaluateSettings, view: Progress) -> dict[str, Any] | Non
         view: Shows how far it is, and takes Ctrl-C; entered already.
 
     Returns:
-        What `summary.json` holds: see `summarize`. None if Ctrl-C ended it early.
+        What `summary.json` holds: see `evaluation.figures.summarize`. None if Ctrl-C ended it early.
 
     Raises:
         UserError: A question or model cannot be read, or the folder holds something else.
@@ -92,55 +92,6 @@ def evaluate(settings: EvaluateSettings, view: Progress) -> dict[str, Any] | Non
         summary = summarize(models, answered, questions.read, settings.rollout.seed)
         write_atomic(folder / SUMMARY, json_line(summary))
         return summary
-
-
-def summarize(models: Sequence[str], answered: Sequence[Sequence[Answered]], asked: int, seed: int) -> dict[str, Any]:
-    """Return the figures of an evaluation, each as `mean`, `low` and `high` of its 95 % interval.
-
-    Args:
-        models: Their paths or names; the first is compared with each of the others.
-        answered: Of each model, the questions that it answered.
-        asked: Questions that there are, broken ones included.
-        seed: Of the intervals.
-
-    Returns:
-        `models`: of each its `figures`, and those `by` difficulty, source and kind of answer; `differences`: of each
-        model but the first, how far the first one is above it.
-
-    Raises:
-        UserError: A model answered no question.
-    """
-    found = []
-    for model, questions in zip(models, answered, strict=True):
-        if not questions:
-            raise UserError(f"{model}: none of the {asked} questions could be asked: its dropped.jsonl says why")
-        found.append(
-            {
-                "model": model,
-                "questions": len(questions),
-                "left_out": asked - len(questions),
-                "figures": _plain(figures(questions, seed)),
-                "by": {
-                    "difficulty": _parts(questions, "difficulty", seed),
-                    "source": _parts(questions, "source", seed),
-                    "kind": _parts(questions, "kind", seed),
-                },
-            }
-        )
-    leads = [
-        {"against": model, "differences": _plain(differences(answered[0], questions, seed))}
-        for model, questions in zip(models[1:], answered[1:], strict=True)
-    ]
-    return {"models": found, "differences": leads}
-
-
-def _plain(values: dict[str, Figure]) -> dict[str, dict[str, float]]:
-    return {name: asdict(figure) for name, figure in values.items()}
-
-
-def _parts(questions: Sequence[Answered], attribute: str, seed: int) -> dict[str, Any]:
-    groups = by(questions, attribute)
-    return {name: {"questions": len(group), "figures": _plain(figures(group, seed))} for name, group in groups.items()}
 
 
 class _Questions(LazySequence[Example]):
