@@ -71,7 +71,12 @@ def test_threads_do_not_spin_for_long_unless_the_user_has_chosen(chosen, said):
     (openmp, *_) = Path(find_spec("torch").submodule_search_locations[0], "lib").glob("libgomp*")
     code = "import ctypes\nfrom observe_r1.cli.start import heavy_imports\nwith heavy_imports():\n    "
     code += f"ctypes.CDLL({str(openmp)!r})"
-    unset = {name: value for name, value in os.environ.items() if name not in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")}
+    # vLLM, where it was started in this process, has OpenMP preloaded: before anything could be said to it.
+    unset = {
+        name: value
+        for name, value in os.environ.items()
+        if name not in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "LD_PRELOAD")
+    }
     environment = unset | {"OMP_DISPLAY_ENV": "verbose"} | chosen
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
     assert said in done.stderr
