@@ -33,7 +33,7 @@ from hostile import GOLDS, after_json, hostile_group
 
 LENGTHS = "def reward_func(queries, prompts, labels): return [len(query) for query in queries]"
 TOKEN = torch.zeros(1)
-PROMPT = Prompt(TOKEN, TOKEN, TOKEN, (), None, None)
+PROMPT = Prompt(ids=TOKEN, token_types=TOKEN)
 
 
 def question(answer: str) -> Example:

@@ -18,7 +18,6 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
-    from PIL.Image import Image
     from torch import Tensor
 
 ImageSource = str | bytes
@@ -49,7 +48,7 @@ class Example:
     """File and row, for error messages: `train.jsonl row 7`."""
 
 
-@dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
+@dataclass(frozen=True, slots=True, eq=False, weakref_slot=True, kw_only=True)
 class Prompt:
     """An `Example` as the model takes it."""
 
@@ -57,11 +56,9 @@ class Prompt:
     """(P,) int64, image placeholders expanded to one token per merged visual patch."""
     token_types: Tensor
     """(P,) int64: 0 text, 1 image."""
-    images: tuple[Image, ...]
-    """The images in the size that the model sees, by which an engine knows them again."""
-    pixel_values: Tensor | None
+    pixel_values: Tensor | None = None
     """(patches, channels · temporal · patch²) float32; None without images."""
-    image_grid: Tensor | None
+    image_grid: Tensor | None = None
     """(images, 3) int64: frames, height and width of each image in patches; None without images."""
     image_digests: tuple[bytes, ...] = ()
     """One per image, made where the prompt is encoded; two images that the model sees alike have the same one."""

@@ -30,7 +30,7 @@ class Engine:
     def generate(self, prompts, sampling, on_group=None):
         assert sampling.max_new_tokens == self.longest
         for index, prompt in enumerate(prompts):
-            if len(prompt.images) > 1:
+            if len(prompt.image_digests) > 1:
                 raise RefusedPromptError(index, "rollout.vllm: too many images")
         self.log += [(self.path, prompt) for prompt in prompts]
         ids = torch.ones(50, dtype=torch.long)

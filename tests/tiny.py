@@ -144,7 +144,6 @@ def random_prompt(
     return Prompt(
         ids=tensor,
         token_types=(tensor == IMAGE).long(),
-        images=(),
         pixel_values=pixels if grids else None,
         image_grid=torch.tensor([[1, h, w] for h, w in grids]) if grids else None,
         image_digests=tuple(f"{h} {w} {image.sum()}".encode() for (h, w), image in zip(grids, images, strict=True)),

@@ -70,7 +70,6 @@ def encode_prompt(example: Example, processor: Any, settings: QuestionSettings, 
     return Prompt(
         ids=ids,
         token_types=(ids == processor.image_token_id).long(),
-        images=images,
         pixel_values=pixels,
         image_grid=grid,
         image_digests=tuple(map(_digest, images)),
@@ -101,7 +100,7 @@ def _longest_token(tokenizer: Any) -> int:
 def _images(example: Example, processor: Any, settings: QuestionSettings) -> tuple[Image.Image, ...]:
     """Return the images in the size that the processor gives them, within the limits that their parts set.
 
-    To resize them here and let the processor (this one or an engine's own) find nothing left to do is the same, pixel
+    To resize them here and let the processor find nothing left to do is the same, pixel
     by pixel, and images of any size take no more memory than `model.max_pixels`.
     """
     parts = (part for message in example.messages for part in message["content"] if part["type"] == "image")

@@ -266,7 +266,7 @@ def scored_groups(
 
 
 def _without_images(group: Group) -> Group:
-    return replace(group, prompt=replace(group.prompt, images=(), pixel_values=None, image_grid=None))
+    return replace(group, prompt=replace(group.prompt, pixel_values=None, image_grid=None))
 
 
 def _response_metrics(groups: list[Group], responses: list[Completion]) -> dict[str, float]:

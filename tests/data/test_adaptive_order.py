@@ -198,7 +198,7 @@ def test_state_of_another_dataset_is_refused():
 
 def stream(order, ahead):
     def encode(example, number):
-        return Prompt(None, None, None, (), None, None, stream=number)
+        return Prompt(ids=None, token_types=None, stream=number)
 
     examples = [Example(str(row), (), (), "1") for row in range(order.size)]
     return PromptStream(examples, order, encode, print, ahead=ahead)

@@ -51,14 +51,10 @@ def test_prompt_equals_one_call_of_the_processor(processor, tmp_path, sizes, pla
     expected = processor(text=[text], images=originals or None, return_tensors="pt")
     assert prompt.ids.tolist() == expected["input_ids"][0].tolist() and prompt.stream == 5
     assert prompt.token_types.tolist() == expected["mm_token_type_ids"][0].tolist()
-    assert len(sizes) == len(prompt.images)
+    assert len(sizes) == len(prompt.image_digests)
     if sizes:
         assert torch.equal(prompt.pixel_values, expected["pixel_values"])
         assert torch.equal(prompt.image_grid, expected["image_grid_thw"])
-        again = processor.image_processor(images=list(prompt.images), return_tensors="pt")
-        assert torch.equal(again["pixel_values"], expected["pixel_values"])  # what an engine of its own would see
-        limit = processor.image_processor.size["longest_edge"]
-        assert all(image.width * image.height <= limit for image in prompt.images if image.height > 28)
     else:
         assert prompt.pixel_values is None and prompt.image_grid is None
 
@@ -96,8 +92,6 @@ def test_limits_of_a_single_image_hold_within_those_of_the_model(processor, tmp_
     prompt = encode_prompt(question, processor, DataSettings(path="x"))
     pixels = prompt.image_grid.prod(dim=1) * processor.image_processor.patch_size**2
     assert least <= int(pixels[0]) <= most and int(pixels[1]) == 140 * 140
-    again = processor.image_processor(images=list(prompt.images), return_tensors="pt")
-    assert torch.equal(again["pixel_values"], prompt.pixel_values)
 
 
 def test_images_have_the_same_digest_where_the_model_sees_the_same(processor, tmp_path):

@@ -173,7 +173,7 @@ def test_from_checkpoint_to_step_to_checkpoint(family, tmp_path):
     example = Example("x", ({"role": "user", "content": content},), (str(tmp_path / "image.png"),), "1")
     data = DataSettings(path="x")
     prompt = encode_prompt(example, vlm.processor, data)
-    whole = vlm.processor(text=[prompt.text], images=list(prompt.images), return_tensors="pt")
+    whole = vlm.processor(text=[prompt.text], images=[Image.open(tmp_path / "image.png")], return_tensors="pt")
     assert torch.equal(prompt.ids, whole["input_ids"][0]) and torch.equal(prompt.image_grid, whole["image_grid_thw"])
     assert torch.equal(prompt.token_types, whole["mm_token_type_ids"][0])
 

@@ -15,7 +15,7 @@ from observe_r1.cli.main import main
 from observe_r1.config import DataSettings, ModelSettings, OptimizerSettings
 from observe_r1.demo.tiny_model import Sizes, make_tiny_model
 from observe_r1.model.adapters import published_weights
-from observe_r1.model.encoding import encode_prompt
+from observe_r1.model.encoding import _images, encode_prompt
 from observe_r1.model.loading import load_model
 from observe_r1.policy.token_logprobs import LogprobModel
 from observe_r1.records import Example, Sampling
@@ -46,20 +46,24 @@ def engine(vlm):
 
 
 @pytest.fixture(scope="module")
-def prompts(vlm, tmp_path_factory):
+def questions(tmp_path_factory):
     """Text alone, one image, two images, an image over `max_pixels`, and more tokens than the cache's blocks hold."""
     folder = tmp_path_factory.mktemp("images")
     gradient = Image.linear_gradient("L").convert("RGB")
     for name, size in {"small": (84, 84), "wide": (112, 56), "large": (400, 300)}.items():
         gradient.resize(size).rotate(size[1]).save(folder / f"{name}.png")
 
-    def prompt(number, *names, times=1):
+    def question(*names, times=1):
         parts = [{"type": "image"}] * len(names) + [{"type": "text", "text": "how many red circles " * times}]
         images = tuple(str(folder / f"{name}.png") for name in names)
-        example = Example("x", ({"role": "user", "content": parts},), images, answer="1")
-        return encode_prompt(example, vlm.processor, DATA, number)
+        return Example("x", ({"role": "user", "content": parts},), images, answer="1")
 
-    return [prompt(0), prompt(1, "small"), prompt(2, "small", "wide"), prompt(3, "large"), prompt(4, "wide", times=80)]
+    return [question(), question("small"), question("small", "wide"), question("large"), question("wide", times=80)]
+
+
+@pytest.fixture(scope="module")
+def prompts(vlm, questions):
+    return [encode_prompt(question, vlm.processor, DATA, number) for number, question in enumerate(questions)]
 
 
 def scored(vlm, prompts, completions, temperature):
@@ -173,10 +177,10 @@ def test_sleep_is_nothing_on_the_cpu(engine, prompts):
     assert engine.generate(prompts[:1], Sampling(max_new_tokens=2))
 
 
-def test_images_are_told_apart_by_what_they_show(vlm, engine, prompts, tmp_path):
+def test_images_are_told_apart_by_what_they_show(vlm, engine, questions, prompts, tmp_path):
     """The same tokens and sizes, asked one after the other: features and prefixes of another image would show."""
     small = prompts[1]
-    small.images[0].transpose(Image.Transpose.FLIP_TOP_BOTTOM).save(tmp_path / "flipped.png")
+    Image.open(questions[1].images[0]).transpose(Image.Transpose.FLIP_TOP_BOTTOM).save(tmp_path / "flipped.png")
     parts = [{"type": "image"}, {"type": "text", "text": "how many red circles "}]
     example = Example("x", ({"role": "user", "content": parts},), (str(tmp_path / "flipped.png"),), answer="1")
     other = encode_prompt(example, vlm.processor, DATA, stream=1)
@@ -193,13 +197,13 @@ def test_images_are_not_preprocessed_again(vlm, engine, prompts, monkeypatch):
     assert len(engine.generate(prompts, Sampling(max_new_tokens=2))) == len(prompts)
 
 
-def test_what_vllm_would_make_of_images_is_what_it_is_given(vlm, engine, prompts):
+def test_what_vllm_would_make_of_images_is_what_it_is_given(vlm, engine, questions, prompts):
     """Its own preprocessing, from tokens before expansion and the images, is the independent source."""
-    for prompt in prompts[1:]:
+    for question, prompt in zip(questions[1:], prompts[1:], strict=True):
         starts = (prompt.token_types.diff(prepend=torch.zeros(1)) != 1) & (prompt.token_types == 1)
         raw = {
             "prompt_token_ids": prompt.ids[~starts].tolist(),
-            "multi_modal_data": {"image": list(prompt.images)},
+            "multi_modal_data": {"image": list(_images(question, vlm.processor, DATA))},
         }
         (theirs,) = engine._engine.renderer.render_cmpl([raw])
         ours = engine.engine_input(prompt)

@@ -152,7 +152,7 @@ def test_questions_over_the_prompt_limit_are_counted_and_said_once(world, tmp_pa
     from observe_r1.records import Prompt
 
     config, console = settings(world, max_samples=6), Console(file=io.StringIO(), width=200)
-    prompt = Prompt(None, None, None, (), None, None)
+    prompt = Prompt(ids=None, token_types=None)
 
     def encode(example, row):
         if row < short:

@@ -15,7 +15,7 @@ from observe_r1.training.prompts import AHEAD, PromptStream
 
 
 def encode(example, number):
-    return Prompt(None, None, None, (), None, None, stream=number)
+    return Prompt(ids=None, token_types=None, stream=number)
 
 
 def stream(count=50, encode=encode, note=print):
@@ -30,7 +30,7 @@ def test_a_whole_step_is_encoded_before_it_is_asked_for(a_step):
     def encode(example, number):
         if number == wanted - 1:
             ready.set()
-        return Prompt(None, None, None, (), None, None, stream=number)
+        return Prompt(ids=None, token_types=None, stream=number)
 
     examples = [Example(str(row), (), (), "1") for row in range(7)]
     data = DataSettings(path="d")

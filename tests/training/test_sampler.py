@@ -81,7 +81,7 @@ class Silent:
 
 
 def encode(example, number):
-    return Prompt(torch.ones(3), torch.ones(3), torch.zeros(3), (), None, None, stream=number)
+    return Prompt(ids=torch.ones(3), token_types=torch.zeros(3), stream=number)
 
 
 def examples(count):

@@ -31,7 +31,7 @@ class Tokenizer:
 def encode(example, draw):
     if example.id == "long":
         raise PromptTooLongError("too long", tokens=900)
-    return Prompt(torch.ones(3), torch.ones(3), torch.zeros(3), (), None, None, stream=draw)
+    return Prompt(ids=torch.ones(3), token_types=torch.zeros(3), stream=draw)
 
 
 def examples(*responses):
