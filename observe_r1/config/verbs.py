@@ -59,10 +59,8 @@ class TrainSettings(Section):
     @model_validator(mode="after")
     def _prompt_asks_for_what_is_rewarded(self) -> "TrainSettings":
         asked, rewarded = self.data.format_prompt, self.rewards.template
-        if rewarded is not None and asked not in (
-            "none",
-            rewarded,
-        ):  # none: the questions ask for the format themselves
+        # Under `none` the questions may ask for the format themselves.
+        if rewarded is not None and asked not in ("none", rewarded):
             raise ValueError(
                 f"data.format_prompt = {asked!r} asks for other tags than rewards.template = {rewarded!r} rewards: "
                 "leave rewards.template out, and it follows the prompt"

@@ -1,4 +1,4 @@
-"""What every run sets up alike, and how it ends."""
+"""What every run sets up alike: threads and seed, what the view says of it, its stream of prompts."""
 
 from collections.abc import Callable, Sequence
 
