@@ -34,6 +34,10 @@ _MODULE = "observe_r1_reward_file"
 """What the file is imported as: its own name could hide a library's."""
 
 
+class BadQueryError(UserError):
+    """What is asked for, and not the reward, is at fault."""
+
+
 class RewardFile:
     """The reward that a file defines, in processes of its own. A context manager: entering it imports the file.
 
@@ -93,7 +97,8 @@ class RewardFile:
             labels: As many gold answers.
 
         Raises:
-            UserError: As `rewards`, or a query does not begin with its prompt.
+            BadQueryError: A query does not begin with its prompt.
+            UserError: As `rewards`.
             concurrent.futures.CancelledError: The reward was left before the call began.
         """
         if self._function == "reward_func":
@@ -123,10 +128,14 @@ def example_of(prompt: str, label: str) -> Example:
 
 
 def responses_of(queries: Sequence[str], prompts: Sequence[str]) -> list[str]:
-    """Return what follows the prompt in each query. Raises: UserError: a query does not begin with its prompt."""
+    """Return what follows the prompt in each query.
+
+    Raises:
+        BadQueryError: A query does not begin with its prompt.
+    """
     for number, (query, prompt) in enumerate(zip(queries, prompts, strict=True), 1):
         if not query.startswith(prompt):
-            raise UserError(
+            raise BadQueryError(
                 f"query {number} of {len(queries)} does not begin with its prompt, so its response is not known; "
                 "send the prompt with the response, or serve a file that defines reward_func"
             )

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 from observe_r1 import registry
 from observe_r1.errors import UserError
 from observe_r1.rewards.accuracy import gold_answer, gold_fault
-from observe_r1.rewards.reward_file import RewardFile, example_of, responses_of
+from observe_r1.rewards.reward_file import BadQueryError, RewardFile, example_of, responses_of
 
 if TYPE_CHECKING:
     from observe_r1.config import RewardSettings
@@ -38,10 +38,6 @@ _AT_ONCE = 64
 """Requests that are read and answered at a time; more wait until one is done."""
 _SILENCE = 60.0
 """Seconds after which a connection that sends nothing is closed."""
-
-
-class BadRequestError(UserError):
-    """A request that no reward can answer."""
 
 
 class RewardServing(ThreadingHTTPServer):
@@ -98,7 +94,7 @@ class RewardServing(ThreadingHTTPServer):
         """Return the sum of the rewards for each query of a request.
 
         Raises:
-            BadRequestError: The body is not what the protocol says.
+            BadQueryError: The body is not what the protocol says, or a reward cannot take it.
             UserError: A reward failed.
         """
         queries, prompts, labels = _asked(body)
@@ -113,13 +109,10 @@ def built_in(name: str, template: str) -> Reward:
     function = registry.load("reward", name)
 
     def rewards(queries: Sequence[str], prompts: Sequence[str], labels: Sequence[str]) -> list[float]:
-        try:
-            responses = responses_of(queries, prompts)
-        except UserError as error:
-            raise BadRequestError(str(error)) from error
+        responses = responses_of(queries, prompts)
         for number, label in enumerate(labels, 1):
             if name == "accuracy" and (fault := gold_fault(label)):
-                raise BadRequestError(f"label {number} of {len(labels)} is not a gold answer: {fault}")
+                raise BadQueryError(f"label {number} of {len(labels)} is not a gold answer: {fault}")
         golds = [gold_answer(example_of(prompt, label)) for prompt, label in zip(prompts, labels, strict=True)]
         return [float(function(response, gold, template)) for response, gold in zip(responses, golds, strict=True)]
 
@@ -127,26 +120,30 @@ def built_in(name: str, template: str) -> Reward:
 
 
 def _asked(body: bytes) -> tuple[list[str], list[str], list[str]]:
-    """Return queries, prompts and labels. Raises: BadRequestError: the body holds anything else."""
+    """Return queries, prompts and labels.
+
+    Raises:
+        BadQueryError: The body holds anything else.
+    """
     try:
         request: Any = json.loads(body)
     except (ValueError, RecursionError) as error:
-        raise BadRequestError(f"the request is not JSON: {error}") from error
+        raise BadQueryError(f"the request is not JSON: {error}") from error
     wanted = '{"query": [...], "prompts": [...], "labels": [...]}'
     if not isinstance(request, dict):
-        raise BadRequestError(f"the request must be {wanted}, not a {type(request).__name__}")
+        raise BadQueryError(f"the request must be {wanted}, not a {type(request).__name__}")
     for name in _LISTS:
         if name not in request:
-            raise BadRequestError(f"the request has no {name!r}; it must be {wanted}")
+            raise BadQueryError(f"the request has no {name!r}; it must be {wanted}")
         if not isinstance(request[name], list):
-            raise BadRequestError(f"{name!r} must be a list of texts, not a {type(request[name]).__name__}")
+            raise BadQueryError(f"{name!r} must be a list of texts, not a {type(request[name]).__name__}")
         for number, text in enumerate(request[name], 1):
             if not isinstance(text, str):
-                raise BadRequestError(f"{name!r} entry {number} must be a text, not a {type(text).__name__}")
+                raise BadQueryError(f"{name!r} entry {number} must be a text, not a {type(text).__name__}")
     queries, prompts, labels = (request[name] for name in _LISTS)
     if not len(queries) == len(prompts) == len(labels):
         counts = ", ".join(f"{len(request[name]):,} in {name!r}" for name in _LISTS)
-        raise BadRequestError(f"the lists must be equally long: {counts}")
+        raise BadQueryError(f"the lists must be equally long: {counts}")
     return queries, prompts, labels
 
 
@@ -167,7 +164,7 @@ class _Handler(BaseHTTPRequestHandler):
         with self.server.slots:
             try:
                 self._answer(200, {"rewards": self.server.rewards(self._body())})
-            except BadRequestError as error:
+            except BadQueryError as error:
                 self.send_error(400, str(error))
             except UserError as error:
                 print(f"observe-r1: {error}", file=sys.stderr, flush=True)
@@ -183,15 +180,19 @@ class _Handler(BaseHTTPRequestHandler):
         """Write no line for each request."""
 
     def _body(self) -> bytes:
-        """Return the whole body. Raises: BadRequestError: its length is not said, is too large or is not there."""
+        """Return the whole body.
+
+        Raises:
+            BadQueryError: Its length is not said or too large, or it broke off.
+        """
         length = self.headers.get("Content-Length", "")
         if not (length.isascii() and length.isdigit()):
-            raise BadRequestError("the request needs a Content-Length")
+            raise BadQueryError("the request needs a Content-Length")
         if len(length) > 12 or int(length) > LARGEST_BODY:
-            raise BadRequestError(f"the request has over {LARGEST_BODY:,} bytes; send fewer responses at a time")
+            raise BadQueryError(f"the request has over {LARGEST_BODY:,} bytes; send fewer responses at a time")
         body = self.rfile.read(int(length))
         if len(body) < int(length):
-            raise BadRequestError(f"the request broke off after {len(body):,} of {int(length):,} bytes")
+            raise BadQueryError(f"the request broke off after {len(body):,} of {int(length):,} bytes")
         return body
 
     def _answer(self, status: int, content: dict[str, Any]) -> None:
