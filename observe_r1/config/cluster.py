@@ -34,8 +34,8 @@ class ClusterSettings(Section):
     ends with an error."""
     timeout: float = Field(1800.0, gt=0)
     """Seconds after which ranks that wait for each other count as hung."""
-    dashboard: NonEmptyText = "127.0.0.1"
-    """Address on which Ray's dashboard listens, where Ray is started for the run."""
+    dashboard: NonEmptyText | None = "127.0.0.1"
+    """Address on which Ray's dashboard listens, where Ray is started for the run; `null` for none."""
 
     @property
     def used(self) -> bool:

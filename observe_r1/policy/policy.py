@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -9,13 +10,15 @@ from torch import Tensor
 from torch.distributed.tensor import DTensor
 
 from observe_r1 import registry
-from observe_r1.config import ObjectiveSettings, OptimizerSettings
+from observe_r1.config import DataSettings, ObjectiveSettings, OptimizerSettings
 from observe_r1.errors import UserError
 from observe_r1.model.device import to_device
 from observe_r1.model.loading import VisionLanguageModel
+from observe_r1.model.saving import save_model
 from observe_r1.objective import policy_loss
 from observe_r1.policy.master_weights import MasterWeights
 from observe_r1.policy.packing import Pack, select
+from observe_r1.policy.state import load_state, save_state
 from observe_r1.policy.token_logprobs import LogprobModel
 from observe_r1.records import Group, TrainingBatch, TrainingGroup
 
@@ -115,6 +118,18 @@ class Policy:
         """Let the model compute with the weights that the optimizer or a checkpoint has just written."""
         if self.masters is not None:
             self.masters.publish()
+
+    def save_state(self, folder: Path) -> None:
+        """Write trained weights and optimizer state; see `policy.state`."""
+        save_state(self, folder)
+
+    def load_state(self, folder: Path) -> None:
+        """Read trained weights and optimizer state; see `policy.state`."""
+        load_state(self, folder)
+
+    def export(self, folder: Path, data: DataSettings) -> None:
+        """Write the model as an ordinary checkpoint; see `save_model`."""
+        save_model(self.vlm, folder, data)
 
     def _accumulate(self, pack: Pack, groups: Sequence[TrainingGroup], totals: "UpdateTotals") -> None:
         """Add one pack's gradient and metrics."""

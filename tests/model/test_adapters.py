@@ -192,7 +192,7 @@ def test_a_reference_is_loaded_only_where_there_is_no_base_to_serve(checkpoint, 
         loaded.clear()
         model = {"path": str(checkpoint), "device": "cpu", "lora_rank": rank, "dtype": "bfloat16"}
         settings = {"model": model, "data": {"path": "unused"}, "objective": {"kl_coef": coefficient}}
-        return train.load_policy(TrainSettings.model_validate(settings))[1]
+        return parts.load_policy(TrainSettings.model_validate(settings))[1]
 
     assert reference(0, 0.0) is None and len(loaded) == 1
     assert reference(4, 0.0) is None and len(loaded) == 1
