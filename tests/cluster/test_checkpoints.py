@@ -4,6 +4,11 @@ import json
 
 import pytest
 import torch
+
+from observe_r1.torch_compat import ensure_importable
+
+ensure_importable()  # each rank is a process of its own
+
 from learning import OPTIMIZER, distance, learn, load, policy, wide_checkpoint
 from safetensors.torch import load_file
 from torch import distributed
