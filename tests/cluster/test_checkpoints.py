@@ -1,18 +1,14 @@
 """Checkpoints and models that ranks write together: read on any other number of ranks, and as one process writes them."""
 
 import json
+import multiprocessing
 
 import pytest
 import torch
-
-from observe_r1.torch_compat import ensure_importable
-
-ensure_importable()  # each rank is a process of its own
-
 from learning import OPTIMIZER, distance, learn, load, policy, wide_checkpoint
 from safetensors.torch import load_file
 from torch import distributed
-from torch.multiprocessing import spawn
+from torch.multiprocessing import start_processes
 from transformers import AutoModelForImageTextToText
 
 from observe_r1.cluster.sharded_policy import ShardedPolicy
@@ -22,12 +18,12 @@ from observe_r1.model import saving
 
 KINDS = {"all": {}, "frozen tower": {"freeze": ("model.visual",)}, "adapters": {"lora_rank": 4}}
 DATA = DataSettings(path="unused")
-SAVED, MODEL = "2 ranks", "model"
+MODEL = "model of ranks"
 
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory):
-    """A model; checkpoints of one process after 2 steps, and of 2 ranks after 3; the 4 ranks' after 4, and models."""
+    """A model; checkpoints of one process after 2 steps, and of 2 ranks after 3, of 4 ranks after 4; and their models."""
     folder = tmp_path_factory.mktemp("sharded")
     wide_checkpoint(folder)
     for kind, settings in KINDS.items():
@@ -35,8 +31,10 @@ def base(tmp_path_factory):
         local = policy(load(folder / "base", **settings))
         learn(local, steps=2)
         local.save_state(folder / kind / "1")
-    spawn(_on_ranks, (folder, 2, "1", "2"), nprocs=2)
-    spawn(_on_ranks, (folder, 4, "2", "4"), nprocs=4)
+    # Imported once for all processes: it takes seconds.
+    multiprocessing.set_forkserver_preload(["observe_r1.run.train"])
+    for ranks, loaded in (2, "1"), (4, "2"):
+        start_processes(_on_ranks, (folder, ranks, loaded, str(ranks)), nprocs=ranks, start_method="forkserver")
     return folder
 
 
@@ -74,7 +72,7 @@ def test_any_number_of_ranks_goes_on_where_another_stopped(base, kind):
     steps = {float(state["step"]) for state in resumed.optimizer.state.values()}
     assert steps == {4.0}
     learn(resumed, steps=1, first=4)
-    assert distance(resumed.parameters, unbroken.parameters, start.parameters) < 1e-3
+    assert distance(resumed.parameters, unbroken.parameters, start.parameters) < 1e-4
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -100,7 +98,7 @@ def test_ranks_write_the_model_that_one_process_writes(base, kind, ranks, tmp_pa
         if (written / name).is_file():
             assert (written / name).read_bytes() == (tmp_path / "one" / name).read_bytes()
     assert others == {path.name for path in written.iterdir()} - {*files, "model.safetensors.index.json"}
-    # No rank held more at once than a file, and no file is larger than asked but for one weight.
+    # A rank holds one file at a time, none larger than asked but for one weight.
     sizes = {file: sum(weight.nbytes for weight in held.values()) for file, held in files.items()}
     largest = max(weight.nbytes for weight in expected.values())
     assert max(sizes.values()) <= (1 << 16) + largest
