@@ -146,7 +146,8 @@ def _ordinary_weights(
 def whole(weight: Tensor) -> Tensor:
     """Return a weight, gathered on every rank if it is sharded; then all ranks must call this together."""
     if isinstance(weight, DTensor):
-        return weight.to(weight.device_mesh.device_type).full_tensor()  # where it was offloaded, on the device
+        on_device: Any = weight.to(weight.device_mesh.device_type)  # it may be offloaded
+        return on_device.full_tensor()
     return weight
 
 

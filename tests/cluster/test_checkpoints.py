@@ -1,4 +1,4 @@
-"""Checkpoints and models that ranks write together: read on any other number of ranks, and as one process writes them."""
+"""Checkpoints and models that ranks write together: any other number reads them, and one process writes the same."""
 
 import json
 import multiprocessing
