@@ -23,7 +23,7 @@ MODEL = "model of ranks"
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory):
-    """A model; checkpoints of one process after 2 steps, and of 2 ranks after 3, of 4 ranks after 4; and their models."""
+    """A model; checkpoints of one process after 2 steps, 2 ranks after 3, 4 ranks after 4; and these ranks' models."""
     folder = tmp_path_factory.mktemp("sharded")
     wide_checkpoint(folder)
     for kind, settings in KINDS.items():
