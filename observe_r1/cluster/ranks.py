@@ -10,7 +10,6 @@ import socket
 import struct
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -29,7 +28,6 @@ from observe_r1.errors import UserError
 from observe_r1.model.adapters import published_weights
 from observe_r1.model.device import compute_dtype
 from observe_r1.model.loading import load_model
-from observe_r1.model.saving import save_model
 from observe_r1.policy.state import load_state, save_state
 from observe_r1.records import Group, TrainingBatch
 
@@ -135,14 +133,8 @@ class PolicyRank:
         load_state(self.policy, folder)
 
     def export(self, folder: Path, data: DataSettings) -> None:
-        """Gather the weights on the first rank, in the CPU's memory, and write the model there."""
-        gathered = {}
-        for name, weight in self.policy.vlm.model.named_parameters():
-            whole = _whole(weight.detach())
-            if self.rank == 0:
-                gathered[name] = whole.cpu()
-        if self.rank == 0:
-            save_model(replace(self.policy.vlm, masters=gathered), folder, data)
+        """Write this rank's share of the model."""
+        self.policy.export(folder, data)
 
     def buckets(self) -> int:
         """Return how many calls of `bucket` bring all weights."""

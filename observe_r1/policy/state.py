@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch.distributed.checkpoint as dcp
-from torch import distributed
 from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.default_planner import DefaultLoadPlanner
 from torch.distributed.checkpoint.state_dict import get_optimizer_state_dict, set_optimizer_state_dict
+from torch.distributed.tensor import DTensor
 
 from observe_r1.errors import UserError
 
@@ -32,7 +32,7 @@ def save_state(policy: "Policy", folder: Path) -> None:
         OSError: They cannot be written.
     """
     with _plain_errors():
-        dcp.save(_state(policy), checkpoint_id=folder, no_dist=not distributed.is_initialized())
+        dcp.save(_state(policy), checkpoint_id=folder, no_dist=not _is_sharded(policy))
 
 
 def load_state(policy: "Policy", folder: Path) -> None:
@@ -52,9 +52,14 @@ def load_state(policy: "Policy", folder: Path) -> None:
     with _plain_errors():
         # A parameter that never had a gradient has no optimizer state yet.
         planner = DefaultLoadPlanner(allow_partial_load=True)
-        dcp.load(both, checkpoint_id=folder, planner=planner, no_dist=not distributed.is_initialized())
+        dcp.load(both, checkpoint_id=folder, planner=planner, no_dist=not _is_sharded(policy))
     set_optimizer_state_dict(policy.weights, policy.optimizer, optim_state_dict=both["optimizer"])
     policy.publish()
+
+
+def _is_sharded(policy: "Policy") -> bool:
+    """Whether other ranks hold parts of the policy; vLLM starts torch.distributed for itself in the one process."""
+    return any(isinstance(parameter, DTensor) for parameter in policy.parameters)
 
 
 def _state(policy: "Policy") -> dict[str, Any]:
