@@ -34,7 +34,20 @@ def ray_address():
 def run(world, output, *options, steps=STEPS):
     paths = ["--model.path", world / "warm" / "model", "--data.path", world / "train" / "train.jsonl"]
     rollout = ["--rollout.prompts", 4, "--rollout.group_size", 4, "--rollout.max_new_tokens", 30]
-    learning = ["--optimizer.minibatch", 2, "--optimizer.lr", "1e-6", "--run.threads", 1, "--model.device", "cpu"]
+    learning = [
+        "--optimizer.minibatch",
+        2,
+        "--optimizer.lr",
+        "1e-6",
+        "--optimizer.schedule",
+        "constant",
+        "--optimizer.warmup",
+        0,
+        "--run.threads",
+        1,
+        "--model.device",
+        "cpu",
+    ]
     length = ["--run.steps", steps, "--run.save_every", 1, "--run.output", output]
     return main(list(map(str, ["train", *paths, *rollout, *learning, *length, *options])))
 
@@ -52,7 +65,10 @@ def rows(path):
 
 
 def assert_same_run(ours, theirs):
-    """The same responses to the same prompts in every step, and the same figures but for rounding."""
+    """The same responses to the same prompts in every step, and the same figures but for rounding.
+
+    What is left of a run (`progress`) depends on the length that each part of it was started with.
+    """
     names = sorted(path.name for path in (theirs / "rollouts").iterdir())
     assert sorted(path.name for path in (ours / "rollouts").iterdir()) == names and len(names) == STEPS
     for name in names:
@@ -64,7 +80,7 @@ def assert_same_run(ours, theirs):
     metrics, expected = rows(ours / "metrics.jsonl"), rows(theirs / "metrics.jsonl")
     assert [row["step"] for row in metrics] == [row["step"] for row in expected]
     for row, other in zip(metrics, expected, strict=True):
-        stable = [name for name in other if not name.startswith(("time/", "speed/"))]
+        stable = [name for name in other if not name.startswith(("time/", "speed/", "progress"))]
         assert {n: row[n] for n in stable} == pytest.approx({n: other[n] for n in stable}, rel=1e-5, abs=1e-6)
     weights, others = (load_file(run / "model" / "model.safetensors") for run in (ours, theirs))
     assert weights.keys() == others.keys()
@@ -101,9 +117,7 @@ def processes(name):
     return sorted(found)
 
 
-def test_a_killed_process_costs_a_restart_and_nothing_else(
-    world, embedded, ray_address, tmp_path, capsys, victim, step
-):
+def test_a_killed_rank_or_engine_costs_a_restart_and_nothing_else(world, embedded, ray_address, tmp_path, capsys):
     output = tmp_path / "run"
 
     def kill():
@@ -158,7 +172,7 @@ def test_what_a_rank_refuses_is_one_line_and_not_tried_again(world, ray_address,
     error = capsys.readouterr().err
     assert "model.freeze leaves no parameter to train" in error
     assert "Traceback" not in error and "starting again" not in error
-    assert not (tmp_path / "run").exists()
+    assert not any((tmp_path / "run").iterdir())
 
 
 def test_too_few_gpus_are_one_line(world, ray_address, tmp_path, capsys):

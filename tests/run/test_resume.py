@@ -199,7 +199,7 @@ def test_an_engine_gives_its_memory_back_while_a_checkpoint_is_loaded(world, unb
     shutil.copytree(unbroken, run)
     load = Checkpoints.load_newest
     sync = SimpleNamespace(rest=lambda: calls.append("rest"), publish=lambda version: calls.append("publish"))
-    monkeypatch.setattr("observe_r1.run.train.weight_sync", lambda engine, vlm: sync)
+    monkeypatch.setattr("observe_r1.training.parts.weight_sync", lambda engine, vlm: sync)
     monkeypatch.setattr(Checkpoints, "load_newest", lambda *given: (calls.append("load"), load(*given))[1])
     assert main(command(world, run, "--run.resume")) == 0
     assert calls == ["rest", "load", "publish"]
