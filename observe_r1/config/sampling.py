@@ -168,6 +168,9 @@ class RolloutSettings(SamplerSettings):
     with a warning if they are fewer than `prompts`; if there are none, the run ends with an error."""
     max_age: int = Field(1, ge=0)
     """Leftover groups are discarded once they are older than this many weight versions."""
+    ahead: int = Field(0, ge=0)
+    """Steps that sampling may be ahead of training, with engines on their own GPUs (`cluster.layout: apart`). With 0 each
+    waits for the other, and every response is sampled under the newest weights."""
 
 
 class RewardSettings(Section):

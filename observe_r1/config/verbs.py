@@ -5,6 +5,7 @@ from typing import Any
 from pydantic import model_validator
 
 from observe_r1 import __version__
+from observe_r1.config.cluster import ClusterSettings
 from observe_r1.config.learning import (
     EvaluationSettings,
     ObjectiveSettings,
@@ -34,12 +35,19 @@ class TrainSettings(Section):
     objective: ObjectiveSettings = ObjectiveSettings()
     optimizer: OptimizerSettings = OptimizerSettings()
     evaluation: EvaluationSettings = EvaluationSettings()
+    cluster: ClusterSettings = ClusterSettings()
     run: RunSettings = RunSettings()
 
     @model_validator(mode="after")
     def _importance_needs_policy(self) -> "TrainSettings":
         if self.objective.importance_cap is not None and self.objective.old_logprobs != "policy":
             raise ValueError("objective.importance_cap needs objective.old_logprobs: policy")
+        return self
+
+    @model_validator(mode="after")
+    def _ahead_needs_engines_apart(self) -> "TrainSettings":
+        if self.rollout.ahead and self.cluster.layout != "apart":
+            raise ValueError("rollout.ahead needs cluster.layout: apart, with engines on GPUs of their own")
         return self
 
     @model_validator(mode="after")
