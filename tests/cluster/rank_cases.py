@@ -9,17 +9,18 @@ from datetime import timedelta
 from pathlib import Path
 
 import torch
+from tiny import keep_float64, random_group, random_model, training_group
 from torch import distributed
 
 import observe_r1.model  # noqa: F401  # lets transformers be imported
 from observe_r1.cluster.sharded_policy import ShardedLogprobModel, ShardedPolicy
+from observe_r1.cluster.sharding import policy_mesh
 from observe_r1.config import ClusterSettings, ModelSettings, ObjectiveSettings, OptimizerSettings
 from observe_r1.errors import UserError
 from observe_r1.model.adapters import add_adapters
 from observe_r1.policy.policy import Policy
 from observe_r1.policy.token_logprobs import LogprobModel
 from observe_r1.records import TrainingBatch
-from tiny import keep_float64, random_group, random_model, training_group
 
 RATE, STEPS = 1e-3, 5
 CASES = {
@@ -158,8 +159,6 @@ def reference(ranks):
     if not ranks:
         return torch.cat(LogprobModel(vlm, settings).logprobs(groups()))
     cluster = ClusterSettings(gpus=ranks)
-    from observe_r1.cluster.sharding import policy_mesh
-
     return torch.cat(ShardedLogprobModel(vlm, settings, cluster, policy_mesh(cluster, "cpu")).logprobs(groups()))
 
 
@@ -167,7 +166,7 @@ def main(rank, ranks, folder):
     torch.set_num_threads(1)
     if ranks:
         store = f"file://{folder}/store"
-        distributed.init_process_group("gloo", store, timedelta(seconds=30), world_size=ranks, rank=rank)
+        distributed.init_process_group("gloo", store, timedelta(seconds=120), world_size=ranks, rank=rank)
     found = {}
     for name, case in CASES.items():
         exact = "dtype" not in case and "weights" not in case

@@ -26,7 +26,7 @@ def said(tmp_path_factory):
             [sys.executable, HERE / "rank_cases.py", str(r), str(ranks), str(folder)] for r in range(ranks or 1)
         ]
         processes = [subprocess.Popen(command, env=environment) for command in commands]
-        assert [process.wait(timeout=300) for process in processes] == [0] * len(processes)
+        assert [process.wait(timeout=600) for process in processes] == [0] * len(processes)
         found[ranks] = [torch.load(folder / f"{r}.pt", weights_only=True) for r in range(len(processes))]
     return found
 
