@@ -9,10 +9,13 @@ from datetime import timedelta
 from pathlib import Path
 
 import torch
+
+import observe_r1.model  # noqa: F401  # lets transformers be imported
+
+# isort: split
 from tiny import keep_float64, random_group, random_model, training_group
 from torch import distributed
 
-import observe_r1.model  # noqa: F401  # lets transformers be imported
 from observe_r1.cluster.sharded_policy import ShardedLogprobModel, ShardedPolicy
 from observe_r1.cluster.sharding import policy_mesh
 from observe_r1.config import ClusterSettings, ModelSettings, ObjectiveSettings, OptimizerSettings
@@ -77,7 +80,7 @@ def model(weights=torch.float64, family="qwen2_5_vl", **case):
         vlm.model.lm_head.weight = vlm.model.model.language_model.embed_tokens.weight
     if case.get("lora"):
         add_adapters(vlm.model, ModelSettings(path="tiny", lora_rank=2))
-        for number, (name, weight) in enumerate(vlm.model.named_parameters()):
+        for number, weight in enumerate(vlm.model.parameters()):
             if weight.requires_grad:
                 torch.manual_seed(number)
                 weight.data = torch.randn(weight.shape, dtype=weights) * 0.2
