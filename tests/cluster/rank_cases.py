@@ -103,6 +103,7 @@ def whole(tensor):
 def run(case, ranks):
     """Return log-probabilities, the first step's gradient and metrics, and the weights before and after all steps."""
     weights = case.get("weights", torch.float64 if "dtype" not in case else torch.float32)
+    case = case | {"weights": weights}
     settings = OptimizerSettings(
         lr=RATE,
         max_grad_norm=1e9,
