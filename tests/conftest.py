@@ -27,6 +27,7 @@ SLOW = {
     "cli/test_terminal",
     "cluster/test_runs",
     "cluster/test_checkpoints",
+    "cluster/test_sharded_policy",
     "data/test_image_fetching",
     "data/test_memory",
     "demo/test_demo",
