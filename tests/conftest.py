@@ -53,6 +53,7 @@ SLOW = {
     "rewards/test_judge_near_misses",
     "rewards/test_scorer",
     "rewards/test_server",
+    "rewards/test_serving",
     "rewards/test_worker",
     "rollout/test_embedded_engine",
     "rollout/test_vllm",

@@ -252,6 +252,11 @@ _COMMANDS = (
         },
     ),
     Command(
+        "serve-rewards",
+        "serve a reward file or a built-in reward over HTTP, as the original does",
+        run="observe_r1.cli.serve_rewards:run",
+    ),
+    Command(
         "demo",
         "watch a tiny model learn to look first, then reason; no GPU, no downloads",
         run="observe_r1.demo.steps:run",
