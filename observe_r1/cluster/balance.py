@@ -1,13 +1,15 @@
-"""Packs of a batch shared out to ranks: as few passes as the token budget allows, and in each pass like amounts of work.
+"""Packs of a batch shared out to ranks: as few passes as the token budget allows, and in each pass like amounts of
+work.
 
 Ranks gather every layer's weights together, so a pass takes as long as its slowest rank, and every rank makes the same
 passes. What is balanced is work, not tokens: an image's patches cost time in the tower and a response's tokens in the
 head, and neither shows in the length of a sequence.
 
-Two steps. Pieces (whole groups, or the parts of a group over the budget) go into as many packs as there are passes times
-ranks, by the best of three ways: Karmarkar and Karp's differencing, which balances best; longest first to the pack with
-the least work, which minds the budget; and first fit by decreasing tokens, which needs at most 11/9 of the fewest packs,
-plus one. Then packs of like work make a pass: sorted and cut, the sum of the largest is the smallest that there is.
+Two steps. Pieces (whole groups, or the parts of a group over the budget) go into as many packs as there are passes
+times ranks, by the best of three ways: Karmarkar and Karp's differencing, which balances best; longest first to the
+pack with the least work, which minds the budget; and first fit by decreasing tokens, which needs at most 11/9 of the
+fewest packs, plus one. Then packs of like work make a pass: sorted and cut, the sum of the largest is the smallest that
+there is.
 """
 
 from collections.abc import Sequence
@@ -77,9 +79,9 @@ def _fits(members: Sequence[Piece], budget: int) -> bool:
 def _by_differences(pieces: Sequence[Piece], bins: int) -> list[Bin]:
     """Balance work by the largest differencing method, whatever the budget.
 
-    The two partitions with the largest differences are laid over each other, the most with the least, until one is left.
-    Source: Karmarkar and Karp, The differencing method of set partitioning (1982); for more than two sets Michiels et
-    al. (2003), who bound the largest set by 4/3 of the best.
+    The two partitions with the largest differences are laid over each other, the most with the least, until one is
+    left. Source: Karmarkar and Karp, The differencing method of set partitioning (1982); for more than two sets
+    Michiels et al. (2003), who bound the largest set by 4/3 of the best.
     """
     numbers = count()
 

@@ -1,15 +1,15 @@
 """One rank's part of the policy: the same calls on every rank, each with the whole batch.
 
 All ranks plan the same passes from the batch alone, so that no message says who does what. In each pass every rank runs
-one pack: its own, or where there is none left for it, the smallest response of the batch, whose gradient counts nothing.
-Where some rank's pack has images and the tower is trained, those without run the tower on a blank image; where none has,
-all leave it out. So every rank gathers the same weights in the same order, and none waits for another that never comes.
+one pack: its own, or where there is none left for it, the smallest response of the batch, whose gradient counts
+nothing. Where some rank's pack has images and the tower is trained, those without run the tower on a blank image; where
+none has, all leave it out. So every rank gathers the same weights in the same order, and none waits for another that
+never comes.
 """
 
 from collections.abc import Iterator, Sequence
 from copy import copy
 from dataclasses import replace
-from typing import Self
 
 import torch
 from torch import Tensor, distributed
@@ -31,8 +31,8 @@ from observe_r1.records import Group
 class ShardedPolicy(Policy):
     """A policy whose weights, gradients and moments are sharded over the ranks of torch's process group.
 
-    `update` and `logprobs` are those of `Policy`, but every rank calls them together and with the same groups, and all get
-    the same metrics, log-probabilities and errors.
+    `update` and `logprobs` are those of `Policy`, but every rank calls them together and with the same groups, and all
+    get the same metrics, log-probabilities and errors.
 
     Args:
         vlm: The model, the same on every rank; sharded in place. Weights that are trained are float32.
@@ -44,7 +44,8 @@ class ShardedPolicy(Policy):
         per_machine: Ranks on each machine, numbered machine by machine; None where all are on one.
 
     Raises:
-        UserError: No parameter is trained, `cluster.shard` does not divide the ranks, or the optimizer cannot be sharded.
+        UserError: No parameter is trained, `cluster.shard` does not divide the ranks, or the optimizer cannot be
+        sharded.
     """
 
     def __init__(
@@ -60,8 +61,8 @@ class ShardedPolicy(Policy):
     ) -> None:
         if optimizer.kind == "adamw_8bit":
             raise UserError(
-                "optimizer.kind = 'adamw_8bit': bitsandbytes cannot step sharded weights: take adamw, whose moments are "
-                "sharded, too, or optimizer.offload"
+                "optimizer.kind = 'adamw_8bit': bitsandbytes cannot step sharded weights: take adamw, whose moments "
+                "are sharded, too, or optimizer.offload"
             )
         self.cluster = cluster
         self.mesh = policy_mesh(cluster, vlm.device.type, per_machine)
@@ -74,7 +75,9 @@ class ShardedPolicy(Policy):
 
     def base(self) -> LogprobModel:
         """Return the model under the LoRA adapters, which never changes, as a reference that takes no memory."""
-        return self.logprob_model.base()
+        model = copy(self.logprob_model)
+        model.adapters = False
+        return model
 
 
 class ShardedLogprobModel(LogprobModel):
@@ -137,12 +140,6 @@ class ShardedLogprobModel(LogprobModel):
         """Return the sum of all ranks' values."""
         distributed.all_reduce(values)
         return values
-
-    def base(self) -> Self:
-        """Return the same model without its adapters."""
-        model = copy(self)
-        model.adapters = False
-        return model
 
 
 class _Costs:

@@ -1,15 +1,18 @@
 """The policy's one forward, sharded by FSDP2: every rank holds a part of each weight, gathered layer by layer.
 
-Each text layer, each block of a trained image tower and the embeddings are gathered by themselves. Head, norms, merger and
-patch embedding belong to the root and stay gathered for the whole forward, which calls the model's parts one by one. The
-sharded parameters are the masters that the optimizer steps: float32, while layers compute in `dtype` (arXiv 2304.11277).
+Each text layer, each block of a trained image tower and the embeddings are gathered by themselves. Head, norms, merger
+and patch embedding belong to the root and stay gathered for the whole forward, which calls the model's parts one by
+one. The sharded parameters are the masters that the optimizer steps: float32, while layers compute in `dtype` (arXiv
+2304.11277).
 
-Gradients add up over ranks and are never averaged: the loss is a plain sum over the batch. Each weight's gradient leaves
-a backward pass in float32, as it does on one device (`policy.master_weights`).
+Gradients add up over ranks and are never averaged: the loss is a plain sum over the batch. Each weight's gradient
+leaves a backward pass in float32, as it does on one device (`policy.master_weights`).
 
 A frozen tower is not sharded: each rank holds it whole and runs it on the images that it does not know yet, which the
 others need not wait for. Weights that bitsandbytes has quantized stay whole, too: their scales belong to the whole.
 """
+
+from typing import Any
 
 import torch
 from torch import distributed, nn
@@ -43,7 +46,7 @@ def policy_mesh(cluster: ClusterSettings, device_type: str, per_machine: int | N
         size = per_machine if per_machine and ranks % per_machine == 0 else ranks
     if ranks % size:
         raise UserError(
-            f"cluster.shard = {size}: the policy has {ranks} ranks, which make no whole number of copies: take a divisor"
+            f"cluster.shard = {size}: the policy has {ranks} ranks, which make no whole copies: take a divisor"
         )
     if size == ranks:
         return init_device_mesh(device_type, (ranks,), mesh_dim_names=("shard",))
@@ -54,7 +57,8 @@ def shard(score: TokenLogprobs, mesh: DeviceMesh, *, dtype: torch.dtype, reshard
     """Shard the model of `score` in place.
 
     Args:
-        score: Its weights may be on the CPU: no more than one layer of them is on the device at once, beside the shards.
+        score: Its weights may be on the CPU: no more than one layer of them is on the device at once, beside the
+            shards.
         mesh: Of `policy_mesh`.
         dtype: Compute type; float32 leaves every weight in its own.
         reshard: `cluster.reshard`.
@@ -78,7 +82,7 @@ def shard(score: TokenLogprobs, mesh: DeviceMesh, *, dtype: torch.dtype, reshard
         cast_forward_inputs=False,
     )
     place = CPUOffloadPolicy(pin_memory=mesh.device_type == "cuda") if offload else OffloadPolicy()
-    common = {"mesh": mesh, "mp_policy": types, "offload_policy": place, "ignored_params": whole}
+    common: dict[str, Any] = {"mesh": mesh, "mp_policy": types, "offload_policy": place, "ignored_params": whole}
     for part in parts:
         fully_shard(part, reshard_after_forward=reshard, **common)
     fully_shard(score, reshard_after_forward=False, **common)

@@ -60,8 +60,8 @@ def trains_tower(model: PreTrainedModel) -> bool:
 def zero_of_blank_image(model: PreTrainedModel) -> Tensor:
     """Run the image tower on the smallest image, and return a scalar 0 through which every weight gets a gradient of 0.
 
-    For a rank whose texts have no image while those of others do: all of them gather the tower's weights and reduce their
-    gradients.
+    For a rank whose texts have no image while those of others do: all of them gather the tower's weights and reduce
+    their gradients.
     """
     vision = model.config.vision_config
     side = 2 * vision.spatial_merge_size  # in patches
