@@ -1,7 +1,7 @@
 """Where a run's processes are: Ray, started for the run or joined, and a seat for every rank and engine.
 
 A seat is a GPU, or on the CPU a process that stands for one. Ranks are numbered machine by machine. Under the layout
-`colocated` the engines sit on the seats of the ranks, which Ray counts once; under `apart` they have seats of their own.
+`colocated` engines sit on the seats of the ranks, which Ray counts once; under `apart` they have seats of their own.
 """
 
 import os
@@ -67,8 +67,8 @@ def open_ray(cluster: ClusterSettings, device: str) -> Iterator[None]:
         if cluster.address is None:
             raise
         raise UserError(
-            f"cluster.address = {cluster.address!r}: no Ray cluster answers there ({str(error).splitlines()[0]}): start "
-            "one with `ray start --head`, or leave the address out"
+            f"cluster.address = {cluster.address!r}: no Ray cluster answers there ({str(error).splitlines()[0]}): "
+            "start one with `ray start --head`, or leave the address out"
         ) from error
     finally:
         ray_constants.ENABLE_RAY_CLUSTER = clustered
@@ -127,8 +127,8 @@ def count_seats(cluster: ClusterSettings, available: int) -> Counts:
     ranks = seats - engines * width
     if ranks < 1:
         raise UserError(
-            f"cluster.layout = 'apart': {engines} engines of {width} take all of the {seats} GPUs, and none is left for "
-            "the policy: raise cluster.gpus or lower cluster.engines"
+            f"cluster.layout = 'apart': {engines} engines of {width} take all of the {seats} GPUs, and none is left "
+            "for the policy: raise cluster.gpus or lower cluster.engines"
         )
     return Counts(ranks, engines, width, apart=True)
 

@@ -138,7 +138,7 @@ class PolicyRank:
         """Gather the weights on the first rank, in the CPU's memory, and write the model there."""
         gathered = {}
         for name, weight in self.policy.vlm.model.named_parameters():
-            whole = weight.detach().full_tensor() if isinstance(weight, DTensor) else weight.detach()
+            whole = _whole(weight.detach())
             if self.rank == 0:
                 gathered[name] = whole.cpu()
         if self.rank == 0:
@@ -161,7 +161,7 @@ class PolicyRank:
         wanted, found = set(self._plan[number]), []
         for name, weight in published_weights(self.policy.vlm.model):
             if name in wanted:
-                whole = weight.full_tensor() if isinstance(weight, DTensor) else weight
+                whole = _whole(weight)
                 if self.rank == 0:
                     found.append((name, whole.to("cpu", self.policy.dtype)))
         return found
@@ -178,7 +178,7 @@ class PolicyRanks:
     def __init__(self, settings: TrainSettings, seats: Seats) -> None:
         ranks, actor = seats.counts.ranks, ray.remote(PolicyRank)
         arguments = ray.put(settings)
-        self._ranks = [
+        self._ranks: list[Any] = [
             actor.options(**seats.rank(rank)).remote(arguments, rank, ranks, seats.per_machine) for rank in range(ranks)
         ]
         addresses = self._call("address")
@@ -276,6 +276,10 @@ def collect(references: Sequence[Any], *, fetch: bool = True) -> list[Any]:
     if failed:
         raise failed
     return ray.get(list(references)) if fetch else []
+
+
+def _whole(weight: Tensor) -> Tensor:
+    return weight.full_tensor() if isinstance(weight, DTensor) else weight
 
 
 def _last_line(error: Exception) -> str:

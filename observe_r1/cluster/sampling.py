@@ -69,7 +69,7 @@ class EngineProcesses:
     def __init__(self, settings: TrainSettings, seats: Seats, gpus: list[str]) -> None:
         actor = ray.remote(EngineProcess)
         self.version = self.finished = 0
-        self._engines = [
+        self._engines: list[Any] = [
             actor.options(**seats.engine(number, gpus)).remote(settings) for number in range(seats.counts.engines)
         ]
 
@@ -91,8 +91,9 @@ class EngineProcesses:
         for indices, groups in zip(dealt, collect(calls), strict=True):
             done |= dict(zip(indices, groups, strict=True))
         self.finished += len(prompts) * sampling.n
-        for index in range(len(prompts)) if on_group else ():
-            on_group(index, done[index])
+        if on_group is not None:
+            for index in range(len(prompts)):
+                on_group(index, done[index])
         return [done[index] for index in range(len(prompts))]
 
     def load(self, version: int, buckets: list[Any]) -> None:

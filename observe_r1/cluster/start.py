@@ -33,17 +33,15 @@ def start_on_ray(settings: TrainSettings, now: Callable[[str], None]) -> Iterato
     counts = count_seats(cluster, seats_of_ray(kind))
     seats = Seats(counts, device, cluster.timeout, now)
     try:
-        now(f"starting {counts.ranks} policy ranks and {counts.engines} engines")
+        parts = f"{counted(counts.ranks, 'policy rank')} and {counted(counts.engines, 'engine')}"
+        now(f"starting {parts}")
         ranks = PolicyRanks(settings, seats)
         engines = EngineProcesses(settings, seats, ranks.gpus)
         name = ranks.ready()
         now("waiting for the engines")
         engines.ready()
-        machines = f"{seats.machines} machine{'s' if seats.machines > 1 else ''}"
-        line = (
-            f"{counts.seats} × {name} on {machines}: {counts.ranks} policy ranks and {counts.engines} engines, "
-            f"{cluster.layout}, {settings.model.dtype}"
-        )
+        line = f"{counts.seats} × {name} on {counted(seats.machines, 'machine')}: {parts}, {cluster.layout}"
+        line += f", {settings.model.dtype}"
         yield Parts(
             policy=ranks,
             reference=RankReference(ranks) if settings.objective.kl_coef else None,
@@ -55,6 +53,11 @@ def start_on_ray(settings: TrainSettings, now: Callable[[str], None]) -> Iterato
         )
     finally:
         seats.close()
+
+
+def counted(number: int, noun: str) -> str:
+    """Return a number with its noun: `2 engines`."""
+    return f"{number} {noun}{'s' if number != 1 else ''}"
 
 
 def _check(settings: TrainSettings, device: str) -> None:

@@ -1,6 +1,6 @@
 """A policy's trained weights and optimizer state, to a folder and back, in torch's distributed format.
 
-On ranks every one calls at once and writes its own part; any number of ranks, or one process, reads what any other wrote.
+All ranks call at once, and each writes its own part; any number of ranks, or one process, reads what others wrote.
 """
 
 import warnings

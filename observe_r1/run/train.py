@@ -95,7 +95,7 @@ def train_to_the_end(settings: TrainSettings, prepared: Prepared, view: Progress
         except RankLostError as error:
             if restarts > settings.cluster.restarts:
                 raise UserError(
-                    f"the run has lost a process {restarts} times, over cluster.restarts = {settings.cluster.restarts}; "
+                    f"a process was lost {restarts} times, over cluster.restarts = {settings.cluster.restarts}: "
                     f"at last: {error}; {view.resume_hint} continues from the last checkpoint"
                 ) from error
             view.note(f"{error}; starting again from the last checkpoint ({restarts} of {settings.cluster.restarts})")
