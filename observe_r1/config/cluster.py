@@ -17,11 +17,11 @@ class ClusterSettings(Section):
     """Of a Ray cluster that is already running; `auto` finds the one that this machine belongs to. Without it Ray
     starts on this machine and stops with the run."""
     layout: Literal["colocated", "apart"] = "colocated"
-    """`colocated`: engines share the GPUs of the policy and sleep while it trains. `apart`: they have their own GPUs."""
+    """`colocated`: engines share the GPUs of the policy. `apart`: they have their own; vLLM needs that on GPUs."""
     engines: int | None = Field(None, ge=1)
     """Sampling engines. By default as many as fit: under `colocated` on all GPUs, under `apart` on half of them."""
     tensor_parallel: int = Field(1, ge=1)
-    """GPUs of one engine, over which vLLM splits each layer."""
+    """GPUs of one engine, over which vLLM splits each layer. Only 1 is possible so far."""
     shard: int | None = Field(None, ge=1)
     """Ranks that share one copy of the weights (FSDP2); each such group holds a copy (HSDP). By default the policy's
     GPUs of one machine."""
