@@ -120,7 +120,7 @@ def _place_gpus(translation: Translation) -> None:
         translation["cluster.engines"] = engines
         translation["cluster.tensor_parallel"] = numbers[_TENSOR_PARALLEL]
         translation["rollout.engine"] = "vllm"
-        where += f", {engines} vLLM engines"
+        where += f", {engines} engines ({translation['rollout.engine']})"
     if numbers[_NODES] > 1:
         translation["cluster.address"] = "auto"
         where += ", on the Ray cluster that this machine belongs to (cluster.address: auto)"
