@@ -26,6 +26,7 @@ SLOW = {
     "cli/test_start_up",
     "cli/test_terminal",
     "cluster/test_runs",
+    "cluster/test_plan",
     "data/test_image_fetching",
     "data/test_memory",
     "demo/test_demo",
