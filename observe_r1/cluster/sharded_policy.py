@@ -107,14 +107,6 @@ class ShardedLogprobModel(LogprobModel):
         self._costs = _Costs(vlm)
         shard(self.score, mesh, dtype=dtype, reshard=cluster.reshard, offload=settings.offload)
 
-    def logprobs(self, groups: Sequence[Group]) -> tuple[Tensor, ...]:
-        """Return the log-probabilities of each group's response tokens, of all groups on every rank."""
-        scored = super().logprobs(groups)
-        # No backward pass has given them back.
-        for module in sharded_modules(self.score):
-            module.reshard()
-        return scored
-
     def packs(self, groups: Sequence[Group]) -> Iterator[Pack]:
         """Yield this rank's pack of each pass."""
         if not groups:
@@ -135,6 +127,9 @@ class ShardedLogprobModel(LogprobModel):
                 share=1.0 if each[rank] else 0.0,
                 blank_image=self.trains_tower and any(shown) and not shown[rank],
             )
+        # What no backward pass has given back: the next step's weights are others.
+        for module in sharded_modules(self.score):
+            module.reshard()
 
     def joined(self, values: Tensor) -> Tensor:
         """Return the sum of all ranks' values."""

@@ -151,7 +151,8 @@ class Policy:
             reference_logprobs=tokens(reference) if reference else None,
             kl_weights=tokens(kl_weights) if kl_weights else None,
         )
-        (loss * pack.share).backward()
+        if loss.requires_grad:  # texts under a frozen text model have no gradient, where a part of the tower is trained
+            (loss * pack.share).backward()
         assert scores.entropy is not None
         sums |= {"entropy": scores.entropy.sum().double(), "tokens": torch.full_like(sums["loss"], len(pack.targets))}
         totals.add({name: value * pack.share for name, value in sums.items()})
