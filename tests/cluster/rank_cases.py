@@ -9,6 +9,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import torch
+from tiny import keep_float64, random_group, random_model, training_group
 from torch import distributed
 
 import observe_r1.model  # noqa: F401  # lets transformers be imported
@@ -19,7 +20,6 @@ from observe_r1.model.adapters import add_adapters
 from observe_r1.policy.policy import Policy
 from observe_r1.policy.token_logprobs import LogprobModel
 from observe_r1.records import TrainingBatch
-from tiny import keep_float64, random_group, random_model, training_group
 
 RATE, STEPS = 1e-3, 5
 CASES = {
@@ -76,7 +76,7 @@ def model(weights=torch.float64, family="qwen2_5_vl", **case):
         vlm.model.lm_head.weight = vlm.model.model.language_model.embed_tokens.weight
     if case.get("lora"):
         add_adapters(vlm.model, ModelSettings(path="tiny", lora_rank=2))
-        for number, (name, weight) in enumerate(vlm.model.named_parameters()):
+        for number, weight in enumerate(vlm.model.parameters()):
             if weight.requires_grad:
                 torch.manual_seed(number)
                 weight.data = torch.randn(weight.shape, dtype=weights) * 0.2

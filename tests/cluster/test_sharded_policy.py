@@ -1,4 +1,4 @@
-"""The policy on 1, 2 and 4 ranks over gloo, against the local one: gradient, log-probabilities, metrics and five steps."""
+"""The policy on 1, 2 and 4 gloo ranks against the local one: gradient, log-probabilities, metrics and five steps."""
 
 import os
 import subprocess
