@@ -105,6 +105,7 @@ def hidden_states(
     images: BaseModelOutputWithDeepstackFeatures | None = None,
     layout: AttentionLayout | None = None,
     cache: Cache | None = None,
+    blank: Tensor | None = None,
 ) -> Tensor:
     """Run the text model.
 
@@ -115,12 +116,15 @@ def hidden_states(
         images: Of all placeholders, from `encode_images`.
         layout: Which tokens see which, for models that share prefixes; the others attend causally.
         cache: Keys and values of the tokens before `ids`, for models that do not share prefixes.
+        blank: From `zero_of_blank_image`, added to the embeddings of texts without images: the text model then has a
+            backward pass wherever it has one for images, even if it is frozen.
 
     Returns:
         The last hidden states (B, T, hidden).
     """
+    tokens = {"input_ids": ids} if blank is None else {"inputs_embeds": model.get_input_embeddings()(ids) + blank}
     output = model.model(
-        input_ids=ids,
+        **tokens,
         position_ids=positions,
         attention_mask=None,
         use_cache=False,

@@ -120,9 +120,9 @@ class TokenLogprobs(nn.Module):
         """
         images = encode_images(self.vlm, pack.prompts)
         blank = zero_of_blank_image(self.model) if pack.blank_image else None
-        hidden = hidden_states(self.model, pack.ids, pack.positions, images=images, layout=pack.layout).flatten(0, 1)
-        if blank is not None:
-            hidden = hidden + blank
+        hidden = hidden_states(
+            self.model, pack.ids, pack.positions, images=images, layout=pack.layout, blank=blank
+        ).flatten(0, 1)
         logprobs, entropies = [], []
         chunks = pack.predictors.split(self.chunk), pack.targets.split(self.chunk)
         for predictors, targets in zip(*chunks, strict=True):

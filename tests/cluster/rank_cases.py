@@ -167,7 +167,7 @@ def main(rank, ranks, folder):
     torch.set_num_threads(1)
     if ranks:
         store = f"file://{folder}/store"
-        distributed.init_process_group("gloo", store, timedelta(seconds=60), world_size=ranks, rank=rank)
+        distributed.init_process_group("gloo", store, timedelta(seconds=30), world_size=ranks, rank=rank)
     found = {}
     for name, case in CASES.items():
         exact = "dtype" not in case and "weights" not in case
