@@ -66,6 +66,13 @@ def _check(settings: TrainSettings, device: str) -> None:
     Raises:
         UserError: The settings ask for it.
     """
+    if settings.rollout.ahead:
+        raise UserError(f"rollout.ahead = {settings.rollout.ahead}: engines cannot sample ahead yet: set it to 0")
+    if settings.cluster.tensor_parallel > 1:
+        raise UserError(
+            f"cluster.tensor_parallel = {settings.cluster.tensor_parallel}: an engine cannot be split over several "
+            "GPUs yet: set it to 1"
+        )
     if settings.model.lora_rank or settings.model.quantize != "none":
         raise UserError("model.lora_rank and model.quantize are not possible with cluster: leave cluster out, or these")
     if settings.rollout.engine == "vllm" and device == "cuda" and settings.cluster.layout == "colocated":

@@ -169,8 +169,8 @@ class RolloutSettings(SamplerSettings):
     max_age: int = Field(1, ge=0)
     """Leftover groups are discarded once they are older than this many weight versions."""
     ahead: int = Field(0, ge=0)
-    """Steps that sampling may be ahead of training, with engines on their own GPUs (`cluster.layout: apart`). With 0 each
-    waits for the other, and every response is sampled under the newest weights."""
+    """Steps that sampling may be ahead of training. Only 0 is possible so far: each waits for the other, and every
+    response is sampled under the newest weights."""
 
 
 class RewardSettings(Section):
