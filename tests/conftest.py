@@ -29,6 +29,8 @@ SLOW = {
     "cluster/test_checkpoints",
     "cluster/test_sharded_policy",
     "cluster/test_plan",
+    "cluster/test_plan_memory",
+    "cluster/test_simulation",
     "data/test_image_fetching",
     "data/test_memory",
     "demo/test_demo",

@@ -272,9 +272,10 @@ _COMMANDS = (
         examples=(
             "observe-r1 plan observe_r1 --cluster.gpus 8 --gpu h100 --rollout.engine vllm",
             "observe-r1 plan observe_r1 --cluster.gpus 32 --gpu h200 --model.path Qwen/Qwen2.5-VL-32B-Instruct",
+            "observe-r1 plan observe_r1 --cluster.gpus 8 --picture plan.png",
             "observe-r1 plan observe_r1 --cluster.gpus 8 --plan.response_tokens 1200 --json",
         ),
-        short={"gpu": ("plan.gpu",), "json": ("plan.json_summary",)},
+        short={"gpu": ("plan.gpu",), "json": ("plan.json_summary",), "picture": ("plan.picture",)},
         starts=False,
     ),
     Command(

@@ -1,14 +1,18 @@
 """`observe-r1 plan`: what a run takes, as tables or as JSON."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
 from observe_r1.cluster.gpus import gpu_named
-from observe_r1.cluster.plan import GIB, SWEEP, Plan, plan
+from observe_r1.cluster.plan import SWEEP, Plan, plan
+from observe_r1.cluster.plan_memory import GIB
+from observe_r1.cluster.plan_schedule import WAYS, Scheduled, attempt, best_schedules, efficiencies
 from observe_r1.cluster.shape import read_shape
 from observe_r1.config.plan import PlanSettings
 from observe_r1.errors import UserError
@@ -24,18 +28,31 @@ def run(settings: PlanSettings, view: Progress) -> tuple[int, str]:
     gpu = gpu_named(settings.plan.gpu)
     if settings.cluster.address is not None and settings.cluster.gpus is None:
         raise UserError("a plan asks no cluster how many GPUs it has: give cluster.gpus")
+    picture = settings.plan.picture
+    if picture and not picture.endswith((".png", ".svg")):
+        raise UserError(f"plan.picture = {picture!r}: give a name that ends in .png or .svg")
     shape = read_shape(settings.model)
     asked = plan(settings, shape, settings.cluster.gpus or 1)
-    sweep = [each for each in (_attempt(settings, shape, gpus) for gpus in SWEEP) if each is not None]
+    sweep = [each for each in (attempt(settings, shape, gpus) for gpus in SWEEP) if each is not None]
+    schedules = {gpus: best_schedules(settings, shape, gpus) for gpus in SWEEP}
+    schedules = {gpus: ways for gpus, ways in schedules.items() if ways}
+    if picture:
+        _draw(Path(picture), settings, [each for each in sweep if not each.why], schedules)
     view.close()
     if settings.plan.json_summary:
-        print(json.dumps({"gpu": gpu.title, "plan": _plain(asked), "sweep": [_plain(each) for each in sweep]}))
+        summary = {"gpu": gpu.title, "plan": _plain(asked), "sweep": [_plain(each) for each in sweep]}
+        summary |= {
+            "schedules": {gpus: {way: asdict(each) for way, each in ways.items()} for gpus, ways in schedules.items()}
+        }
+        print(json.dumps(summary))
         return 2 if asked.why else 0, ""
     console = Console()
     console.print(_memory(asked, gpu.memory))
     if not asked.why:  # without room for its cache an engine samples nothing, in no time that means anything
         console.print(_times(asked))
     console.print(_sweep(sweep, gpu.dollars))
+    if schedules:
+        console.print(_schedules(schedules))
     if asked.why:
         console.print(f"does not fit: {asked.why}", highlight=False, soft_wrap=True)
         return 2, ""
@@ -45,14 +62,6 @@ def run(settings: PlanSettings, view: Progress) -> tuple[int, str]:
         soft_wrap=True,
     )
     return 0, ""
-
-
-def _attempt(settings: PlanSettings, shape: Any, gpus: int) -> Plan | None:
-    """Return the plan for another number of GPUs, None where the layout asks for more or does not divide them."""
-    try:
-        return plan(settings, shape, gpus)
-    except UserError:
-        return None
 
 
 def _plain(made: Plan) -> dict[str, Any]:
@@ -101,3 +110,34 @@ def _sweep(plans: list[Plan], dollars: float) -> Table:
             "no" if made.why else "yes",
         )
     return table
+
+
+def _schedules(schedules: Mapping[int, Mapping[str, Scheduled]]) -> Table:
+    title = "the schedule, simulated with lengths drawn: seconds a step (efficiency; mean age of tokens, in versions)"
+    table = Table(title=title, title_justify="left")
+    for name in ("GPUs", *WAYS, "fastest", "engines + ranks"):
+        table.add_column(name, justify="right")
+    shares = efficiencies(schedules)
+    for gpus, ways in schedules.items():
+        best = min(ways, key=lambda way: ways[way].step)
+        cells = []
+        for way, (_, ahead) in WAYS.items():
+            if way in ways:
+                age = f"; {ways[way].age:.1f}" if ahead else ""
+                cells.append(f"{ways[way].step:,.1f} ({shares[gpus][way]:.0%}{age})")
+            else:
+                cells.append("–")
+        table.add_row(f"{gpus:,}", *cells, best, f"{ways[best].engines:,} + {ways[best].ranks:,}")
+    return table
+
+
+def _draw(image: Path, settings: PlanSettings, plans: list[Plan], schedules: Mapping[int, Mapping[str, Scheduled]]) -> None:
+    from observe_r1.report.plan_figure import draw_plan  # matplotlib takes a second to load
+
+    if not plans:
+        raise UserError("plan.picture: the run fits on none of 1 to 1,024 GPUs, so there is nothing to draw")
+    options, rollout = settings.plan, settings.rollout
+    work = f"{rollout.prompts} × {rollout.group_size} responses of {options.response_tokens} tokens a step"
+    title = f"{settings.model.path} on {gpu_named(options.gpu).title}, {work}; {settings.cluster.layout}. Computed, not measured"
+    image.parent.mkdir(parents=True, exist_ok=True)
+    draw_plan(image, plans, schedules, title)

@@ -13,6 +13,7 @@ from observe_r1.config import ModelSettings
 from observe_r1.errors import UserError
 from observe_r1.model.adapters import add_adapters
 from observe_r1.model.families import SHARED_PREFIX, check_family
+from observe_r1.model.forward import trains_tower
 from observe_r1.model.loading import AutoConfig, AutoModelForImageTextToText, PreTrainedModel
 
 _TEXT_OF = {
@@ -23,6 +24,8 @@ _TEXT_OF = {
 }
 """Qwen2.5-VL's sizes as their config.json files have them: vocabulary, width, MLP, layers, heads, key-value heads, and
 the MLP of the tower."""
+_QUANTIZED = {"none": 0.0, "8bit": 1.0, "4bit": 0.52}
+"""Bytes of a number, its share of the scales included, as docs/memory.md has it."""
 NAMED = {f"Qwen/Qwen2.5-VL-{size}-Instruct": size for size in _TEXT_OF}
 """Checkpoints that need no file to be planned for, by their names on the Hub."""
 
@@ -36,8 +39,19 @@ class Shape:
     """Of `parameters`, and of adapters on top of them."""
     base: int
     """Parameters without adapters: what a sampler or a reference model holds."""
+    tower: int
+    """Parameters of the image tower, of `base`."""
+    quantized: int
+    """Of `parameters`, those held in 8 or 4 bits."""
+    quantized_bytes: float
+    """Of each of these."""
     units: tuple[int, ...]
-    """Parameters of each layer, tower block, and of all the rest together: what FSDP gathers at once."""
+    """Parameters of each part that FSDP gathers by itself (`cluster.sharding`): layers, trained tower's blocks,
+    embeddings."""
+    root: int
+    """Parameters of the rest, which stays gathered."""
+    tied: bool
+    """Whether embeddings and head are one weight."""
     width: int
     mlp: int
     layers: int
@@ -58,6 +72,7 @@ class Shape:
     """Patches that make one image token."""
     trains_base: bool
     """Whether the text model's own weights are trained, not adapters alone."""
+    trains_head: bool
     trains_tower: bool
     checkpointing: bool
 
@@ -86,6 +101,9 @@ def shape_of(config: Any, settings: ModelSettings) -> Shape:
         linear, tower = (_linear(part) for part in (model.model.language_model, model.model.visual))
         if settings.lora_rank:
             add_adapters(model, settings)
+    trained_tower, tower_size = trains_tower(model), _count(model.model.visual.parameters())
+    quantized = linear if settings.quantize != "none" else 0
+    units = _units(model, quantized=quantized > 0)
     text, vision = config.text_config, config.vision_config
     merge = vision.spatial_merge_size**2
     merger = sum(_linear(part) for name, part in model.model.visual.named_children() if "merger" in name)
@@ -94,7 +112,12 @@ def shape_of(config: Any, settings: ModelSettings) -> Shape:
         parameters=_count(model.parameters()),
         trained=_count(p for p in model.parameters() if p.requires_grad),
         base=base,
-        units=_units(model),
+        tower=tower_size,
+        quantized=quantized,
+        quantized_bytes=_QUANTIZED[settings.quantize],
+        units=units,
+        root=_count(model.parameters()) - sum(units) - quantized - tower_size * (not trained_tower),
+        tied=model.lm_head.weight is model.get_input_embeddings().weight,
         width=text.hidden_size,
         mlp=text.intermediate_size,
         layers=text.num_hidden_layers,
@@ -110,7 +133,8 @@ def shape_of(config: Any, settings: ModelSettings) -> Shape:
         tower_full=len(getattr(vision, "fullatt_block_indexes", None) or range(vision.depth)),
         merge=merge,
         trains_base=any(p.requires_grad for n, p in model.model.language_model.named_parameters() if ".lora_" not in n),
-        trains_tower=any(p.requires_grad for p in model.model.visual.parameters()),
+        trains_head=model.lm_head.weight.requires_grad,
+        trains_tower=trained_tower,
         checkpointing=settings.gradient_checkpointing,
     )
 
@@ -171,11 +195,14 @@ def _count(parameters: Iterable[nn.Parameter]) -> int:
 
 
 def _linear(part: nn.Module) -> int:
-    """Return the weights of matrix products in a part of the model."""
-    return sum(m.weight.numel() for m in part.modules() if isinstance(m, nn.Linear | nn.Conv3d))
+    """Return the weights of matrix products in a part of the model, adapters left out."""
+    linear = [m for name, m in part.named_modules() if isinstance(m, nn.Linear | nn.Conv3d) and ".lora_" not in name]
+    return sum(module.weight.numel() for module in linear)
 
 
-def _units(model: PreTrainedModel) -> tuple[int, ...]:
-    parts = [*model.model.language_model.layers, *model.model.visual.blocks]
-    sizes = [_count(part.parameters()) for part in parts]
-    return (*sizes, _count(model.parameters()) - sum(sizes))
+def _units(model: PreTrainedModel, *, quantized: bool) -> tuple[int, ...]:
+    text = model.model.language_model
+    layers = [_count(layer.parameters()) - quantized * _linear(layer) for layer in text.layers]
+    blocks = [_count(block.parameters()) for block in model.model.visual.blocks] if trains_tower(model) else []
+    tied = model.lm_head.weight is text.embed_tokens.weight
+    return (*layers, *blocks, *([] if tied else [text.embed_tokens.weight.numel()]))

@@ -2,7 +2,7 @@
 
 from pydantic import Field
 
-from observe_r1.config.section import Section
+from observe_r1.config.section import PathText, Section
 from observe_r1.config.verbs import TrainSettings
 
 
@@ -21,16 +21,23 @@ class PlanOptions(Section):
     """Mean image tokens of a prompt."""
     response_tokens: int = Field(400, ge=1)
     """Mean length of a response."""
-    mfu: float = Field(0.3, gt=0, le=1)
-    """Share of the GPU's peak that training and the computation of prompts reach."""
-    memory_bandwidth: float = Field(0.6, gt=0, le=1)
+    length_spread: float = Field(0.7, ge=0)
+    """How unlike the lengths of responses are, for the simulated schedule: the standard deviation of their logarithm."""
+    mfu: float = Field(0.25, gt=0, le=1)
+    """Share of the GPU's peak that training and the computation of prompts reach, recomputation counted."""
+    memory_bandwidth: float = Field(0.5, gt=0, le=1)
     """Share of the memory's bandwidth that decoding reaches."""
     network_bandwidth: float = Field(0.7, gt=0, le=1)
     """Share of the bandwidth between GPUs that gathering and reducing reach."""
     step_overhead: float = Field(0.004, ge=0)
     """Seconds that a decoding step takes besides, for launching and scheduling."""
+    switch_seconds: float = Field(3.0, ge=0)
+    """Seconds a step in which an engine that shares its GPU with the policy falls asleep and wakes."""
     informative: float = Field(0.6, gt=0, le=1)
     """With `rollout.dynamic_sampling`, the share of sampled groups that teach something."""
+    picture: PathText | None = None
+    """Also draw the plan into this PNG or SVG file, and for dark pages into the one with `_dark` in its name
+    (`--picture`)."""
     json_summary: bool = False
     """Print the plan as one JSON object instead of tables (`--json`)."""
 

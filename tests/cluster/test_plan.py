@@ -12,7 +12,10 @@ from memory import GIB, cached_token, empty_model, qwen2_5_vl_3b, resident, upda
 from observe_r1.cli import main as cli
 from observe_r1.cli.options import parse_settings
 from observe_r1.cluster.gpus import GPUS
-from observe_r1.cluster.plan import Layout, largest_budget, layout_of, memory_parts, plan
+from observe_r1.cluster.plan import plan
+from observe_r1.cluster.plan_layout import Layout, layout_of
+from observe_r1.cluster.plan_memory import largest_budget, longest_pack, memory_parts
+from observe_r1.cluster.plan_schedule import WAYS, best_schedules, efficiencies, scheduled
 from observe_r1.cluster.shape import NAMED, read_shape
 from observe_r1.config import ModelSettings, PlanSettings
 
@@ -37,21 +40,23 @@ def test_named_shapes_have_the_published_numbers_of_parameters():
 def test_sizes_are_those_of_the_model(small):
     assert round(small.linear / 1e9, 2) == 2.77  # docs/memory.md
     assert small.cached_token == cached_token(empty_model(qwen2_5_vl_3b()))
-    assert sum(small.units) == small.parameters == small.trained == small.base
+    assert sum(small.units) + small.root == small.parameters == small.trained == small.base
 
 
 @pytest.mark.parametrize("size", ["24gb", "80gb"])
 def test_one_gpu_takes_what_the_page_on_memory_says(size):
     settings = planned(recipe=f"qwen2_5_vl_3b_{size}")
     model = empty_model(qwen2_5_vl_3b(), settings.model)
-    tokens = max(settings.optimizer.tokens_per_pack, settings.data.max_prompt_tokens + settings.rollout.max_new_tokens)
-    parts = memory_parts(settings, read_shape(settings.model), ONE, tokens)
+    shape = read_shape(settings.model)
+    parts = memory_parts(settings, shape, ONE, longest_pack(settings, shape.merge))
     always, update = resident(settings, model), updating(settings, model)
     names = {"weights": "weights", "gathered or copied weights": "copies in bfloat16"}
     for name in ("weights", "gathered or copied weights", "moments", "reference", "image features"):
         assert parts[name] == pytest.approx(always[names.get(name, name)])
     assert parts["gradients"] == update["gradients"]
-    assert parts["activations"] == update["layers' inputs"] + update["one layer or logits"]
+    ours = parts["kept activations"] + parts["one layer or logits"]  # the page allows twice what a layer takes
+    bound = update["layers' inputs"] + update["one layer or logits"]
+    assert update["layers' inputs"] < parts["kept activations"] and bound / 2.5 < ours <= bound
 
 
 @given(budget=st.integers(1, 40_000), shard=st.sampled_from([1, 2, 4, 8]), gpu=st.sampled_from(sorted(GPUS)))
@@ -61,7 +66,8 @@ def test_the_largest_budget_is_the_largest(small, budget, shard, gpu):
 
     def fits(tokens):
         changed = settings.optimizer.model_copy(update={"tokens_per_pack": tokens})
-        parts = memory_parts(settings.model_copy(update={"optimizer": changed}), small, layout, max(tokens, 17408))
+        changed = settings.model_copy(update={"optimizer": changed})
+        parts = memory_parts(changed, small, layout, longest_pack(changed, small.merge))
         return sum(parts.values()) <= 0.9 * GPUS[gpu].memory * GIB
 
     largest = largest_budget(settings, small, layout, GPUS[gpu])
@@ -69,13 +75,30 @@ def test_the_largest_budget_is_the_largest(small, budget, shard, gpu):
 
 
 def test_a_shard_takes_its_part(small):
+    settings = planned()
+
     def parts(shard):
-        return memory_parts(planned(), small, Layout(8, 8, shard, 8, 1, colocated=True), 17408)
+        layout = Layout(8, 8, shard, 8, 1, colocated=True)
+        return memory_parts(settings, small, layout, longest_pack(settings, small.merge))
 
     two, eight = parts(2), parts(8)
-    for name in ("weights", "moments", "reference"):
+    for name in ("weights", "moments", "gradients"):
         assert two[name] == 4 * eight[name]
-    assert two["activations"] == eight["activations"]
+    assert two["kept activations"] == eight["kept activations"]
+
+
+def test_a_frozen_tower_and_quantized_weights_stay_whole_on_every_rank():
+    """4 ranks, 4 bits under adapters of 1 of 3B: 2.77 billion numbers of 0.52 bytes, 0.67 of the tower of 2, on each."""
+    settings = planned("--model.lora_rank", "1", "--model.quantize", "4bit", "--model.path", "Qwen/Qwen2.5-VL-3B-Instruct")
+    shape = read_shape(settings.model)
+    one, four = (
+        memory_parts(settings, shape, Layout(n, n, n, n, 1, colocated=True), longest_pack(settings, 4))["weights"]
+        for n in (1, 4)
+    )
+    whole = 0.52 * shape.linear + 2 * shape.tower
+    assert one == pytest.approx(0.52 * shape.linear + 2 * (shape.base - shape.linear) + 4 * shape.trained)
+    assert four == pytest.approx(whole + (one - whole) / 4)
+    assert 0.52 * shape.linear / GIB == pytest.approx(1.34, abs=0.01)
 
 
 def test_an_update_bound_by_arithmetic_takes_half_as_long_on_a_gpu_twice_as_fast(small, monkeypatch):
@@ -109,6 +132,29 @@ def test_the_layout_keeps_what_is_asked_for():
     ) == (Layout(16, 16, 8, 4, 4, colocated=True))
 
 
+def test_on_many_gpus_sampling_ahead_wins_over_waiting(small):
+    settings = planned("--rollout.engine", "vllm", "--optimizer.minibatch", "128")
+    table = {gpus: best_schedules(settings, small, gpus) for gpus in (4, 16)}
+    shares = efficiencies(table)
+    for gpus, ways in table.items():
+        assert list(ways) == list(WAYS)
+        assert ways["apart, ahead 1"].step < ways["apart"].step
+        assert ways["apart"].age == ways["colocated"].age == 0
+        assert 0 < ways["apart, ahead 1"].age <= ways["apart, ahead 1"].oldest == 1
+        assert ways["apart, ahead 2"].oldest <= 2
+        for way, each in ways.items():
+            assert shares[gpus][way] * gpus * each.step == pytest.approx(4 * table[4]["colocated"].step * shares[4]["colocated"])
+    assert max(share for ways in shares.values() for share in ways.values()) == 1
+
+
+def test_lengths_all_alike_and_no_switching_are_what_the_plan_reckons(small):
+    """Without a tail the simulated step is the plan's own: prompts, then tokens of all rows at once, then training."""
+    options = ["--cluster.gpus", "8", "--rollout.engine", "vllm", "--plan.length_spread", "0", "--plan.switch_seconds", "0"]
+    settings = planned(*options)
+    made = plan(settings, small, 8)
+    assert scheduled(settings, small, made).step == pytest.approx(made.step)
+
+
 def run(capsys, *words):
     code = cli.main(["plan", *words])
     return code, *capsys.readouterr()
@@ -122,9 +168,16 @@ def test_the_command_says_whether_it_fits(capsys):
     assert code == 2 and not found["plan"]["fits"] and "GiB" in found["plan"]["why"] and "step" not in found["plan"]
 
 
+def test_the_picture_is_drawn_for_light_and_dark_pages(capsys, tmp_path):
+    code, _, _ = run(capsys, "observe_r1", "--cluster.gpus", "8", "--picture", str(tmp_path / "new" / "plan.svg"))
+    light, dark = ((tmp_path / "new" / name).read_text() for name in ("plan.svg", "plan_dark.svg"))
+    assert code == 0 and light.startswith("<?xml") and light != dark
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
+        (["--picture", "plan.pdf"], "plan.picture = 'plan.pdf': give a name that ends in .png or .svg"),
         (["--gpu", "h10"], "plan.gpu = 'h10' is not known"),
         (["--model.path", "."], "model.path = '.': has no config.json"),
         (["--cluster.address", "auto"], "give cluster.gpus"),
