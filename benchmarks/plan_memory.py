@@ -1,4 +1,4 @@
-"""What `observe-r1 plan` says of an update's memory, against what torch allocates: three sizes, embedded and on two ranks.
+"""What `observe-r1 plan` says of an update's memory, against what torch allocates: embedded and on two ranks.
 
 Each case is a process of its own (two for two ranks, over gloo) with a random Qwen2.5-VL of real proportions, which
 takes an update of two packs of different groups; the second is measured, so that gradients of the first are there.
@@ -38,7 +38,6 @@ from observe_r1.demo.tiny_model import Sizes
 from observe_r1.model.encoding import encode_prompt
 from observe_r1.model.loading import load_model
 from observe_r1.policy.policy import Policy
-from observe_r1.records import TrainingBatch
 
 HERE = Path(__file__).parent
 MIB = 2**20
@@ -118,7 +117,9 @@ def measure(folder: Path, case: dict[str, Any], ranks: int) -> dict[str, dict[st
     assert grid is not None
     pack = Longest(len(prompts[0].ids) + RESPONSES * (length - 1), int(grid.prod()))
     layout = Layout(max(ranks, 1), max(ranks, 1), max(ranks, 1), 1, 1, colocated=True)
-    planned = memory_parts(settings, read_shape(settings.model), layout, pack, compute_bytes=dtype.itemsize, fused=False)
+    planned = memory_parts(
+        settings, read_shape(settings.model), layout, pack, compute_bytes=dtype.itemsize, fused=False
+    )
     return _compared(planned, measured, ranks)
 
 

@@ -131,13 +131,16 @@ def _schedules(schedules: Mapping[int, Mapping[str, Scheduled]]) -> Table:
     return table
 
 
-def _draw(image: Path, settings: PlanSettings, plans: list[Plan], schedules: Mapping[int, Mapping[str, Scheduled]]) -> None:
+def _draw(
+    image: Path, settings: PlanSettings, plans: list[Plan], schedules: Mapping[int, Mapping[str, Scheduled]]
+) -> None:
     from observe_r1.report.plan_figure import draw_plan  # matplotlib takes a second to load
 
     if not plans:
         raise UserError("plan.picture: the run fits on none of 1 to 1,024 GPUs, so there is nothing to draw")
     options, rollout = settings.plan, settings.rollout
     work = f"{rollout.prompts} × {rollout.group_size} responses of {options.response_tokens} tokens a step"
-    title = f"{settings.model.path} on {gpu_named(options.gpu).title}, {work}; {settings.cluster.layout}. Computed, not measured"
+    title = f"{settings.model.path} on {gpu_named(options.gpu).title}, {work}"
+    title += f"; {settings.cluster.layout}. Computed, not measured"
     image.parent.mkdir(parents=True, exist_ok=True)
     draw_plan(image, plans, schedules, title)

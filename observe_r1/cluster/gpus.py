@@ -1,11 +1,11 @@
 """GPUs that a plan can be made for: what their data sheets say.
 
-Sources, all NVIDIA's: "H100 Tensor Core GPU" (SXM: 1,979 · 10¹² bfloat16 operations with sparsity, 3.35 TB/s, NVLink 900
-GB/s both ways; PCIe: 1,513, 2 TB/s), "H200 Tensor Core GPU" (4.8 TB/s), "DGX B200" and "HGX B200", "A100 Tensor Core
-GPU" (312 dense, 2,039 and 1,555 GB/s, NVLink 600 GB/s both ways), "L40S" (362 dense, 864 GB/s), "L4" (242 with sparsity,
-300 GB/s), "A10G" as AWS sells it in G5 (70 dense, 600 GB/s), and the architecture papers of "Ada" and "RTX Blackwell"
-for the RTX cards (bfloat16 with float32 sums). Compared with the sheets a second time: h100, h100_pcie, l40s. The H800
-is an H100 with NVLink of 400 GB/s both ways.
+Sources, all NVIDIA's: "H100 Tensor Core GPU" (SXM: 1,979 · 10¹² bfloat16 operations with sparsity, 3.35 TB/s, NVLink
+900 GB/s both ways; PCIe: 1,513, 2 TB/s), "H200 Tensor Core GPU" (4.8 TB/s), "DGX B200" and "HGX B200", "A100 Tensor
+Core GPU" (312 dense, 2,039 and 1,555 GB/s, NVLink 600 GB/s both ways), "L40S" (362 dense, 864 GB/s), "L4" (242 with
+sparsity, 300 GB/s), "A10G" as AWS sells it in G5 (70 dense, 600 GB/s), and the architecture papers of "Ada" and "RTX
+Blackwell" for the RTX cards (bfloat16 with float32 sums). An H800 is an H100 with NVLink of 400 GB/s both ways. Entered
+by hand; compared a second time with tables that resellers print after the sheets: h100, h100_pcie and l40s.
 """
 
 from typing import NamedTuple

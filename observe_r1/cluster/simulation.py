@@ -82,9 +82,7 @@ def simulate(work: Workload, rollouts: Sequence[Rollout]) -> list[Step]:
     return steps
 
 
-def _sample(
-    work: Workload, rollout: Rollout, start: float, pauses: Sequence[Pause]
-) -> tuple[float, dict[int, float]]:
+def _sample(work: Workload, rollout: Rollout, start: float, pauses: Sequence[Pause]) -> tuple[float, dict[int, float]]:
     """Return when a rollout is sampled, and its tokens by the version of the weights that made them."""
     waiting = list(rollout)[::-1]
     engines = [_Engine(work, start, pauses) for _ in range(work.engines)]

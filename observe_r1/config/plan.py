@@ -22,7 +22,7 @@ class PlanOptions(Section):
     response_tokens: int = Field(400, ge=1)
     """Mean length of a response."""
     length_spread: float = Field(0.7, ge=0)
-    """How unlike the lengths of responses are, for the simulated schedule: the standard deviation of their logarithm."""
+    """How unlike the lengths of responses are in the simulated schedule: the standard deviation of their logarithm."""
     mfu: float = Field(0.25, gt=0, le=1)
     """Share of the GPU's peak that training and the computation of prompts reach, recomputation counted."""
     memory_bandwidth: float = Field(0.5, gt=0, le=1)

@@ -1,4 +1,4 @@
-"""A capacity plan as a picture: seconds of a step and GPU-hours by part and what bounds them; which layout wins when."""
+"""A capacity plan as a picture: seconds of a step and GPU-hours by part, what bounds them, which layout wins when."""
 
 from __future__ import annotations
 
@@ -19,9 +19,7 @@ _BOUNDS = {"arithmetic": "o", "memory": "s", "link": "^", "network": "D"}
 """Markers of what bounds a part."""
 
 
-def draw_plan(
-    image: Path, plans: Sequence[Plan], schedules: Mapping[int, Mapping[str, Scheduled]], title: str
-) -> None:
+def draw_plan(image: Path, plans: Sequence[Plan], schedules: Mapping[int, Mapping[str, Scheduled]], title: str) -> None:
     """Draw into `image` and, for dark pages, into the file with `_dark` in its name.
 
     Args:
@@ -62,7 +60,9 @@ def _draw_seconds(axes: Any, plans: Sequence[Plan], theme: Theme) -> None:
             axes.plot(plan.layout.gpus, plan.seconds[name], _BOUNDS[plan.bound[name]], color=color)
     used = {plan.bound[name] for plan in plans for name in plan.seconds}
     looks = {"ls": "none", "color": theme.ink, "ms": 5}
-    marks = [Line2D([], [], marker=marker, label=f"by {name}", **looks) for name, marker in _BOUNDS.items() if name in used]
+    marks = [
+        Line2D([], [], marker=marker, label=f"by {name}", **looks) for name, marker in _BOUNDS.items() if name in used
+    ]
     lines, _ = axes.get_legend_handles_labels()
     axes.legend(handles=lines + marks, ncols=2, loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0.2)
     axes.set_title("Seconds of a step, and what bounds them", pad=96)

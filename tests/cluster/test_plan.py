@@ -88,8 +88,10 @@ def test_a_shard_takes_its_part(small):
 
 
 def test_a_frozen_tower_and_quantized_weights_stay_whole_on_every_rank():
-    """4 ranks, 4 bits under adapters of 1 of 3B: 2.77 billion numbers of 0.52 bytes, 0.67 of the tower of 2, on each."""
-    settings = planned("--model.lora_rank", "1", "--model.quantize", "4bit", "--model.path", "Qwen/Qwen2.5-VL-3B-Instruct")
+    """3B in 4 bits under adapters: on each rank 2.77 billion numbers of 0.52 bytes, and the tower's of 2."""
+    settings = planned(
+        "--model.lora_rank", "1", "--model.quantize", "4bit", "--model.path", "Qwen/Qwen2.5-VL-3B-Instruct"
+    )
     shape = read_shape(settings.model)
     one, four = (
         memory_parts(settings, shape, Layout(n, n, n, n, 1, colocated=True), longest_pack(settings, 4))["weights"]
@@ -143,13 +145,24 @@ def test_on_many_gpus_sampling_ahead_wins_over_waiting(small):
         assert 0 < ways["apart, ahead 1"].age <= ways["apart, ahead 1"].oldest == 1
         assert ways["apart, ahead 2"].oldest <= 2
         for way, each in ways.items():
-            assert shares[gpus][way] * gpus * each.step == pytest.approx(4 * table[4]["colocated"].step * shares[4]["colocated"])
+            assert shares[gpus][way] * gpus * each.step == pytest.approx(
+                4 * table[4]["colocated"].step * shares[4]["colocated"]
+            )
     assert max(share for ways in shares.values() for share in ways.values()) == 1
 
 
 def test_lengths_all_alike_and_no_switching_are_what_the_plan_reckons(small):
     """Without a tail the simulated step is the plan's own: prompts, then tokens of all rows at once, then training."""
-    options = ["--cluster.gpus", "8", "--rollout.engine", "vllm", "--plan.length_spread", "0", "--plan.switch_seconds", "0"]
+    options = [
+        "--cluster.gpus",
+        "8",
+        "--rollout.engine",
+        "vllm",
+        "--plan.length_spread",
+        "0",
+        "--plan.switch_seconds",
+        "0",
+    ]
     settings = planned(*options)
     made = plan(settings, small, 8)
     assert scheduled(settings, small, made).step == pytest.approx(made.step)

@@ -1,5 +1,7 @@
 """The simulated scheduler: cases worked by hand, second by second on another simulator, and what must always hold."""
 
+from itertools import pairwise
+
 import pytest
 from hypothesis import given
 from hypothesis import settings as examples
@@ -115,7 +117,7 @@ def test_what_always_holds(rollouts, engines, rows, prompt, train, publish, ahea
         assert step.sampled - step.sampling >= prompt + longest * 1.25 - 1e-9
         most = max(rows, max(map(len, rollout)))
         assert step.tokens <= (step.sampled - step.sampling) * engines * most / (1 + most / 4) + 1e-6
-    for before, step in zip(steps, steps[1:], strict=False):
+    for before, step in pairwise(steps):
         assert step.handed_out >= before.published - 1e-9 and step.sampling >= before.sampled - 1e-9
     if ahead == 0:
         assert all(step.mean_age == 0 for step in steps)
