@@ -40,7 +40,7 @@ def run(settings: PlanSettings, view: Progress) -> tuple[int, str]:
         _draw(Path(picture), settings, [each for each in sweep if not each.why], schedules)
     view.close()
     if settings.plan.json_summary:
-        summary = {"gpu": gpu.title, "plan": _plain(asked), "sweep": [_plain(each) for each in sweep]}
+        summary: dict[str, Any] = {"gpu": gpu.title, "plan": _plain(asked), "sweep": [_plain(each) for each in sweep]}
         summary |= {
             "schedules": {gpus: {way: asdict(each) for way, each in ways.items()} for gpus, ways in schedules.items()}
         }

@@ -59,7 +59,7 @@ def _draw_seconds(axes: Any, plans: Sequence[Plan], theme: Theme) -> None:
         for plan in with_it:
             axes.plot(plan.layout.gpus, plan.seconds[name], _BOUNDS[plan.bound[name]], color=color)
     used = {plan.bound[name] for plan in plans for name in plan.seconds}
-    looks = {"ls": "none", "color": theme.ink, "ms": 5}
+    looks: dict[str, Any] = {"ls": "none", "color": theme.ink, "ms": 5}
     marks = [
         Line2D([], [], marker=marker, label=f"by {name}", **looks) for name, marker in _BOUNDS.items() if name in used
     ]
