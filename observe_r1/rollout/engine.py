@@ -88,8 +88,10 @@ class SteppedEngine(Engine, Protocol):
     that the old ones computed, and each of their tokens bears the version of the weights that drew it.
     """
 
-    rows: int
-    """Responses that it decodes at once, at most; beyond them prompts wait."""
+    @property
+    def rows(self) -> int:
+        """Responses that it decodes at once, at most; beyond them prompts wait."""
+        ...
 
     @property
     def unfinished(self) -> int:
