@@ -31,6 +31,7 @@ ROLLOUT = RolloutSettings(max_rows=9, max_new_tokens=40)
 def started_ray():
     root = Path(__file__).parents[2]
     ray.init(
+        address="local",
         num_cpus=4,
         include_dashboard=False,
         object_store_memory=200 << 20,
@@ -104,9 +105,9 @@ def test_killed_engines_start_again_and_their_prompts_are_sampled_again(pool, pr
     many.version = 4
     while len(killed) < KILLS:
         many.ready()
-        seen, stop = [], threading.Event()
+        seen, stop, pids = [], threading.Event(), many.processes()
 
-        def kill(pids=many.processes(), stop=stop):
+        def kill(pids=pids, stop=stop):
             for pid in draw.sample(pids, 2):
                 if not stop.wait(draw.uniform(0, 0.3)) and len(killed) < KILLS:
                     os.kill(pid, signal.SIGKILL)
