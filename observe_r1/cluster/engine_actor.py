@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from observe_r1.cluster.carrying import carry_tensors
 from observe_r1.config import ModelSettings, QuestionSettings, SamplerSettings
 from observe_r1.model.device import compute_dtype
 from observe_r1.model.loading import load_model
@@ -22,6 +23,7 @@ class EngineActor:
     """One engine in a process of its own: one thread steps it, and between two steps does what else is asked."""
 
     def __init__(self) -> None:
+        carry_tensors()
         self.engine: Any = None
         self._asked: queue.SimpleQueue[tuple[Callable[[], Any], Future[Any]]] = queue.SimpleQueue()
         self._open: dict[int, tuple[int, Future[Any]]] = {}
