@@ -12,8 +12,8 @@ MOMENTS = {
     "saving a checkpoint": ("observe_r1.run.checkpoint", "save_file", 3),
     "removing the old": ("pathlib", "Path.unlink", 3),
     "evaluating": ("observe_r1.run.held_out", "mean_scores", 3),
-    "exporting the best": ("observe_r1.run.recorder", "save_model", 1),
-    "exported the best": ("observe_r1.run.recorder", "save_model", 1),
+    "exporting the best": ("observe_r1.policy.policy", "save_model", 1),
+    "exported the best": ("observe_r1.policy.policy", "save_model", 1),
 }
 """What is called then, and in which of its calls."""
 _AFTER = ("saving a checkpoint", "exported the best")  # the call is made, what comes next is not

@@ -19,12 +19,15 @@ _SCRIPTS = {
 }
 
 
-def launch_command(script, model, data, output, reward=None):
+def launch_command(script, model, data, output, reward=None, gpus=8):
     """Return the words after `train_ppo_ray` in a launch script; `reward` is what it gives `--remote_rm_url`."""
+    command = _SCRIPTS[script]
+    for flag in ("ref_num_gpus_per_node", "actor_num_gpus_per_node", "vllm_num_engines"):
+        command = command.replace(f"--{flag} 8", f"--{flag} {gpus}")
     paths = ["--pretrain", str(model), "--prompt_data", str(data), "--save_path", str(output)]
     paths += ["--ckpt_path", f"{output}/ckpt", "--use_tensorboard", f"{output}/logs"]
     paths += ["--remote_rm_url", str(reward)] if reward else []
-    return _SCRIPTS[script].split() + paths
+    return command.split() + paths
 
 
 ORIGINAL_FLAGS = {

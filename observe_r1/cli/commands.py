@@ -33,6 +33,8 @@ class Command:
     examples: tuple[str, ...] = ()
     short: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """Short names, and the settings that each of them sets."""
+    starts: bool = True
+    """Whether it does what its settings say, and so needs the packages for it; a plan only reckons with them."""
     openrlhf: bool = False
     """Whether it also takes the flags of the original release and of OpenRLHF."""
 
@@ -250,6 +252,30 @@ _COMMANDS = (
             "json": ("run.json_summary",),
             "skip_bad": ("data.skip_bad",),
         },
+    ),
+    Command(
+        "serve-rewards",
+        "serve a reward file or a built-in reward over HTTP, as the original does",
+        run="observe_r1.cli.serve_rewards:run",
+    ),
+    Command(
+        "plan",
+        "reckon a run's memory, time and GPU-hours before anything is started",
+        run="observe_r1.cli.plan:run",
+        settings="observe_r1.config:PlanSettings",
+        about=(
+            "Takes what `observe-r1 train` takes, and `plan`: the GPU, mean lengths, and shares of its peaks that are"
+            " reached. No GPU is needed and no weights are read; config.json alone gives the model's sizes, and"
+            " Qwen/Qwen2.5-VL-{{3B,7B,32B,72B}}-Instruct need no file. Everything is computed, nothing measured."
+            " Exit code 0: it fits; 2: it does not. Recipes: {recipes}."
+        ),
+        examples=(
+            "observe-r1 plan observe_r1 --cluster.gpus 8 --gpu h100 --rollout.engine vllm",
+            "observe-r1 plan observe_r1 --cluster.gpus 32 --gpu h200 --model.path Qwen/Qwen2.5-VL-32B-Instruct",
+            "observe-r1 plan observe_r1 --cluster.gpus 8 --plan.response_tokens 1200 --json",
+        ),
+        short={"gpu": ("plan.gpu",), "json": ("plan.json_summary",)},
+        starts=False,
     ),
     Command(
         "demo",

@@ -41,7 +41,8 @@ def start_command(command: Command, argv: Sequence[str]) -> int:
         return 0
     kind: type[Section] = resolve(command.settings)
     settings = parse_settings(kind, argv, verb=command.name)
-    check_needs(settings)
+    if command.starts:
+        check_needs(settings)
     with starting(command.name) as view:
         with heavy_imports():  # only now that the settings are known to be good
             run = resolve(command.run)

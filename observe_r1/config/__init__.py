@@ -18,6 +18,7 @@ from observe_r1.config.learning import (
     SFTOptimizerSettings,
     SFTRunSettings,
 )
+from observe_r1.config.plan import PlanOptions, PlanSettings
 from observe_r1.config.sampling import (
     DataSettings,
     ModelSettings,
@@ -42,6 +43,8 @@ __all__ = [
     "ModelSettings",
     "ObjectiveSettings",
     "OptimizerSettings",
+    "PlanOptions",
+    "PlanSettings",
     "ProcessorSettings",
     "QuestionSettings",
     "RewardSettings",

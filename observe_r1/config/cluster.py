@@ -14,15 +14,14 @@ class ClusterSettings(Section):
     """GPUs in all, for training and sampling together; with `address` alone, all that the cluster has. Under
     `model.device: cpu` as many processes stand for them."""
     address: NonEmptyText | None = None
-    """Of a Ray cluster that is already running; `auto` finds the one that this machine belongs to. Without it Ray starts
-    on this machine and stops with the run."""
+    """Of a Ray cluster that is already running; `auto` finds the one that this machine belongs to. Without it Ray
+    starts on this machine and stops with the run."""
     layout: Literal["colocated", "apart"] = "colocated"
-    """`colocated`: engines share the GPUs of the policy and sleep while it trains. `apart`: they have their own GPUs and
-    can sample ahead (`rollout.ahead`)."""
+    """`colocated`: engines share the GPUs of the policy. `apart`: they have their own; vLLM needs that on GPUs."""
     engines: int | None = Field(None, ge=1)
     """Sampling engines. By default as many as fit: under `colocated` on all GPUs, under `apart` on half of them."""
     tensor_parallel: int = Field(1, ge=1)
-    """GPUs of one engine, over which vLLM splits each layer."""
+    """GPUs of one engine, over which vLLM splits each layer. Only 1 is possible so far."""
     shard: int | None = Field(None, ge=1)
     """Ranks that share one copy of the weights (FSDP2); each such group holds a copy (HSDP). By default the policy's
     GPUs of one machine."""
@@ -30,12 +29,11 @@ class ClusterSettings(Section):
     """Give a layer's gathered weights back between forward and backward pass, and gather them again (ZeRO-3). Without,
     they stay in between (ZeRO-2): faster, with more memory."""
     restarts: int = Field(3, ge=0)
-    """How often a run may lose a rank and restart from its last checkpoint, or lose an engine and restart that, before it
-    ends with an error."""
+    """How often a run may lose a process and restart from its last checkpoint before it ends with an error."""
     timeout: float = Field(1800.0, gt=0)
     """Seconds after which ranks that wait for each other count as hung."""
-    dashboard: NonEmptyText = "127.0.0.1"
-    """Address on which Ray's dashboard listens, where Ray is started for the run."""
+    dashboard: NonEmptyText | None = "127.0.0.1"
+    """Address on which Ray's dashboard listens, where Ray is started for the run; `null` for none."""
 
     @property
     def used(self) -> bool:

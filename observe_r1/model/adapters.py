@@ -8,7 +8,7 @@ image tower and the head, small and sensitive, are left as they are.
 peft, which imports much, is loaded only where there are adapters.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from copy import copy
 from importlib.util import find_spec
@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 from transformers import BitsAndBytesConfig, PreTrainedModel
 
 from observe_r1.config import ModelSettings
@@ -81,12 +82,19 @@ def without_adapters(model: PreTrainedModel) -> Iterator[None]:
             layer.enable_adapters(True)
 
 
-def merged_weights(model: PreTrainedModel, masters: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return the weights of an ordinary model that computes what `model` does: float32, on the CPU, by their names.
+def merged_weights(
+    model: PreTrainedModel, masters: Mapping[str, Tensor], wanted: Collection[str]
+) -> Iterator[tuple[str, Tensor | None]]:
+    """Yield the weights of an ordinary model that computes what `model` does: float32, on the CPU, by their names.
 
-    `masters`, by name, stand for weights that `model` holds less precisely. Tied weights come once.
+    Of a sharded model each weight is gathered by itself, so all ranks must go through all of them together.
+
+    Args:
+        model: Tied weights come once.
+        masters: By name, stand for weights that `model` holds less precisely.
+        wanted: Names whose weights the caller takes; the others come as None.
     """
-    return dict(_ordinary_weights(model, masters, tied=False, device=torch.device("cpu"), dtype=torch.float32))
+    return _ordinary_weights(model, masters, tied=False, wanted=wanted)
 
 
 def published_weights(model: PreTrainedModel) -> Iterator[tuple[str, Tensor]]:
@@ -95,38 +103,52 @@ def published_weights(model: PreTrainedModel) -> Iterator[tuple[str, Tensor]]:
     For an engine that copies them one by one. They stay on their device and in their type: those without adapters are
     `model`'s own, and of the others only the one that is being copied exists.
     """
-    return _ordinary_weights(model, {}, tied=True)
+    for name, weight in _ordinary_weights(model, {}, tied=True):
+        assert weight is not None
+        yield name, weight
 
 
 @torch.no_grad()
 def _ordinary_weights(
-    model: PreTrainedModel,
-    masters: Mapping[str, Tensor],
-    *,
-    tied: bool,
-    device: torch.device | None = None,
-    dtype: torch.dtype | None = None,
-) -> Iterator[tuple[str, Tensor]]:
-    """Yield weights with adapters added to their layers and quantized ones computed back; `model` stays as it is."""
+    model: PreTrainedModel, masters: Mapping[str, Tensor], *, tied: bool, wanted: Collection[str] | None = None
+) -> Iterator[tuple[str, Tensor | None]]:
+    """Yield weights with adapters added to their layers and quantized ones computed back; `model` stays as it is.
+
+    With `wanted` they are whole, float32 and on the CPU; see `merged_weights`.
+    """
     layers = _adapted_layers(model)
+
+    def ready(weight: Tensor) -> Tensor:
+        return weight if wanted is None else whole(weight)
+
     for key, parameter in model.named_parameters(remove_duplicate=not tied):
         owner, _, kind = key.rpartition(".")
         if f".{_NAME}." in key:  # an adapter's own
             continue
+        name, layer = key.replace(".base_layer.", "."), owner.removesuffix(".base_layer")
         held = dequantized(model.get_submodule(owner)) if kind == "weight" else parameter
-        held = masters.get(key, held).detach()
-        weight = held.to(device or held.device, dtype or held.dtype)
-        name = owner.removesuffix(".base_layer")
-        if kind == "weight" and name in layers:
-            a, b = (
-                masters.get(
-                    f"{name}.lora_{side}.{_NAME}.weight", layers[name].get_parameter(f"lora_{side}.{_NAME}.weight")
-                )
-                for side in "AB"
-            )
-            a, b = (each.to(weight.device, torch.float32) for each in (a, b))
-            weight = (weight.float() + b @ a * layers[name].scaling[_NAME]).to(weight.dtype)
-        yield key.replace(".base_layer.", "."), weight
+        weight = ready(masters.get(key, held).detach())
+        sides = []
+        if kind == "weight" and layer in layers:
+            for own in (f"lora_{side}.{_NAME}.weight" for side in "AB"):
+                sides.append(ready(masters.get(f"{layer}.{own}", layers[layer].get_parameter(own))))
+        if wanted is not None and name not in wanted:
+            yield name, None
+            continue
+        if wanted is not None:
+            weight = weight.to("cpu", torch.float32)
+        if sides:
+            a, b = (each.to(weight.device, torch.float32) for each in sides)
+            weight = (weight.float() + b @ a * layers[layer].scaling[_NAME]).to(weight.dtype)
+        yield name, weight
+
+
+def whole(weight: Tensor) -> Tensor:
+    """Return a weight, gathered on every rank if it is sharded; then all ranks must call this together."""
+    if isinstance(weight, DTensor):
+        on_device: Any = weight.to(weight.device_mesh.device_type)  # it may be offloaded
+        return on_device.full_tensor()
+    return weight
 
 
 def has_adapters(model: PreTrainedModel) -> bool:
@@ -143,18 +165,21 @@ def _adapted_layers(model: PreTrainedModel) -> dict[str, Any]:
     return {name: module for name, module in model.named_modules() if isinstance(module, LoraLayer)}
 
 
-def save_adapters(model: PreTrainedModel, masters: dict[str, Tensor], folder: Path) -> None:
+def save_adapters(model: PreTrainedModel, masters: dict[str, Tensor], folder: Path | None) -> None:
     """Write the adapters of `model` for `peft.PeftModel.from_pretrained`.
 
     Args:
-        model: With adapters.
+        model: With adapters; of a sharded one, all ranks must call this together.
         masters: As for `merged_weights`.
-        folder: Must not exist yet.
+        folder: Must not exist yet; None where another rank writes it.
     """
     from peft import get_peft_model_state_dict
 
+    adapters = ((name, each) for name, each in model.named_parameters() if f".{_NAME}." in name)
+    held = {name: whole(masters.get(name, parameter).detach()) for name, parameter in adapters}
+    if folder is None:
+        return
     folder.mkdir()
-    held = {name: masters.get(name, parameter).detach() for name, parameter in model.named_parameters()}
     own = get_peft_model_state_dict(model, held, _NAME, save_embedding_layers=False)
     save_file({_PREFIX + name: weight for name, weight in own.items()}, folder / "adapter_model.safetensors")
     config = copy(model.peft_config[_NAME])

@@ -43,13 +43,31 @@ def encode_images(vlm: VisionLanguageModel, prompts: Sequence[Prompt]) -> BaseMo
     if not with_images:
         return None
     unique = list(dict.fromkeys(with_images))
-    if any(parameter.requires_grad for parameter in vlm.model.model.visual.parameters()):
+    if trains_tower(vlm.model):
         vlm.features.clear()
         by_prompt = _encode_together(vlm.model, unique)
     else:
         by_prompt = _encode_frozen(vlm, unique)
     images, *deepstack = zip(*(image for prompt in with_images for image in by_prompt[prompt]), strict=True)
     return BaseModelOutputWithDeepstackFeatures(pooler_output=images, deepstack_features=deepstack)
+
+
+def trains_tower(model: PreTrainedModel) -> bool:
+    """Whether any weight of the image tower is trained; if not, its features can be kept."""
+    return any(parameter.requires_grad for parameter in model.model.visual.parameters())
+
+
+def zero_of_blank_image(model: PreTrainedModel) -> Tensor:
+    """Run the image tower on the smallest image, and return a scalar 0 through which every weight gets a gradient of 0.
+
+    For a rank whose texts have no image while those of others do: all of them gather the tower's weights and reduce
+    their gradients.
+    """
+    vision = model.config.vision_config
+    side = 2 * vision.spatial_merge_size  # in patches
+    width = model.model.visual.patch_embed.proj.weight[0].numel()
+    (features,) = _run_tower(model, [torch.zeros(side**2, width)], torch.tensor([[1, side, side]]))
+    return torch.stack([each.sum() * 0 for each in features]).sum()
 
 
 def _encode_together(model: PreTrainedModel, prompts: Sequence[Prompt]) -> dict[Prompt, list[Features]]:
@@ -87,6 +105,7 @@ def hidden_states(
     images: BaseModelOutputWithDeepstackFeatures | None = None,
     layout: AttentionLayout | None = None,
     cache: Cache | None = None,
+    blank: Tensor | None = None,
 ) -> Tensor:
     """Run the text model.
 
@@ -97,12 +116,15 @@ def hidden_states(
         images: Of all placeholders, from `encode_images`.
         layout: Which tokens see which, for models that share prefixes; the others attend causally.
         cache: Keys and values of the tokens before `ids`, for models that do not share prefixes.
+        blank: From `zero_of_blank_image`, added to the embeddings of texts without images: the text model then has a
+            backward pass wherever it has one for images, even if it is frozen.
 
     Returns:
         The last hidden states (B, T, hidden).
     """
+    tokens = {"input_ids": ids} if blank is None else {"inputs_embeds": model.get_input_embeddings()(ids) + blank}
     output = model.model(
-        input_ids=ids,
+        **tokens,
         position_ids=positions,
         attention_mask=None,
         use_cache=False,

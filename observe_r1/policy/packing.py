@@ -54,6 +54,10 @@ class Pack:
     """(S,) int64: which of the B · T tokens has the hidden state that predicts each response token."""
     targets: Tensor
     """(S,) int64: the response tokens, in the order of `spans`."""
+    share: float = 1.0
+    """0 where a rank runs it only to keep step with the others: it then adds nothing to loss, gradient and metrics."""
+    blank_image: bool = False
+    """Whether the image tower, which is trained, runs on a blank image, to keep step; `prompts` then have none."""
 
 
 def plan_packs(groups: Sequence[Group], budget: int, shared: bool) -> list[tuple[ResponseSpan, ...]]:
@@ -71,7 +75,7 @@ def plan_packs(groups: Sequence[Group], budget: int, shared: bool) -> list[tuple
     current: list[ResponseSpan] = []
     used = 0
     for index, group in enumerate(groups):
-        for span, size in _spans_within(group, index, budget, shared):
+        for span, size in pieces_within(group, index, budget, shared):
             if current and (used + size > budget or not shared):
                 packs.append(tuple(current))
                 current, used = [], 0
@@ -82,7 +86,7 @@ def plan_packs(groups: Sequence[Group], budget: int, shared: bool) -> list[tuple
     return packs
 
 
-def _spans_within(group: Group, index: int, budget: int, shared: bool) -> Iterator[tuple[ResponseSpan, int]]:
+def pieces_within(group: Group, index: int, budget: int, shared: bool) -> Iterator[tuple[ResponseSpan, int]]:
     """Yield the whole group, or runs of its responses that fit the budget, each with its size in tokens."""
 
     def size(first: int, last: int) -> int:
@@ -169,6 +173,12 @@ def _rows(vlm: VisionLanguageModel, groups: Sequence[Group], spans: tuple[Respon
     )
 
 
+def token_place(group: Group, span: ResponseSpan) -> slice:
+    """Return which of the T tokens of a group's responses are those of `span`."""
+    begin = sum(group.lengths[: span.first])
+    return slice(begin, begin + sum(group.lengths[span.first : span.last]))
+
+
 def select(streams: Sequence[Tensor], groups: Sequence[Group], spans: Sequence[ResponseSpan]) -> Tensor:
     """Take the tokens of `spans` out of streams.
 
@@ -184,6 +194,5 @@ def select(streams: Sequence[Tensor], groups: Sequence[Group], spans: Sequence[R
     parts = []
     for span in spans:
         stream, group = pairs[span.group]
-        begin = sum(group.lengths[: span.first])
-        parts.append(stream[begin : begin + sum(group.lengths[span.first : span.last])])
+        parts.append(stream[token_place(group, span)])
     return torch.cat(parts)

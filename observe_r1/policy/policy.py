@@ -2,19 +2,23 @@
 
 import math
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.distributed.tensor import DTensor
 
 from observe_r1 import registry
-from observe_r1.config import ObjectiveSettings, OptimizerSettings
+from observe_r1.config import DataSettings, ObjectiveSettings, OptimizerSettings
 from observe_r1.errors import UserError
 from observe_r1.model.device import to_device
 from observe_r1.model.loading import VisionLanguageModel
+from observe_r1.model.saving import save_model
 from observe_r1.objective import policy_loss
 from observe_r1.policy.master_weights import MasterWeights
 from observe_r1.policy.packing import Pack, select
+from observe_r1.policy.state import load_state, save_state
 from observe_r1.policy.token_logprobs import LogprobModel
 from observe_r1.records import Group, TrainingBatch, TrainingGroup
 
@@ -47,16 +51,20 @@ class Policy:
         self.settings = optimizer
         self.objective = objective
         self.dtype = dtype
-        self.logprob_model = LogprobModel(vlm, optimizer, temperature=temperature)
         self.masters: MasterWeights | None = None
-        if optimizer.offload or dtype != torch.float32:
-            self.masters = MasterWeights(vlm, dtype, offload=optimizer.offload)
+        self._start(temperature)
         self.weights = vlm.model if self.masters is None else self.masters
         """The module whose parameters the optimizer steps and checkpoints hold."""
         self.parameters = [p for p in self.weights.parameters() if p.requires_grad]
         if not self.parameters:
             raise UserError("model.freeze leaves no parameter to train")
         self.optimizer = registry.load("optimizer", optimizer.kind)(self.parameters, optimizer)
+
+    def _start(self, temperature: float) -> None:
+        """Make the source of log-probabilities, and masters where the model computes with copies of them."""
+        self.logprob_model = LogprobModel(self.vlm, self.settings, temperature=temperature)
+        if self.settings.offload or self.dtype != torch.float32:
+            self.masters = MasterWeights(self.vlm, self.dtype, offload=self.settings.offload)
 
     def logprobs(self, groups: Sequence[Group]) -> tuple[Tensor, ...]:
         """Return the log-probabilities of each group's response tokens; see `LogprobModel.logprobs`."""
@@ -85,7 +93,9 @@ class Policy:
                 self._accumulate(pack, groups, totals)
             if self.masters is not None:
                 self.masters.collect()
-            grad_norm = float(torch.nn.utils.clip_grad_norm_(self.parameters, self.settings.max_grad_norm))
+            norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.settings.max_grad_norm)
+            grad_norm = float(norm.full_tensor() if isinstance(norm, DTensor) else norm)
+            totals.join(self.logprob_model)
             metrics = totals.metrics(grad_norm, lr=batch.learning_rate)
             if not math.isfinite(metrics["policy/loss"]) or not math.isfinite(grad_norm):
                 raise UserError(
@@ -109,6 +119,18 @@ class Policy:
         if self.masters is not None:
             self.masters.publish()
 
+    def save_state(self, folder: Path) -> None:
+        """Write trained weights and optimizer state; see `policy.state`."""
+        save_state(self, folder)
+
+    def load_state(self, folder: Path) -> None:
+        """Read trained weights and optimizer state; see `policy.state`."""
+        load_state(self, folder)
+
+    def export(self, folder: Path, data: DataSettings) -> None:
+        """Write the model as an ordinary checkpoint; see `save_model`."""
+        save_model(self.vlm, folder, data)
+
     def _accumulate(self, pack: Pack, groups: Sequence[TrainingGroup], totals: "UpdateTotals") -> None:
         """Add one pack's gradient and metrics."""
 
@@ -129,9 +151,11 @@ class Policy:
             reference_logprobs=tokens(reference) if reference else None,
             kl_weights=tokens(kl_weights) if kl_weights else None,
         )
-        loss.backward()
+        if loss.requires_grad:  # texts under a frozen text model have no gradient, where a part of the tower is trained
+            (loss * pack.share).backward()
         assert scores.entropy is not None
-        totals.add(len(pack.targets), sums | {"entropy": scores.entropy.sum().double()})
+        sums |= {"entropy": scores.entropy.sum().double(), "tokens": torch.full_like(sums["loss"], len(pack.targets))}
+        totals.add({name: value * pack.share for name, value in sums.items()})
 
 
 class UpdateTotals:
@@ -141,31 +165,28 @@ class UpdateTotals:
     """
 
     def __init__(self) -> None:
-        self.tokens = 0
         self.sums: dict[str, Tensor] = {}
 
-    def add(self, tokens: int, sums: dict[str, Tensor]) -> None:
-        """Add one pack.
-
-        Args:
-            tokens: Response tokens of the pack.
-            sums: Sums over them by name, scalars.
-        """
-        self.tokens += tokens
+    def add(self, sums: dict[str, Tensor]) -> None:
+        """Add one pack's sums over its response tokens by name, scalars; `tokens` is their number."""
         for name, value in sums.items():
             self.sums[name] = self.sums.get(name, 0.0) + value
 
+    def join(self, model: LogprobModel) -> None:
+        """Add the sums of all who run `model` together."""
+        self.sums = dict(zip(self.sums, model.joined(torch.stack(list(self.sums.values()))).unbind(), strict=True))
+
     def metrics(self, grad_norm: float, lr: float) -> dict[str, Any]:
         """Return means over the update's response tokens, with the loss as it was minimised."""
-        sums = {"loss": 0.0}
+        sums = {"loss": 0.0, "tokens": 0.0}
         if self.sums:
             sums = dict(zip(self.sums, torch.stack(list(self.sums.values())).tolist(), strict=True))
-        loss = sums.pop("loss")
-        return {f"policy/{name}": value / self.tokens for name, value in sums.items()} | {
+        loss, tokens = sums.pop("loss"), sums.pop("tokens")
+        return {f"policy/{name}": value / tokens for name, value in sums.items()} | {
             "policy/loss": loss,
             "policy/grad_norm": grad_norm,
             "policy/lr": lr,
-            "policy/tokens": self.tokens,
+            "policy/tokens": int(tokens),
         }
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -11,10 +11,10 @@ from torch.utils.checkpoint import checkpoint
 from observe_r1.config import OptimizerSettings
 from observe_r1.model.adapters import without_adapters
 from observe_r1.model.families import shares_prefix
-from observe_r1.model.forward import encode_images, hidden_states
+from observe_r1.model.forward import encode_images, hidden_states, zero_of_blank_image
 from observe_r1.model.head import head_logits
 from observe_r1.model.loading import VisionLanguageModel
-from observe_r1.policy.packing import Pack, build_pack, plan_packs
+from observe_r1.policy.packing import Pack, build_pack, plan_packs, token_place
 from observe_r1.records import Group
 
 
@@ -52,15 +52,19 @@ class LogprobModel:
         Returns:
             One (T,) float32 tensor a group, in nats, on the CPU.
         """
-        parts: list[list[Tensor]] = [[] for _ in groups]
+        sizes = [sum(group.lengths) for group in groups]
+        scored: Tensor | None = None
         with nullcontext() if self.adapters else without_adapters(self.vlm.model):
             for pack in self.packs(groups):
-                sizes = [sum(groups[s.group].lengths[s.first : s.last]) for s in pack.spans]
-                scores = self.score(pack, entropy=False)
-                for span, part in zip(pack.spans, scores.logprobs.split(sizes), strict=True):
-                    parts[span.group].append(part)
+                values = self.score(pack, entropy=False).logprobs
+                scored = values.new_zeros(sum(sizes)) if scored is None else scored
+                by_group = scored.split(sizes)
+                places = [by_group[span.group][token_place(groups[span.group], span)] for span in pack.spans]
+                if pack.share:
+                    for place, part in zip(places, values.split([len(place) for place in places]), strict=True):
+                        place.copy_(part)
         # Read when all are queued: a GPU has the next pack while this one's is put together.
-        return tuple(torch.cat(part).cpu() for part in parts)
+        return () if scored is None else self.joined(scored).cpu().split(sizes)
 
     def packs(self, groups: Sequence[Group]) -> Iterator[Pack]:
         """Yield `groups` packed within the token budget (`plan_packs`), each pack built when it is asked for.
@@ -70,9 +74,12 @@ class LogprobModel:
         for spans in plan_packs(groups, self.budget, shares_prefix(self.vlm.model)):
             yield build_pack(self.vlm, groups, spans)
 
+    def joined(self, values: Tensor) -> Tensor:
+        """Return the sum of `values` over all who have a part of the packs: here there is only one."""
+        return values
 
-@dataclass(frozen=True, slots=True, eq=False)
-class TokenScores:
+
+class TokenScores(NamedTuple):
     """Scores of the S response tokens of a pack."""
 
     logprobs: Tensor
@@ -112,7 +119,10 @@ class TokenLogprobs(nn.Module):
             entropy: Whether to compute the entropy, too, in three more passes over the logits.
         """
         images = encode_images(self.vlm, pack.prompts)
-        hidden = hidden_states(self.model, pack.ids, pack.positions, images=images, layout=pack.layout).flatten(0, 1)
+        blank = zero_of_blank_image(self.model) if pack.blank_image else None
+        hidden = hidden_states(
+            self.model, pack.ids, pack.positions, images=images, layout=pack.layout, blank=blank
+        ).flatten(0, 1)
         logprobs, entropies = [], []
         chunks = pack.predictors.split(self.chunk), pack.targets.split(self.chunk)
         for predictors, targets in zip(*chunks, strict=True):

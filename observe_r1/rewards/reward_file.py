@@ -34,6 +34,10 @@ _MODULE = "observe_r1_reward_file"
 """What the file is imported as: its own name could hide a library's."""
 
 
+class BadQueryError(UserError):
+    """What is asked for, and not the reward, is at fault."""
+
+
 class RewardFile:
     """The reward that a file defines, in processes of its own. A context manager: entering it imports the file.
 
@@ -79,12 +83,32 @@ class RewardFile:
                 or ended its process; with the file, and the line where there is one.
             concurrent.futures.CancelledError: The reward was left before the call began.
         """
+        if self._function == "reward":
+            return self._called(call_reward, list(responses), [example] * len(responses))
+        queries = [prompt + response for response in responses]
+        return self._called(call_reward_func, queries, [prompt] * len(queries), [example.answer] * len(queries))
+
+    def rewards_of_queries(self, queries: Sequence[str], prompts: Sequence[str], labels: Sequence[str]) -> list[float]:
+        """Return the file's rewards of responses to any questions, as a reward server is asked for them.
+
+        Args:
+            queries: Each prompt with its response.
+            prompts: As many. Where the file defines `reward`, its query begins with each.
+            labels: As many gold answers.
+
+        Raises:
+            BadQueryError: A query does not begin with its prompt.
+            UserError: As `rewards`.
+            concurrent.futures.CancelledError: The reward was left before the call began.
+        """
+        if self._function == "reward_func":
+            return self._called(call_reward_func, list(queries), list(prompts), list(labels))
+        examples = [example_of(prompt, label) for prompt, label in zip(prompts, labels, strict=True)]
+        return self._called(call_reward, responses_of(queries, prompts), examples)
+
+    def _called(self, function: Callable[..., list[float]], *args: Any) -> list[float]:
         with self._one_line_errors(self._function, self._limit):
-            if self._function == "reward":
-                return self._pool.submit(call_reward, self._path, list(responses), example).result()
-            queries = [prompt + response for response in responses]
-            prompts, labels = [prompt] * len(queries), [example.answer] * len(queries)
-            return self._pool.submit(call_reward_func, self._path, queries, prompts, labels).result()
+            return self._pool.submit(function, self._path, *args).result()
 
     @contextmanager
     def _one_line_errors(self, what: str, limit: float) -> Iterator[None]:
@@ -96,6 +120,26 @@ class RewardFile:
             ) from error
         except (WorkerDied, WorkerKilled) as error:
             raise UserError(f"{self._path}: {what} ended its process: {error}") from error
+
+
+def example_of(prompt: str, label: str) -> Example:
+    """Return what is known of a question that comes without its row."""
+    return Example("", ({"role": "user", "content": [{"type": "text", "text": prompt}]},), (), label)
+
+
+def responses_of(queries: Sequence[str], prompts: Sequence[str]) -> list[str]:
+    """Return what follows the prompt in each query.
+
+    Raises:
+        BadQueryError: A query does not begin with its prompt.
+    """
+    for number, (query, prompt) in enumerate(zip(queries, prompts, strict=True), 1):
+        if not query.startswith(prompt):
+            raise BadQueryError(
+                f"query {number} of {len(queries)} does not begin with its prompt, so its response is not known; "
+                "send the prompt with the response, or serve a file that defines reward_func"
+            )
+    return [query[len(prompt) :] for query, prompt in zip(queries, prompts, strict=True)]
 
 
 # In the worker process
@@ -118,11 +162,13 @@ def call_reward_func(path: str, queries: list[str], prompts: list[str], labels: 
     return validated_rewards(values, len(queries), f"{path}: {name}")
 
 
-def call_reward(path: str, responses: list[str], example: Example) -> list[float]:
-    """Return what the file's `reward` gives each response of a group."""
+def call_reward(path: str, responses: list[str], examples: list[Example]) -> list[float]:
+    """Return what the file's `reward` gives each response to its example."""
     name, function = _function(path)
     with _told_in_one_line(path):
-        values = [function(response, example.answer, example) for response in responses]
+        values = [
+            function(response, example.answer, example) for response, example in zip(responses, examples, strict=True)
+        ]
     return validated_rewards(values, len(responses), f"{path}: {name}")
 
 

@@ -15,26 +15,20 @@ Only torch's own format pickles anything (the list of its files), and it is only
 
 import json
 import re
-import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from hashlib import file_digest, sha256
 from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
-import torch.distributed.checkpoint as dcp
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
-from torch.distributed.checkpoint.api import CheckpointException
-from torch.distributed.checkpoint.default_planner import DefaultLoadPlanner
-from torch.distributed.checkpoint.state_dict import get_optimizer_state_dict, set_optimizer_state_dict
 
 from observe_r1.errors import UserError
 from observe_r1.files import remove_files, replacing
-from observe_r1.policy.policy import Policy
 from observe_r1.run.folder import steps_in
+from observe_r1.training.parts import SavedPolicy
 
 FORMAT = 4
 """Counted up when older checkpoints can no longer be read."""
@@ -62,7 +56,7 @@ class Checkpoints:
         self.keep = keep
 
     def save(
-        self, step: int, policy: Policy, state: dict[str, Any], tensors: dict[str, Tensor], best: int | None = None
+        self, step: int, policy: SavedPolicy, state: dict[str, Any], tensors: dict[str, Tensor], best: int | None = None
     ) -> Path:
         """Write the checkpoint of `step`, then remove all but the newest `keep` and the best.
 
@@ -84,12 +78,11 @@ class Checkpoints:
             raise UserError(f"cannot write checkpoint {str(path)!r}: something else is there; move it away")
         try:
             with replacing(path) as new:
-                with _single_process():
-                    dcp.save(_weights(policy), checkpoint_id=new / _WEIGHTS, no_dist=True)
+                policy.save_state(new / _WEIGHTS)
                 save_file(tensors, new / _LEFTOVERS)
                 (new / _STATE).write_text(json.dumps({"format": FORMAT, "step": step, **state}), encoding="ascii")
                 _write_digests(new)
-        except (OSError, SafetensorError, _TorchWriteError) as error:
+        except (OSError, SafetensorError) as error:
             reason = (isinstance(error, OSError) and error.strerror) or str(error).splitlines()[0]
             raise UserError(f"cannot write checkpoint {str(path)!r}: {reason}") from error
         self.remove_old(best)
@@ -109,7 +102,7 @@ class Checkpoints:
             raise UserError(f"cannot remove old checkpoints in {str(self.folder)!r}: {error.strerror}") from error
 
     def load_newest(
-        self, policy: Policy, note: Callable[[str], None]
+        self, policy: SavedPolicy, note: Callable[[str], None]
     ) -> tuple[dict[str, Any], dict[str, Tensor]] | None:
         """Load the newest whole checkpoint into `policy`; damaged ones are set aside.
 
@@ -137,23 +130,11 @@ class Checkpoints:
             raise UserError(f"every checkpoint in {self.folder} is damaged: give another run.output for a new run")
         return None
 
-    def _load(self, path: Path, policy: Policy) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    def _load(self, path: Path, policy: SavedPolicy) -> tuple[dict[str, Any], dict[str, Tensor]]:
         state = json.loads((path / _STATE).read_text(encoding="ascii"))
         _check_format(path, state["format"])
         tensors = load_file(path / _LEFTOVERS)
-        both = _weights(policy)
-        saved = dcp.FileSystemReader(path / _WEIGHTS).read_metadata().state_dict_metadata
-        for name, weight in both["model"].items():
-            if getattr(saved.get(f"model.{name}"), "size", None) != weight.shape:
-                raise UserError(
-                    f"checkpoint {path} belongs to another model: {name} is {tuple(weight.shape)} in this one"
-                )
-        with _single_process():
-            # A parameter that never had a gradient has no optimizer state yet.
-            planner = DefaultLoadPlanner(allow_partial_load=True)
-            dcp.load(both, checkpoint_id=path / _WEIGHTS, planner=planner, no_dist=True)
-        set_optimizer_state_dict(policy.weights, policy.optimizer, optim_state_dict=both["optimizer"])
-        policy.publish()
+        policy.load_state(path / _WEIGHTS)
         return state, tensors
 
     def _newest_first(self) -> list[Path]:
@@ -226,35 +207,3 @@ def _set_aside(checkpoint: Path) -> Path:
     names = chain([name], (f"{name}-{number}" for number in count(2)))
     aside = next(path for path in map(checkpoint.with_name, names) if not path.exists())
     return checkpoint.rename(aside)
-
-
-def _weights(policy: Policy) -> dict[str, Any]:
-    """Return the trained weights and optimizer state, no copies of them: saving reads them and loading fills them."""
-    if not policy.optimizer.state:
-        get_optimizer_state_dict(policy.weights, policy.optimizer)
-        # torch fills an empty optimizer state by a step at rate 0, which Adam's bias correction would count as one.
-        for state in policy.optimizer.state.values():
-            state["step"] *= 0
-    trained = {name: p.detach() for name, p in policy.weights.named_parameters() if p.requires_grad}
-    return {"model": trained, "optimizer": get_optimizer_state_dict(policy.weights, policy.optimizer)}
-
-
-class _TorchWriteError(Exception):
-    """Torch's writer of tensors could not write a file; it does not pass on the system's reason."""
-
-
-@contextmanager
-def _single_process() -> Iterator[None]:
-    """Raise what stops torch as it is, Ctrl-C too, where torch wraps it in an exception of its own.
-
-    Also silences torch's warning that there is only one process, which `no_dist` has just told it.
-    """
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="torch.distributed is disabled", category=UserWarning)
-        try:
-            yield
-        except CheckpointException as error:
-            ((cause, _),) = error.failures.values()
-            if isinstance(cause, RuntimeError) and "inline_container" in str(cause):
-                raise _TorchWriteError("the disk may be full") from cause
-            raise cause from error

@@ -25,7 +25,7 @@ from typing import Any, Self
 
 import yaml
 
-from observe_r1.config import Section
+from observe_r1.config import ClusterSettings, Section
 from observe_r1.config.verbs import dump_settings, flat
 from observe_r1.errors import UserError
 from observe_r1.files import (
@@ -44,6 +44,7 @@ _MAY_CHANGE = frozenset(
     | {"data.image_cache", "data.allow_private_addresses"}
     # Only rounding depends on them:
     | {"rollout.max_rows", "rollout.cuda_graphs", "optimizer.tokens_per_pack", "optimizer.head_chunk"}
+    | {f"cluster.{name}" for name in ClusterSettings.model_fields}
     | {"rewards.workers", "rewards.call_timeout", "rewards.retries", "evaluation.patience"}
 )
 """Settings that may differ when a run is resumed; whether the model is the same, its checkpoint says."""

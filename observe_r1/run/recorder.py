@@ -9,14 +9,13 @@ from typing import Any
 from observe_r1.config import SFTSettings, TrainSettings
 from observe_r1.data.same_rows import check_rows, row_digests
 from observe_r1.errors import UserError, full_disk
-from observe_r1.model.saving import save_model
-from observe_r1.policy.policy import Policy
 from observe_r1.run.checkpoint import Checkpoints
 from observe_r1.run.folder import RunFolder
 from observe_r1.run.held_out import HeldOutEvaluator
 from observe_r1.run.progress import Progress
 from observe_r1.run.resume import RunState
 from observe_r1.run.trackers import open_trackers
+from observe_r1.training.parts import SavedPolicy
 from observe_r1.training.prompts import PromptEncoder, PromptSource
 
 
@@ -71,7 +70,7 @@ class Recorder:
         self,
         folder: RunFolder,
         settings: TrainSettings | SFTSettings,
-        policy: Policy,
+        policy: SavedPolicy,
         source: PromptSource,
         encode: PromptEncoder,
         view: Progress,
@@ -196,7 +195,7 @@ class Recorder:
             self._folder.write_best(self.step, evaluator.best_by, self.best.accuracy)
 
     def _save_model(self, folder: Path) -> None:
-        save_model(self._policy.vlm, folder, self._settings.data)
+        self._policy.export(folder, self._settings.data)
 
     def _out_of_patience(self) -> bool:
         patience = self._evaluator.settings.patience if self._evaluator else None

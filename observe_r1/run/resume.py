@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from observe_r1.policy.policy import Policy
 from observe_r1.records import Completion, Example, Group
 from observe_r1.run.checkpoint import Checkpoints
+from observe_r1.training.parts import SavedPolicy
 from observe_r1.training.prompts import PromptEncoder, PromptSource
 
 _RANDOM, _RANDOM_CUDA = "random.cpu", "random.cuda"
@@ -29,7 +29,9 @@ class RunState:
         encode: Makes the prompts of leftover groups again: their images are not saved.
     """
 
-    def __init__(self, checkpoints: Checkpoints, policy: Policy, source: PromptSource, encode: PromptEncoder) -> None:
+    def __init__(
+        self, checkpoints: Checkpoints, policy: SavedPolicy, source: PromptSource, encode: PromptEncoder
+    ) -> None:
         self.checkpoints = checkpoints
         self.policy = policy
         self.source = source

@@ -26,12 +26,12 @@ def device_line(device: torch.device, dtype: str) -> str:
     return f"{torch.cuda.get_device_name(device)} ({device}{share}), {dtype}"
 
 
-def facts(settings: TrainSettings | SFTSettings, device: torch.device, rows: int) -> dict[str, str]:
-    """Return what the view says of a run: its model, data, device and folder."""
+def facts(settings: TrainSettings | SFTSettings, device: str, rows: int) -> dict[str, str]:
+    """Return what the view says of a run: its model, data, device (in words) and folder."""
     return {
         "model": settings.model.path,
         "data": f"{settings.data.path} ({rows:,} rows)",
-        "device": device_line(device, settings.model.dtype),
+        "device": device,
         "folder": settings.run.output,
     }
 

@@ -16,7 +16,7 @@ from observe_r1.run.folder import RunFolder
 from observe_r1.run.next_steps import next_steps
 from observe_r1.run.progress import Progress
 from observe_r1.run.recorder import Recorder
-from observe_r1.run.setup import facts, prepare_process, prompt_stream
+from observe_r1.run.setup import device_line, facts, prepare_process, prompt_stream
 from observe_r1.training.loop import RunLength
 from observe_r1.training.sft import DemonstrationBatcher, fine_tune
 
@@ -46,7 +46,7 @@ def fine_tune_model(settings: SFTSettings, view: Progress) -> Ended:
         view.now("loading the model")
         vlm = load_model(settings.model)
         policy = Policy(vlm, settings.optimizer, ObjectiveSettings(), dtype=compute_dtype(settings.model))
-        view.about(**facts(settings, vlm.device, len(examples)))
+        view.about(**facts(settings, device_line(vlm.device, settings.model.dtype), len(examples)))
         compile_ahead(vlm.model, settings.optimizer.tokens_per_pack, compute_dtype(settings.model), view.now)
         view.stop.after("this step, then saving")
 

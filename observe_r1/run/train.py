@@ -1,20 +1,20 @@
-"""A training run on one machine: its parts put together, in the order in which they can fail."""
+"""A training run: its parts put together, in the order in which they can fail, and again where a rank is lost."""
 
+from collections.abc import Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
+from itertools import count
 from typing import Any
 
+from observe_r1.cluster import RankLostError
+from observe_r1.cluster.placement import open_ray
 from observe_r1.config import TrainSettings
 from observe_r1.data import load_data
 from observe_r1.data.format_prompts import asked_format
 from observe_r1.errors import UserError
-from observe_r1.model.device import compute_dtype, with_dtype
+from observe_r1.model.device import choose_device, with_dtype
 from observe_r1.model.encoding import encode_prompt
-from observe_r1.model.loading import load_model
-from observe_r1.model.shared_prefix import compile_ahead
-from observe_r1.policy.policy import Policy
-from observe_r1.policy.token_logprobs import LogprobModel
 from observe_r1.records import Example, Prompt
-from observe_r1.registry import load
 from observe_r1.rewards import Scorer
 from observe_r1.rewards.accuracy import require_verifiable
 from observe_r1.run import Ended
@@ -23,11 +23,11 @@ from observe_r1.run.held_out import HeldOutEvaluator, evaluation_rewards, load_h
 from observe_r1.run.next_steps import next_steps
 from observe_r1.run.progress import Progress
 from observe_r1.run.recorder import Recorder
-from observe_r1.run.setup import facts, prepare_process, prompt_stream
+from observe_r1.run.setup import device_line, facts, prepare_process, prompt_stream
 from observe_r1.training.loop import Batcher, RunLength, train
+from observe_r1.training.parts import start_here
 from observe_r1.training.prompts import PromptEncoder
 from observe_r1.training.sampler import GroupSampler
-from observe_r1.training.weight_sync import training_memory, weight_sync
 
 
 def train_model(settings: TrainSettings, view: Progress) -> Ended:
@@ -42,7 +42,7 @@ def train_model(settings: TrainSettings, view: Progress) -> Ended:
         KeyboardInterrupt: Ctrl-C came before the first step, or twice.
     """
     settings = with_dtype(settings)
-    run, stop, view.steps = settings.run, view.stop, settings.run.steps
+    run, view.steps = settings.run, settings.run.steps
     prepare_process(run)
     with ExitStack() as stack:
         folder = stack.enter_context(RunFolder(run.output, settings, run.resume))
@@ -53,30 +53,83 @@ def train_model(settings: TrainSettings, view: Progress) -> Ended:
         settings, scorer.template = with_template(settings, examples[0])
         require_rewarded(examples[0], scorer.template)
         questions = load_held_out(settings)
+        grader = stack.enter_context(Scorer(evaluation_rewards(settings.rewards))) if questions is not None else None
         length = RunLength(run, len(examples))
         check_batch_sizes(settings, len(examples), length.prompts)
-        view.now("loading the model")
-        policy, reference = load_policy(settings)
-        vlm, rollout = policy.vlm, settings.rollout
-        view.about(**facts(settings, vlm.device, len(examples)))
-        compile_ahead(vlm.model, settings.optimizer.tokens_per_pack, compute_dtype(settings.model), view.now)
-        view.now("starting the sampler")
-        memory = training_memory(policy, reference)
-        start = load("engine", rollout.engine).from_settings
-        engine = start(vlm, rollout, settings.data, policy.dtype, memory, view.note)
-        stop.after("this step, then saving")
+        if settings.cluster.used:
+            view.now("starting Ray")
+            stack.enter_context(open_ray(settings.cluster, choose_device(settings.model.device).type))
+        prepared = Prepared(folder, examples, questions, scorer, grader, length)
+        recorder, device = train_to_the_end(settings, prepared, view)
+    view.close()
+    print(recorder.line)
+    hints = next_steps(settings, examples[0], device) if recorder.step else ""
+    return Ended(130 if view.stop.requested else 0, hints)
 
-        encode = checked_encoder(vlm.processor, settings, scorer.template)
-        stream = prompt_stream(examples, encode, settings.data, run.seed, length.prompts, view.note, rollout.prompts)
+
+@dataclass(frozen=True)
+class Prepared:
+    """What a run has before its model is loaded, and keeps where that must be loaded again."""
+
+    folder: RunFolder
+    examples: Sequence[Example]
+    questions: Sequence[Example] | None
+    scorer: Scorer
+    grader: Scorer | None
+    """Of the answers to the held-out `questions`, where there are any."""
+    length: RunLength
+
+
+def train_to_the_end(settings: TrainSettings, prepared: Prepared, view: Progress) -> tuple[Recorder, str]:
+    """Train, and where a rank is lost start again from the last checkpoint.
+
+    Returns:
+        The recorder of the last start, and the kind of device that the model computed on.
+
+    Raises:
+        UserError: The user can correct it, or ranks were lost more than `cluster.restarts` times.
+    """
+    for restarts in count(1):
+        try:
+            return train_once(settings, prepared, view)
+        except RankLostError as error:
+            if restarts > settings.cluster.restarts:
+                raise UserError(
+                    f"a process was lost {restarts} times, over cluster.restarts = {settings.cluster.restarts}: "
+                    f"at last: {error}; {view.resume_hint} continues from the last checkpoint"
+                ) from error
+            view.note(f"{error}; starting again from the last checkpoint ({restarts} of {settings.cluster.restarts})")
+            settings = settings.model_copy(update={"run": settings.run.model_copy(update={"resume": True})})
+    raise AssertionError("unreachable")
+
+
+def train_once(settings: TrainSettings, prepared: Prepared, view: Progress) -> tuple[Recorder, str]:
+    """Start what trains and samples, and train until the run ends or fails; see `train_to_the_end`."""
+    run, stop, folder, length = settings.run, view.stop, prepared.folder, prepared.length
+    with ExitStack() as stack:
+        if settings.cluster.used:
+            from observe_r1.cluster.start import start_on_ray  # with Ray, which is an extra
+
+            parts = stack.enter_context(start_on_ray(settings, view.now))
+        else:
+            parts = start_here(settings, view.now, view.note, device_line)
+        view.about(**facts(settings, parts.line, len(prepared.examples)))
+        stop.after("this step, then saving")
+        encode = checked_encoder(parts.processor, settings, prepared.scorer.template)
+        stream = prompt_stream(
+            prepared.examples, encode, settings.data, run.seed, length.prompts, view.note, settings.rollout.prompts
+        )
         stack.callback(stream.close)
-        sampler = GroupSampler(engine, stream, scorer, rollout, settings.objective, run.seed, view.now)
+        engine, sync, policy = parts.engine, parts.sync, parts.policy
+        sampler = GroupSampler(
+            engine, stream, prepared.scorer, settings.rollout, settings.objective, run.seed, view.now
+        )
         evaluator = None
-        if questions is not None:
-            grader = stack.enter_context(Scorer(evaluation_rewards(settings.rewards)))
+        if prepared.questions is not None and prepared.grader is not None:
             evaluator = HeldOutEvaluator(
-                settings, questions, engine, encode, grader, folder, view, lambda: stop.requested
+                settings, prepared.questions, engine, encode, prepared.grader, folder, view, lambda: stop.requested
             )
-        batcher, sync = Batcher(settings, policy, reference), weight_sync(engine, vlm)
+        batcher = Batcher(settings, policy, parts.reference)
         if run.resume:
             # Torch makes an optimizer's state by a step on gradients of zero: as much memory as an update takes.
             sync.rest()
@@ -86,10 +139,7 @@ def train_model(settings: TrainSettings, view: Progress) -> Ended:
             view.start(recorder.step, length.progress(recorder.step, sampler))
             recorder.catch_up()
             train(policy, sampler, batcher, sync, length, recorder)
-    view.close()
-    print(recorder.line)
-    hints = next_steps(settings, examples[0], vlm.device.type) if recorder.step else ""
-    return Ended(130 if stop.requested else 0, hints)
+        return recorder, parts.device
 
 
 def check_batch_sizes(settings: TrainSettings, rows: int, prompts: int | None) -> None:
@@ -121,18 +171,6 @@ def check_batch_sizes(settings: TrainSettings, rows: int, prompts: int | None) -
         if run.prompts is None:
             length = f"run.epochs = {run.epochs:g} over {rows} rows of {settings.data.path} is {prompts} prompts"
         raise UserError(f"{length}: less than one rollout, rollout.prompts = {rollout}: lower that or run longer")
-
-
-def load_policy(settings: TrainSettings) -> tuple[Policy, LogprobModel | None]:
-    """Load the policy and, where a KL term needs one, the reference: the starting model, or under LoRA its base."""
-    temperature, dtype = settings.rollout.temperature, compute_dtype(settings.model)
-    vlm = load_model(settings.model)
-    policy = Policy(vlm, settings.optimizer, settings.objective, temperature=temperature, dtype=dtype)
-    if settings.objective.kl_coef == 0:
-        return policy, None
-    base = vlm if settings.model.lora_rank else load_model(settings.model, frozen=True)
-    reference = LogprobModel(base, settings.optimizer, temperature=temperature, adapters=False)
-    return policy, reference
 
 
 def checked_encoder(processor: Any, settings: TrainSettings, template: str) -> PromptEncoder:

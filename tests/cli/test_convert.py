@@ -36,7 +36,8 @@ def test_a_launch_command_becomes_a_short_recipe_on_the_one_of_its_method(script
     recipe = yaml.safe_load(text)
     assert recipe.pop("extends") == base
     places = {"model.path", "data.path", "run.output", "run.tensorboard", "run.resume", "rewards.functions"}
-    assert flat(recipe).keys() <= places | {"rollout.dynamic_sampling"}
+    gpus = {"cluster.gpus", "cluster.engines", "cluster.reshard", "rollout.engine"}
+    assert flat(recipe).keys() <= places | gpus | {"rollout.dynamic_sampling"}
 
 
 @pytest.mark.parametrize(
@@ -79,9 +80,7 @@ def test_the_command_prints_the_recipe_alone_and_says_the_rest_on_stderr(capsys)
     assert main(["convert", "sft", "--pretrain", "m", "--dataset", "d", "--bf16", "--zero_stage", "2"]) == 0
     out, err = capsys.readouterr()
     assert yaml.safe_load(out) == {"model": {"path": "m", "dtype": "bfloat16"}, "data": {"path": "d"}}
-    assert err == (
-        "observe-r1: --zero_stage: no effect: nothing is sharded: sampling and training run in this one process\n"
-    )
+    assert err == "observe-r1: --zero_stage: no effect: this command uses one GPU\n"
 
 
 @pytest.mark.parametrize("words", [["--advantage_estimator", "gae"], ["--dual_clip", "3"], ["--zzzz"], ["--use_bonus"]])

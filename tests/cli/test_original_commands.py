@@ -23,7 +23,7 @@ CPU = ["--run.threads", "1", "--model.device", "cpu"]
 def test_a_launch_command_runs(script, bonus, in_file_order, world, tmp_path, capsys):
     reward, output = tmp_path / "reward_func.py", tmp_path / "out"
     reward.write_text(REWARD)
-    words = launch_command(script, world / "warm" / "model", world / "train" / "train.jsonl", output, reward)
+    words = launch_command(script, world / "warm" / "model", world / "train" / "train.jsonl", output, reward, gpus=1)
     assert main(["train", *words, *SMALL, *CPU]) == 0
     said = capsys.readouterr()
     assert f"done after step 2: model in {output / 'model'}" in said.out

@@ -33,7 +33,7 @@ from observe_r1.model.families import prepare_model
 from observe_r1.model.loading import VisionLanguageModel, load_model
 from observe_r1.model.saving import save_model
 from observe_r1.policy.token_logprobs import LogprobModel
-from observe_r1.run import train
+from observe_r1.training import parts
 
 
 @pytest.fixture(scope="module")
@@ -186,13 +186,13 @@ def test_the_base_under_the_adapters_is_the_reference(checkpoint, targets):
 
 def test_a_reference_is_loaded_only_where_there_is_no_base_to_serve(checkpoint, monkeypatch):
     loaded = []
-    monkeypatch.setattr(train, "load_model", lambda *a, **k: loaded.append(k) or load_model(*a, **k))
+    monkeypatch.setattr(parts, "load_model", lambda *a, **k: loaded.append(k) or load_model(*a, **k))
 
     def reference(rank, coefficient):
         loaded.clear()
         model = {"path": str(checkpoint), "device": "cpu", "lora_rank": rank, "dtype": "bfloat16"}
         settings = {"model": model, "data": {"path": "unused"}, "objective": {"kl_coef": coefficient}}
-        return train.load_policy(TrainSettings.model_validate(settings))[1]
+        return parts.load_policy(TrainSettings.model_validate(settings))[1]
 
     assert reference(0, 0.0) is None and len(loaded) == 1
     assert reference(4, 0.0) is None and len(loaded) == 1

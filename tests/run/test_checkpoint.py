@@ -16,6 +16,7 @@ from tiny import random_group, random_model, training_group
 
 from observe_r1.config import ObjectiveSettings, OptimizerSettings
 from observe_r1.errors import UserError
+from observe_r1.policy import state
 from observe_r1.policy.policy import Policy
 from observe_r1.records import TrainingBatch
 from observe_r1.run import checkpoint
@@ -144,7 +145,7 @@ def test_what_stops_the_reading_is_raised_and_the_checkpoint_stays(run, policy, 
         raise error
 
     if inside_torch:  # which wraps whatever is raised there
-        monkeypatch.setattr(checkpoint.dcp.FileSystemReader, "read_data", stop)
+        monkeypatch.setattr(state.dcp.FileSystemReader, "read_data", stop)
     else:
         monkeypatch.setattr(checkpoint, "file_digest", stop)
     with pytest.raises(type(error)) as raised:
@@ -169,7 +170,7 @@ def test_a_disk_that_does_not_answer_is_one_line_and_the_checkpoint_stays(run, p
         elif place == "list":
             patched.setattr("os.scandir", fail)
         else:
-            patched.setattr(checkpoint.dcp.FileSystemReader, "read_data", fail)
+            patched.setattr(state.dcp.FileSystemReader, "read_data", fail)
         with pytest.raises(UserError, match=f"cannot read '{path}': {os.strerror(number)}"):
             load(run, policy)
     assert names(run) == ["step-000002", "step-000004"]
@@ -199,7 +200,7 @@ def test_what_stops_the_writing_is_raised_as_it_was(run, policy, monkeypatch, er
     def stop(*_, **__):
         raise error
 
-    monkeypatch.setattr(checkpoint.dcp.FileSystemWriter, "write_data", stop)
+    monkeypatch.setattr(state.dcp.FileSystemWriter, "write_data", stop)
     with pytest.raises(type(error)) as raised:
         save(run, policy, 6)
     assert raised.value is error
@@ -210,7 +211,7 @@ def test_what_stops_the_writing_is_raised_as_it_was(run, policy, monkeypatch, er
 def test_a_disk_that_fills_up_within_torch_is_one_line(run, policy, monkeypatch, size, reason):
     """A limit on the size of a file stands for it. Torch's writer of large tensors loses what the system says."""
     limit = 1 << 9 if size == 1 else 1 << 20
-    monkeypatch.setattr(checkpoint, "_weights", lambda policy: {"model": {"x": torch.zeros(size)}})
+    monkeypatch.setattr(state, "_state", lambda policy: {"model": {"x": torch.zeros(size)}})
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit, before[1]))
     try:

@@ -18,6 +18,7 @@ from torch.distributed.checkpoint.format_utils import dcp_to_torch_save
 from observe_r1.cli.main import main
 from observe_r1.config import ObjectiveSettings, OptimizerSettings
 from observe_r1.demo.tiny_model import Sizes, make_tiny_model
+from observe_r1.policy import state
 from observe_r1.policy.policy import Policy
 from observe_r1.records import TrainingBatch
 from observe_r1.run import checkpoint
@@ -198,7 +199,7 @@ def test_an_engine_gives_its_memory_back_while_a_checkpoint_is_loaded(world, unb
     shutil.copytree(unbroken, run)
     load = Checkpoints.load_newest
     sync = SimpleNamespace(rest=lambda: calls.append("rest"), publish=lambda version: calls.append("publish"))
-    monkeypatch.setattr("observe_r1.run.train.weight_sync", lambda engine, vlm: sync)
+    monkeypatch.setattr("observe_r1.training.parts.weight_sync", lambda engine, vlm: sync)
     monkeypatch.setattr(Checkpoints, "load_newest", lambda *given: (calls.append("load"), load(*given))[1])
     assert main(command(world, run, "--run.resume")) == 0
     assert calls == ["rest", "load", "publish"]
@@ -226,7 +227,7 @@ def test_a_checkpoint_before_the_first_update_changes_nothing(tmp_path):
 
 
 def test_a_full_disk_is_one_line_and_loses_nothing(world, unbroken, tmp_path, monkeypatch, capsys):
-    run, save, calls = tmp_path / "run", checkpoint.dcp.save, []
+    run, save, calls = tmp_path / "run", state.dcp.save, []
 
     def full(*args, **kwargs):
         calls.append(1)
@@ -235,7 +236,7 @@ def test_a_full_disk_is_one_line_and_loses_nothing(world, unbroken, tmp_path, mo
         return save(*args, **kwargs)
 
     with monkeypatch.context() as patched:
-        patched.setattr(checkpoint.dcp, "save", full)
+        patched.setattr(state.dcp, "save", full)
         assert main(command(world, run)) == 2
     error = capsys.readouterr().err.strip().splitlines()[-1]
     assert "cannot write checkpoint" in error and "No space left on device" in error and "--run.resume" in error

@@ -136,8 +136,9 @@ The recipe holds only what differs from the closest packaged recipe, or from one
 convert grpo …`. `observe-r1 train` and `observe-r1 sft` take the same flags directly: they print the `convert` command,
 then run.
 
-Everything after `ray job submit … --` is one process here: no `ray start`, no reward process, no vLLM to place. A line
-says what a flag changes, or why it no longer matters.
+Flags that ask for several GPUs place the run on them ([scaling.md](scaling.md)): on one machine Ray starts and stops by
+itself, on several nodes the run joins the Ray cluster that is there. With one GPU in all, everything is one process. A
+line says what a flag changes, or why it no longer matters.
 
 - Without a recipe, and with the model or the data given by a flag, the original's defaults hold: {without_recipe}.
 - With a recipe (`observe-r1 train observe_r1 --temperature 0.9`), or with `--model.path` and `--data.path`, flags
@@ -145,7 +146,7 @@ says what a flag changes, or why it no longer matters.
 - A setting given by its own name (`--objective.bonus 0.3`) overrides the flags, and a line says so. Two values for the
   model, the data or the output folder are an error.
 - A flag that would change the result and is not supported is an error that says what to do instead. For a flag that no
-  longer matters, a line says that it has no effect; for flags that request several GPUs, that one is used.
+  longer matters, a line says that it has no effect.
 - OpenRLHF's dotted names that are settings here mean the same in both: `--rollout.temperature`, `--rollout.top_p`,
   `--rollout.max_new_tokens`, `--data.max_samples`, `--data.input_key`, `--data.label_key`.
 

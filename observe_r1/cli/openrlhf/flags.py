@@ -4,6 +4,7 @@ from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from observe_r1.cli.openrlhf import rules
+from observe_r1.cli.openrlhf.gpus import PLACED, place
 from observe_r1.cli.openrlhf.kinds import Flag, Translation, gone, of_evaluation, only, pair, refused, switch, to
 from observe_r1.errors import UserError
 
@@ -57,6 +58,7 @@ def translate(
     for translation.flag, flag in FLAGS.items():
         if translation.flag in given:
             flag.rule(translation, given[translation.flag])
+    place(translation)
     changes = {name: read(name, value) for name, value in translation.changes.items()}
     for name, flag_name in translation.sources.items():
         if name in options and options[name] != changes[name]:
@@ -67,15 +69,17 @@ def translate(
     return changes, translation.notes
 
 
-_ONE_PROCESS = gone("sampling and training take turns in this one process", "none")
 _KERNELS = gone("attention and kernels are chosen for the device", "none")
-_SHARDS = gone("nothing is sharded: sampling and training run in this one process")
-_SHARD_SWITCH = gone("nothing is sharded: sampling and training run in this one process", "none")
-_VLLM = "responses are sampled in this process; rollout.engine: vllm uses vLLM, and rollout.vllm takes its arguments"
+_CHECKPOINTS = gone("checkpoints are sharded as the weights are, and resume on any number of GPUs", "none")
+_FSDP = gone("FSDP2 shards the policy: cluster.shard says over how many GPUs, and gradients are added in float32")
+_FSDP_SWITCH = gone("FSDP2 always overlaps communication, and optimizer.offload frees a GPU's memory", "none")
+_ONE_REFERENCE = gone("the reference model is on the policy's GPUs")
+_NO_REWARD_MODEL = gone("rewards need no GPU here: a model that rewards runs in a server of its own")
+_NO_SPLIT = gone("the policy's layers and sequences are not split: GPUs share its weights and batches")
+_VLLM = "rollout.vllm takes vLLM's own arguments; its share of the memory is computed from what training needs"
 _CRITIC = gone("there is no critic")
 _CRITIC_SWITCH = gone("there is no critic", "none")
 _MUON = gone("only used with muon")
-_GPUS = Flag((), "one GPU is used, however many are requested", rules.gpus)
 _PROMPTS_OF_IMAGES = gone("a prompt has as many images as its row; rollout.vllm.limit_mm_per_prompt bounds vLLM's")
 _SPLIT = only("train", "name another split in the path: NAME@SPLIT")
 _PTX = gone("the original ignored it as well")
@@ -120,7 +124,7 @@ NAMES = {
     "max_ckpt_num ckpt.max_num": to("run.keep"),
     "max_ckpt_mem ckpt.max_mem": gone("run.keep limits the number of checkpoints"),
     "disable_ds_ckpt ckpt.disable_ds": gone("a checkpoint is always written every run.save_every steps", "none"),
-    "use_ds_universal_ckpt ds.use_universal_ckpt": _SHARD_SWITCH,
+    "use_ds_universal_ckpt ds.use_universal_ckpt": _CHECKPOINTS,
     "use_tensorboard logger.tensorboard_dir": Flag(
         ("run.tensorboard",), "true; events go into the run folder", rules.tensorboard
     ),
@@ -206,9 +210,9 @@ NAMES = {
     "prompt_max_len": to("data.max_prompt_tokens"),
     "generate_max_len max_new_tokens": to("rollout.max_new_tokens"),
     "max_len data.max_len": Flag(("data.max_prompt_tokens",), "the value minus rollout.max_new_tokens", rules.max_len),
-    "async_train train.async_enable": _ONE_PROCESS,
-    "async_queue_size train.async_queue_size": gone("sampling and training take turns in this one process"),
-    "partial_rollout train.partial_rollout_enable": _ONE_PROCESS,
+    "partial_rollout train.partial_rollout_enable": gone(
+        "where sampling is ahead, responses in flight always go on under new weights", "none"
+    ),
     # optimizer
     "train_batch_size train.batch_size": Flag(
         ("optimizer.minibatch",), "responses divided by rollout.group_size", rules.train_batch_size
@@ -273,22 +277,28 @@ NAMES = {
         "attention and kernels are chosen for the device"
     ),
     # GPUs, shards, vLLM
-    "actor_num_nodes actor.num_nodes actor_num_gpus_per_node actor.num_gpus_per_node": _GPUS,
-    "ref_num_nodes ref.num_nodes ref_num_gpus_per_node ref.num_gpus_per_node": _GPUS,
-    "reward_num_nodes reward.num_nodes reward_num_gpus_per_node reward.num_gpus_per_node": _GPUS,
-    "critic_num_nodes critic.num_nodes critic_num_gpus_per_node critic.num_gpus_per_node": _GPUS,
-    "vllm_num_engines vllm.num_engines vllm_tensor_parallel_size vllm.tensor_parallel_size": _GPUS,
-    "ds_tensor_parallel_size ds.tensor_parallel_size ring_attn_size ds.ring_attn_size": _GPUS,
-    "colocate_all_models train.colocate_all colocate_actor_ref train.colocate_actor_ref colocate_critic_reward"
-    " train.colocate_critic_reward actor_init_on_gpu": _ONE_PROCESS,
-    "zero_stage ds.zero_stage zpg ds.zpg grad_accum_dtype ds.grad_accum_dtype ring_head_stride"
-    " ds.ring_attn_head_stride local_rank": _SHARDS,
-    "overlap_comm ds.overlap_comm deepspeed_enable_sleep ds.enable_sleep": _SHARD_SWITCH,
+    **PLACED,
+    "ref_num_nodes ref.num_nodes ref_num_gpus_per_node ref.num_gpus_per_node": _ONE_REFERENCE,
+    "reward_num_nodes reward.num_nodes reward_num_gpus_per_node reward.num_gpus_per_node": _NO_REWARD_MODEL,
+    "critic_num_nodes critic.num_nodes critic_num_gpus_per_node critic.num_gpus_per_node": _CRITIC,
+    "ds_tensor_parallel_size ds.tensor_parallel_size ring_attn_size ds.ring_attn_size": _NO_SPLIT,
+    "colocate_actor_ref train.colocate_actor_ref": gone("the reference model is on the policy's GPUs", "none"),
+    "colocate_critic_reward train.colocate_critic_reward": _CRITIC_SWITCH,
+    "actor_init_on_gpu": gone("each rank loads its own share of the weights", "none"),
+    "zpg ds.zpg grad_accum_dtype ds.grad_accum_dtype": _FSDP,
+    "overlap_comm ds.overlap_comm deepspeed_enable_sleep ds.enable_sleep": _FSDP_SWITCH,
+    "ring_head_stride ds.ring_attn_head_stride": gone("only used with --ring_attn_size"),
+    "local_rank": gone("Ray numbers the ranks"),
     "ref_reward_offload ref.offload reward.offload": gone("the reference model stays on the device", "none"),
-    "vllm_enable_sleep vllm.enable_sleep vllm_sync_with_ray vllm.sync_with_ray enforce_eager vllm.enforce_eager": gone(
-        _VLLM, "none"
+    "vllm_enable_sleep vllm.enable_sleep": gone(
+        "engines on the policy's GPUs always sleep while it trains; on GPUs of their own they never do", "none"
     ),
-    "vllm_gpu_memory_utilization vllm.gpu_memory_utilization vllm_sync_backend vllm.sync_backend": gone(_VLLM),
+    "vllm_sync_backend vllm.sync_backend": gone("cluster.layout decides how weights travel: CUDA IPC or NCCL"),
+    "vllm_sync_with_ray vllm.sync_with_ray": gone(
+        "cluster.layout decides how weights travel: CUDA IPC or NCCL", "none"
+    ),
+    "vllm_gpu_memory_utilization vllm.gpu_memory_utilization": gone(_VLLM),
+    "enforce_eager vllm.enforce_eager": gone("rollout.vllm takes it: --rollout.vllm enforce_eager=true", "none"),
     "enable_prefix_caching vllm.enable_prefix_caching": gone(
         "each prompt is always computed once for all its responses", "none"
     ),

@@ -53,6 +53,9 @@ class Translation:
         """Tell the user `text` about the flag."""
         self.remarks.setdefault(text, []).append(f"--{self.flag}")
 
+    asked: dict[str, tuple[str, int]] = field(default_factory=dict)
+    """What flags about GPUs ask for, by what it is: the flag and its number; `gpus.place` makes settings of them."""
+
     @property
     def notes(self) -> list[str]:
         """What the user is told, one line per remark."""

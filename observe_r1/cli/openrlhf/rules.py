@@ -7,13 +7,6 @@ from observe_r1.cli.openrlhf.kinds import Translation, integer
 from observe_r1.errors import UserError
 
 
-def gpus(translation: Translation, words: list[str]) -> None:
-    """Say that one GPU is used, however many are requested."""
-    count = integer(translation, words[0])
-    asked = f"{count} requested, 1 used" if count > 1 else "no effect"
-    translation.say(f"{asked}: sampling and training run in this one process, which uses one GPU")
-
-
 def save_path(translation: Translation, words: list[str]) -> None:
     """Name the run folder."""
     translation.take("run.output", words[0])

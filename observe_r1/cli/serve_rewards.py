@@ -1,0 +1,54 @@
+"""`observe-r1 serve-rewards`: a reward as a server, by the protocol of the original release and OpenRLHF."""
+
+import signal
+import sys
+from argparse import ArgumentParser
+
+from observe_r1.cli.start import heavy_imports
+from observe_r1.cli.terminal import show
+
+
+def run(argv: list[str]) -> int:
+    """Serve until Ctrl-C (exit code 130) or SIGTERM (143), which end calls that are open, too."""
+    parser = ArgumentParser(
+        "observe-r1 serve-rewards",
+        description="Serve rewards over HTTP: POST {'query': [...], 'prompts': [...], 'labels': [...]} is answered by"
+        " {'rewards': [...]}. It listens on this machine alone unless --host says otherwise. Ctrl-C stops it.",
+        epilog="Example: observe-r1 serve-rewards my_reward.py --port 5000, then"
+        " observe-r1 train RECIPE --rewards.functions http://127.0.0.1:5000/=1",
+    )
+    parser.add_argument(
+        "rewards",
+        nargs="+",
+        metavar="FILE.py",
+        help="a reward file (docs/rewards.md), or a built-in reward: accuracy, format; several are added up",
+    )
+    parser.add_argument(
+        "--host", default="127.0.0.1", help="address to listen on; 0.0.0.0 is every network (%(default)s)"
+    )
+    parser.add_argument("--port", type=int, default=5000, help="port to listen on; 0 takes a free one (%(default)s)")
+    parser.add_argument("--timeout", type=float, default=60.0, help="seconds that one call may take (%(default)g)")
+    parser.add_argument("--workers", type=int, default=1, help="processes per reward file (%(default)s)")
+    parser.add_argument("--template", default="observe", help="tags of the format reward: observe, think (%(default)s)")
+    asked = parser.parse_args(argv)
+    with heavy_imports():
+        from observe_r1.config import RewardSettings, validate
+        from observe_r1.rewards.custom import part_names
+        from observe_r1.rewards.serving import RewardServing
+
+    settings = validate(
+        RewardSettings,
+        {
+            "functions": dict.fromkeys(asked.rewards, 1.0),
+            "call_timeout": asked.timeout,
+            "workers": asked.workers,
+            "template": asked.template,
+        },
+        "command line",
+    )
+    names = tuple(part_names(settings.functions))
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+    with RewardServing(names, settings, asked.host, asked.port) as server:
+        show(f"serving {' + '.join(names)} at {server.url} (Ctrl-C stops it)\n")
+        server.serve_forever()
+    return 0
