@@ -1,7 +1,7 @@
 """The loop: sample, score, weigh, batch, update, publish. What each line of a step does, and where its equations are:
 
-    groups = sampler.next_groups()      `training.sampler`: rollout, rewards, dynamic sampling; by `training.ahead` while
-                                        earlier steps train. Scored groups get their
+    groups = sampler.next_groups()      `training.sampler`: rollout, rewards, dynamic sampling; with `rollout.ahead`
+                                        while earlier steps train (`training.ahead`). Scored groups get their
                                         advantages from `objective.scored_advantages` (`shortest_correct_bonus`,
                                         `dynamic_weight`, and an estimator: `group_norm`, `dr_grpo`, `rloo`)
     batches = batcher.batches(groups)   below: `whiten`, `token_advantages` with its KL (`k1`, `k2`, `k3`), shares of
@@ -158,7 +158,7 @@ class Batcher:
         self.policy = policy
         self.reference = reference
         self.metrics: dict[str, float] = {}
-        """Of the last rollout: its mean KL per token from the reference, and its importance weights, where it has them."""
+        """Of the last rollout: its mean KL per token from the reference, and its importance weights, if it has them."""
 
     def batches(self, groups: Sequence[Group], progress: Sequence[float]) -> list[TrainingBatch]:
         """Return one batch per optimizer step, of whole groups in their order; none for no groups.
