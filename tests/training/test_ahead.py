@@ -97,6 +97,18 @@ class Parity:
         return SimpleNamespace(result=lambda: scores)
 
 
+class Teaching:
+    """A scorer: prompts whose number is chosen teach something."""
+
+    def __init__(self, chosen):
+        self.chosen = chosen
+
+    def submit(self, responses, example, prompt):
+        right = [self.chosen(int(prompt)), *[False] * (G - 1)]
+        scores = Scores([float(each) for each in right], right, {})
+        return SimpleNamespace(result=lambda: scores)
+
+
 class Monitor:
     """Stops nothing; keeps what it is told of."""
 
@@ -184,14 +196,14 @@ def same(groups, others):
 def test_every_prompt_is_trained_on_once_in_order_by_weights_that_are_not_too_old(ahead_sampler, ahead, dynamic):
     """At whatever moment new weights come."""
     engine, draw, ages = Engine(), random.Random(ahead), []
-    source = ahead_sampler(engine, ahead, limit=48, dynamic_sampling=dynamic, max_age=1)
+    source = ahead_sampler(engine, ahead, limit=48, dynamic_sampling=dynamic, max_age=0)
     steps = trained(source, Weights(engine), update=lambda step: time.sleep(draw.choice([0, 0.01, 0.05])), prompts=48)
     assert list(chain(*(drawn(sampled) for _, sampled in steps))) == list(range(48)) == list(engine.begun)
     used = list(chain(*(drawn(groups) for groups, _ in steps)))
     assert used == sorted(set(used)) and (dynamic or used == list(range(48)))
-    for step, (groups, sampled) in enumerate(steps, 1):
+    for step, (groups, _) in enumerate(steps, 1):
         for group in groups:
-            oldest = step - 1 - ahead - (group.prompt.stream not in drawn(sampled))  # leftovers one version more
+            oldest = step - 1 - ahead  # of leftovers, too
             tokens = torch.cat([each.token_versions for each in group.completions])
             assert oldest <= engine.begun[group.prompt.stream] <= int(tokens.min()) <= int(tokens.max()) <= step - 1
             ages.append(step - 1 - int(tokens.min()))
@@ -216,6 +228,14 @@ def test_no_more_than_so_many_steps_are_begun_and_none_after_the_last(ahead_samp
     assert [engine.begun[number] for groups, _ in steps for number in drawn(groups)[:1]] == [
         max(0, step - ahead) for step in range(5)
     ]
+
+
+@pytest.mark.parametrize(("version", "expected"), [(1, [7, 8, 9, 10]), (2, [7, 8, 9, 10]), (3, [8, 9, 10, 11])])
+def test_leftovers_may_be_as_many_versions_older_as_sampling_is_ahead(version, expected):
+    source = group_sampler(Engine(), Teaching(lambda number: number >= 3), max_age=1, ahead=1)
+    assert drawn(source.next_groups(0)) == [3, 4, 5, 6] and drawn(source.leftovers) == [7]
+    assert drawn(source.next_groups(version)) == expected
+    source.stream.close()
 
 
 @pytest.mark.parametrize("stop", [1, 2, 4])
@@ -314,14 +334,8 @@ def test_an_error_reaches_the_loop_with_its_traceback_after_the_steps_before_it(
 
 
 def test_what_a_failed_step_sampled_ahead_is_written_before_its_error(ahead_sampler):
-    class Unsure(Parity):
-        def submit(self, responses, example, prompt):
-            wrong = int(prompt) >= 4
-            scores = Scores([0.0] * G, [False] * G, {}) if wrong else Scores([1.0, 0, 0], [True, False, False], {})
-            return SimpleNamespace(result=lambda: scores)
-
     engine, monitor = Engine(), Monitor()
-    source = ahead_sampler(engine, 2, scorer=Unsure(), max_rounds=2)
+    source = ahead_sampler(engine, 2, scorer=Teaching(lambda number: number < 4), max_rounds=2)
     with pytest.raises(UserError, match="2 rounds of sampling found only 0 of 4"):
         trained(source, Weights(engine), monitor, steps=5)
     assert [step for step, _ in monitor.rollouts] == [1, 2] and monitor.step == 1
