@@ -27,6 +27,7 @@ SLOW = {
     "cli/test_terminal",
     "cluster/test_runs",
     "cluster/test_checkpoints",
+    "cluster/test_sampling_ahead",
     "cluster/test_sharded_policy",
     "cluster/test_plan",
     "cluster/test_engines",

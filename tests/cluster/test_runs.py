@@ -13,7 +13,6 @@ from pathlib import Path
 from threading import Thread
 
 import pytest
-from killing import killed
 from ray.cluster_utils import Cluster
 from safetensors.torch import load_file
 
@@ -32,7 +31,7 @@ def ray_address():
     cluster.shutdown()
 
 
-def command(world, output, *options, steps=STEPS):
+def run(world, output, *options, steps=STEPS):
     paths = ["--model.path", world / "warm" / "model", "--data.path", world / "train" / "train.jsonl"]
     rollout = ["--rollout.prompts", 4, "--rollout.group_size", 4, "--rollout.max_new_tokens", 30]
     learning = [
@@ -50,11 +49,7 @@ def command(world, output, *options, steps=STEPS):
         "cpu",
     ]
     length = ["--run.steps", steps, "--run.save_every", 1, "--run.output", output]
-    return list(map(str, ["train", *paths, *rollout, *learning, *length, *options]))
-
-
-def run(world, output, *options, **length):
-    return main(command(world, output, *options, **length))
+    return main(list(map(str, ["train", *paths, *rollout, *learning, *length, *options])))
 
 
 @pytest.fixture(scope="module")
@@ -111,31 +106,6 @@ def test_engines_apart_and_a_run_that_moves_from_cluster_to_one_process(world, e
     assert run(world, output, "--run.resume", steps=3) == 0
     assert run(world, output, *apart, "--run.resume") == 0
     assert_same_run(output, embedded)
-
-
-def test_sampling_ahead_killed_and_resumed(world, ray_address, tmp_path):
-    """Every prompt in its order, trained on once, by weights that are at most one version old."""
-    output = tmp_path / "run"
-    apart = ["--cluster.address", ray_address, "--cluster.gpus", 3, "--cluster.layout", "apart", "--rollout.ahead", 1]
-    corrected = [*apart, "--objective.old_logprobs", "policy", "--objective.importance_cap", 2]
-    assert killed("writing metrics", command(world, output, *corrected, steps=6))
-    done = max(int(path.name.removeprefix("step-")) for path in (output / "checkpoints").glob("step-*"))
-    assert 0 < done < 6
-    assert run(world, output, *corrected, "--run.resume", steps=6) == 0
-    metrics = rows(output / "metrics.jsonl")
-    assert [row["step"] for row in metrics] == list(range(1, 7))
-    questions = [row["id"] for row in rows(world / "train" / "train.jsonl")]
-    seen = []
-    for step, row in enumerate(metrics, 1):
-        responses = rows(output / "rollouts" / f"step-{step:06d}.jsonl")
-        seen += [each["id"] for each in responses[::4]]
-        ages = [step - 1 - each["version"] for each in responses]
-        assert max(ages) <= (step not in (1, done + 1)) and all(each["last_version"] < step for each in responses)
-        assert row["rollout/age"] == sum(ages) / len(ages) and row["rollout/staleness_max"] == max(ages)
-        assert 0 <= row["rollout/staleness"] <= row["rollout/age"]
-        assert 0 < row["policy/importance_weight"] <= 2
-    assert seen == questions[: 6 * 4]
-    assert sum(row["rollout/staleness_max"] for row in metrics) >= 1, "nothing was sampled ahead"
 
 
 def processes(name):
