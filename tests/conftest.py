@@ -22,6 +22,7 @@ ensure_importable()
 torch.set_num_threads(1)
 
 SLOW = {
+    "cli/test_chat",
     "cli/test_original_commands",
     "cli/test_start_up",
     "cli/test_terminal",
