@@ -49,7 +49,8 @@ def train_model(settings: TrainSettings, view: Progress) -> Ended:
         # First, because this checks the user's own rewards before anything is loaded for them.
         scorer = stack.enter_context(Scorer(settings.rewards))
         examples = load_data(settings.data, run.seed)
-        settings, scorer.template = with_template(settings, examples[0])
+        settings, scorer.template, asked = with_template(settings, examples[0])
+        folder.complete(settings, {"rewards.template": asked})
         require_rewarded(examples[0], scorer.template)
         questions = load_held_out(settings)
         grader = stack.enter_context(Scorer(evaluation_rewards(settings.rewards))) if questions is not None else None
@@ -191,18 +192,19 @@ def checked_encoder(processor: Any, settings: TrainSettings, template: str) -> P
     return encode
 
 
-def with_template(settings: TrainSettings, example: Example) -> tuple[TrainSettings, str]:
-    """Return `settings` with the template that is rewarded, and its name.
+def with_template(settings: TrainSettings, example: Example) -> tuple[TrainSettings, str, str]:
+    """Return `settings` with the template that is rewarded, its name, and the one that is rewarded where none is set.
 
-    It is the one that is set; else the one of the prompt, which `data.format_prompt` adds or the questions bring along
-    (`example` is one of them); `observe` if nothing asks for a format.
+    The latter is that of the prompt, which `data.format_prompt` adds or the questions bring along (`example` is one of
+    them); `observe` if nothing asks for a format.
     """
     asked: str = settings.data.format_prompt
     if asked == "none":
         asked = asked_format(example.messages)
-    template: str = settings.rewards.template or (asked if asked != "none" else "observe")
+    asked = asked if asked != "none" else "observe"
+    template: str = settings.rewards.template or asked
     rewards = settings.rewards.model_copy(update={"template": template})
-    return settings.model_copy(update={"rewards": rewards}), template
+    return settings.model_copy(update={"rewards": rewards}), template, asked
 
 
 def require_rewarded(example: Example, template: str) -> None:
