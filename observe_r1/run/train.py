@@ -7,7 +7,7 @@ from itertools import count
 from typing import Any
 
 from observe_r1.cluster import RankLostError
-from observe_r1.cluster.placement import open_ray
+from observe_r1.cluster.placement import open_ray, take_stock
 from observe_r1.config import TrainSettings
 from observe_r1.data import load_data
 from observe_r1.data.format_prompts import asked_format
@@ -43,7 +43,6 @@ def train_model(settings: TrainSettings, view: Progress) -> Ended:
     """
     settings = with_dtype(settings)
     run, view.steps = settings.run, settings.run.steps
-    prepare_process(run)
     with ExitStack() as stack:
         folder = stack.enter_context(RunFolder(run.output, settings, run.resume))
         view.now("reading the data")
@@ -59,7 +58,9 @@ def train_model(settings: TrainSettings, view: Progress) -> Ended:
         check_batch_sizes(settings, len(examples), length.prompts)
         if settings.cluster.used:
             view.now("starting Ray")
-            stack.enter_context(open_ray(settings.cluster, choose_device(settings.model.device).type))
+            device = choose_device(settings.model.device).type
+            stack.enter_context(open_ray(settings.cluster, device))
+            settings = settings.model_copy(update={"cluster": take_stock(settings.cluster, device)})
         prepared = Prepared(folder, examples, questions, scorer, grader, length)
         recorder, device = train_to_the_end(settings, prepared, view)
     view.close()
@@ -89,11 +90,15 @@ def train_to_the_end(settings: TrainSettings, prepared: Prepared, view: Progress
 
     Raises:
         UserError: The user can correct it, or ranks were lost more than `cluster.restarts` times.
+        KeyboardInterrupt: A rank was lost, and the user had asked the run to stop.
     """
     for restarts in count(1):
         try:
             return train_once(settings, prepared, view)
         except RankLostError as error:
+            if view.stop.requested:
+                view.note(f"{error}; {view.resume_hint} continues from the last checkpoint")
+                raise KeyboardInterrupt from error
             if restarts > settings.cluster.restarts:
                 raise UserError(
                     f"a process was lost {restarts} times, over cluster.restarts = {settings.cluster.restarts}: "
@@ -107,6 +112,8 @@ def train_to_the_end(settings: TrainSettings, prepared: Prepared, view: Progress
 def train_once(settings: TrainSettings, prepared: Prepared, view: Progress) -> tuple[Recorder, str]:
     """Start what trains and samples, and train until the run ends or fails; see `train_to_the_end`."""
     run, stop, folder, length = settings.run, view.stop, prepared.folder, prepared.length
+    prepare_process(run)
+    stop.after("")  # before its checkpoint is loaded a run has nothing to save
     with ExitStack() as stack:
         if settings.cluster.used:
             from observe_r1.cluster.start import start_on_ray  # with Ray, which is an extra
