@@ -76,6 +76,9 @@ def open_ray(cluster: ClusterSettings, device: str) -> Iterator[None]:
         ray_constants.ENABLE_RAY_CLUSTER = clustered
         signal.signal(signal.SIGTERM, before)
     try:
+        from observe_r1.cluster.carrying import carry_tensors  # with torch and Ray
+
+        carry_tensors()
         yield
     finally:
         ray.shutdown()
