@@ -11,9 +11,9 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from ipaddress import ip_address
 from pathlib import Path
-from threading import Thread
 
 import psutil
 import pytest
@@ -58,6 +58,7 @@ def options(world, output, *more, steps=STEPS):
     paths = ["--model.path", world / "warm" / "model", "--data.path", world / "train" / "train.jsonl"]
     rollout = ["--rollout.prompts", 4, "--rollout.group_size", 4, "--rollout.max_new_tokens", 30]
     schedule = ["--optimizer.lr", RATE, "--optimizer.schedule", "constant", "--optimizer.warmup", 0]
+    rollout += ["--rollout.dynamic_sampling", "true"]
     learning = ["--optimizer.minibatch", 2, *schedule, "--objective.old_logprobs", "policy"]
     process = ["--run.threads", 1, "--model.device", "cpu"]
     length = ["--run.steps", steps, "--run.save_every", 1, "--run.output", output]
@@ -158,10 +159,10 @@ def saved(output, step):
 
 def disturbed(world, output, disturb, *more):
     """Run, while another thread disturbs it."""
-    thread = Thread(target=disturb)
-    thread.start()
-    code = run(world, output, *more)
-    thread.join()
+    with ThreadPoolExecutor(1) as thread:
+        disturbing = thread.submit(disturb)
+        code = run(world, output, *more)
+    disturbing.result()
     return code
 
 
@@ -182,15 +183,16 @@ def test_ranks_and_engines_may_be_killed_and_hang(world, embedded, two_ranks, tm
     assert_same_run(world, output, embedded)
 
 
-def test_a_machine_leaves_and_another_one_joins(world, embedded, cluster, two_ranks, tmp_path, capsys):
+def test_a_machine_leaves_and_another_one_joins(world, embedded, cluster, two_ranks, tmp_path, capsys, monkeypatch):
     output = tmp_path / "run"
+    monkeypatch.setattr(cluster, "_shutdown_at_exit", False)  # that would need a signal's handler, and the main thread
 
     def disturb():
         saved(output, 2)
         cluster.remove_node(next(iter(cluster.worker_nodes)), allow_graceful=False)
         cluster.add_node(**SEATS)
 
-    assert disturbed(world, output, disturb, *two_ranks) == 0
+    assert disturbed(world, output, disturb, *two_ranks, "--cluster.timeout", 100) == 0
     said = capsys.readouterr().err
     assert "starting again from the last checkpoint (1 of 3)" in said and "resuming after step" in said
     assert_same_run(world, output, embedded)
