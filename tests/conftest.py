@@ -22,14 +22,17 @@ ensure_importable()
 torch.set_num_threads(1)
 
 SLOW = {
+    "cli/test_chat",
     "cli/test_original_commands",
     "cli/test_start_up",
     "cli/test_terminal",
+    "cluster/test_ahead_runs",
     "cluster/test_calls",
     "cluster/test_runs",
     "cluster/test_checkpoints",
     "cluster/test_sharded_policy",
     "cluster/test_plan",
+    "cluster/test_engines",
     "data/test_image_fetching",
     "data/test_memory",
     "demo/test_demo",

@@ -24,7 +24,8 @@ from observe_r1.run.next_steps import next_steps
 from observe_r1.run.progress import Progress
 from observe_r1.run.recorder import Recorder
 from observe_r1.run.setup import device_line, facts, prepare_process, prompt_stream
-from observe_r1.training.loop import Batcher, RunLength, train
+from observe_r1.training.ahead import AheadSampler
+from observe_r1.training.loop import Batcher, GroupSource, RunLength, train
 from observe_r1.training.parts import start_here
 from observe_r1.training.prompts import PromptEncoder
 from observe_r1.training.sampler import GroupSampler
@@ -49,7 +50,8 @@ def train_model(settings: TrainSettings, view: Progress) -> Ended:
         # First, because this checks the user's own rewards before anything is loaded for them.
         scorer = stack.enter_context(Scorer(settings.rewards))
         examples = load_data(settings.data, run.seed)
-        settings, scorer.template = with_template(settings, examples[0])
+        settings, scorer.template, asked = with_template(settings, examples[0])
+        folder.complete(settings, {"rewards.template": asked})
         require_rewarded(examples[0], scorer.template)
         questions = load_held_out(settings)
         grader = stack.enter_context(Scorer(evaluation_rewards(settings.rewards))) if questions is not None else None
@@ -135,6 +137,9 @@ def train_once(settings: TrainSettings, prepared: Prepared, view: Progress) -> t
         sampler = GroupSampler(
             engine, stream, prepared.scorer, settings.rollout, settings.objective, run.seed, view.now
         )
+        source: GroupSource = sampler
+        if settings.rollout.ahead:
+            source = stack.enter_context(AheadSampler(sampler, settings.rollout.ahead, length.steps))
         evaluator = None
         if prepared.questions is not None and prepared.grader is not None:
             evaluator = HeldOutEvaluator(
@@ -144,12 +149,12 @@ def train_once(settings: TrainSettings, prepared: Prepared, view: Progress) -> t
         if run.resume:
             # Torch makes an optimizer's state by a step on gradients of zero: as much memory as an update takes.
             sync.rest()
-        recorder = Recorder(folder, settings, policy, sampler, encode, view, evaluator)
+        recorder = Recorder(folder, settings, policy, source, encode, view, evaluator)
         with recorder.running():
             sync.publish(recorder.step)
-            view.start(recorder.step, length.progress(recorder.step, sampler))
+            view.start(recorder.step, length.progress(recorder.step, source))
             recorder.catch_up()
-            train(policy, sampler, batcher, sync, length, recorder)
+            train(policy, source, batcher, sync, length, recorder)
         return recorder, parts.device
 
 
@@ -195,18 +200,19 @@ def checked_encoder(processor: Any, settings: TrainSettings, template: str) -> P
     return encode
 
 
-def with_template(settings: TrainSettings, example: Example) -> tuple[TrainSettings, str]:
-    """Return `settings` with the template that is rewarded, and its name.
+def with_template(settings: TrainSettings, example: Example) -> tuple[TrainSettings, str, str]:
+    """Return `settings` with the template that is rewarded, its name, and the one that is rewarded where none is set.
 
-    It is the one that is set; else the one of the prompt, which `data.format_prompt` adds or the questions bring along
-    (`example` is one of them); `observe` if nothing asks for a format.
+    The latter is that of the prompt, which `data.format_prompt` adds or the questions bring along (`example` is one of
+    them); `observe` if nothing asks for a format.
     """
     asked: str = settings.data.format_prompt
     if asked == "none":
         asked = asked_format(example.messages)
-    template: str = settings.rewards.template or (asked if asked != "none" else "observe")
+    asked = asked if asked != "none" else "observe"
+    template: str = settings.rewards.template or asked
     rewards = settings.rewards.model_copy(update={"template": template})
-    return settings.model_copy(update={"rewards": rewards}), template
+    return settings.model_copy(update={"rewards": rewards}), template, asked
 
 
 def require_rewarded(example: Example, template: str) -> None:
