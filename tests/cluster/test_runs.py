@@ -18,11 +18,12 @@ from pathlib import Path
 import psutil
 import pytest
 import torch
-from float64_runs import Float64Rank, compute_in_float64, load_in_float64
+from float64_runs import Float64Rank, OneRefuses, compute_in_float64, load_in_float64
 from ray.cluster_utils import Cluster
 from torch.distributed.checkpoint.format_utils import dcp_to_torch_save
 
 from observe_r1.cli.main import main
+from observe_r1.cluster import calls, ranks
 from observe_r1.cluster.placement import count_seats
 from observe_r1.config import ClusterSettings, ModelSettings
 from observe_r1.errors import UserError
@@ -247,6 +248,16 @@ def test_what_a_rank_refuses_is_one_line_and_not_tried_again(world, two_ranks, t
     assert "model.freeze leaves no parameter to train" in error
     assert "Traceback" not in error and "starting again" not in error
     assert not any((tmp_path / "run").iterdir())
+
+
+def test_what_one_rank_refuses_while_others_wait_is_one_line(world, two_ranks, tmp_path, capsys, monkeypatch):
+    """Which comes at once, and nothing is asked of the ranks that wait: no model can be saved."""
+    monkeypatch.setattr(ranks, "PolicyRank", OneRefuses)
+    monkeypatch.setattr(calls, "_TOGETHER", 0.1)
+    assert run(world, tmp_path / "run", *two_ranks, "--optimizer.minibatch", 4) == 2
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert "not on this rank: lower it (stopped after step 1, its model cannot be saved either" in error
+    assert "--run.resume continues after step 1" in error
 
 
 def test_too_few_gpus_are_one_line(world, cluster, tmp_path, capsys):
