@@ -22,9 +22,12 @@ ensure_importable()
 torch.set_num_threads(1)
 
 SLOW = {
+    "cli/test_chat",
     "cli/test_original_commands",
     "cli/test_start_up",
     "cli/test_terminal",
+    "cluster/test_ahead_runs",
+    "cluster/test_calls",
     "cluster/test_carrying",
     "cluster/test_measuring",
     "cluster/test_runs",

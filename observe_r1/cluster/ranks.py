@@ -8,7 +8,6 @@ import fcntl
 import os
 import socket
 import struct
-import time
 from collections.abc import Iterator, Sequence
 from datetime import timedelta
 from pathlib import Path
@@ -16,11 +15,10 @@ from typing import Any
 
 import ray
 import torch
-from ray.exceptions import RayActorError, RayError, RayTaskError
 from torch import Tensor, distributed
 from torch.distributed.tensor import DTensor
 
-from observe_r1.cluster import RankLostError
+from observe_r1.cluster.calls import collect
 from observe_r1.cluster.carrying import carry_tensors
 from observe_r1.cluster.placement import Seats
 from observe_r1.cluster.sharded_policy import ShardedLogprobModel, ShardedPolicy
@@ -34,10 +32,8 @@ from observe_r1.records import Group, TrainingBatch
 
 _BUCKET = 256 << 20
 """Bytes of weights that are handed over at once."""
-_LAST_WORDS = 20.0
-"""Seconds in which a rank that died is known to have died, after others have lost their connection to it."""
-_LOST = ("Connection closed by peer", "Connection reset by peer", "Timed out waiting", "Broken pipe", "gloo")
-"""In what torch raises on ranks that wait for one that is gone or hangs."""
+_BESIDE = "beside"
+"""Ray's group of the calls that a rank answers beside its work."""
 
 
 class PolicyRank:
@@ -55,6 +51,10 @@ class PolicyRank:
         self.settings = settings
         self.rank, self.ranks, self.per_machine = rank, ranks, per_machine
         self._listener: socket.socket | None = None
+
+    @ray.method(concurrency_group=_BESIDE)
+    def alive(self) -> None:
+        """Return at once, whatever else this rank is doing."""
 
     def gpu(self) -> str:
         """Return the GPU that Ray has given it, as CUDA counts them on this machine; empty without one."""
@@ -170,15 +170,18 @@ class PolicyRanks:
     """
 
     def __init__(self, settings: TrainSettings, seats: Seats) -> None:
-        ranks, actor = seats.counts.ranks, ray.remote(PolicyRank)
-        arguments = ray.put(settings)
+        ranks = seats.counts.ranks
+        actor = ray.remote(concurrency_groups={_BESIDE: 1})(PolicyRank)  # type: ignore[call-overload]
+        arguments, self._timeout = ray.put(settings), settings.cluster.timeout
+        self._stuck = False
+        """Whether some ranks have not ended a call that failed on others."""
         self._ranks: list[Any] = [
             actor.options(**seats.rank(rank)).remote(arguments, rank, ranks, seats.per_machine) for rank in range(ranks)
         ]
         addresses = self._call("address")
         if len(set(addresses)) == 1:
             addresses = ["127.0.0.1"] * ranks
-        port = collect([self._ranks[0].listen.remote(addresses[0])])[0]
+        port = self._collect([self._ranks[0].listen.remote(addresses[0])])[0]
         self.gpus = self._call("gpu")
         """Of each rank, as CUDA counts them on its machine."""
         meeting = addresses[0], port
@@ -188,7 +191,7 @@ class PolicyRanks:
 
     def ready(self) -> str:
         """Wait until all ranks have loaded their part; return the name of the device that they compute on."""
-        return collect(self._started)[0]
+        return self._collect(self._started)[0]
 
     def update(self, batch: TrainingBatch) -> dict[str, float]:
         """Take one optimizer step; see `Policy.update`."""
@@ -218,11 +221,20 @@ class PolicyRanks:
         """Yield a reference to each part of the weights, which is being gathered."""
         for number in range(self._call("buckets")[0]):
             first, *others = [rank.bucket.remote(number) for rank in self._ranks]
-            collect([first, *others], fetch=False)
+            self._collect([first, *others], fetch=False)
             yield first
 
     def _call(self, method: str, *arguments: Any) -> list[Any]:
-        return collect([getattr(rank, method).remote(*arguments) for rank in self._ranks])
+        if self._stuck:
+            raise UserError("the ranks are no longer in step: an earlier call has failed on some of them alone")
+        return self._collect([getattr(rank, method).remote(*arguments) for rank in self._ranks])
+
+    def _collect(self, calls: Sequence[Any], *, fetch: bool = True) -> list[Any]:
+        try:
+            return collect(calls, self._ranks, timeout=self._timeout, fetch=fetch)
+        except (UserError, OSError):  # after which a run still saves its model
+            self._stuck = len(ray.wait(list(calls), num_returns=len(calls), timeout=0)[0]) < len(calls)
+            raise
 
 
 class RankReference:
@@ -236,48 +248,8 @@ class RankReference:
         return self._ranks.reference_logprobs(groups)
 
 
-def collect(references: Sequence[Any], *, fetch: bool = True) -> list[Any]:
-    """Wait for calls that were made together, and return their results in order.
-
-    Args:
-        references: One per call.
-        fetch: Whether the results are wanted here, too; without, the list is empty.
-
-    Raises:
-        RankLostError: A process died, or waited in vain for another.
-        UserError: A call raised it.
-        RayTaskError: A call raised another error; it has the traceback of its process.
-    """
-    waiting, failed = list(references), None
-    until = None
-    while waiting and (until is None or time.monotonic() < until):
-        done, waiting = ray.wait(waiting, timeout=0.2, fetch_local=fetch)
-        for reference in done:
-            try:
-                ray.get(reference)
-            except RayTaskError as error:
-                cause = error.cause
-                if isinstance(cause, (UserError, OSError)) and not isinstance(cause, ConnectionError):
-                    raise cause from None
-                if not any(words in str(error) for words in _LOST):
-                    raise
-                failed = failed or RankLostError(f"a process waited in vain for another: {_last_line(error)}")
-                until = until or time.monotonic() + _LAST_WORDS
-            except RayActorError as error:
-                raise RankLostError(f"a process has died: {_last_line(error)}") from error
-            except RayError as error:
-                raise RankLostError(_last_line(error)) from error
-    if failed:
-        raise failed
-    return ray.get(list(references)) if fetch else []
-
-
 def _whole(weight: Tensor) -> Tensor:
     return weight.full_tensor() if isinstance(weight, DTensor) else weight
-
-
-def _last_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[-1].strip()[:200]
 
 
 def _interface(address: str) -> str:

@@ -7,9 +7,10 @@ import ray
 import torch
 from torch import Tensor
 
+from observe_r1.cluster.calls import collect
 from observe_r1.cluster.carrying import carry_tensors
 from observe_r1.cluster.placement import Seats
-from observe_r1.cluster.ranks import PolicyRanks, collect
+from observe_r1.cluster.ranks import PolicyRanks
 from observe_r1.config import TrainSettings
 from observe_r1.model.device import compute_dtype
 from observe_r1.model.loading import load_model

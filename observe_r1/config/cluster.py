@@ -21,7 +21,8 @@ class EngineClusterSettings(Section):
     restarts: int = Field(3, ge=0)
     """How often a run may lose a process and go on before it ends with an error."""
     timeout: float = Field(1800.0, gt=0)
-    """Seconds after which processes that wait for each other count as hung; as long a run waits for its GPUs."""
+    """Seconds after which processes that wait for each other count as hung; as long a run waits for GPUs that left with
+    their machine."""
     dashboard: NonEmptyText | None = "127.0.0.1"
     """Address on which Ray's dashboard listens, where Ray is started for the run; `null` for none."""
 
