@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor, Replicate
 from transformers import BitsAndBytesConfig, PreTrainedModel
 
 from observe_r1.config import ModelSettings
@@ -89,13 +90,22 @@ def merged_weights(model: PreTrainedModel, masters: Mapping[str, Tensor]) -> dic
     return dict(_ordinary_weights(model, masters, tied=False, device=torch.device("cpu"), dtype=torch.float32))
 
 
-def published_weights(model: PreTrainedModel) -> Iterator[tuple[str, Tensor]]:
-    """Yield the weights of an ordinary model that computes what `model` does, by their names, tied ones by each.
+def published_weights(
+    model: PreTrainedModel, *, tied: bool = True, device: torch.device | None = None, dtype: torch.dtype | None = None
+) -> Iterator[tuple[str, Tensor]]:
+    """Yield the weights of an ordinary model that computes what `model` does, by their names.
 
-    For an engine that copies them one by one. They stay on their device and in their type: those without adapters are
-    `model`'s own, and of the others only the one that is being copied exists.
+    For an engine that copies them one by one. Where they stay on their device and in their type, those without adapters
+    are `model`'s own; of the others only the one that is being copied exists. Sharded weights stay sharded, and adapters
+    are added to each rank's part: all ranks iterate together.
+
+    Args:
+        model: Its weights may be sharded (DTensor).
+        tied: Yield tied weights by each of their names, not by the first alone.
+        device: Where they go; None leaves them where they are.
+        dtype: Their type; None leaves it.
     """
-    return _ordinary_weights(model, {}, tied=True)
+    return _ordinary_weights(model, {}, tied=tied, device=device, dtype=dtype)
 
 
 @torch.no_grad()
@@ -115,7 +125,7 @@ def _ordinary_weights(
             continue
         held = dequantized(model.get_submodule(owner)) if kind == "weight" else parameter
         held = masters.get(key, held).detach()
-        weight = held.to(device or held.device, dtype or held.dtype)
+        weight = held.to(device or held.device)
         name = owner.removesuffix(".base_layer")
         if kind == "weight" and name in layers:
             a, b = (
@@ -124,9 +134,18 @@ def _ordinary_weights(
                 )
                 for side in "AB"
             )
-            a, b = (each.to(weight.device, torch.float32) for each in (a, b))
-            weight = (weight.float() + b @ a * layers[name].scaling[_NAME]).to(weight.dtype)
-        yield key.replace(".base_layer.", "."), weight
+            a, b = (each.to(weight.device, torch.float32) for each in _laid_out_as(weight, a, b))
+            weight = weight.float() + b @ a * layers[name].scaling[_NAME]
+        yield key.replace(".base_layer.", "."), weight.to(dtype or held.dtype)
+
+
+def _laid_out_as(weight: Tensor, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+    """Return A whole and, of B, the rows that `weight` has on this rank; as they are where nothing is sharded."""
+    if isinstance(a, DTensor):
+        a = a.redistribute(placements=[Replicate()] * a.device_mesh.ndim)
+    if isinstance(a, DTensor) and isinstance(b, DTensor) and not isinstance(weight, DTensor):
+        return a.to_local(), b.full_tensor()
+    return a, b
 
 
 def has_adapters(model: PreTrainedModel) -> bool:

@@ -73,18 +73,33 @@ class VLLMEngine:
 
     def load_weights(self, weights: Iterable[tuple[str, Tensor]]) -> None:
         """Take over `weights`, named as in transformers, and forget what the old ones computed; see `CopyingEngine`."""
+        self.wake_weights()
+        self.call_workers("reload_weights", weights_iterator=weights)
+        self.forget()
+
+    def wake_weights(self) -> None:
+        """Make room for new weights.
+
+        The cache wakes last (`forget`), so that it and what loading needs are never there at once. Whatever else sleeps
+        wakes with the weights (vllm/device_allocator/cumem.py, `wake_up`).
+        """
+        if self._asleep:
+            self._engine.wake_up(["weights"])
+
+    def call_workers(self, method: str, **arguments: Any) -> None:
+        """Call `method` of each of vLLM's workers."""
         with _threads(self._threads):
-            if self._asleep:
-                # The cache wakes last, so that it and what loading needs are never there at once. Whatever else sleeps
-                # wakes with the weights (vllm/device_allocator/cumem.py, `wake_up`).
-                self._engine.wake_up(["weights"])
-            self._engine.collective_rpc("reload_weights", kwargs={"weights_iterator": weights})
-            if self._asleep:
-                self._engine.wake_up(["kv_cache"])
-                self._asleep = False
-            if not self._engine.reset_prefix_cache():
-                raise RuntimeError("vLLM still has a request, and would sample from prefixes computed with old weights")
-            self._engine.reset_encoder_cache()
+            self._engine.collective_rpc(method, kwargs=arguments)
+
+    def forget(self) -> None:
+        """Wake the cache, and drop all that old weights computed: prefixes, inputs of images, features of images."""
+        if self._asleep:
+            self._engine.wake_up(["kv_cache"])
+            self._asleep = False
+        if not self._engine.reset_prefix_cache():
+            raise RuntimeError("vLLM still has a request, and would sample from prefixes computed with old weights")
+        self._engine.reset_mm_cache()
+        self._engine.reset_encoder_cache()
 
     def sleep(self) -> None:
         """Give the GPU's memory back until the next `load_weights`; on the CPU nothing happens."""
