@@ -25,6 +25,7 @@ SLOW = {
     "cli/test_original_commands",
     "cli/test_start_up",
     "cli/test_terminal",
+    "cluster/test_weights",
     "data/test_image_fetching",
     "data/test_memory",
     "demo/test_demo",
