@@ -1,7 +1,7 @@
 """Weights over gloo: vLLM's weight transfer where there are no GPUs, or the engine is not vLLM.
 
-Each rank sends the rows that it holds straight to every engine's worker, which puts a weight together from them: nothing
-is gathered on a rank. Ranks and workers form a process group of their own, apart from torch's default one.
+Each rank sends the rows that it holds straight to every engine's worker, which puts a weight together from them:
+nothing is gathered on a rank. Ranks and workers form a process group of their own, apart from torch's default one.
 
 Memory beside the model, B the bucket's bytes or, if that is more, those of the largest weight, all in the type sent:
 
@@ -152,6 +152,7 @@ class GlooTrainer:
 
     def _send(self) -> None:
         ranks = distributed.get_world_size()
+        group: Any = self.group  # torch's stubs lack `send` and `recv`
         shards, tag = self.source.shards(), 0
         try:
             for batch in buckets(self.source.metadata(), self.info.bucket):
@@ -160,10 +161,8 @@ class GlooTrainer:
                     shard = next(shards)
                     if any(rank == self.info.rank and first < last for rank, first, last in weight.rows):
                         piece = _bytes(shard.contiguous())
-                        underway += [
-                            (piece, self.group.send([piece], ranks + worker, tag))
-                            for worker in range(self.info.workers)
-                        ]
+                        workers = range(ranks, ranks + self.info.workers)
+                        underway += [(piece, group.send([piece], worker, tag)) for worker in workers]
                     tag += 1
                 for _, work in underway:
                     work.wait()
@@ -199,6 +198,7 @@ class GlooReceiver:
             for w in weights
         ]
         tag = 0
+        group: Any = self.group  # torch's stubs lack `send` and `recv`
         try:
             for batch in buckets(described, self.bucket):
                 received, underway = [], []
@@ -207,7 +207,7 @@ class GlooReceiver:
                     received.append((weight.name, tensor))
                     for rank, first, last in weight.rows:
                         if first < last:
-                            underway.append(self.group.recv([_bytes(tensor[first:last])], rank, tag))
+                            underway.append(group.recv([_bytes(tensor[first:last])], rank, tag))
                     tag += 1
                 for work in underway:
                     work.wait()
@@ -238,23 +238,23 @@ def join(
     if listener is not None:  # of our own, because torch's would listen on every interface
         how["master_listen_fd"] = listener.detach()
     store = TCPStore(info.host, info.port, info.world_size, listener is not None, **how)
-    store.set(f"here/{rank}", b"1")
+    store.set(f"here/{rank}", "1")
     if listener is not None:
         missing = [f"here/{each}" for each in range(info.world_size)]
         until = time.monotonic() + info.timeout
         while not store.check(missing):
             if time.monotonic() > until or (others is not None and others.done() and others.exception()):
-                store.set("all", b"no")
+                store.set("all", "no")
                 if others is not None and others.done():
                     others.result()
                 raise TimeoutError(
                     f"engines and ranks did not meet within {info.timeout:.0f} seconds (cluster.timeout)"
                 )
             time.sleep(0.01)
-        store.set("all", b"yes")
+        store.set("all", "yes")
     if store.get("all") != b"yes":
         raise RuntimeError("an engine or rank did not come to take part in the weights' transfer")
-    options = ProcessGroupGloo._Options()  # type: ignore[attr-defined]
+    options = ProcessGroupGloo._Options()
     options._timeout = patience
     options._devices = (
         [ProcessGroupGloo.create_device(hostname=info.host, lazy_init=False)]

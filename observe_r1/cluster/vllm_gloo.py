@@ -14,6 +14,7 @@ class GlooWeightTransferEngine(WeightTransferEngine):
     """Receives a checkpoint's weights; each worker keeps its part of them."""
 
     init_info_cls = GlooInit
+    model: Any
     _receiver: GlooReceiver | None = None
 
     def init_transfer_engine(self, init_info: GlooInit) -> None:

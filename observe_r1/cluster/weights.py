@@ -6,12 +6,13 @@
     anything else               gloo       every rank sends its own rows (`gloo_transfer`)
 
 No rank ever holds the whole model. LoRA adapters are merged layer by layer, on each rank's own rows. vLLM's `nccl_m2n`,
-which gathers nothing on GPUs either, takes no weights of more than three dimensions (`MAX_TENSOR_DIMS` in its m2n_common.py),
-and the patch embedding of every Qwen-VL has five.
+which gathers nothing on GPUs either, takes no weights of more than three dimensions (`MAX_TENSOR_DIMS` in its
+m2n_common.py), and the patch embedding of every Qwen-VL has five.
 """
 
 import socket
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import pairwise
 from typing import Any, Protocol
 
 import torch
@@ -99,7 +100,7 @@ def _rows(name: str, weight: Tensor) -> tuple[Rows, ...]:
     ranks = (mesh[0] if mesh.ndim == 2 else mesh).tolist()
     each = -(-weight.shape[0] // len(ranks))  # as `torch.chunk` does
     edges = [min(number * each, weight.shape[0]) for number in range(len(ranks) + 1)]
-    return tuple((rank, *span) for rank, span in zip(ranks, zip(edges, edges[1:], strict=False), strict=True))
+    return tuple((rank, *span) for rank, span in zip(ranks, pairwise(edges), strict=True))
 
 
 class WeightSender:

@@ -96,8 +96,8 @@ def published_weights(
     """Yield the weights of an ordinary model that computes what `model` does, by their names.
 
     For an engine that copies them one by one. Where they stay on their device and in their type, those without adapters
-    are `model`'s own; of the others only the one that is being copied exists. Sharded weights stay sharded, and adapters
-    are added to each rank's part: all ranks iterate together.
+    are `model`'s own; of the others only the one that is being copied exists. Sharded weights stay sharded, and
+    adapters are added to each rank's part: all ranks iterate together.
 
     Args:
         model: Its weights may be sharded (DTensor).

@@ -3,31 +3,64 @@
 import pytest
 import torch
 import weight_rank
+from safetensors.torch import save_file
 from torch import multiprocessing
 
 from observe_r1.cluster.gloo_transfer import Weight, buckets
-from observe_r1.cluster.weights import backend
+from observe_r1.cluster.weights import EmbeddedReceiver, VLLMReceiver, backend, vllm_arguments
+from observe_r1.config import ModelSettings
 from observe_r1.demo.tiny_model import Sizes, make_tiny_model
+from observe_r1.model.adapters import merged_weights
+from observe_r1.model.loading import load_model
+from observe_r1.rollout.embedded import EmbeddedEngine
+from observe_r1.rollout.vllm import VLLMEngine
 
 
-def transfer(folder, tmp_path, kind, lora=0):
+def transfer(receiver, folder, tmp_path, lora=0):
+    """Let two ranks send to `receiver`, and return the weights that they had."""
     context = multiprocessing.get_context("spawn")
-    found = context.SimpleQueue()
-    multiprocessing.spawn(
-        weight_rank.run, (str(folder), tmp_path / "meet", kind, lora, found), nprocs=weight_rank.RANKS
-    )
-    return found.get()
+    asked, answered = context.SimpleQueue(), context.SimpleQueue()
+    arguments = (str(folder), tmp_path / "meet", lora, asked, answered)
+    ranks = multiprocessing.spawn(weight_rank.run, arguments, nprocs=weight_rank.RANKS, join=False)
+    while True:
+        while asked.empty():
+            assert not ranks.join(timeout=0.02), "the ranks ended early"
+        method, given = asked.get()
+        if method == "done":
+            break
+        getattr(receiver, method)(*given)
+        answered.put("")
+    while not ranks.join():
+        pass
+    return merged_weights(weight_rank.changed_model(str(folder), lora), {})
 
 
 @pytest.mark.parametrize("lora", [0, 4])
 def test_an_embedded_engine_gets_every_weight(sound_model, tmp_path, lora):
-    assert transfer(sound_model, tmp_path, "embedded", lora) < 1e-6
+    engine = EmbeddedEngine(load_model(ModelSettings(path=str(sound_model), device="cpu"), frozen=True))
+    engine.vlm.features.used = 1  # as if an image's features were kept
+    expected = transfer(EmbeddedReceiver(engine), sound_model, tmp_path, lora)
+    own = dict(engine.vlm.model.named_parameters())
+    assert own.keys() == expected.keys() and engine.vlm.features.used == 0
+    for name, weight in expected.items():
+        torch.testing.assert_close(own[name], weight, rtol=0, atol=1e-6 if lora else 0)
 
 
 def test_vllm_gets_what_it_would_load_from_a_checkpoint(tmp_path):
     """Its fused parameters (query, key and value; gate and up) are compared as vLLM holds them."""
     folder = make_tiny_model(tmp_path / "model", sizes=Sizes(heads=3, kv_heads=1))
-    assert transfer(folder, tmp_path, "vllm") == 0
+    vlm = load_model(ModelSettings(path=str(folder), device="cpu"), frozen=True)
+    engine = VLLMEngine(vlm, vllm_arguments("gloo"), max_model_len=256, dtype=torch.float32)
+    model = engine._engine.model_executor.driver_worker.worker.model_runner.get_model()
+    first = {name: weight.detach().clone() for name, weight in model.named_parameters()}
+    expected = transfer(VLLMReceiver(engine), folder, tmp_path)
+    received = {name: weight.detach().clone() for name, weight in model.named_parameters()}
+    save_file({name: weight.contiguous() for name, weight in expected.items()}, folder / "model.safetensors")
+    engine.call_workers("reload_weights")
+    assert len(received) > 20
+    for name, weight in model.named_parameters():
+        assert torch.equal(received[name], weight) and not torch.equal(first[name], weight), name
+    engine.close()
 
 
 def test_buckets_keep_the_order_and_are_bounded():
@@ -37,7 +70,5 @@ def test_buckets_keep_the_order_and_are_bounded():
 
 
 def test_each_place_has_its_back_end():
-    found = [backend("vllm", layout, "cuda") for layout in ("colocated", "apart")]
-    assert (
-        found == ["ipc", "nccl"] and backend("embedded", "apart", "cuda") == backend("vllm", "apart", "cpu") == "gloo"
-    )
+    assert [backend("vllm", layout, "cuda") for layout in ("colocated", "apart")] == ["ipc", "nccl"]
+    assert backend("embedded", "apart", "cuda") == backend("vllm", "apart", "cpu") == "gloo"
