@@ -254,7 +254,7 @@ def join(
         store.set("all", "yes")
     if store.get("all") != b"yes":
         raise RuntimeError("an engine or rank did not come to take part in the weights' transfer")
-    options = ProcessGroupGloo._Options()
+    options = ProcessGroupGloo._Options()  # type: ignore[attr-defined]
     options._timeout = patience
     options._devices = (
         [ProcessGroupGloo.create_device(hostname=info.host, lazy_init=False)]
