@@ -133,10 +133,20 @@ class GlooTrainer:
 
     def send_weights(self) -> None:
         """Send all weights; all ranks together. After an error the group is closed: make another."""
+        fault: Exception | None = None
+        if self.info.rank == 0:
+            try:
+                self.client.start_weight_update()
+            except Exception as error:  # noqa: BLE001  (raised below, once the other ranks know, who would wait for it)
+                fault = error
+        begun = [fault is None]
+        distributed.broadcast_object_list(begun, src=0)
+        if not begun[0]:
+            self.shutdown()
+            raise fault or RuntimeError("the engines cannot take weights: the first rank says why")
         if self.info.rank != 0:
             self._send()
             return
-        self.client.start_weight_update()
         rows = [
             {"name": w.name, "dtype": str(w.dtype), "shape": w.shape, "rows": w.rows} for w in self.source.metadata()
         ]
@@ -256,16 +266,15 @@ def join(
         raise RuntimeError("an engine or rank did not come to take part in the weights' transfer")
     options = ProcessGroupGloo._Options()  # type: ignore[attr-defined]
     options._timeout = patience
-    options._devices = (
-        [ProcessGroupGloo.create_device(hostname=info.host, lazy_init=False)]
-        if _local(info.host)
-        else [ProcessGroupGloo.create_default_device()]
-    )
+    options._devices = [ProcessGroupGloo.create_device(hostname=_own_address(info.host), lazy_init=False)]
     return ProcessGroupGloo(store, rank, info.world_size, options)
 
 
-def _local(host: str) -> bool:
-    return host in ("localhost", "::1") or host.startswith("127.")
+def _own_address(host: str) -> str:
+    """Return this machine's address on the way to `host`; nothing is sent."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        probe.connect((host, 1))
+        return str(probe.getsockname()[0])
 
 
 def buckets(weights: Sequence[Weight], size: int) -> Iterator[list[Weight]]:

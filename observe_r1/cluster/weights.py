@@ -13,12 +13,11 @@ m2n_common.py), and the patch embedding of every Qwen-VL has five.
 import socket
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import Tensor, distributed
 from torch.distributed.tensor import DTensor, Shard
-from transformers import PreTrainedModel
 
 from observe_r1.cluster.gloo_transfer import (
     GlooInit,
@@ -32,6 +31,9 @@ from observe_r1.cluster.gloo_transfer import (
 from observe_r1.model.adapters import published_weights, whole
 from observe_r1.rollout.embedded import EmbeddedEngine
 from observe_r1.rollout.vllm import VLLMEngine
+
+if TYPE_CHECKING:  # actors import this before `observe_r1.model` has repaired what transformers needs
+    from transformers import PreTrainedModel
 
 BUCKET = 256 << 20
 """Bytes that travel at once."""
@@ -67,7 +69,7 @@ class PolicyWeights:
         device: Where the back end takes weights from.
     """
 
-    def __init__(self, model: PreTrainedModel, dtype: torch.dtype, device: torch.device) -> None:
+    def __init__(self, model: "PreTrainedModel", dtype: torch.dtype, device: torch.device) -> None:
         self.model, self.dtype, self.device = model, dtype, device
         self._weights = [Weight(name, w.dtype, tuple(w.shape), _rows(name, w)) for name, w in self._each()]
 
@@ -120,7 +122,7 @@ class WeightSender:
 
     def __init__(
         self,
-        model: PreTrainedModel,
+        model: "PreTrainedModel",
         dtype: torch.dtype,
         name: str,
         client: Receivers,
@@ -264,6 +266,8 @@ class ActorReceivers:
 
     def __init__(self, actors: Sequence[Any], workers: int) -> None:
         self._actors, self._workers = actors, workers
+        self.version = 0
+        """Of the weights that are sent."""
 
     def init_weight_transfer_engine(self, init_info: dict[str, Any]) -> None:
         """Let all join the group, each engine's workers behind those of the one before."""
@@ -281,7 +285,7 @@ class ActorReceivers:
 
     def finish_weight_update(self) -> None:
         """End everywhere."""
-        self._all("finish_weight_update")
+        self._all("finish_weight_update", [self.version] * len(self._actors))
 
     def _all(self, method: str, arguments: Sequence[Any] = ()) -> None:
         import ray

@@ -17,7 +17,8 @@ class ClusterSettings(Section):
     """Of a Ray cluster that is already running; `auto` finds the one that this machine belongs to. Without it Ray
     starts on this machine and stops with the run."""
     layout: Literal["colocated", "apart"] = "colocated"
-    """`colocated`: engines share the GPUs of the policy. `apart`: they have their own; vLLM needs that on GPUs."""
+    """`colocated`: engines share the GPUs of the policy, and vLLM's sleep while it trains. `apart`: they have their
+    own."""
     engines: int | None = Field(None, ge=1)
     """Sampling engines. By default as many as fit: under `colocated` on all GPUs, under `apart` on half of them."""
     tensor_parallel: int = Field(1, ge=1)
@@ -29,7 +30,8 @@ class ClusterSettings(Section):
     """Give a layer's gathered weights back between forward and backward pass, and gather them again (ZeRO-3). Without,
     they stay in between (ZeRO-2): faster, with more memory."""
     restarts: int = Field(3, ge=0)
-    """How often a run may lose a process and restart from its last checkpoint before it ends with an error."""
+    """How often a run may lose a process before it ends with an error: a rank, after which it restarts from its last
+    checkpoint, or an engine, which restarts by itself; each counts for itself."""
     timeout: float = Field(1800.0, gt=0)
     """Seconds after which ranks that wait for each other count as hung."""
     dashboard: NonEmptyText | None = "127.0.0.1"
