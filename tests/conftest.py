@@ -22,9 +22,11 @@ ensure_importable()
 torch.set_num_threads(1)
 
 SLOW = {
+    "cli/test_chat",
     "cli/test_original_commands",
     "cli/test_start_up",
     "cli/test_terminal",
+    "cluster/test_calls",
     "cluster/test_runs",
     "cluster/test_checkpoints",
     "cluster/test_sharded_policy",

@@ -125,8 +125,8 @@ class EngineActor:
 
         await self._between_steps(end)
 
-    async def process(self) -> int:
-        """Return the id of this process."""
+    async def alive(self) -> int:
+        """Return the id of this process, at once."""
         return os.getpid()
 
     async def _between_steps(self, work: Callable[[], Any]) -> Any:

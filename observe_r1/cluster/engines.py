@@ -191,7 +191,7 @@ class EnginePool:
             send: Gives them to all of some actors of engines, which bear `version` from then on.
 
         Raises:
-            RankLostError: Another process is lost.
+            Exception: Whatever `send` raises, if no engine has died.
         """
         with self._alone():
             self._find_dead()
@@ -201,7 +201,7 @@ class EnginePool:
                 try:
                     send([seat.actor for seat in self._seats])
                     break
-                except RankLostError:
+                except Exception:  # of whatever kind, where an engine is gone
                     if not self._find_dead():
                         raise
             self.version = version
@@ -228,7 +228,7 @@ class EnginePool:
 
     def processes(self) -> list[int]:
         """Return the ids of the engines' processes, each on its own machine."""
-        return [ray.get(seat.actor.process.remote()) for seat in self._seats]
+        return [ray.get(seat.actor.alive.remote()) for seat in self._seats]
 
     def _start(self, seat: _Seat) -> None:
         options = {"num_cpus": 0, "max_concurrency": _AT_ONCE} | dict(seat.options)
@@ -255,7 +255,7 @@ class EnginePool:
     def _find_dead(self) -> bool:
         """Start again which engines have died; return whether any had."""
         self._check_open()
-        asked = [(seat, seat.actor.process.remote()) for seat in self._seats if seat.started]
+        asked = [(seat, seat.actor.alive.remote()) for seat in self._seats if seat.started]
         found = False
         for seat, call in asked:
             try:
@@ -318,7 +318,7 @@ class EnginePool:
             raise RuntimeError("an engine has started again, and nothing gives it the current weights: set `renew`")
         try:
             seat.ready = self.renew(seat.actor)
-        except RankLostError:
+        except Exception:  # as in `publish`
             if not self._find_dead():
                 raise
 

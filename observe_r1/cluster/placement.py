@@ -35,12 +35,14 @@ def open_ray(cluster: ClusterSettings, device: str) -> Iterator[None]:
         device: `cpu` or `cuda`; on the CPU as many seats are made as `cluster.gpus` asks for.
 
     Raises:
-        UserError: No cluster answers at the address.
+        UserError: No cluster answers at the address, or this process uses Ray already.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     import ray
     from ray._private import ray_constants
 
+    if ray.is_initialized():
+        raise UserError("this Python process uses Ray already: call ray.shutdown() before a run with cluster")
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR", "configure_logging": False}
     # Ray replaces this handler by one that exits at once; ours ends a run after its step.
     before = signal.getsignal(signal.SIGTERM)
@@ -101,19 +103,29 @@ class Counts:
         return self.ranks + (self.engines * self.tensor_parallel if self.apart else 0)
 
 
-def count_seats(cluster: ClusterSettings, available: int) -> Counts:
-    """Share seats out to ranks and engines.
+def take_stock(cluster: ClusterSettings, device: str) -> ClusterSettings:
+    """Return `cluster` with the number of seats that the run has from now on, whatever machines come and go.
 
     Args:
-        cluster: Of the run.
-        available: Seats of the whole Ray cluster, taken or not.
+        cluster: Of the run; without `gpus` it takes all seats that Ray has.
+        device: `cpu` or `cuda`.
 
     Raises:
-        UserError: There are fewer than asked for, or too few for the layout.
+        UserError: Ray has fewer than asked for.
     """
-    seats = cluster.gpus or available
-    if seats > available:
-        raise UserError(f"cluster.gpus = {seats}: Ray has {available}: ask for fewer, or add machines")
+    available = seats_of_ray("CPU" if device == "cpu" else "GPU")
+    if (cluster.gpus or 0) > available:
+        raise UserError(f"cluster.gpus = {cluster.gpus}: Ray has {available}: ask for fewer, or add machines")
+    return cluster.model_copy(update={"gpus": cluster.gpus or available})
+
+
+def count_seats(cluster: ClusterSettings) -> Counts:
+    """Share `cluster.gpus` seats out to ranks and engines.
+
+    Raises:
+        UserError: There are too few for the layout.
+    """
+    seats = cluster.gpus or 0
     width = cluster.tensor_parallel
     if cluster.layout == "colocated":
         engines = cluster.engines or seats // width

@@ -9,7 +9,6 @@ import os
 import socket
 import struct
 import threading
-import time
 from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
@@ -17,10 +16,10 @@ from typing import Any
 
 import ray
 import torch
-from ray.exceptions import RayActorError, RayError, RayTaskError
 from torch import Tensor, distributed
 
 from observe_r1.cluster import RankLostError
+from observe_r1.cluster.calls import collect
 from observe_r1.cluster.placement import Seats
 from observe_r1.cluster.sharded_policy import ShardedLogprobModel, ShardedPolicy
 from observe_r1.cluster.weights import ActorReceivers, WeightSender, backend
@@ -34,10 +33,10 @@ from observe_r1.records import Group, TrainingBatch
 from observe_r1.rollout.engine import TrainingMemory
 from observe_r1.training.weight_sync import training_memory
 
-_LAST_WORDS = 20.0
-"""Seconds in which a rank that died is known to have died, after others have lost their connection to it."""
-_LOST = ("Connection closed by peer", "Connection reset by peer", "Timed out waiting", "Broken pipe", "gloo")
-"""In what torch raises on ranks that wait for one that is gone or hangs."""
+_BESIDE = "beside"
+"""Ray's group of the calls that a rank answers beside its work."""
+_LAST_WORDS = 30.0
+"""Seconds in which ranks end a transfer of weights that has failed on one of them, or to an engine."""
 
 
 class PolicyRank:
@@ -56,6 +55,10 @@ class PolicyRank:
         self.reference: LogprobModel | None = None
         self.sender: WeightSender | None = None
         self._listener: socket.socket | None = None
+
+    @ray.method(concurrency_group=_BESIDE)
+    def alive(self) -> None:
+        """Return at once, whatever else this rank is doing."""
 
     def gpu(self) -> str:
         """Return the GPU that Ray has given it, as CUDA counts them on this machine; empty without one."""
@@ -193,15 +196,20 @@ class PolicyRanks:
         """Whether the weights are others than were sent last."""
         self._met: list[Any] = []
         """The engines that the ranks are connected with."""
-        ranks, actor = seats.counts.ranks, ray.remote(PolicyRank)
-        arguments = ray.put(settings)
+        ranks = seats.counts.ranks
+        actor = ray.remote(concurrency_groups={_BESIDE: 1})(PolicyRank)  # type: ignore[call-overload]
+        arguments, self._timeout = ray.put(settings), settings.cluster.timeout
+        self._stuck = False
+        """Whether some ranks have not ended a call that failed on others."""
+        self._hung = False
+        """Whether some have not ended a transfer of weights."""
         self._ranks: list[Any] = [
             actor.options(**seats.rank(rank)).remote(arguments, rank, ranks, seats.per_machine) for rank in range(ranks)
         ]
         addresses = self._call("address")
         if seats.machines == 1:
             addresses = ["127.0.0.1"] * ranks
-        port = collect([self._ranks[0].listen.remote(addresses[0])])[0]
+        port = self._collect([self._ranks[0].listen.remote(addresses[0])])[0]
         self.gpus = self._call("gpu")
         """Of each rank, as CUDA counts them on its machine."""
         meeting = addresses[0], port
@@ -211,7 +219,7 @@ class PolicyRanks:
 
     def ready(self) -> str:
         """Wait until all ranks have loaded their part; return the name of the device that they compute on."""
-        return collect(self._started)[0]
+        return self._collect(self._started)[0]
 
     def update(self, batch: TrainingBatch) -> dict[str, float]:
         """Take one optimizer step; see `Policy.update`."""
@@ -251,22 +259,42 @@ class PolicyRanks:
 
         Returns:
             Whether they were sent.
+
+        Raises:
+            RankLostError: A rank is lost, or an engine.
+            Exception: Another one that a call raised; that may be because an engine is lost.
         """
         with self._calling:
             if again and self._changed:
                 return False
+            if self._hung:
+                raise RankLostError("ranks wait for an engine that has died")
             self._changed = False
             connect, self._met = engines != self._met, []
             calls = [rank.send.remote(engines, version, connect) for rank in self._ranks]
-        collect(calls)
+        try:
+            collect(calls, [*self._ranks, *engines], timeout=self._timeout)
+        except Exception:
+            ended, _ = ray.wait(calls, num_returns=len(calls), timeout=_LAST_WORDS)
+            self._hung = len(ended) < len(calls)
+            raise
         self._met = engines
         return True
 
     def _call(self, method: str, *arguments: Any, changes: bool = False) -> list[Any]:
+        if self._stuck:
+            raise UserError("the ranks are no longer in step: an earlier call has failed on some of them alone")
         with self._calling:
             self._changed = self._changed or changes
             calls = [getattr(rank, method).remote(*arguments) for rank in self._ranks]
-        return collect(calls)
+        return self._collect(calls)
+
+    def _collect(self, calls: Sequence[Any]) -> list[Any]:
+        try:
+            return collect(calls, self._ranks, timeout=self._timeout)
+        except (UserError, OSError):  # after which a run still saves its model
+            self._stuck = len(ray.wait(list(calls), num_returns=len(calls), timeout=0)[0]) < len(calls)
+            raise
 
 
 class RankReference:
@@ -278,46 +306,6 @@ class RankReference:
     def logprobs(self, groups: Sequence[Group]) -> tuple[Tensor, ...]:
         """Return the log-probabilities of each group under the frozen starting model."""
         return self._ranks.reference_logprobs(groups)
-
-
-def collect(references: Sequence[Any], *, fetch: bool = True) -> list[Any]:
-    """Wait for calls that were made together, and return their results in order.
-
-    Args:
-        references: One per call.
-        fetch: Whether the results are wanted here, too; without, the list is empty.
-
-    Raises:
-        RankLostError: A process died, or waited in vain for another.
-        UserError: A call raised it.
-        RayTaskError: A call raised another error; it has the traceback of its process.
-    """
-    waiting, failed = list(references), None
-    until = None
-    while waiting and (until is None or time.monotonic() < until):
-        done, waiting = ray.wait(waiting, timeout=0.2, fetch_local=fetch)
-        for reference in done:
-            try:
-                ray.get(reference)
-            except RayTaskError as error:
-                cause = error.cause
-                if isinstance(cause, (UserError, OSError)) and not isinstance(cause, ConnectionError):
-                    raise cause from None
-                if not isinstance(cause, RayActorError) and not any(words in str(error) for words in _LOST):
-                    raise
-                failed = failed or RankLostError(f"a process waited in vain for another: {_last_line(error)}")
-                until = until or time.monotonic() + _LAST_WORDS
-            except RayActorError as error:
-                raise RankLostError(f"a process has died: {_last_line(error)}") from error
-            except RayError as error:
-                raise RankLostError(_last_line(error)) from error
-    if failed:
-        raise failed
-    return ray.get(list(references)) if fetch else []
-
-
-def _last_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[-1].strip()[:200]
 
 
 def _interface(address: str) -> str:

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from observe_r1.cluster.engines import EnginePool
-from observe_r1.cluster.placement import Seats, count_seats, seats_of_ray
+from observe_r1.cluster.placement import Seats, count_seats
 from observe_r1.cluster.ranks import PolicyRanks, RankReference
 from observe_r1.cluster.weights import backend, vllm_arguments
 from observe_r1.config import TrainSettings
@@ -19,20 +19,21 @@ def start_on_ray(settings: TrainSettings, now: Callable[[str], None], note: Call
     """Start ranks and engines on the Ray that is open, and end them after the block.
 
     Args:
-        settings: Of the run.
+        settings: Of the run; `cluster.gpus` are waited for.
         now: Told what is being started.
         note: Told in one line of every engine that starts again, and how a GPU's memory is shared out.
 
     Raises:
-        UserError: Ray has too few GPUs, or a rank or engine cannot start.
+        UserError: The GPUs do not come within `cluster.timeout` or do not suit the layout, or a rank or engine cannot
+            start.
         RankLostError: A process died while it started.
     """
     device = choose_device(settings.model.device).type
     settings = settings.model_copy(update={"model": settings.model.model_copy(update={"device": device})})
     _check(settings, device)
-    cluster, kind = settings.cluster, "CPU" if device == "cpu" else "GPU"
+    cluster = settings.cluster
     processor = load_processor(settings.model)
-    counts = count_seats(cluster, seats_of_ray(kind))
+    counts = count_seats(cluster)
     seats, pool = Seats(counts, device, cluster.timeout, now), None
     try:
         parts = f"{counted(counts.ranks, 'policy rank')} and {counted(counts.engines, 'engine')}"

@@ -33,7 +33,8 @@ class ClusterSettings(Section):
     """How often a run may lose a process before it ends with an error: a rank, after which it restarts from its last
     checkpoint, or an engine, which restarts by itself; each counts for itself."""
     timeout: float = Field(1800.0, gt=0)
-    """Seconds after which ranks that wait for each other count as hung."""
+    """Seconds after which ranks that wait for each other count as hung; as long a run waits for GPUs that left with
+    their machine."""
     dashboard: NonEmptyText | None = "127.0.0.1"
     """Address on which Ray's dashboard listens, where Ray is started for the run; `null` for none."""
 

@@ -1,4 +1,4 @@
-"""A whole run on Ray whose engine is vLLM, for real: two ranks, and engines on the seats of the ranks and on their own."""
+"""A whole run on Ray whose engine is vLLM, for real: two ranks, and an engine on their seats and on one of its own."""
 
 import json
 

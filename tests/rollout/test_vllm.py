@@ -1,6 +1,7 @@
 """vLLM as the sampler, for real: against the policy, against the embedded engine, before and after new weights."""
 
 import json
+import multiprocessing
 import subprocess
 import sys
 from dataclasses import replace
@@ -10,9 +11,12 @@ import pytest
 import torch
 from PIL import Image
 from tiny import group_of
+from torch import distributed
+from torch.multiprocessing import start_processes
 
 from observe_r1.cli.main import main
-from observe_r1.config import DataSettings, ModelSettings, OptimizerSettings
+from observe_r1.cluster.sharded_policy import ShardedPolicy
+from observe_r1.config import ClusterSettings, DataSettings, ModelSettings, ObjectiveSettings, OptimizerSettings
 from observe_r1.demo.tiny_model import Sizes, make_tiny_model
 from observe_r1.model.adapters import published_weights
 from observe_r1.model.encoding import _images, encode_prompt
@@ -72,10 +76,15 @@ def scored(vlm, prompts, completions, temperature):
     return LogprobModel(vlm, OptimizerSettings(), temperature=temperature).logprobs(groups)
 
 
+def sample(vlm, engine, prompts, temperature):
+    """What vLLM and the embedded engine sample."""
+    sampling = Sampling(n=3, temperature=temperature, max_new_tokens=12, seed=5)
+    return engine.generate(prompts, sampling), EmbeddedEngine(vlm).generate(prompts, sampling)
+
+
 def check_agreement(vlm, engine, prompts, temperature=0.8):
     """Log-probabilities of what either engine sampled are the policy's; return what vLLM sampled."""
-    sampling = Sampling(n=3, temperature=temperature, max_new_tokens=12, seed=5)
-    sampled = engine.generate(prompts, sampling), EmbeddedEngine(vlm).generate(prompts, sampling)
+    sampled = sample(vlm, engine, prompts, temperature)
     for completions in sampled:
         policy = scored(vlm, prompts, completions, temperature)
         for group, expected in zip(completions, policy, strict=True):
@@ -99,6 +108,29 @@ def test_new_weights_replace_the_old_and_what_they_computed(vlm, engine, prompts
     engine.load_weights(old.items())
     again = check_agreement(vlm, engine, prompts)
     assert [c.ids.tolist() for g in before for c in g] == [c.ids.tolist() for g in again for c in g]
+
+
+def _on_two_ranks(rank, folder, model, groups, temperature):
+    torch.set_num_threads(1)
+    distributed.init_process_group("gloo", f"file://{folder}/store", world_size=2, rank=rank)
+    policy = ShardedPolicy(
+        load_model(model), OptimizerSettings(), ObjectiveSettings(), ClusterSettings(gpus=2), temperature=temperature
+    )
+    torch.save(policy.logprobs(groups), folder / f"{rank}.pt")
+    distributed.destroy_process_group()
+
+
+def test_both_engines_and_a_policy_on_two_ranks_agree(vlm, engine, prompts, tmp_path):
+    temperature = 0.8
+    sampled = sample(vlm, engine, prompts, temperature)
+    groups = [group_of(p, c) for groups in sampled for p, c in zip(prompts, groups, strict=True)]
+    model = ModelSettings(path=vlm.model.config._name_or_path, device="cpu", max_pixels=MAX_PIXELS)
+    multiprocessing.set_forkserver_preload(["observe_r1.run.train"])
+    start_processes(_on_two_ranks, (tmp_path, model, groups, temperature), nprocs=2, start_method="forkserver")
+    for rank in range(2):
+        policy = torch.load(tmp_path / f"{rank}.pt")
+        for group, expected in zip(groups, policy, strict=True):
+            torch.testing.assert_close(torch.cat([c.logprobs for c in group.completions]), expected, atol=1e-4, rtol=0)
 
 
 def test_greedy_is_the_embedded_engines(vlm, engine, prompts):
