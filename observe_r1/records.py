@@ -135,6 +135,11 @@ class Group:
         return [len(completion.ids) for completion in self.completions]
 
     @property
+    def version(self) -> int:
+        """Of the oldest weights that drew any of its tokens."""
+        return min(completion.version for completion in self.completions)
+
+    @property
     def informative(self) -> bool:
         """Whether the responses teach something: some advantage is not 0.
 

@@ -13,8 +13,8 @@ from observe_r1.ladder.inference import measuring_model
 from observe_r1.ladder.journal import is_complete, read_progress
 from observe_r1.ladder.mix import check_shares
 from observe_r1.ladder.questions import read_questions
-from observe_r1.ladder.screening import round_name, screen_with_models
-from observe_r1.ladder.stage import MEASURE, READ, SCREEN, SCREENED, Watch
+from observe_r1.ladder.screening import screen_with_models
+from observe_r1.ladder.stage import MEASURE, READ, SCREEN, SCREENED, Watch, round_name
 from observe_r1.model.hub import check_model_path
 from observe_r1.model.loading import load_model
 

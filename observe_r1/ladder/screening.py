@@ -20,18 +20,13 @@ from observe_r1.ladder.inference import (
 )
 from observe_r1.ladder.journal import Journal, is_complete
 from observe_r1.ladder.questions import read_questions, stage_rows
-from observe_r1.ladder.stage import DROPPED, QUESTIONS, SCREEN, SCREENED, SCREENING, Watch, dropped
+from observe_r1.ladder.stage import DROPPED, QUESTIONS, SCREEN, SCREENED, SCREENING, Watch, dropped, round_name
 from observe_r1.model.encoding import encode_prompt
 from observe_r1.records import Example, Prompt, Sampling
 from observe_r1.rewards import Scorer
 
 DIRECT_PROMPT = "Give only the final answer, without any explanation."
 """Asked of a screening model after the question."""
-
-
-def round_name(number: int) -> str:
-    """Return the name in `progress.json` of the round with screening model `number`, from 1."""
-    return f"{SCREEN} {number}"
 
 
 def screen_with_models(folder: Path, settings: LadderSettings, watch: Watch) -> bool:

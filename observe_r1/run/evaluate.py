@@ -31,9 +31,10 @@ from observe_r1.errors import UserError
 from observe_r1.evaluation.figures import Answer, Answered, summarize
 from observe_r1.files import LOCK, json_line, lock_folder, make_folder, unlock_folder, write_atomic
 from observe_r1.ladder.difficulty import RESPONSE_COLUMNS, measure_questions
+from observe_r1.ladder.inputs import model_digest
 from observe_r1.ladder.journal import is_complete
 from observe_r1.ladder.questions import stage_rows
-from observe_r1.ladder.stage import DROPPED, MEASURE, RESPONSES, Watch
+from observe_r1.ladder.stage import BEGUN, DROPPED, MEASURE, RESPONSES, Watch
 from observe_r1.model.device import choose_device, with_dtype
 from observe_r1.model.hub import check_model_path
 from observe_r1.records import Example
@@ -43,12 +44,10 @@ from observe_r1.rewards.judge.values import kind
 from observe_r1.run.progress import Progress
 from observe_r1.run.setup import device_line
 
-SUMMARY, CONFIG, BEGUN = "summary.json", "config.yaml", "begun.json"
+SUMMARY, CONFIG = "summary.json", "config.yaml"
 _MAY_CHANGE = ("run.", "model.against", "rollout.max_rows", "rollout.cuda_graphs", "data.image_cache", "data.skip_bad")
 """Settings that change no response: more models may be compared with later, and an evaluation may run out of memory."""
 _DIGESTS = TypeAdapter(dict[str, str])
-_MODEL_FILES = (".safetensors", ".json", ".jinja", ".model", ".txt")
-"""Endings of a checkpoint's files that change what the model answers."""
 
 
 def evaluate(settings: EvaluateSettings, view: Progress) -> dict[str, Any] | None:
@@ -237,7 +236,7 @@ def _opened(settings: EvaluateSettings, questions: _Questions) -> Iterator[Path]
     try:
         config = folder / CONFIG
         begun = {"questions": questions.digest} | {
-            model: _model_digest(model) for model in (settings.model.path, *settings.model.against)
+            model: model_digest(model) for model in (settings.model.path, *settings.model.against)
         }
         if config.is_file() and (folder / BEGUN).is_file():  # a training run has a file of settings, too
             _compare(config, settings)
@@ -249,19 +248,6 @@ def _opened(settings: EvaluateSettings, questions: _Questions) -> Iterator[Path]
         yield folder
     finally:
         unlock_folder(folder, lock)
-
-
-def _model_digest(model: str) -> str:
-    """Return a digest of the names, sizes and times of a model folder's files; empty for a name on the Hub.
-
-    Reading gigabytes of weights would take longer than many an evaluation.
-    """
-    if not Path(model).is_dir():
-        return ""
-    files = sorted(path for path in Path(model).iterdir() if path.suffix in _MODEL_FILES)
-    return sha256(
-        repr([(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in files]).encode()
-    ).hexdigest()
 
 
 def _compare_inputs(path: Path, begun: dict[str, str], settings: EvaluateSettings) -> None:

@@ -24,7 +24,8 @@ from observe_r1.run.next_steps import next_steps
 from observe_r1.run.progress import Progress
 from observe_r1.run.recorder import Recorder
 from observe_r1.run.setup import device_line, facts, prepare_process, prompt_stream
-from observe_r1.training.loop import Batcher, RunLength, train
+from observe_r1.training.ahead import AheadSampler
+from observe_r1.training.loop import Batcher, GroupSource, RunLength, train
 from observe_r1.training.parts import start_here
 from observe_r1.training.prompts import PromptEncoder
 from observe_r1.training.sampler import GroupSampler
@@ -132,6 +133,9 @@ def train_once(settings: TrainSettings, prepared: Prepared, view: Progress) -> t
         sampler = GroupSampler(
             engine, stream, prepared.scorer, settings.rollout, settings.objective, run.seed, view.now
         )
+        source: GroupSource = sampler
+        if settings.rollout.ahead:
+            source = stack.enter_context(AheadSampler(sampler, settings.rollout.ahead, length.steps))
         evaluator = None
         if prepared.questions is not None and prepared.grader is not None:
             evaluator = HeldOutEvaluator(
@@ -141,12 +145,12 @@ def train_once(settings: TrainSettings, prepared: Prepared, view: Progress) -> t
         if run.resume:
             # Torch makes an optimizer's state by a step on gradients of zero: as much memory as an update takes.
             sync.rest()
-        recorder = Recorder(folder, settings, policy, sampler, encode, view, evaluator)
+        recorder = Recorder(folder, settings, policy, source, encode, view, evaluator)
         with recorder.running():
             sync.publish(recorder.step)
-            view.start(recorder.step, length.progress(recorder.step, sampler))
+            view.start(recorder.step, length.progress(recorder.step, source))
             recorder.catch_up()
-            train(policy, sampler, batcher, sync, length, recorder)
+            train(policy, source, batcher, sync, length, recorder)
         return recorder, parts.device
 
 

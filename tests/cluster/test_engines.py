@@ -22,7 +22,7 @@ from observe_r1.model.loading import load_model
 from observe_r1.records import Sampling
 from observe_r1.rollout.embedded import EmbeddedEngine
 
-KILLS = 8
+KILLS = 6
 SAMPLING = Sampling(n=3, max_new_tokens=40, seed=5)
 ROLLOUT = RolloutSettings(max_rows=9, max_new_tokens=40)
 
