@@ -5,9 +5,10 @@
     vLLM on GPUs of their own   nccl       rank 0 broadcasts weight by weight, which all ranks gather
     anything else               gloo       every rank sends its own rows (`gloo_transfer`)
 
-No rank ever holds the whole model. LoRA adapters are merged layer by layer, on each rank's own rows. vLLM's `nccl_m2n`,
-which gathers nothing on GPUs either, takes no weights of more than three dimensions (`MAX_TENSOR_DIMS` in its
-m2n_common.py), and the patch embedding of every Qwen-VL has five.
+No rank ever holds the whole model. LoRA adapters are merged layer by layer, on each rank's own rows. Tied weights go by
+each of their names, because vLLM's CPU build packs a head of its own. vLLM's `nccl_m2n`, which gathers nothing on
+GPUs either, takes no weights of more than three dimensions (`MAX_TENSOR_DIMS` in its m2n_common.py), and the patch
+embedding of every Qwen-VL has five.
 """
 
 import socket
@@ -88,7 +89,7 @@ class PolicyWeights:
             yield weight.to_local() if isinstance(weight, DTensor) else weight
 
     def _each(self) -> Iterator[tuple[str, Tensor]]:
-        return published_weights(self.model, tied=False, device=self.device, dtype=self.dtype)
+        return published_weights(self.model, device=self.device, dtype=self.dtype)
 
 
 def _rows(name: str, weight: Tensor) -> tuple[Rows, ...]:
@@ -195,7 +196,7 @@ class EmbeddedReceiver:
 
     def __init__(self, engine: EmbeddedEngine) -> None:
         self._vlm = engine.vlm
-        self._own = dict(engine.vlm.model.named_parameters())
+        self._own = dict(engine.vlm.model.named_parameters(remove_duplicate=False))
         self._receiver: GlooReceiver | None = None
 
     def init_weight_transfer_engine(self, init_info: Mapping[str, Any]) -> None:
