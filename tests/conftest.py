@@ -28,6 +28,7 @@ SLOW = {
     "cli/test_terminal",
     "cluster/test_ahead_runs",
     "cluster/test_calls",
+    "cluster/test_carrying",
     "cluster/test_runs",
     "cluster/test_checkpoints",
     "cluster/test_sharded_policy",

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from observe_r1.cluster.carrying import carry_tensors
 from observe_r1.cluster.weights import WeightReceiver, weight_receiver
 from observe_r1.config import ModelSettings, QuestionSettings, SamplerSettings
 from observe_r1.model.device import compute_dtype
@@ -26,6 +27,7 @@ class EngineActor:
     """
 
     def __init__(self) -> None:
+        carry_tensors()
         self.engine: Any = None
         self._receiver: WeightReceiver
         self._updating = False

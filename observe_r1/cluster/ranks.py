@@ -20,6 +20,7 @@ from torch import Tensor, distributed
 
 from observe_r1.cluster import RankLostError
 from observe_r1.cluster.calls import collect
+from observe_r1.cluster.carrying import carry_tensors
 from observe_r1.cluster.placement import Seats
 from observe_r1.cluster.sharded_policy import ShardedLogprobModel, ShardedPolicy
 from observe_r1.cluster.weights import ActorReceivers, WeightSender, backend
@@ -50,6 +51,7 @@ class PolicyRank:
     """
 
     def __init__(self, settings: TrainSettings, rank: int, ranks: int, per_machine: int | None) -> None:
+        carry_tensors()
         self.settings = settings
         self.rank, self.ranks, self.per_machine = rank, ranks, per_machine
         self.reference: LogprobModel | None = None

@@ -7,7 +7,7 @@ from itertools import count
 from typing import Any
 
 from observe_r1.cluster import RankLostError
-from observe_r1.cluster.placement import open_ray, take_stock
+from observe_r1.cluster.placement import open_ray, ray_answers, take_stock
 from observe_r1.config import TrainSettings
 from observe_r1.data import load_data
 from observe_r1.data.format_prompts import asked_format
@@ -90,7 +90,7 @@ def train_to_the_end(settings: TrainSettings, prepared: Prepared, view: Progress
         The recorder of the last start, and the kind of device that the model computed on.
 
     Raises:
-        UserError: The user can correct it, or ranks were lost more than `cluster.restarts` times.
+        UserError: The user can correct it, Ray has ended, or ranks were lost more than `cluster.restarts` times.
         KeyboardInterrupt: A rank was lost, and the user had asked the run to stop.
     """
     for restarts in count(1):
@@ -100,6 +100,10 @@ def train_to_the_end(settings: TrainSettings, prepared: Prepared, view: Progress
             if view.stop.requested:
                 view.note(f"{error}; {view.resume_hint} continues from the last checkpoint")
                 raise KeyboardInterrupt from error
+            if not ray_answers():
+                raise UserError(
+                    f"Ray has ended: {error}; {view.resume_hint} continues from the last checkpoint"
+                ) from error
             if restarts > settings.cluster.restarts:
                 raise UserError(
                     f"a process was lost {restarts} times, over cluster.restarts = {settings.cluster.restarts}: "
