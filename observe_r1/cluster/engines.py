@@ -9,6 +9,7 @@ A response's random numbers depend on its prompt's stream alone, so it is the sa
 """
 
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -36,6 +37,8 @@ _AT_ONCE = 100_000
 """Calls that an actor takes at once: one per prompt that it has."""
 _LOOK = 0.1
 """Seconds that a look for what has ended waits, at most: another thread may want to look, and Ctrl-C to be heard."""
+_BEAT = 5.0
+"""Seconds between two looks whether engines that start do so in vain."""
 _PROMPT_SHARE = 16
 """Tokens of a prompt that take as long as one of a response: they are computed together."""
 
@@ -57,6 +60,8 @@ class _Seat:
     index: int
     options: Mapping[str, Any]
     actor: Any = None
+    since: float = 0.0
+    """When it began to start."""
     started: bool = False
     ready: bool = False
     """Whether it has the current weights, too."""
@@ -82,6 +87,8 @@ class EnginePool:
         threads: That torch computes with, in each engine.
         restarts: How often engines may die, in all.
         note: Told in one line of every restart, and of what the first engine notes.
+        check: Called while engines start, now and then; raises an error where that is in vain.
+        timeout: Seconds that an engine may take to start.
     """
 
     def __init__(
@@ -95,6 +102,8 @@ class EnginePool:
         threads: int = 1,
         restarts: int = 3,
         note: Callable[[str], None] = unheard,
+        check: Callable[[], None] = lambda: None,
+        timeout: float = 1800.0,
     ) -> None:
         self.finished = 0
         self.version = 0
@@ -106,6 +115,7 @@ class EnginePool:
         self._begin = (model, rollout, data)
         self._training, self._threads = training, threads
         self._restarts, self._note = restarts, note
+        self._check, self._timeout, self._checked = check, timeout, 0.0
         self._taken = 0
         self._closed = False
         self._waiting: deque[_Request] = deque()
@@ -234,7 +244,7 @@ class EnginePool:
         options = {"num_cpus": 0, "max_concurrency": _AT_ONCE} | dict(seat.options)
         seat.actor = ray.remote(EngineActor).options(**options).remote()
         seat.started = seat.ready = seat.asking = False
-        seat.room = 0
+        seat.room, seat.since = 0, time.monotonic()
         self._calls[seat.actor.start.remote(*self._begin, self._training(), self._threads)] = seat, "start"
 
     @contextmanager
@@ -251,6 +261,24 @@ class EnginePool:
         """Nothing may touch Ray any more once it has been left: it would start another."""
         if self._closed:
             raise RuntimeError("the engines are closed")
+
+    def _check_starts(self) -> None:
+        """Give up where an engine waits for a seat whose machine has left: ranks there are gone, too, or none joins.
+
+        Raises:
+            RankLostError: It does not start in time.
+        """
+        now = time.monotonic()
+        waiting = [seat for seat in self._seats if not seat.started]
+        if not waiting or now - self._checked < _BEAT:
+            return
+        self._checked = now
+        self._check()
+        for seat in waiting:
+            if now - seat.since > self._timeout:
+                raise RankLostError(
+                    f"sampling engine {seat.index} has not started in {self._timeout:.0f} s (cluster.timeout)"
+                )
 
     def _find_dead(self) -> bool:
         """Start again which engines have died; return whether any had."""
@@ -282,6 +310,7 @@ class EnginePool:
     def _look(self) -> None:
         """Hand prompts out, and take what has ended, waiting for a moment if nothing has; under the lock."""
         self._check_open()
+        self._check_starts()
         self._hand_out()
         for call in ray.wait(list(self._calls), num_returns=1, timeout=_LOOK)[0] if self._calls else ():
             seat, kind = self._calls.pop(call)

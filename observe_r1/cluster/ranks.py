@@ -251,6 +251,15 @@ class PolicyRanks:
         """Return what training takes of a rank's GPU, once all ranks have loaded their part."""
         return self._call("memory")[0]
 
+    def check(self) -> None:
+        """Look whether all ranks are there, without waiting for one that is busy.
+
+        Raises:
+            RankLostError: One is gone.
+        """
+        asked = [rank.alive.remote() for rank in self._ranks]
+        collect(ray.wait(asked, num_returns=len(asked), timeout=1.0)[0])
+
     def send(self, engines: list[Any], version: int, *, again: bool = False) -> bool:
         """Send the weights to engines, each between two steps.
 

@@ -88,6 +88,8 @@ def start_engines(
         threads=settings.run.threads or 1,
         restarts=cluster.restarts,
         note=note,
+        check=ranks.check,
+        timeout=cluster.timeout,
     )
 
 
