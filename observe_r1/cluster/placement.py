@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from observe_r1.config import ClusterSettings
+from observe_r1.config.cluster import EngineClusterSettings
 from observe_r1.errors import UserError
 
 _LOOPBACK = "127.0.0.1"
@@ -28,7 +29,7 @@ _PATIENCE = 10.0
 
 
 @contextmanager
-def open_ray(cluster: ClusterSettings, device: str) -> Iterator[None]:
+def open_ray(cluster: EngineClusterSettings, device: str) -> Iterator[None]:
     """Join the Ray cluster of `cluster.address`, or start Ray on this machine; leave or stop it after the block.
 
     What is started listens on the loopback interface alone, but for a dashboard on `cluster.dashboard`.
