@@ -35,6 +35,8 @@ SLOW = {
     "cluster/test_sharded_policy",
     "cluster/test_plan",
     "cluster/test_engines",
+    "cluster/test_vllm_runs",
+    "cluster/test_weights",
     "data/test_image_fetching",
     "data/test_memory",
     "demo/test_demo",

@@ -19,7 +19,8 @@ class EngineClusterSettings(Section):
     tensor_parallel: int = Field(1, ge=1)
     """GPUs of one engine, over which vLLM splits each layer. Only 1 is possible so far."""
     restarts: int = Field(3, ge=0)
-    """How often a run may lose a process and go on before it ends with an error."""
+    """How often a run may lose a process and go on before it ends with an error: an engine, which restarts by itself,
+    or in training a rank, after which it restarts from its last checkpoint; each counts for itself."""
     timeout: float = Field(1800.0, gt=0)
     """Seconds after which processes that wait for each other count as hung; as long a run waits for GPUs that left with
     their machine."""
@@ -44,7 +45,8 @@ class ClusterSettings(EngineClusterSettings):
     """Many GPUs, through Ray. Without `gpus` and `address` a run is one process."""
 
     layout: Literal["colocated", "apart"] = "colocated"
-    """`colocated`: engines share the GPUs of the policy. `apart`: they have their own; vLLM needs that on GPUs."""
+    """`colocated`: engines share the GPUs of the policy, and vLLM's sleep while it trains. `apart`: they have their
+    own."""
     engines: int | None = Field(None, ge=1)
     """Sampling engines. By default as many as fit: under `colocated` on all GPUs, under `apart` on half of them."""
     shard: int | None = Field(None, ge=1)
