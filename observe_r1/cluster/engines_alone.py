@@ -61,6 +61,7 @@ def engines_on_ray(cluster: EngineClusterSettings, device: str, threads: int, vi
             threads=threads,
             restarts=cluster.restarts,
             note=view.note,
+            timeout=cluster.timeout,
         )
         pool.ready()
         return pool, load_processor(model)
