@@ -23,6 +23,7 @@ torch.set_num_threads(1)
 
 SLOW = {
     "cli/test_chat",
+    "cli/test_export",
     "cli/test_original_commands",
     "cli/test_start_up",
     "cli/test_terminal",
