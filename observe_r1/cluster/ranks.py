@@ -139,8 +139,8 @@ class PolicyRank:
     def buckets(self) -> int:
         """Return how many calls of `bucket` bring all weights."""
         self._plan: list[list[str]] = [[]]
-        size, model = 0, self.policy.vlm.model
-        for name, weight in model.named_parameters(remove_duplicate=False):
+        size = 0
+        for name, weight in published_weights(self.policy.vlm.model):
             if size and size + weight.nbytes > _BUCKET:
                 self._plan.append([])
                 size = 0

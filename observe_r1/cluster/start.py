@@ -73,7 +73,5 @@ def _check(settings: TrainSettings, device: str) -> None:
             f"cluster.tensor_parallel = {settings.cluster.tensor_parallel}: an engine cannot be split over several "
             "GPUs yet: set it to 1"
         )
-    if settings.model.lora_rank or settings.model.quantize != "none":
-        raise UserError("model.lora_rank and model.quantize are not possible with cluster: leave cluster out, or these")
     if settings.rollout.engine == "vllm" and device == "cuda" and settings.cluster.layout == "colocated":
         raise UserError("rollout.engine = 'vllm' is not possible with cluster.layout: colocated: set it to apart")

@@ -69,13 +69,13 @@ def exported(model):
     return {name: weight for file in model.glob("*.safetensors") for name, weight in load_file(file).items()}
 
 
-def assert_same_run(ours, theirs):
+def assert_same_run(ours, theirs, rate=1e-6, steps=STEPS):
     """The same responses to the same prompts in every step, and the same figures but for rounding.
 
     What is left of a run (`progress`) depends on the length that each part of it was started with.
     """
     names = sorted(path.name for path in (theirs / "rollouts").iterdir())
-    assert sorted(path.name for path in (ours / "rollouts").iterdir()) == names and len(names) == STEPS
+    assert sorted(path.name for path in (ours / "rollouts").iterdir()) == names and len(names) == steps
     for name in names:
         drawn = [
             [(row["id"], row["text"], row["version"]) for row in rows(run / "rollouts" / name)]
@@ -90,8 +90,8 @@ def assert_same_run(ours, theirs):
     weights, others = (exported(run / "model") for run in (ours, theirs))
     assert weights.keys() == others.keys()
     # Adam divides by the gradient's size: where that is rounding alone, a step is of the learning rate's size.
-    assert all((weights[name] - others[name]).abs().max() < 8 * STEPS * 1e-6 for name in others)
-    assert all((weights[name] - others[name]).abs().mean() < 1e-7 for name in others)
+    assert all((weights[name] - others[name]).abs().max() < 8 * STEPS * rate for name in others)
+    assert all((weights[name] - others[name]).abs().mean() < 0.1 * rate for name in others)
 
 
 def test_two_ranks_train_as_one_process_does(world, embedded, ray_address, tmp_path):
@@ -106,6 +106,22 @@ def test_engines_apart_and_a_run_that_moves_from_cluster_to_one_process(world, e
     assert run(world, output, "--run.resume", steps=3) == 0
     assert run(world, output, *apart, "--run.resume") == 0
     assert_same_run(output, embedded)
+
+
+@pytest.mark.parametrize("quantize", ["none", "4bit"])
+def test_adapters_on_two_ranks_and_then_on_three(world, ray_address, tmp_path, quantize):
+    """Engines get them merged, a KL term takes the weights under them, and the model and they are exported."""
+    adapters = ["--model.lora_rank", 4, "--model.quantize", quantize, "--objective.kl_coef", 0.01]
+    adapters += ["--optimizer.lr", 1e-4]
+    one, moved = tmp_path / "one", tmp_path / "moved"
+    assert run(world, one, *adapters, steps=2) == 0
+    ranks = ["--cluster.address", ray_address, "--cluster.gpus"]
+    assert run(world, moved, *adapters, *ranks, 2, steps=1) == 0
+    assert run(world, moved, *adapters, "--run.resume", *ranks, 3, steps=2) == 0
+    assert_same_run(moved, one, rate=1e-4, steps=2)
+    own, others = (exported(each / "model" / "adapter") for each in (moved, one))
+    assert own.keys() == others.keys() and any(others[name].any() for name in others if ".lora_B." in name)
+    assert all((own[name] - others[name]).abs().mean() < 1e-5 for name in others)
 
 
 def processes(name):
