@@ -22,13 +22,22 @@ ensure_importable()
 torch.set_num_threads(1)
 
 SLOW = {
+    "cli/test_chat",
     "cli/test_original_commands",
     "cli/test_start_up",
     "cli/test_terminal",
+    "cluster/test_adapter_runs",
+    "cluster/test_ahead_runs",
+    "cluster/test_calls",
+    "cluster/test_carrying",
+    "cluster/test_measuring",
     "cluster/test_runs",
     "cluster/test_checkpoints",
     "cluster/test_sharded_policy",
     "cluster/test_plan",
+    "cluster/test_engines",
+    "cluster/test_vllm_runs",
+    "cluster/test_weights",
     "data/test_image_fetching",
     "data/test_memory",
     "demo/test_demo",

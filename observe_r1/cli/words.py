@@ -185,6 +185,10 @@ def _model(reader: _Reader) -> None:
         reader.bare.remove(word)
         reader.take_recipe(word)
     model, data = reader.bare[:1], reader.bare[1:]
+    if data and "data.path" not in reader.names:
+        raise UserError(
+            f"unexpected {data[0]!r}: observe-r1 {reader.command.name} takes one model; --help lists options"
+        )
     for setting, words in (("model.path", model), ("data.path", data)):
         word = ",".join(words)
         if words and (other := reader.given.options.setdefault(setting, word)) != word:

@@ -100,9 +100,9 @@ def merged_weights(
 
 
 def published_weights(
-    model: PreTrainedModel, *, tied: bool = True, device: torch.device | None = None, dtype: torch.dtype | None = None
+    model: PreTrainedModel, *, device: torch.device | None = None, dtype: torch.dtype | None = None
 ) -> Iterator[tuple[str, Tensor]]:
-    """Yield the weights of an ordinary model that computes what `model` does, by their names.
+    """Yield the weights of an ordinary model that computes what `model` does, by their names, tied ones by each.
 
     For an engine that copies them one by one. Where they stay on their device and in their type, those without adapters
     are `model`'s own; of the others only the one that is being copied exists. Sharded weights stay sharded, and
@@ -110,11 +110,10 @@ def published_weights(
 
     Args:
         model: Its weights may be sharded (DTensor).
-        tied: Yield tied weights by each of their names, not by the first alone.
         device: Where they go; None leaves them where they are.
         dtype: Their type; None leaves it.
     """
-    return _ordinary_weights(model, {}, tied=tied, device=device, dtype=dtype)
+    return _ordinary_weights(model, {}, tied=True, device=device, dtype=dtype)
 
 
 @torch.no_grad()
