@@ -27,6 +27,7 @@ SLOW = {
     "cli/test_original_commands",
     "cli/test_start_up",
     "cli/test_terminal",
+    "cluster/test_adapter_runs",
     "cluster/test_ahead_runs",
     "cluster/test_calls",
     "cluster/test_carrying",
