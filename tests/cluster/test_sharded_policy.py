@@ -4,7 +4,7 @@ import multiprocessing
 
 import pytest
 import torch
-from cluster.rank_cases import CASES, main, steps
+from rank_cases import CASES, main, steps
 from torch.multiprocessing import start_processes
 
 RANKS = (1, 2, 4)
@@ -15,7 +15,7 @@ EXACT = [name for name, case in CASES.items() if "dtype" not in case and "weight
 def said(tmp_path_factory):
     """What the local policy (0) and each rank say of every case, by number of ranks."""
     # Imported once for all processes: it takes seconds.
-    multiprocessing.set_forkserver_preload(["observe_r1.run.train", "cluster.rank_cases", "peft"])
+    multiprocessing.set_forkserver_preload(["observe_r1.run.train", "rank_cases", "peft"])
     folders = {ranks: tmp_path_factory.mktemp(f"ranks-{ranks}") for ranks in (0, *RANKS)}
     for together in (0, 1), (2,), (4,):  # two processes at a time where there are so few
         started = [
