@@ -9,6 +9,7 @@ from observe_r1.config import LadderSettings
 from observe_r1.config.verbs import dump_settings
 from observe_r1.errors import UserError
 from observe_r1.ladder.folder import opened
+from observe_r1.ladder.inference import load_engine
 from observe_r1.ladder.journal import Journal, read_progress
 from observe_r1.ladder.refreshing import refresh, unfinished
 from observe_r1.ladder.stage import Watch
@@ -242,8 +243,8 @@ def test_a_refresh_goes_on_only_with_the_weights_that_it_began_with(reading, mon
     for name in ("ladder.jsonl", "unsolved.jsonl"):
         (folder / name).write_text('{"id": "1", "message": "?", "answer": "1"}\n')
     for refreshed in (1, 1):
-        assert refresh(folder, values, Watch()) is None
+        assert refresh(folder, values, Watch(), load_engine) is None
         assert unfinished(folder) == folder / f"refreshed-{refreshed}" / "ladder.yaml"
     files["measure"].write_text("newer weights")
-    assert refresh(folder, values, Watch()) is None
+    assert refresh(folder, values, Watch(), load_engine) is None
     assert sorted(path.parent.name for path in folder.glob("*/progress.json")) == ["refreshed-1", "refreshed-2"]
