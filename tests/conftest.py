@@ -29,6 +29,7 @@ SLOW = {
     "cluster/test_ahead_runs",
     "cluster/test_calls",
     "cluster/test_carrying",
+    "cluster/test_measuring",
     "cluster/test_runs",
     "cluster/test_checkpoints",
     "cluster/test_sharded_policy",
