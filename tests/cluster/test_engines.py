@@ -184,6 +184,19 @@ def test_an_engine_that_does_not_start_is_one_line(data):
     broken.close()
 
 
+def test_an_engine_whose_machine_has_left_is_not_waited_for_in_vain(model, data):
+    """Ray has no such seat; and where it may have one again, the ranks may have gone with it."""
+
+    def check():
+        raise RankLostError("a rank has died")
+
+    for settings, said in (({"timeout": 0.0}, r"engine 0 has not started in 0 s"), ({"check": check}, "a rank has")):
+        pool = EnginePool(model, ROLLOUT, data, options=[{"num_cpus": 99}], **settings)
+        with pytest.raises(RankLostError, match=said):
+            pool.ready()
+        pool.close()
+
+
 def test_an_error_of_whoever_takes_a_group_leaves_nothing_behind(many, prompts, expected):
     def interrupt(index, group):
         raise KeyboardInterrupt
