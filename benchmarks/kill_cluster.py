@@ -5,7 +5,7 @@ random process of the second one, rank or engine, receives SIGKILL, a random tim
 last kill. Nobody restarts anything: the run does. At the end every question must have been trained on as often as in
 the undisturbed run, and models, rollouts, evaluations and metrics (but for times) must be the same, bit by bit.
 
-Seconds to recover are from the kill to the first checkpoint that the run did not have then.
+Seconds to recover are from the kill to the first checkpoint after all processes are back.
 
     python benchmarks/kill_cluster.py --kills 20
 """
@@ -26,6 +26,8 @@ from kill_and_resume import compare, observe_r1, prepare, results
 
 VICTIMS = ("PolicyRank", "Engine")
 """How the names of the processes begin that are killed, as Ray shows them."""
+PROCESSES = 3
+"""Ranks and engines together."""
 _LONGEST_RECOVERY = 300.0
 
 
@@ -88,34 +90,39 @@ class Killer:
 
     def disturb(self, process: "subprocess.Popen[str]", steps: int, kills: int) -> None:
         """Kill one of the run's processes after the other, until the run has ended."""
-        command = psutil.Process(process.pid)
-        self._wait(process, 0)
+        there = self._recovered(process, set())
         for number in range(kills):
             time.sleep(self.moments.uniform(0, 2 * self.step))
-            there = victims(command)
             done = newest(self.run)
-            if process.poll() is not None or done >= steps - 1 or not there:
+            if process.poll() is not None or done >= steps - 1:
                 break
             victim = self.moments.choice(there)
             name = victim.cmdline()[0].removeprefix("ray::").split(".")[0]
             victim.kill()
             killed = time.monotonic()
-            if not self._wait(process, done):
+            there = self._recovered(process, {victim})
+            if not there:
                 break
             self.recoveries.append(time.monotonic() - killed)
             print(f"{number + 1:>4}  {name:<12} after step {done:>3}: {self.recoveries[-1]:5.1f} s", flush=True)
 
-    def _wait(self, process: "subprocess.Popen[str]", done: int) -> bool:
-        """Wait for a checkpoint after that of step `done`; return whether it came before the run ended."""
+    def _recovered(self, process: "subprocess.Popen[str]", lost: set[psutil.Process]) -> list[psutil.Process]:
+        """Wait for all processes, none of them lost, and then a checkpoint; return them, or none if the run ends."""
         until = time.monotonic() + _LONGEST_RECOVERY
-        while newest(self.run) <= done:
+        there: list[psutil.Process] = []
+        done: int | None = None
+        while done is None or newest(self.run) <= done:
             if process.poll() is not None:
-                return False
+                return []
             if time.monotonic() > until:
                 process.kill()
                 sys.exit(f"the run has not recovered in {_LONGEST_RECOVERY:.0f} s")
-            time.sleep(0.01)
-        return True
+            found = victims(psutil.Process(process.pid))
+            if found != there:
+                there = found
+                done = newest(self.run) if len(found) == PROCESSES and not lost & set(found) else None
+            time.sleep(0.2)
+        return there
 
 
 def trained_on(run: Path) -> Counter[str]:

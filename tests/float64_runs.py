@@ -6,6 +6,7 @@ import observe_r1.model  # noqa: F401  # lets transformers be imported
 from tiny import keep_float64
 
 from observe_r1.cluster import ranks
+from observe_r1.errors import UserError
 from observe_r1.model import loading
 from observe_r1.training import parts
 
@@ -23,6 +24,16 @@ class Float64Rank(ranks.PolicyRank):
         keep_float64(Patch)
         ranks.load_model = load_in_float64
         super().__init__(*arguments)
+
+
+class OneRefuses(Float64Rank):
+    """Of the second update one rank refuses its part, and the other waits for it."""
+
+    def update(self, batch):
+        self.updates = getattr(self, "updates", 0) + 1
+        if self.rank == 1 and self.updates == 2:
+            raise UserError("not on this rank: lower it")
+        return super().update(batch)
 
 
 def load_in_float64(*arguments, **options):

@@ -6,6 +6,7 @@ A seat is a GPU, or on the CPU a process that stands for one. Ranks are numbered
 
 import os
 import signal
+import socket
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -22,6 +23,8 @@ _STORE_SHARE = 0.1
 _LEAST_STORE = 200 << 20
 _LOOK = 1.0
 """Seconds between two looks for a machine that is awaited."""
+_PATIENCE = 10.0
+"""Seconds in which Ray's head takes a connection."""
 
 
 @contextmanager
@@ -76,6 +79,9 @@ def open_ray(cluster: ClusterSettings, device: str) -> Iterator[None]:
         ray_constants.ENABLE_RAY_CLUSTER = clustered
         signal.signal(signal.SIGTERM, before)
     try:
+        from observe_r1.cluster.carrying import carry_tensors  # with torch and Ray
+
+        carry_tensors()
         yield
     finally:
         ray.shutdown()
@@ -230,7 +236,20 @@ class Seats:
         """Give the seats back; what still runs on them is killed."""
         from ray.util import remove_placement_group
 
-        remove_placement_group(self._group)
+        if ray_answers():
+            remove_placement_group(self._group)
+
+
+def ray_answers() -> bool:
+    """Whether Ray's head is there. Without it a call of Ray's would wait a minute, and then end this process."""
+    import ray
+
+    host, port = ray.get_runtime_context().gcs_address.rsplit(":", 1)
+    try:
+        socket.create_connection((host, int(port)), timeout=_PATIENCE).close()
+    except OSError:
+        return False
+    return True
 
 
 def seats_of_ray(kind: str) -> int:

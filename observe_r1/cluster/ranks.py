@@ -20,6 +20,7 @@ from torch import Tensor, distributed
 from torch.distributed.tensor import DTensor
 
 from observe_r1.cluster.calls import collect
+from observe_r1.cluster.carrying import carry_tensors
 from observe_r1.cluster.placement import Seats
 from observe_r1.cluster.sharded_policy import ShardedLogprobModel, ShardedPolicy
 from observe_r1.config import DataSettings, TrainSettings
@@ -47,6 +48,7 @@ class PolicyRank:
     """
 
     def __init__(self, settings: TrainSettings, rank: int, ranks: int, per_machine: int | None) -> None:
+        carry_tensors()
         self.settings = settings
         self.rank, self.ranks, self.per_machine = rank, ranks, per_machine
         self._listener: socket.socket | None = None

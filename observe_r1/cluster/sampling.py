@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from observe_r1.cluster.calls import collect
+from observe_r1.cluster.carrying import carry_tensors
 from observe_r1.cluster.placement import Seats
 from observe_r1.cluster.ranks import PolicyRanks
 from observe_r1.config import TrainSettings
@@ -26,6 +27,7 @@ class EngineProcess:
     """
 
     def __init__(self, settings: TrainSettings) -> None:
+        carry_tensors()
         torch.set_num_threads(settings.run.threads or 1)
         kind = load("engine", settings.rollout.engine)
         # Only the embedded engine samples with the weights of the model that it is given.

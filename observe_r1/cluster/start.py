@@ -67,8 +67,6 @@ def _check(settings: TrainSettings, device: str) -> None:
     Raises:
         UserError: The settings ask for it.
     """
-    if settings.rollout.ahead:
-        raise UserError(f"rollout.ahead = {settings.rollout.ahead}: engines cannot sample ahead yet: set it to 0")
     if settings.cluster.tensor_parallel > 1:
         raise UserError(
             f"cluster.tensor_parallel = {settings.cluster.tensor_parallel}: an engine cannot be split over several "

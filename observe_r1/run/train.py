@@ -7,7 +7,7 @@ from itertools import count
 from typing import Any
 
 from observe_r1.cluster import RankLostError
-from observe_r1.cluster.placement import open_ray, take_stock
+from observe_r1.cluster.placement import open_ray, ray_answers, take_stock
 from observe_r1.config import TrainSettings
 from observe_r1.data import load_data
 from observe_r1.data.format_prompts import asked_format
@@ -24,7 +24,8 @@ from observe_r1.run.next_steps import next_steps
 from observe_r1.run.progress import Progress
 from observe_r1.run.recorder import Recorder
 from observe_r1.run.setup import device_line, facts, prepare_process, prompt_stream
-from observe_r1.training.loop import Batcher, RunLength, train
+from observe_r1.training.ahead import AheadSampler
+from observe_r1.training.loop import Batcher, GroupSource, RunLength, train
 from observe_r1.training.parts import start_here
 from observe_r1.training.prompts import PromptEncoder
 from observe_r1.training.sampler import GroupSampler
@@ -89,7 +90,7 @@ def train_to_the_end(settings: TrainSettings, prepared: Prepared, view: Progress
         The recorder of the last start, and the kind of device that the model computed on.
 
     Raises:
-        UserError: The user can correct it, or ranks were lost more than `cluster.restarts` times.
+        UserError: The user can correct it, Ray has ended, or ranks were lost more than `cluster.restarts` times.
         KeyboardInterrupt: A rank was lost, and the user had asked the run to stop.
     """
     for restarts in count(1):
@@ -99,6 +100,10 @@ def train_to_the_end(settings: TrainSettings, prepared: Prepared, view: Progress
             if view.stop.requested:
                 view.note(f"{error}; {view.resume_hint} continues from the last checkpoint")
                 raise KeyboardInterrupt from error
+            if not ray_answers():
+                raise UserError(
+                    f"Ray has ended: {error}; {view.resume_hint} continues from the last checkpoint"
+                ) from error
             if restarts > settings.cluster.restarts:
                 raise UserError(
                     f"a process was lost {restarts} times, over cluster.restarts = {settings.cluster.restarts}: "
@@ -132,6 +137,9 @@ def train_once(settings: TrainSettings, prepared: Prepared, view: Progress) -> t
         sampler = GroupSampler(
             engine, stream, prepared.scorer, settings.rollout, settings.objective, run.seed, view.now
         )
+        source: GroupSource = sampler
+        if settings.rollout.ahead:
+            source = stack.enter_context(AheadSampler(sampler, settings.rollout.ahead, length.steps))
         evaluator = None
         if prepared.questions is not None and prepared.grader is not None:
             evaluator = HeldOutEvaluator(
@@ -141,12 +149,12 @@ def train_once(settings: TrainSettings, prepared: Prepared, view: Progress) -> t
         if run.resume:
             # Torch makes an optimizer's state by a step on gradients of zero: as much memory as an update takes.
             sync.rest()
-        recorder = Recorder(folder, settings, policy, sampler, encode, view, evaluator)
+        recorder = Recorder(folder, settings, policy, source, encode, view, evaluator)
         with recorder.running():
             sync.publish(recorder.step)
-            view.start(recorder.step, length.progress(recorder.step, sampler))
+            view.start(recorder.step, length.progress(recorder.step, source))
             recorder.catch_up()
-            train(policy, sampler, batcher, sync, length, recorder)
+            train(policy, source, batcher, sync, length, recorder)
         return recorder, parts.device
 
 

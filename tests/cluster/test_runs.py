@@ -12,18 +12,19 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from ipaddress import ip_address
 from pathlib import Path
-from threading import Thread
 
 import psutil
 import pytest
 import torch
-from float64_runs import Float64Rank, compute_in_float64, load_in_float64
+from float64_runs import Float64Rank, OneRefuses, compute_in_float64, load_in_float64
 from ray.cluster_utils import Cluster
 from torch.distributed.checkpoint.format_utils import dcp_to_torch_save
 
 from observe_r1.cli.main import main
+from observe_r1.cluster import calls, ranks
 from observe_r1.cluster.placement import count_seats
 from observe_r1.config import ClusterSettings, ModelSettings
 from observe_r1.errors import UserError
@@ -59,6 +60,7 @@ def options(world, output, *more, steps=STEPS):
     paths = ["--model.path", world / "warm" / "model", "--data.path", world / "train" / "train.jsonl"]
     rollout = ["--rollout.prompts", 4, "--rollout.group_size", 4, "--rollout.max_new_tokens", 30]
     schedule = ["--optimizer.lr", RATE, "--optimizer.schedule", "constant", "--optimizer.warmup", 0]
+    rollout += ["--rollout.dynamic_sampling", "true"]
     learning = ["--optimizer.minibatch", 2, *schedule, "--objective.old_logprobs", "policy"]
     process = ["--run.threads", 1, "--model.device", "cpu"]
     length = ["--run.steps", steps, "--run.save_every", 1, "--run.output", output]
@@ -159,10 +161,10 @@ def saved(output, step):
 
 def disturbed(world, output, disturb, *more):
     """Run, while another thread disturbs it."""
-    thread = Thread(target=disturb)
-    thread.start()
-    code = run(world, output, *more)
-    thread.join()
+    with ThreadPoolExecutor(1) as thread:
+        disturbing = thread.submit(disturb)
+        code = run(world, output, *more)
+    disturbing.result()
     return code
 
 
@@ -183,15 +185,16 @@ def test_ranks_and_engines_may_be_killed_and_hang(world, embedded, two_ranks, tm
     assert_same_run(world, output, embedded)
 
 
-def test_a_machine_leaves_and_another_one_joins(world, embedded, cluster, two_ranks, tmp_path, capsys):
+def test_a_machine_leaves_and_another_one_joins(world, embedded, cluster, two_ranks, tmp_path, capsys, monkeypatch):
     output = tmp_path / "run"
+    monkeypatch.setattr(cluster, "_shutdown_at_exit", False)  # that would need a signal's handler, and the main thread
 
     def disturb():
         saved(output, 2)
         cluster.remove_node(next(iter(cluster.worker_nodes)), allow_graceful=False)
         cluster.add_node(**SEATS)
 
-    assert disturbed(world, output, disturb, *two_ranks) == 0
+    assert disturbed(world, output, disturb, *two_ranks, "--cluster.timeout", 100) == 0
     said = capsys.readouterr().err
     assert "starting again from the last checkpoint (1 of 3)" in said and "resuming after step" in said
     assert_same_run(world, output, embedded)
@@ -246,6 +249,16 @@ def test_what_a_rank_refuses_is_one_line_and_not_tried_again(world, two_ranks, t
     assert "model.freeze leaves no parameter to train" in error
     assert "Traceback" not in error and "starting again" not in error
     assert not any((tmp_path / "run").iterdir())
+
+
+def test_what_one_rank_refuses_while_others_wait_is_one_line(world, two_ranks, tmp_path, capsys, monkeypatch):
+    """Which comes at once, and nothing is asked of the ranks that wait: no model can be saved."""
+    monkeypatch.setattr(ranks, "PolicyRank", OneRefuses)
+    monkeypatch.setattr(calls, "_TOGETHER", 0.1)
+    assert run(world, tmp_path / "run", *two_ranks, "--optimizer.minibatch", 4) == 2
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert "not on this rank: lower it (stopped after step 1, its model cannot be saved either" in error
+    assert "--run.resume continues after step 1" in error
 
 
 def test_too_few_gpus_are_one_line(world, cluster, tmp_path, capsys):

@@ -204,6 +204,54 @@ def test_a_prompt_that_vllm_refuses_is_one_line(engine, prompts):
     assert len(engine.generate(prompts[:1], Sampling(n=2, max_new_tokens=3))[0]) == 2
 
 
+def test_new_weights_between_two_steps(vlm, engine, prompts):
+    """Responses in flight go on under them, each token with its version; later prompts take nothing from before.
+
+    A later prompt is the same as one in flight, image and all: its features and prefix are in the caches.
+    """
+    old = {name: weight.clone() for name, weight in vlm.model.state_dict().items()}
+    engine.version, sampling, groups, later = 0, Sampling(n=2, max_new_tokens=12, seed=5), [], []
+    engine.add(prompts[1], sampling, groups.extend)
+    for _ in range(4):
+        engine.step()
+    with torch.no_grad():
+        for parameter in vlm.model.parameters():
+            parameter.add_(0.2 * parameter.std(correction=0) * torch.randn_like(parameter))
+    engine.load_weights(published_weights(vlm.model))
+    engine.version = 1
+    engine.add(prompts[1], sampling, later.extend)
+    while engine.unfinished:
+        engine.step()
+    assert [c.version for c in later] == [1, 1] and all(c.versions is None for c in later)
+    (expected,) = scored(vlm, prompts[1:2], [later], 1.0)
+    torch.testing.assert_close(torch.cat([c.logprobs for c in later]), expected, atol=1e-4, rtol=0)
+    vlm.model.load_state_dict(old)
+    (expected,) = scored(vlm, prompts[1:2], [groups], 1.0)
+    for completion, policy in zip(groups, expected.split([len(c.ids) for c in groups]), strict=True):
+        drawn = completion.token_versions
+        assert completion.version == 0 and drawn.tolist() == sorted(drawn.tolist())
+        torch.testing.assert_close(completion.logprobs[drawn == 0], policy[drawn == 0], atol=1e-4, rtol=0)
+        assert not (drawn == 1).any() or not torch.allclose(
+            completion.logprobs[drawn == 1], policy[drawn == 1], atol=1e-2
+        )
+    assert any(c.versions is not None for c in groups)
+    engine.load_weights(old.items())
+    engine.version = 0
+    check_agreement(vlm, engine, prompts)
+
+
+def test_a_dropped_prompt_leaves_the_others_alone(engine, prompts):
+    sampling, groups = Sampling(n=2, max_new_tokens=8, seed=3), []
+    expected = engine.generate(prompts[:1], sampling)[0]
+    first = engine.add(prompts[2], sampling, lambda group: groups.append("dropped"))
+    engine.add(prompts[0], sampling, groups.extend)
+    engine.step()
+    engine.drop([first])
+    while engine.unfinished:
+        engine.step()
+    assert [c.ids.tolist() for c in groups] == [c.ids.tolist() for c in expected]
+
+
 def test_sleep_is_nothing_on_the_cpu(engine, prompts):
     engine.sleep()
     assert engine.generate(prompts[:1], Sampling(max_new_tokens=2))
