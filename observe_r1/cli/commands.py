@@ -152,7 +152,7 @@ _COMMANDS = (
         "drop questions that are not worth measuring: unverifiable, repeated, in a benchmark, too simple",
         run="observe_r1.cli.ladder:screen",
         settings=_LADDER,
-        sections=("data", "screen", "model", "rollout", "run"),
+        sections=("data", "screen", "model", "rollout", "cluster", "run"),
         takes="SOURCE... --output DIR",
         words="sources",
         about=(
@@ -169,7 +169,7 @@ _COMMANDS = (
         "sample responses to every screened question: its difficulty is the share of wrong ones",
         run="observe_r1.cli.ladder:measure",
         settings=_LADDER,
-        sections=("data", "model", "rollout", "run"),
+        sections=("data", "model", "rollout", "cluster", "run"),
         takes="DIR --model MODEL",
         words="folder",
         about=(
@@ -212,7 +212,7 @@ _COMMANDS = (
         "measure a ladder again with a newer model, and show how its questions moved between levels",
         run="observe_r1.cli.ladder:refresh",
         settings=_LADDER,
-        sections=("data", "model", "rollout", "run"),
+        sections=("data", "model", "rollout", "cluster", "run"),
         takes="DIR --model CHECKPOINT",
         words="folder",
         about=(

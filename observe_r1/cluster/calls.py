@@ -41,16 +41,13 @@ _GONE = (
 """What Ray raises where a process or its machine is gone, or what they held."""
 
 
-def collect(
-    references: Sequence[Any], ranks: Sequence[Any] = (), *, timeout: float = float("inf"), fetch: bool = True
-) -> list[Any]:
+def collect(references: Sequence[Any], ranks: Sequence[Any] = (), *, timeout: float = float("inf")) -> list[Any]:
     """Wait for calls that were made together, and return their results in order.
 
     Args:
         references: One per call.
-        ranks: The actors that were called, where these wait for each other; each has a method `alive`.
+        ranks: The actors that wait for each other in the calls; each has a method `alive`.
         timeout: Seconds that ranks may wait for each other.
-        fetch: Whether the results are wanted here, too; without, the list is empty.
 
     Raises:
         RankLostError: A process died or hangs.
@@ -59,7 +56,7 @@ def collect(
     """
     watch, waiting, first = _Watch(ranks, timeout), list(references), None
     while waiting:
-        done, waiting = ray.wait(waiting, timeout=_LOOK, fetch_local=fetch)
+        done, waiting = ray.wait(waiting, timeout=_LOOK)
         for reference in done:
             try:
                 ray.get(reference)
@@ -79,7 +76,7 @@ def collect(
         if first and waiting and monotonic() - first > timeout:
             raise RankLostError(f"a rank hangs: others ended over {timeout:.0f} s (cluster.timeout) before it")
         watch.look()
-    return ray.get(list(references)) if fetch else []
+    return ray.get(list(references))
 
 
 class _Watch:

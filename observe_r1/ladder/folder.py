@@ -37,7 +37,7 @@ from observe_r1.ladder.stage import (
 
 _VLLM_MEMORY = ("gpu_memory_utilization", "kv_cache_memory_bytes", "max_num_seqs", "limit_mm_per_prompt")
 _ANY_TIME = (
-    *("run.", "data.skip_bad", "data.image_cache", "data.allow_private_addresses"),
+    *("run.", "cluster.", "data.skip_bad", "data.image_cache", "data.allow_private_addresses"),
     *("rollout.max_rows", "rollout.cuda_graphs"),
     *(f"rollout.vllm.{name}" for name in _VLLM_MEMORY),
 )

@@ -16,6 +16,7 @@ from observe_r1.errors import UserError
 from observe_r1.files import remove_files, write_atomic
 from observe_r1.ladder import difficulty
 from observe_r1.ladder.folder import changed
+from observe_r1.ladder.inference import EngineMaker
 from observe_r1.ladder.inputs import model_digest
 from observe_r1.ladder.journal import PROGRESS, is_complete, read_progress, start_over
 from observe_r1.ladder.questions import read_questions, stage_rows
@@ -40,7 +41,7 @@ _CREATED = (RECORDED, PROGRESS, MEASURED, RESPONSES, ASKED, DROPPED)
 _DIFFICULTY = {"difficulty": int | float}
 
 
-def refresh(folder: Path, settings: LadderSettings, watch: Watch) -> Path | None:
+def refresh(folder: Path, settings: LadderSettings, watch: Watch, start: EngineMaker) -> Path | None:
     """Measure the questions of the ladder and the unsolved ones again, into `refreshed-<n>/`.
 
     A newer model may solve what the earlier one did not. A refresh that was stopped is resumed (with `run.anew`: begun
@@ -51,6 +52,7 @@ def refresh(folder: Path, settings: LadderSettings, watch: Watch) -> Path | None
         folder: The ladder's folder.
         settings: Of the ladder, with the newer model.
         watch: Is shown the progress.
+        start: Starts the model's engine.
 
     Returns:
         The folder of the new measurement; None if it was stopped.
@@ -68,7 +70,7 @@ def refresh(folder: Path, settings: LadderSettings, watch: Watch) -> Path | None
     written_in = settings.arrange.format_prompt
     try:
         questions = mix_sequences([read_questions(folder / name) for name in _QUESTIONS], None, seed=0)
-        complete = difficulty.measure_questions(refreshed, questions, settings, watch, written_in=written_in)
+        complete = difficulty.measure_questions(refreshed, questions, settings, watch, start, written_in=written_in)
     except UserError:
         if not read_progress(refreshed):
             remove_files(refreshed, _CREATED)

@@ -22,7 +22,7 @@ from observe_r1.model.loading import load_model
 from observe_r1.records import Sampling
 from observe_r1.rollout.embedded import EmbeddedEngine
 
-KILLS = 8
+KILLS = 6
 SAMPLING = Sampling(n=3, max_new_tokens=40, seed=5)
 ROLLOUT = RolloutSettings(max_rows=9, max_new_tokens=40)
 
@@ -67,19 +67,27 @@ def expected(vlm, prompts):
     return EmbeddedEngine(vlm).generate(prompts, SAMPLING)
 
 
-@pytest.fixture
-def pool(model, data):
-    """Makes pools, and closes them."""
-    pools = []
+@pytest.fixture(scope="module")
+def notes():
+    return []
 
-    def make(engines=1, rollout=ROLLOUT, **settings):
-        pools.append(EnginePool(model, rollout, data, options=[{}] * engines, **settings))
-        pools[-1].ready()
-        return pools[-1]
 
-    yield make
-    for each in pools:
-        each.close()
+@pytest.fixture(scope="module")
+def many(model, data, notes):
+    """Two engines, which all tests but those of engines that end share."""
+    pool = EnginePool(model, ROLLOUT, data, options=[{}] * 2, restarts=100, note=notes.append)
+    pool.ready()
+    yield pool
+    pool.close()
+
+
+def with_version(version):
+    """Makes engines bear a version, as new weights do."""
+
+    def bear(engine):
+        engine.version = version
+
+    return lambda actors: ray.get([actor.do.remote(bear) for actor in actors])
 
 
 def same(groups, expected):
@@ -88,21 +96,24 @@ def same(groups, expected):
         torch.testing.assert_close(completion.logprobs, other.logprobs, atol=1e-4, rtol=0)
 
 
-@pytest.mark.parametrize("engines", [1, 3])
-def test_a_response_is_the_same_on_any_engine(pool, prompts, expected, engines):
-    seen = {}
-    many = pool(engines)
+def test_a_response_is_the_same_on_any_engine(many, prompts, expected):
+    seen, before = {}, many.finished
     groups = many.generate(prompts, SAMPLING, seen.__setitem__)
     same(groups, expected)
-    assert [seen[index] for index in range(len(prompts))] == groups and many.finished == 3 * len(prompts)
+    assert [seen[index] for index in range(len(prompts))] == groups and many.finished - before == 3 * len(prompts)
 
 
-def test_killed_engines_start_again_and_their_prompts_are_sampled_again(pool, prompts, expected):
+def test_killed_engines_start_again_and_their_prompts_are_sampled_again(many, notes, prompts, expected):
     """At random moments, both engines of two."""
-    notes, given, killed, draw = [], [], set(), random.Random(3)
-    many = pool(2, restarts=100, note=notes.append)
-    many.renew = lambda index, actor: given.append(index)
-    many.version = 4
+    given, killed, draw = [], set(), random.Random(3)
+
+    def renew(actor):
+        given.append(actor)
+        with_version(4)([actor])
+        return True
+
+    many.renew = renew
+    many.publish(4, with_version(4))
     while len(killed) < KILLS:
         many.ready()
         seen, stop, pids = [], threading.Event(), many.processes()
@@ -125,33 +136,66 @@ def test_killed_engines_start_again_and_their_prompts_are_sampled_again(pool, pr
     assert len(given) == len(notes) == KILLS, (given, notes)
 
 
-def test_an_engine_that_dies_too_often_ends_the_run(pool, prompts):
-    many = pool(restarts=0)
-    os.kill(many.processes()[0], signal.SIGKILL)
+def test_engines_that_die_as_weights_travel_start_again_and_get_them(many, prompts, expected):
+    """One as it receives them; the other before, and nobody has noticed."""
+    before, tried = many.processes(), []
+
+    def send(actors):
+        tried.append(actors)
+        if len(tried) == 1:
+            os.kill(many.processes()[0], signal.SIGKILL)
+            raise RankLostError("a rank waited in vain for an engine")
+        with_version(5)(actors)
+
+    os.kill(before[1], signal.SIGKILL)
+    many.renew = lambda actor: False
+    many.publish(5, send)
+    groups = many.generate(prompts, SAMPLING)
+    same(groups, expected)
+    assert len(tried) == 2 and not {*before} & {*many.processes()} and {c.version for c in chain(*groups)} == {5}
+
+
+def test_another_process_that_is_lost_as_weights_travel_ends_the_run(many):
+    def send(actors):
+        raise RankLostError("a rank has died")
+
+    with pytest.raises(RankLostError, match="a rank has died"):
+        many.publish(6, send)
+    assert many.version != 6
+
+
+def test_an_engine_that_dies_too_often_ends_the_run_and_a_closed_pool_leaves_ray_alone(model, data, prompts):
+    pool = EnginePool(model, ROLLOUT, data, options=[{}], restarts=0)
+    pool.ready()
+    os.kill(pool.processes()[0], signal.SIGKILL)
     with pytest.raises(RankLostError, match=r"engine 0 has died too often \(cluster\.restarts\)"):
-        many.generate(prompts, SAMPLING)
+        pool.generate(prompts, SAMPLING)
+    pool.close()
+    for call in (pool.step, lambda: pool.generate(prompts, SAMPLING), pool.sleep, lambda: pool.publish(1, list)):
+        with pytest.raises(RuntimeError, match="the engines are closed"):
+            call()
+    pool.drop([1])
 
 
-def test_an_engine_that_does_not_start_is_one_line(pool, data):
+def test_an_engine_that_does_not_start_is_one_line(data):
     broken = EnginePool(ModelSettings(path="/nowhere", device="cpu"), ROLLOUT, data, options=[{}])
     with pytest.raises(UserError, match=r"model\.path = '/nowhere'"):
         broken.ready()
     broken.close()
 
 
-def test_an_error_of_whoever_takes_a_group_leaves_nothing_behind(pool, prompts, expected):
+def test_an_error_of_whoever_takes_a_group_leaves_nothing_behind(many, prompts, expected):
     def interrupt(index, group):
         raise KeyboardInterrupt
 
-    many = pool(2)
     with pytest.raises(KeyboardInterrupt):
         many.generate(prompts, SAMPLING, interrupt)
     assert not many.unfinished
     same(many.generate(prompts, SAMPLING), expected)
 
 
-def test_two_threads_sample_at_once_and_each_takes_its_own(pool, prompts, expected):
-    many, found, threads = pool(2), [], {}
+def test_two_threads_sample_at_once_and_each_takes_its_own(many, prompts, expected):
+    found, threads = [], {}
 
     def other():
         threads["other"] = set()
@@ -166,9 +210,9 @@ def test_two_threads_sample_at_once_and_each_takes_its_own(pool, prompts, expect
     assert threads["other"] == {thread.ident}
 
 
-def test_an_engine_that_is_busy_holds_no_prompt_up_but_its_own(pool, prompts, tmp_path):
+def test_an_engine_that_is_busy_holds_no_prompt_up_but_its_own(many, prompts, tmp_path):
     """One of two engines is held up until all prompts that it does not have are done; it has room for one."""
-    many, done = pool(2, ROLLOUT.model_copy(update={"max_rows": 1})), []
+    done, one = [], Sampling(n=ROLLOUT.max_rows, max_new_tokens=5)
 
     def busy(engine, sign):
         while not sign.exists():
@@ -176,10 +220,10 @@ def test_an_engine_that_is_busy_holds_no_prompt_up_but_its_own(pool, prompts, tm
 
     held = many._seats[0].actor.do.remote(busy, tmp_path / "sign")
     for index, prompt in enumerate(prompts):
-        many.add(prompt, Sampling(max_new_tokens=5), lambda group, index=index: done.append(index))
+        many.add(prompt, one, lambda group, index=index: done.append(index))
     while len(done) < len(prompts) - 1:
         many.step()
-    assert many.unfinished == 1
+    assert many.unfinished == one.n
     (tmp_path / "sign").touch()
     while many.unfinished:
         many.step()
@@ -188,28 +232,31 @@ def test_an_engine_that_is_busy_holds_no_prompt_up_but_its_own(pool, prompts, tm
     assert sorted(done) == list(range(len(prompts)))
 
 
-def test_new_weights_reach_every_engine_between_two_steps(pool, vlm, prompts):
+def test_new_weights_reach_every_engine_between_two_steps(many, vlm, prompts, expected):
     """Responses in flight go on; those asked for later are those of the new weights."""
-    many, before, scaled = pool(2), [], load_model_of(vlm)
+    before, scaled, number = [], load_model_of(vlm), many.version
     with torch.no_grad():
-        scaled.model.lm_head.weight.mul_(1.5)
+        scaled.model.lm_head.weight.mul_(2.0)
 
-    def scale(engine):
-        with torch.no_grad():
-            engine.vlm.model.lm_head.weight.mul_(1.5)
-        return engine.rows
+    def scale(factor):
+        def work(engine):
+            with torch.no_grad():
+                engine.vlm.model.lm_head.weight.mul_(factor)
+
+        return lambda actors: ray.get([actor.do.remote(work) for actor in actors])
 
     for prompt in prompts[:4]:
         many.add(prompt, SAMPLING, before.append)
     many.step()
-    assert many.on_each(scale) == [9, 9]
-    many.version = 1
+    many.publish(number + 1, scale(2.0))
     after = many.generate(prompts[4:8], SAMPLING)
     while many.unfinished:
         many.step()
     many.step()
-    assert len(before) == 4 and {c.version for c in chain(*after)} == {1}
+    assert len(before) == 4
     same(after, EmbeddedEngine(scaled).generate(prompts[4:8], SAMPLING))
+    many.publish(number + 2, scale(0.5))
+    same(many.generate(prompts[:2], SAMPLING), expected[:2])
 
 
 def load_model_of(vlm):

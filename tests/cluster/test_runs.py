@@ -182,6 +182,7 @@ def test_ranks_and_engines_may_be_killed_and_hang(world, embedded, two_ranks, tm
     said = capsys.readouterr().err
     assert "a process has died" in said and "starting again from the last checkpoint (1 of 9)" in said
     assert "a rank hangs" in said and "starting again from the last checkpoint (2 of 9)" in said
+    assert "has died and starts again, its prompts are sampled again" in said and "(3 of 9)" not in said
     assert_same_run(world, output, embedded)
 
 
