@@ -12,6 +12,7 @@ import threading
 from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 from typing import Any
 
 import ray
@@ -69,6 +70,13 @@ class PolicyRank:
     def address(self) -> str:
         """Return this machine's address in the cluster."""
         return str(ray.util.get_node_ip_address())
+
+    def sees(self, file: Path, content: bytes) -> bool:
+        """Whether `file` is there, with this content."""
+        try:
+            return file.read_bytes() == content
+        except OSError:
+            return False
 
     def listen(self, address: str) -> int:
         """Open the port at which all ranks meet, on the interface of `address` alone, and return its number."""
@@ -134,9 +142,14 @@ class PolicyRank:
         assert self.reference is not None
         return self.reference.logprobs(groups)
 
-    def save_state(self, folder: Path) -> None:
-        """Write this rank's part of weights and optimizer state."""
-        save_state(self.policy, folder)
+    def save_state(self, folder: Path, copy: bool) -> None:
+        """Begin to write this rank's part of weights and optimizer state."""
+        self._writing = save_state(self.policy, folder, copy=copy)
+
+    @ray.method(concurrency_group=_BESIDE)
+    def saved(self) -> bool:
+        """Whether what `save_state` began is written; asked beside this rank's work."""
+        return self._writing.done()
 
     def load_state(self, folder: Path) -> None:
         """Read this rank's part of weights and optimizer state."""
@@ -209,6 +222,7 @@ class PolicyRanks:
             actor.options(**seats.rank(rank)).remote(arguments, rank, ranks, seats.per_machine) for rank in range(ranks)
         ]
         addresses = self._call("address")
+        self._check_shared(Path(settings.run.output), addresses)
         if seats.machines == 1:
             addresses = ["127.0.0.1"] * ranks
         port = self._collect([self._ranks[0].listen.remote(addresses[0])])[0]
@@ -218,6 +232,26 @@ class PolicyRanks:
         self._started = [
             rank.start.remote(meeting, address) for rank, address in zip(self._ranks, addresses, strict=True)
         ]
+
+    def _check_shared(self, folder: Path, addresses: Sequence[str]) -> None:
+        """Check that all ranks see the run folder, where each is to write its part of checkpoints and the model.
+
+        Raises:
+            UserError: One does not; or the folder cannot be written.
+        """
+        try:
+            with NamedTemporaryFile(dir=folder, prefix=".shared-") as token:
+                token.write(token.name.encode())
+                token.flush()
+                os.fsync(token.fileno())
+                seen = self._call("sees", Path(token.name).absolute(), token.name.encode())
+        except OSError as error:
+            raise UserError(f"run.output = {str(folder)!r}: cannot be written: {error.strerror}") from error
+        if blind := sorted({address for address, sees in zip(addresses, seen, strict=True) if not sees}):
+            raise UserError(
+                f"run.output = {str(folder)!r}: the policy's ranks on {', '.join(blind)} do not see what is written "
+                "there: give a folder that all machines share, under the same path"
+            )
 
     def ready(self) -> str:
         """Wait until all ranks have loaded their part; return the name of the device that they compute on."""
@@ -235,13 +269,14 @@ class PolicyRanks:
         """Return those under the reference model."""
         return self._call("reference_logprobs", ray.put(groups))[0]
 
-    def save_state(self, folder: Path) -> None:
-        """Write weights and optimizer state, each rank its part, into a folder that all machines share."""
-        self._call("save_state", folder)
+    def save_state(self, folder: Path, *, copy: bool) -> "RankWriting":
+        """Begin to write weights and optimizer state, each rank its part, into a folder that all machines share."""
+        self._call("save_state", folder.absolute(), copy)
+        return RankWriting(self._ranks)
 
     def load_state(self, folder: Path) -> None:
         """Read weights and optimizer state, which any number of ranks has written."""
-        self._call("load_state", folder, changes=True)
+        self._call("load_state", folder.absolute(), changes=True)
 
     def export(self, folder: Path, data: DataSettings) -> None:
         """Write the model as an ordinary checkpoint; see `save_model`."""
@@ -306,6 +341,23 @@ class PolicyRanks:
         except (UserError, OSError):  # after which a run still saves its model
             self._stuck = len(ray.wait(list(calls), num_returns=len(calls), timeout=0)[0]) < len(calls)
             raise
+
+
+class RankWriting:
+    """A checkpoint that ranks are writing; see `training.parts.Writing`."""
+
+    def __init__(self, ranks: Sequence[Any]) -> None:
+        self._ranks, self._asked = ranks, list[Any]()
+
+    def done(self) -> bool:
+        """Whether all ranks have written their part. Raises: RankLostError: One is gone; what a rank raised."""
+        self._asked = self._asked or [rank.saved.remote() for rank in self._ranks]
+        answered, silent = ray.wait(self._asked, num_returns=len(self._asked), timeout=0)
+        answers = collect(answered)
+        if silent:
+            return False
+        self._asked = []
+        return all(answers)
 
 
 class RankReference:

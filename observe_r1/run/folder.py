@@ -40,7 +40,7 @@ from observe_r1.files import (
 
 _MAY_CHANGE = frozenset(
     {"run.output", "run.resume", "run.steps", "run.prompts", "run.epochs", "run.save_every", "run.keep"}
-    | {"run.tensorboard", "run.wandb", "model.path", "model.feature_cache"}
+    | {"run.save_in_background", "run.tensorboard", "run.wandb", "model.path", "model.feature_cache"}
     | {"data.image_cache", "data.allow_private_addresses"}
     # Only rounding depends on them:
     | {"rollout.max_rows", "rollout.cuda_graphs", "optimizer.tokens_per_pack", "optimizer.head_chunk"}
@@ -166,7 +166,7 @@ class RunFolder:
             UserError: A new start would throw away steps that had a checkpoint.
         """
         made, every = last_step(self.metrics), (self._earlier or {}).get("run.save_every")
-        if step == 0 and isinstance(every, int) and made > every:
+        if step == 0 and isinstance(every, int) and made > 2 * every:  # the first is whole before the second is begun
             raise UserError(
                 f"run.resume: the run has made {made} steps, but {self.checkpoints} no longer holds a checkpoint: "
                 "put one back, or give another run.output for a new run"

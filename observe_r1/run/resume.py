@@ -3,7 +3,6 @@
 import base64
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -37,19 +36,16 @@ class RunState:
         self.source = source
         self.encode = encode
 
-    def save(self, step: int, record: dict[str, Any], best: int | None) -> Path:
-        """Write the checkpoint of `step`; see `Checkpoints.save`.
+    def save(self, step: int, record: dict[str, Any], best: int | None) -> None:
+        """Begin to write the checkpoint of `step`; see `Checkpoints.save`.
 
         Args:
             step: Steps done.
             record: What the caller needs, as JSON values.
             best: The step of the best checkpoint, which is kept; None where there is none.
 
-        Returns:
-            The checkpoint's folder.
-
         Raises:
-            UserError: It cannot be written.
+            UserError: It, or the one before it, cannot be written.
         """
         position = self.source.state_dict()
         tensors: dict[str, Tensor] = {}
@@ -58,7 +54,7 @@ class RunState:
         tensors[_RANDOM] = torch.get_rng_state()
         if torch.cuda.is_available():
             tensors[_RANDOM_CUDA] = torch.cuda.get_rng_state()
-        return self.checkpoints.save(step, self.policy, {"position": position, "record": record}, tensors, best)
+        self.checkpoints.save(step, self.policy, {"position": position, "record": record}, tensors, best)
 
     def restore(self, note: Callable[[str], None]) -> tuple[int, dict[str, Any]] | None:
         """Restore the newest whole checkpoint.

@@ -4,6 +4,7 @@ They share one Ray of two machines, a head and one with seats, which the runs jo
 engine samples in a process of its own. Policies compute in float64, and take steps so large that a mistake would show.
 """
 
+import fcntl
 import json
 import os
 import random
@@ -291,3 +292,19 @@ def test_seats_are_shared_out(settings, ranks, engines):
 def test_seats_that_do_not_fit_are_refused(settings, fault):
     with pytest.raises(UserError, match=fault):
         count_seats(ClusterSettings(**settings))
+
+
+def test_a_run_folder_that_not_all_ranks_see_is_refused(world, two_ranks, tmp_path, capfd):
+    """Where a path leads to depends on the process, as on machines that share no folder it depends on the machine."""
+    (tmp_path / "here").mkdir()
+    opened = os.open(tmp_path / "here", os.O_RDONLY)
+    own = fcntl.fcntl(opened, fcntl.F_DUPFD_CLOEXEC, 900)
+    output = f"/proc/self/fd/{own}/run"
+    try:
+        assert run(world, output, *two_ranks) == 2
+    finally:
+        os.close(own)
+        os.close(opened)
+    said = capfd.readouterr().err.strip().splitlines()[-1]
+    assert f"run.output = '{output}': the policy's ranks on " in said and said.endswith("under the same path")
+    assert not list((tmp_path / "here").rglob(".shared*"))

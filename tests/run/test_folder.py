@@ -186,14 +186,14 @@ def test_a_folder_that_a_kill_left_moved_away_is_put_back(tmp_path):
         assert folder.best.is_dir() and folder.best_step() == 3
 
 
-@pytest.mark.parametrize(("made", "refused"), [(20, False), (21, True)])
+@pytest.mark.parametrize(("made", "refused"), [(40, False), (41, True)])
 def test_steps_that_had_a_checkpoint_are_not_thrown_away_without_it(tmp_path, made, refused):
-    """A run of `save_every` 20 that was killed in step 21 has saved one."""
+    """A run of `save_every` 20 that was killed in step 41 has saved one: the second waited for it."""
     with RunFolder(tmp_path, SETTINGS) as folder:
         folder.metrics.write_text("".join(json_line({"step": step}) for step in range(made + 1)))
     with RunFolder(tmp_path, SETTINGS, resume=True) as folder:
         if refused:
-            with pytest.raises(UserError, match=r"has made 21 steps, but .*checkpoints no longer holds a checkpoint"):
+            with pytest.raises(UserError, match=r"has made 41 steps, but .*checkpoints no longer holds a checkpoint"):
                 folder.cut_back(0, -1)
         else:
             folder.cut_back(0, -1)
