@@ -23,9 +23,11 @@ torch.set_num_threads(1)
 
 SLOW = {
     "cli/test_chat",
+    "cli/test_export",
     "cli/test_original_commands",
     "cli/test_start_up",
     "cli/test_terminal",
+    "cluster/test_adapter_runs",
     "cluster/test_ahead_runs",
     "cluster/test_calls",
     "cluster/test_carrying",

@@ -25,9 +25,9 @@ class Command:
     """The sections of these settings that it uses; all of them where none is named."""
     takes: str = "[RECIPE]"
     """What precedes the options, in its help."""
-    words: Literal["recipe", "file", "sources", "folder", "model"] = "recipe"
+    words: Literal["recipe", "file", "sources", "folder", "model", "run"] = "recipe"
     """What the words before the options mean: one recipe, a file of data, a ladder's sources, a ladder's folder,
-    a model and, where the command reads any, files of data."""
+    a model and, where the command reads any, files of data, a run's folder."""
     about: str = ""
     """What the help says after the summary; `{recipes}` is filled in."""
     examples: tuple[str, ...] = ()
@@ -273,6 +273,26 @@ _COMMANDS = (
             "image": ("chat.image",),
             "temperature": ("chat.temperature",),
             "seed": ("chat.seed",),
+        },
+    ),
+    Command(
+        "export",
+        "hand a run's model over: a Hugging Face checkpoint with its card, and on the Hub",
+        run="observe_r1.cli.export:run",
+        settings="observe_r1.config:ExportSettings",
+        takes="RUN --to DIR",
+        words="run",
+        about=(
+            "The folder loads in transformers and vLLM: weights in bfloat16, processor, generation settings, and a chat"
+            " template that asks for the response format. Its card has the settings, the curves and, with --evaluation,"
+            " the figures of `observe-r1 evaluate`."
+        ),
+        examples=(
+            "observe-r1 export runs/train --to my-model --evaluation runs/evaluation",
+            "observe-r1 export runs/train --to my-model --push USER/my-model",
+        ),
+        short={
+            name: (f"export.{name}",) for name in ("to", "best", "weights", "dtype", "evaluation", "push", "private")
         },
     ),
     Command(

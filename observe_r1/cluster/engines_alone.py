@@ -6,7 +6,7 @@ from typing import Any, Protocol
 
 from observe_r1.cluster import RankLostError
 from observe_r1.cluster.engines import EnginePool
-from observe_r1.cluster.placement import Counts, Seats, seats_of_ray
+from observe_r1.cluster.placement import Counts, Seats, take_stock
 from observe_r1.cluster.start import counted
 from observe_r1.config import LadderSettings
 from observe_r1.config.cluster import EngineClusterSettings
@@ -46,7 +46,7 @@ def engines_on_ray(cluster: EngineClusterSettings, device: str, threads: int, vi
             f"cluster.tensor_parallel = {cluster.tensor_parallel}: an engine cannot be split over several GPUs yet: "
             "set it to 1"
         )
-    engines = cluster.gpus or seats_of_ray("CPU" if device == "cpu" else "GPU")
+    engines = take_stock(cluster, device).gpus or 1
     seats = Seats(Counts(0, engines, 1, apart=True), device, cluster.timeout, view.now)
     view.note(f"{counted(engines, 'engine')} on {counted(seats.machines, 'machine')}")
 
@@ -61,6 +61,7 @@ def engines_on_ray(cluster: EngineClusterSettings, device: str, threads: int, vi
             threads=threads,
             restarts=cluster.restarts,
             note=view.note,
+            timeout=cluster.timeout,
         )
         pool.ready()
         return pool, load_processor(model)

@@ -12,12 +12,13 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from observe_r1.config import ClusterSettings
 from observe_r1.config.cluster import EngineClusterSettings
 from observe_r1.errors import UserError
 
+_Cluster = TypeVar("_Cluster", bound=EngineClusterSettings)
 _LOOPBACK = "127.0.0.1"
 _STORE_SHARE = 0.1
 """Of the machine's memory, for what Ray carries between processes; pages that are not used take none."""
@@ -110,7 +111,7 @@ class Counts:
         return self.ranks + (self.engines * self.tensor_parallel if self.apart else 0)
 
 
-def take_stock(cluster: ClusterSettings, device: str) -> ClusterSettings:
+def take_stock(cluster: _Cluster, device: str) -> _Cluster:
     """Return `cluster` with the number of seats that the run has from now on, whatever machines come and go.
 
     Args:
@@ -118,11 +119,11 @@ def take_stock(cluster: ClusterSettings, device: str) -> ClusterSettings:
         device: `cpu` or `cuda`.
 
     Raises:
-        UserError: Ray has fewer than asked for.
+        UserError: Ray has fewer than asked for, or none.
     """
     available = seats_of_ray("CPU" if device == "cpu" else "GPU")
-    if (cluster.gpus or 0) > available:
-        raise UserError(f"cluster.gpus = {cluster.gpus}: Ray has {available}: ask for fewer, or add machines")
+    if (cluster.gpus or 1) > available:
+        raise UserError(f"cluster.gpus = {cluster.gpus or 1}: Ray has {available}: ask for fewer, or add machines")
     return cluster.model_copy(update={"gpus": cluster.gpus or available})
 
 

@@ -132,5 +132,3 @@ def _check(settings: TrainSettings, device: str) -> None:
             f"cluster.tensor_parallel = {settings.cluster.tensor_parallel}: an engine cannot be split over several "
             "GPUs yet: set it to 1"
         )
-    if settings.model.lora_rank or settings.model.quantize != "none":
-        raise UserError("model.lora_rank and model.quantize are not possible with cluster: leave cluster out, or these")

@@ -10,6 +10,7 @@ of the ladder, `cluster` those of many GPUs; `verbs` puts them together, command
 from observe_r1.config.chatting import ChatOptions, ChatSettings
 from observe_r1.config.cluster import ClusterSettings
 from observe_r1.config.evaluating import EvaluateSettings
+from observe_r1.config.exporting import ExportOptions, ExportSettings
 from observe_r1.config.ladder import PUBLISHED_SHARES, ArrangeSettings, LadderSettings, ScreenSettings
 from observe_r1.config.learning import (
     EvaluationSettings,
@@ -42,6 +43,8 @@ __all__ = [
     "DataSettings",
     "EvaluateSettings",
     "EvaluationSettings",
+    "ExportOptions",
+    "ExportSettings",
     "LadderSettings",
     "ModelSettings",
     "ObjectiveSettings",

@@ -16,7 +16,12 @@ from observe_r1.config import ClusterSettings, DataSettings, ObjectiveSettings
 from observe_r1.errors import UserError
 from observe_r1.model import saving
 
-KINDS = {"all": {}, "frozen tower": {"freeze": ("model.visual",)}, "adapters": {"lora_rank": 4}}
+KINDS = {
+    "all": {},
+    "frozen tower": {"freeze": ("model.visual",)},
+    "adapters": {"lora_rank": 4},
+    "adapters on 4 bits": {"lora_rank": 4, "quantize": "4bit"},
+}
 DATA = DataSettings(path="unused")
 MODEL = "model of ranks"
 

@@ -105,6 +105,8 @@ def test_what_engines_alone_cannot_do_is_one_line(asked, ray_address, tmp_path, 
     folder = screened(asked, tmp_path / "ladder")
     assert measure(asked, folder, "--cluster.gpus", "2", "--cluster.layout", "apart") == 2
     assert "--cluster.layout" in capsys.readouterr().err.splitlines()[-1]
+    assert measure(asked, folder, "--cluster.address", ray_address, "--cluster.gpus", "64") == 2
+    assert "cluster.gpus = 64: Ray has 2" in capsys.readouterr().err.splitlines()[-1]
     wide = ["--cluster.gpus", "2", "--cluster.tensor_parallel", "2", "--cluster.address", ray_address]
     assert measure(asked, folder, *wide) == 2
     assert "an engine cannot be split over several GPUs yet" in capsys.readouterr().err.splitlines()[-1]
