@@ -143,7 +143,11 @@ def differences(command: list[str], run: Path, expected: dict[str, object]) -> l
     if resumed.returncode:
         print(resumed.stderr)
         return [f"exit code {resumed.returncode}"]
-    found = results(run)
+    return compare(results(run), expected)
+
+
+def compare(found: dict[str, object], expected: dict[str, object]) -> list[str]:
+    """Return the names of what is not as `expected`."""
     return sorted(name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name))
 
 

@@ -24,7 +24,7 @@ from racing.timing import interleave
 from observe_r1.config import LadderSettings
 from observe_r1.demo.dataset import write_questions
 from observe_r1.demo.tiny_model import make_tiny_model
-from observe_r1.ladder import building, inference
+from observe_r1.ladder import building
 from observe_r1.ladder.difficulty import measure_questions
 from observe_r1.ladder.inference import load_engine, random_stream
 from observe_r1.ladder.journal import start_over
@@ -47,7 +47,7 @@ def prepare(folder: Path, arguments: argparse.Namespace) -> LadderSettings:
     }
     settings = LadderSettings.model_validate(values)
     (folder / "ladder").mkdir()
-    building.screen(folder / "ladder", settings, Watch())
+    building.screen(folder / "ladder", settings, Watch(), load_engine)
     return settings
 
 
@@ -71,7 +71,6 @@ def main() -> None:
         loaded: tuple[EmbeddedEngine, object] = load_engine(settings.model.path, settings)  # type: ignore[assignment]
         engine, processor = loaded
         engine.vlm = replace(engine.vlm, stop_ids=())
-        inference.load_engine = lambda path, settings: (engine, processor)  # loading is not what is measured
         examples = read_questions(folder / "screened.jsonl")
         prompts: list[Prompt] = [encode_prompt(e, processor, settings.data, random_stream(e)) for e in examples]
         sampling = Sampling(n=rollout.group_size, max_new_tokens=rollout.max_new_tokens)
@@ -82,7 +81,7 @@ def main() -> None:
 
         def with_measuring() -> None:
             start_over(folder, [MEASURE])
-            measure_questions(folder, examples, settings, Watch())
+            measure_questions(folder, examples, settings, Watch(), lambda path, settings: (engine, processor))
 
         alone(), with_measuring()  # once to warm up
         times = interleave({"engine": alone, "measure": with_measuring}, arguments.repetitions)

@@ -97,9 +97,16 @@ class Completion:
     text: str
     """`ids` decoded without special tokens."""
     version: int
-    """Of the weights that it was sampled with, as `WeightSync.publish` numbered them."""
+    """Of the weights that drew its first token, as `WeightSync.publish` numbered them; no token is older."""
     finish: Literal["stop", "length"]
     """`stop` for an end-of-turn token or a stop string, `length` when cut off at the limit."""
+    versions: Tensor | None = None
+    """(R,) int64, of the weights that drew each token, never falling; None where all tokens have `version`."""
+
+    @property
+    def token_versions(self) -> Tensor:
+        """(R,) int64: of the weights that drew each token."""
+        return self.ids.new_full(self.ids.shape, self.version).long() if self.versions is None else self.versions
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -126,6 +133,11 @@ class Group:
     def lengths(self) -> list[int]:
         """Tokens of each response."""
         return [len(completion.ids) for completion in self.completions]
+
+    @property
+    def version(self) -> int:
+        """Of the oldest weights that drew any of its tokens."""
+        return min(completion.version for completion in self.completions)
 
     @property
     def informative(self) -> bool:

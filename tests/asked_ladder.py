@@ -11,11 +11,11 @@ from observe_r1.cli.main import main
 from observe_r1.config import ModelSettings
 from observe_r1.demo.tiny_model import make_tiny_model
 from observe_r1.errors import UserError
-from observe_r1.ladder import building, difficulty, inference, screening
+from observe_r1.ladder import building, difficulty
 from observe_r1.model.processor import load_processor
 from observe_r1.records import Completion
 from observe_r1.rollout.engine import RefusedPromptError
-from observe_r1.run import progress
+from observe_r1.run import engines, progress
 from observe_r1.run.interrupt import StopRequest
 
 COUNT = 6
@@ -63,8 +63,7 @@ def log(monkeypatch, processor):
         return Engine(path, asked, settings.rollout.max_new_tokens), processor
 
     monkeypatch.setattr(building, "_check_model", check)
-    monkeypatch.setattr(inference, "load_engine", load)
-    monkeypatch.setattr(screening, "load_engine", load)
+    monkeypatch.setattr(engines, "load_engine", load)
     monkeypatch.setattr(ladder_commands, "write_ladder_report", lambda folder: [])
     return asked
 

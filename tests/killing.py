@@ -9,14 +9,19 @@ MOMENTS = {
     "sampling": ("observe_r1.rollout.embedded", "EmbeddedEngine.generate", 7),
     "writing rollouts": ("observe_r1.run.folder", "json_line", 40),
     "writing metrics": ("observe_r1.run.trackers", "json_line", 5),
-    "saving a checkpoint": ("observe_r1.run.checkpoint", "save_file", 3),
+    "copying for a checkpoint": ("observe_r1.run.checkpoint", "save_file", 3),
+    "saving a checkpoint": ("observe_r1.run.checkpoint", "_write_digests", 3),
     "removing the old": ("pathlib", "Path.unlink", 3),
     "evaluating": ("observe_r1.run.held_out", "mean_scores", 3),
     "exporting the best": ("observe_r1.policy.policy", "save_model", 1),
     "exported the best": ("observe_r1.policy.policy", "save_model", 1),
 }
 """What is called then, and in which of its calls."""
-_AFTER = ("saving a checkpoint", "exported the best")  # the call is made, what comes next is not
+_AFTER = (
+    "copying for a checkpoint",
+    "saving a checkpoint",
+    "exported the best",
+)  # the call is made, what comes next is not
 
 
 def killed(moment: str, command: list[str]) -> bool:

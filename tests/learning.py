@@ -67,6 +67,8 @@ def assert_resumes(fresh, folder):
     learn(stopped, steps=2)
     checkpoints = Checkpoints(folder, keep=1)
     checkpoints.save(2, stopped, {}, {"x": torch.zeros(1)})
+    learn(stopped, steps=1, first=2)  # what is written is what was saved
+    checkpoints.finish()
     assert checkpoints.load_newest(resumed, print)[0]["step"] == 2
     assert learn(resumed, steps=2, first=2) == expected[2:]
     assert equal(resumed.parameters, unbroken.parameters)

@@ -74,11 +74,18 @@ class OurSide:
 
 
 def scripted_batch(script: Script) -> type[embedded._Batch]:
-    """Return the engine's batch, whose responses end where `script` says instead of at an end-of-turn token."""
+    """Return the engine's batch, whose responses end where `script` says instead of at an end-of-turn token.
+
+    Each call takes as many prompts as the script has; their streams count them.
+    """
 
     class ScriptedBatch(embedded._Batch):
         def _finish(self, row: embedded._Row) -> str:
-            return "stop" if len(row.ids) == script.lengths[row.prompt, row.number] else ""
+            return (
+                "stop"
+                if len(row.ids) == script.lengths[row.request.prompt.stream % len(script.lengths), row.number]
+                else ""
+            )
 
     return ScriptedBatch
 

@@ -25,9 +25,9 @@ class Command:
     """The sections of these settings that it uses; all of them where none is named."""
     takes: str = "[RECIPE]"
     """What precedes the options, in its help."""
-    words: Literal["recipe", "file", "sources", "folder", "model"] = "recipe"
+    words: Literal["recipe", "file", "sources", "folder", "model", "run"] = "recipe"
     """What the words before the options mean: one recipe, a file of data, a ladder's sources, a ladder's folder,
-    a model and files of data."""
+    a model and, where the command reads any, files of data, a run's folder."""
     about: str = ""
     """What the help says after the summary; `{recipes}` is filled in."""
     examples: tuple[str, ...] = ()
@@ -152,7 +152,7 @@ _COMMANDS = (
         "drop questions that are not worth measuring: unverifiable, repeated, in a benchmark, too simple",
         run="observe_r1.cli.ladder:screen",
         settings=_LADDER,
-        sections=("data", "screen", "model", "rollout", "run"),
+        sections=("data", "screen", "model", "rollout", "cluster", "run"),
         takes="SOURCE... --output DIR",
         words="sources",
         about=(
@@ -169,7 +169,7 @@ _COMMANDS = (
         "sample responses to every screened question: its difficulty is the share of wrong ones",
         run="observe_r1.cli.ladder:measure",
         settings=_LADDER,
-        sections=("data", "model", "rollout", "run"),
+        sections=("data", "model", "rollout", "cluster", "run"),
         takes="DIR --model MODEL",
         words="folder",
         about=(
@@ -212,7 +212,7 @@ _COMMANDS = (
         "measure a ladder again with a newer model, and show how its questions moved between levels",
         run="observe_r1.cli.ladder:refresh",
         settings=_LADDER,
-        sections=("data", "model", "rollout", "run"),
+        sections=("data", "model", "rollout", "cluster", "run"),
         takes="DIR --model CHECKPOINT",
         words="folder",
         about=(
@@ -251,6 +251,48 @@ _COMMANDS = (
             "output": ("run.output",),
             "json": ("run.json_summary",),
             "skip_bad": ("data.skip_bad",),
+        },
+    ),
+    Command(
+        "chat",
+        "ask a model questions about images, and watch it observe, think and answer",
+        run="observe_r1.cli.chat:run",
+        settings="observe_r1.config:ChatSettings",
+        takes="MODEL",
+        words="model",
+        about=(
+            "Each question stands alone, as in training. What the model observes, thinks and answers has a colour each."
+            " With --ask the command answers that one question and ends."
+        ),
+        examples=(
+            "observe-r1 chat runs/train/model --image diagram.png",
+            "observe-r1 chat Qwen/Qwen2.5-VL-3B-Instruct --image a.png,b.png --ask 'What has changed?'",
+        ),
+        short={
+            "ask": ("chat.ask",),
+            "image": ("chat.image",),
+            "temperature": ("chat.temperature",),
+            "seed": ("chat.seed",),
+        },
+    ),
+    Command(
+        "export",
+        "hand a run's model over: a Hugging Face checkpoint with its card, and on the Hub",
+        run="observe_r1.cli.export:run",
+        settings="observe_r1.config:ExportSettings",
+        takes="RUN --to DIR",
+        words="run",
+        about=(
+            "The folder loads in transformers and vLLM: weights in bfloat16, processor, generation settings, and a chat"
+            " template that asks for the response format. Its card has the settings, the curves and, with --evaluation,"
+            " the figures of `observe-r1 evaluate`."
+        ),
+        examples=(
+            "observe-r1 export runs/train --to my-model --evaluation runs/evaluation",
+            "observe-r1 export runs/train --to my-model --push USER/my-model",
+        ),
+        short={
+            name: (f"export.{name}",) for name in ("to", "best", "weights", "dtype", "evaluation", "push", "private")
         },
     ),
     Command(

@@ -94,11 +94,12 @@ def _stages(verb: str, settings: LadderSettings, watch: Watch, view: Progress) -
             arrange_ladder(folder, settings, watch)
     else:
         from observe_r1.ladder import building
+        from observe_r1.run.engines import engines_for
 
         stages = {"build": building.build, "screen": building.screen, "measure": building.measure}
         building.check_settings(settings, verb)
-        with opened(settings, verb) as folder:
-            if not stages[verb](folder, settings, watch):
+        with opened(settings, verb) as folder, engines_for(settings, view) as start:
+            if not stages[verb](folder, settings, watch, start):
                 return None
     if verb in ("build", "arrange"):
         with locked(folder):
@@ -161,10 +162,11 @@ def _review(folder: Path, view: Progress) -> tuple[int, str]:
 
 def _refresh(settings: LadderSettings, watch: Watch, view: Progress) -> str | None:
     from observe_r1.ladder.refreshing import refresh
+    from observe_r1.run.engines import engines_for
 
     folder = Path(settings.run.output)
-    with locked(folder):
-        refreshed = refresh(folder, settings, watch)
+    with locked(folder), engines_for(settings, view) as start:
+        refreshed = refresh(folder, settings, watch, start)
         view.close()
         return _moved(folder, refreshed) if refreshed else None
 

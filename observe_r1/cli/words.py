@@ -63,7 +63,9 @@ def read_words(command: Command, kind: type[Section], argv: Sequence[str]) -> Co
     reader = _Reader(command, kind, argv)
     while reader.words:
         reader.take_next()
-    {"recipe": _recipe, "file": _file, "sources": _ladder, "folder": _ladder, "model": _model}[command.words](reader)
+    {"recipe": _recipe, "file": _file, "sources": _ladder, "folder": _ladder, "model": _model, "run": _run}[
+        command.words
+    ](reader)
     reader.given.options = reader.broad | reader.given.options
     return reader.given
 
@@ -185,10 +187,22 @@ def _model(reader: _Reader) -> None:
         reader.bare.remove(word)
         reader.take_recipe(word)
     model, data = reader.bare[:1], reader.bare[1:]
+    if data and "data.path" not in reader.names:
+        raise UserError(
+            f"unexpected {data[0]!r}: observe-r1 {reader.command.name} takes one model; --help lists options"
+        )
     for setting, words in (("model.path", model), ("data.path", data)):
         word = ",".join(words)
         if words and (other := reader.given.options.setdefault(setting, word)) != word:
             raise UserError(f"{word} and --{setting} {other} are two values for {setting}: give one")
+
+
+def _run(reader: _Reader) -> None:
+    if len(reader.bare) > 1:
+        raise UserError(f"unexpected {reader.bare[1]!r}: observe-r1 {reader.command.name} takes the folder of one run")
+    for word in reader.bare:
+        if (other := reader.given.options.setdefault("export.run", word)) != word:
+            raise UserError(f"{word} and --export.run {other} are two values for export.run: give one")
 
 
 def _ladder(reader: _Reader) -> None:

@@ -6,26 +6,31 @@ A seat is a GPU, or on the CPU a process that stands for one. Ranks are numbered
 
 import os
 import signal
+import socket
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from observe_r1.config import ClusterSettings
+from observe_r1.config.cluster import EngineClusterSettings
 from observe_r1.errors import UserError
 
+_Cluster = TypeVar("_Cluster", bound=EngineClusterSettings)
 _LOOPBACK = "127.0.0.1"
 _STORE_SHARE = 0.1
 """Of the machine's memory, for what Ray carries between processes; pages that are not used take none."""
 _LEAST_STORE = 200 << 20
 _LOOK = 1.0
 """Seconds between two looks for a machine that is awaited."""
+_PATIENCE = 10.0
+"""Seconds in which Ray's head takes a connection."""
 
 
 @contextmanager
-def open_ray(cluster: ClusterSettings, device: str) -> Iterator[None]:
+def open_ray(cluster: EngineClusterSettings, device: str) -> Iterator[None]:
     """Join the Ray cluster of `cluster.address`, or start Ray on this machine; leave or stop it after the block.
 
     What is started listens on the loopback interface alone, but for a dashboard on `cluster.dashboard`.
@@ -35,12 +40,14 @@ def open_ray(cluster: ClusterSettings, device: str) -> Iterator[None]:
         device: `cpu` or `cuda`; on the CPU as many seats are made as `cluster.gpus` asks for.
 
     Raises:
-        UserError: No cluster answers at the address.
+        UserError: No cluster answers at the address, or this process uses Ray already.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     import ray
     from ray._private import ray_constants
 
+    if ray.is_initialized():
+        raise UserError("this Python process uses Ray already: call ray.shutdown() before a run with cluster")
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR", "configure_logging": False}
     # Ray replaces this handler by one that exits at once; ours ends a run after its step.
     before = signal.getsignal(signal.SIGTERM)
@@ -74,6 +81,9 @@ def open_ray(cluster: ClusterSettings, device: str) -> Iterator[None]:
         ray_constants.ENABLE_RAY_CLUSTER = clustered
         signal.signal(signal.SIGTERM, before)
     try:
+        from observe_r1.cluster.carrying import carry_tensors  # with torch and Ray
+
+        carry_tensors()
         yield
     finally:
         ray.shutdown()
@@ -101,19 +111,29 @@ class Counts:
         return self.ranks + (self.engines * self.tensor_parallel if self.apart else 0)
 
 
-def count_seats(cluster: ClusterSettings, available: int) -> Counts:
-    """Share seats out to ranks and engines.
+def take_stock(cluster: _Cluster, device: str) -> _Cluster:
+    """Return `cluster` with the number of seats that the run has from now on, whatever machines come and go.
 
     Args:
-        cluster: Of the run.
-        available: Seats of the whole Ray cluster, taken or not.
+        cluster: Of the run; without `gpus` it takes all seats that Ray has.
+        device: `cpu` or `cuda`.
 
     Raises:
-        UserError: There are fewer than asked for, or too few for the layout.
+        UserError: Ray has fewer than asked for, or none.
     """
-    seats = cluster.gpus or available
-    if seats > available:
-        raise UserError(f"cluster.gpus = {seats}: Ray has {available}: ask for fewer, or add machines")
+    available = seats_of_ray("CPU" if device == "cpu" else "GPU")
+    if (cluster.gpus or 1) > available:
+        raise UserError(f"cluster.gpus = {cluster.gpus or 1}: Ray has {available}: ask for fewer, or add machines")
+    return cluster.model_copy(update={"gpus": cluster.gpus or available})
+
+
+def count_seats(cluster: ClusterSettings) -> Counts:
+    """Share `cluster.gpus` seats out to ranks and engines.
+
+    Raises:
+        UserError: There are too few for the layout.
+    """
+    seats = cluster.gpus or 0
     width = cluster.tensor_parallel
     if cluster.layout == "colocated":
         engines = cluster.engines or seats // width
@@ -218,7 +238,20 @@ class Seats:
         """Give the seats back; what still runs on them is killed."""
         from ray.util import remove_placement_group
 
-        remove_placement_group(self._group)
+        if ray_answers():
+            remove_placement_group(self._group)
+
+
+def ray_answers() -> bool:
+    """Whether Ray's head is there. Without it a call of Ray's would wait a minute, and then end this process."""
+    import ray
+
+    host, port = ray.get_runtime_context().gcs_address.rsplit(":", 1)
+    try:
+        socket.create_connection((host, int(port)), timeout=_PATIENCE).close()
+    except OSError:
+        return False
+    return True
 
 
 def seats_of_ray(kind: str) -> int:

@@ -8,35 +8,37 @@ import fcntl
 import os
 import socket
 import struct
-import time
-from collections.abc import Iterator, Sequence
+import threading
+from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 from typing import Any
 
 import ray
 import torch
-from ray.exceptions import RayActorError, RayError, RayTaskError
 from torch import Tensor, distributed
-from torch.distributed.tensor import DTensor
 
 from observe_r1.cluster import RankLostError
+from observe_r1.cluster.calls import collect
+from observe_r1.cluster.carrying import carry_tensors
 from observe_r1.cluster.placement import Seats
 from observe_r1.cluster.sharded_policy import ShardedLogprobModel, ShardedPolicy
+from observe_r1.cluster.weights import ActorReceivers, WeightSender, backend
 from observe_r1.config import DataSettings, TrainSettings
 from observe_r1.errors import UserError
-from observe_r1.model.adapters import published_weights
 from observe_r1.model.device import compute_dtype
 from observe_r1.model.loading import load_model
 from observe_r1.policy.state import load_state, save_state
+from observe_r1.policy.token_logprobs import LogprobModel
 from observe_r1.records import Group, TrainingBatch
+from observe_r1.rollout.engine import TrainingMemory
+from observe_r1.training.weight_sync import training_memory
 
-_BUCKET = 256 << 20
-"""Bytes of weights that are handed over at once."""
-_LAST_WORDS = 20.0
-"""Seconds in which a rank that died is known to have died, after others have lost their connection to it."""
-_LOST = ("Connection closed by peer", "Connection reset by peer", "Timed out waiting", "Broken pipe", "gloo")
-"""In what torch raises on ranks that wait for one that is gone or hangs."""
+_BESIDE = "beside"
+"""Ray's group of the calls that a rank answers beside its work."""
+_LAST_WORDS = 30.0
+"""Seconds in which ranks end a transfer of weights that has failed on one of them, or to an engine."""
 
 
 class PolicyRank:
@@ -50,9 +52,16 @@ class PolicyRank:
     """
 
     def __init__(self, settings: TrainSettings, rank: int, ranks: int, per_machine: int | None) -> None:
+        carry_tensors()
         self.settings = settings
         self.rank, self.ranks, self.per_machine = rank, ranks, per_machine
+        self.reference: LogprobModel | None = None
+        self.sender: WeightSender | None = None
         self._listener: socket.socket | None = None
+
+    @ray.method(concurrency_group=_BESIDE)
+    def alive(self) -> None:
+        """Return at once, whatever else this rank is doing."""
 
     def gpu(self) -> str:
         """Return the GPU that Ray has given it, as CUDA counts them on this machine; empty without one."""
@@ -61,6 +70,13 @@ class PolicyRank:
     def address(self) -> str:
         """Return this machine's address in the cluster."""
         return str(ray.util.get_node_ip_address())
+
+    def sees(self, file: Path, content: bytes) -> bool:
+        """Whether `file` is there, with this content."""
+        try:
+            return file.read_bytes() == content
+        except OSError:
+            return False
 
     def listen(self, address: str) -> int:
         """Open the port at which all ranks meet, on the interface of `address` alone, and return its number."""
@@ -81,6 +97,7 @@ class PolicyRank:
             UserError: As `load_model` and `ShardedPolicy`.
         """
         settings, cluster = self.settings, self.settings.cluster
+        self.host = meeting[0]
         torch.manual_seed(settings.run.seed)
         torch.set_num_threads(settings.run.threads or max(1, (os.cpu_count() or 1) // (self.per_machine or self.ranks)))
         for variable in ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME"):
@@ -122,11 +139,17 @@ class PolicyRank:
 
     def reference_logprobs(self, groups: Sequence[Group]) -> tuple[Tensor, ...]:
         """Return those under the reference model."""
+        assert self.reference is not None
         return self.reference.logprobs(groups)
 
-    def save_state(self, folder: Path) -> None:
-        """Write this rank's part of weights and optimizer state."""
-        save_state(self.policy, folder)
+    def save_state(self, folder: Path, copy: bool) -> None:
+        """Begin to write this rank's part of weights and optimizer state."""
+        self._writing = save_state(self.policy, folder, copy=copy)
+
+    @ray.method(concurrency_group=_BESIDE)
+    def saved(self) -> bool:
+        """Whether what `save_state` began is written; asked beside this rank's work."""
+        return self._writing.done()
 
     def load_state(self, folder: Path) -> None:
         """Read this rank's part of weights and optimizer state."""
@@ -136,27 +159,41 @@ class PolicyRank:
         """Write this rank's share of the model."""
         self.policy.export(folder, data)
 
-    def buckets(self) -> int:
-        """Return how many calls of `bucket` bring all weights."""
-        self._plan: list[list[str]] = [[]]
-        size, model = 0, self.policy.vlm.model
-        for name, weight in model.named_parameters(remove_duplicate=False):
-            if size and size + weight.nbytes > _BUCKET:
-                self._plan.append([])
-                size = 0
-            self._plan[-1].append(name)
-            size += weight.nbytes
-        return len(self._plan)
+    def memory(self) -> TrainingMemory:
+        """Return what training takes of this rank's GPU, and give back what it does not hold."""
+        torch.cuda.empty_cache()
+        return training_memory(self.policy, self.reference)
 
-    def bucket(self, number: int) -> list[tuple[str, Tensor]]:
-        """Gather some of the weights, in the compute type; the first rank returns them."""
-        wanted, found = set(self._plan[number]), []
-        for name, weight in published_weights(self.policy.vlm.model):
-            if name in wanted:
-                whole = _whole(weight)
-                if self.rank == 0:
-                    found.append((name, whole.to("cpu", self.policy.dtype)))
-        return found
+    def send(self, engines: Sequence[Any], version: int, connect: bool) -> None:
+        """Send the weights to engines; see `WeightSender.send`.
+
+        Args:
+            engines: Their actors.
+            version: Of the weights.
+            connect: Meet the engines first: they are others than at the last call, or that failed.
+        """
+        torch.cuda.empty_cache()  # engines that share this GPU are about to wake up
+        if connect:
+            if self.sender is not None:
+                self.sender.close()
+            self.sender = None
+            settings = self.settings
+            name = backend(settings.rollout.engine, settings.cluster.layout, settings.model.device)
+            width = settings.cluster.tensor_parallel
+            self.receivers = ActorReceivers(engines, width)
+            self.sender = WeightSender(
+                self.policy.vlm.model,
+                self.policy.dtype,
+                name,
+                self.receivers,
+                width * len(engines),
+                device=self.policy.vlm.device,
+                host=self.host,
+                timeout=settings.cluster.timeout,
+            )
+        assert self.sender is not None
+        self.receivers.version = version
+        self.sender.send()
 
 
 class PolicyRanks:
@@ -168,15 +205,27 @@ class PolicyRanks:
     """
 
     def __init__(self, settings: TrainSettings, seats: Seats) -> None:
-        ranks, actor = seats.counts.ranks, ray.remote(PolicyRank)
-        arguments = ray.put(settings)
+        self._calling = threading.Lock()
+        """Held while a call goes out to all ranks: they must get the calls of several threads in one order."""
+        self._changed = False
+        """Whether the weights are others than were sent last."""
+        self._met: list[Any] = []
+        """The engines that the ranks are connected with."""
+        ranks = seats.counts.ranks
+        actor = ray.remote(concurrency_groups={_BESIDE: 1})(PolicyRank)  # type: ignore[call-overload]
+        arguments, self._timeout = ray.put(settings), settings.cluster.timeout
+        self._stuck = False
+        """Whether some ranks have not ended a call that failed on others."""
+        self._hung = False
+        """Whether some have not ended a transfer of weights."""
         self._ranks: list[Any] = [
             actor.options(**seats.rank(rank)).remote(arguments, rank, ranks, seats.per_machine) for rank in range(ranks)
         ]
         addresses = self._call("address")
-        if len(set(addresses)) == 1:
+        self._check_shared(Path(settings.run.output), addresses)
+        if seats.machines == 1:
             addresses = ["127.0.0.1"] * ranks
-        port = collect([self._ranks[0].listen.remote(addresses[0])])[0]
+        port = self._collect([self._ranks[0].listen.remote(addresses[0])])[0]
         self.gpus = self._call("gpu")
         """Of each rank, as CUDA counts them on its machine."""
         meeting = addresses[0], port
@@ -184,13 +233,33 @@ class PolicyRanks:
             rank.start.remote(meeting, address) for rank, address in zip(self._ranks, addresses, strict=True)
         ]
 
+    def _check_shared(self, folder: Path, addresses: Sequence[str]) -> None:
+        """Check that all ranks see the run folder, where each is to write its part of checkpoints and the model.
+
+        Raises:
+            UserError: One does not; or the folder cannot be written.
+        """
+        try:
+            with NamedTemporaryFile(dir=folder, prefix=".shared-") as token:
+                token.write(token.name.encode())
+                token.flush()
+                os.fsync(token.fileno())
+                seen = self._call("sees", Path(token.name).absolute(), token.name.encode())
+        except OSError as error:
+            raise UserError(f"run.output = {str(folder)!r}: cannot be written: {error.strerror}") from error
+        if blind := sorted({address for address, sees in zip(addresses, seen, strict=True) if not sees}):
+            raise UserError(
+                f"run.output = {str(folder)!r}: the policy's ranks on {', '.join(blind)} do not see what is written "
+                "there: give a folder that all machines share, under the same path"
+            )
+
     def ready(self) -> str:
         """Wait until all ranks have loaded their part; return the name of the device that they compute on."""
-        return collect(self._started)[0]
+        return self._collect(self._started)[0]
 
     def update(self, batch: TrainingBatch) -> dict[str, float]:
         """Take one optimizer step; see `Policy.update`."""
-        return self._call("update", ray.put(batch))[0]
+        return self._call("update", ray.put(batch), changes=True)[0]
 
     def logprobs(self, groups: Sequence[Group]) -> tuple[Tensor, ...]:
         """Return the log-probabilities of each group; see `LogprobModel.logprobs`."""
@@ -200,27 +269,95 @@ class PolicyRanks:
         """Return those under the reference model."""
         return self._call("reference_logprobs", ray.put(groups))[0]
 
-    def save_state(self, folder: Path) -> None:
-        """Write weights and optimizer state, each rank its part, into a folder that all machines share."""
-        self._call("save_state", folder)
+    def save_state(self, folder: Path, *, copy: bool) -> "RankWriting":
+        """Begin to write weights and optimizer state, each rank its part, into a folder that all machines share."""
+        self._call("save_state", folder.absolute(), copy)
+        return RankWriting(self._ranks)
 
     def load_state(self, folder: Path) -> None:
         """Read weights and optimizer state, which any number of ranks has written."""
-        self._call("load_state", folder)
+        self._call("load_state", folder.absolute(), changes=True)
 
     def export(self, folder: Path, data: DataSettings) -> None:
         """Write the model as an ordinary checkpoint; see `save_model`."""
         self._call("export", folder.absolute(), data)
 
-    def buckets(self) -> Iterator[Any]:
-        """Yield a reference to each part of the weights, which is being gathered."""
-        for number in range(self._call("buckets")[0]):
-            first, *others = [rank.bucket.remote(number) for rank in self._ranks]
-            collect([first, *others], fetch=False)
-            yield first
+    def memory(self) -> TrainingMemory:
+        """Return what training takes of a rank's GPU, once all ranks have loaded their part."""
+        return self._call("memory")[0]
 
-    def _call(self, method: str, *arguments: Any) -> list[Any]:
-        return collect([getattr(rank, method).remote(*arguments) for rank in self._ranks])
+    def check(self) -> None:
+        """Look whether all ranks are there, without waiting for one that is busy.
+
+        Raises:
+            RankLostError: One is gone.
+        """
+        asked = [rank.alive.remote() for rank in self._ranks]
+        collect(ray.wait(asked, num_returns=len(asked), timeout=1.0)[0])
+
+    def send(self, engines: list[Any], version: int, *, again: bool = False) -> bool:
+        """Send the weights to engines, each between two steps.
+
+        Args:
+            engines: Their actors.
+            version: Of the weights.
+            again: Only if they are those that were sent last.
+
+        Returns:
+            Whether they were sent.
+
+        Raises:
+            RankLostError: A rank is lost, or an engine.
+            Exception: Another one that a call raised; that may be because an engine is lost.
+        """
+        with self._calling:
+            if again and self._changed:
+                return False
+            if self._hung:
+                raise RankLostError("ranks wait for an engine that has died")
+            self._changed = False
+            connect, self._met = engines != self._met, []
+            calls = [rank.send.remote(engines, version, connect) for rank in self._ranks]
+        try:
+            collect(calls, [*self._ranks, *engines], timeout=self._timeout)
+        except Exception:
+            ended, _ = ray.wait(calls, num_returns=len(calls), timeout=_LAST_WORDS)
+            self._hung = len(ended) < len(calls)
+            raise
+        self._met = engines
+        return True
+
+    def _call(self, method: str, *arguments: Any, changes: bool = False) -> list[Any]:
+        if self._stuck:
+            raise UserError("the ranks are no longer in step: an earlier call has failed on some of them alone")
+        with self._calling:
+            self._changed = self._changed or changes
+            calls = [getattr(rank, method).remote(*arguments) for rank in self._ranks]
+        return self._collect(calls)
+
+    def _collect(self, calls: Sequence[Any]) -> list[Any]:
+        try:
+            return collect(calls, self._ranks, timeout=self._timeout)
+        except (UserError, OSError):  # after which a run still saves its model
+            self._stuck = len(ray.wait(list(calls), num_returns=len(calls), timeout=0)[0]) < len(calls)
+            raise
+
+
+class RankWriting:
+    """A checkpoint that ranks are writing; see `training.parts.Writing`."""
+
+    def __init__(self, ranks: Sequence[Any]) -> None:
+        self._ranks, self._asked = ranks, list[Any]()
+
+    def done(self) -> bool:
+        """Whether all ranks have written their part. Raises: RankLostError: One is gone; what a rank raised."""
+        self._asked = self._asked or [rank.saved.remote() for rank in self._ranks]
+        answered, silent = ray.wait(self._asked, num_returns=len(self._asked), timeout=0)
+        answers = collect(answered)
+        if silent:
+            return False
+        self._asked = []
+        return all(answers)
 
 
 class RankReference:
@@ -232,50 +369,6 @@ class RankReference:
     def logprobs(self, groups: Sequence[Group]) -> tuple[Tensor, ...]:
         """Return the log-probabilities of each group under the frozen starting model."""
         return self._ranks.reference_logprobs(groups)
-
-
-def collect(references: Sequence[Any], *, fetch: bool = True) -> list[Any]:
-    """Wait for calls that were made together, and return their results in order.
-
-    Args:
-        references: One per call.
-        fetch: Whether the results are wanted here, too; without, the list is empty.
-
-    Raises:
-        RankLostError: A process died, or waited in vain for another.
-        UserError: A call raised it.
-        RayTaskError: A call raised another error; it has the traceback of its process.
-    """
-    waiting, failed = list(references), None
-    until = None
-    while waiting and (until is None or time.monotonic() < until):
-        done, waiting = ray.wait(waiting, timeout=0.2, fetch_local=fetch)
-        for reference in done:
-            try:
-                ray.get(reference)
-            except RayTaskError as error:
-                cause = error.cause
-                if isinstance(cause, (UserError, OSError)) and not isinstance(cause, ConnectionError):
-                    raise cause from None
-                if not any(words in str(error) for words in _LOST):
-                    raise
-                failed = failed or RankLostError(f"a process waited in vain for another: {_last_line(error)}")
-                until = until or time.monotonic() + _LAST_WORDS
-            except RayActorError as error:
-                raise RankLostError(f"a process has died: {_last_line(error)}") from error
-            except RayError as error:
-                raise RankLostError(_last_line(error)) from error
-    if failed:
-        raise failed
-    return ray.get(list(references)) if fetch else []
-
-
-def _whole(weight: Tensor) -> Tensor:
-    return weight.full_tensor() if isinstance(weight, DTensor) else weight
-
-
-def _last_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[-1].strip()[:200]
 
 
 def _interface(address: str) -> str:

@@ -3,9 +3,10 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from observe_r1.cluster.placement import Seats, count_seats, seats_of_ray
+from observe_r1.cluster.engines import EnginePool
+from observe_r1.cluster.placement import Seats, count_seats
 from observe_r1.cluster.ranks import PolicyRanks, RankReference
-from observe_r1.cluster.sampling import EngineProcesses, HandedWeights
+from observe_r1.cluster.weights import backend, vllm_arguments
 from observe_r1.config import TrainSettings
 from observe_r1.errors import UserError
 from observe_r1.model.device import choose_device
@@ -14,45 +15,105 @@ from observe_r1.training.parts import Parts
 
 
 @contextmanager
-def start_on_ray(settings: TrainSettings, now: Callable[[str], None]) -> Iterator[Parts]:
+def start_on_ray(settings: TrainSettings, now: Callable[[str], None], note: Callable[[str], None]) -> Iterator[Parts]:
     """Start ranks and engines on the Ray that is open, and end them after the block.
 
     Args:
-        settings: Of the run.
+        settings: Of the run; `cluster.gpus` are waited for.
         now: Told what is being started.
+        note: Told in one line of every engine that starts again, and how a GPU's memory is shared out.
 
     Raises:
-        UserError: Ray has too few GPUs, or a rank or engine cannot start.
+        UserError: The GPUs do not come within `cluster.timeout` or do not suit the layout, or a rank or engine cannot
+            start.
         RankLostError: A process died while it started.
     """
     device = choose_device(settings.model.device).type
     settings = settings.model_copy(update={"model": settings.model.model_copy(update={"device": device})})
     _check(settings, device)
-    cluster, kind = settings.cluster, "CPU" if device == "cpu" else "GPU"
+    cluster = settings.cluster
     processor = load_processor(settings.model)
-    counts = count_seats(cluster, seats_of_ray(kind))
-    seats = Seats(counts, device, cluster.timeout, now)
+    counts = count_seats(cluster)
+    seats, pool = Seats(counts, device, cluster.timeout, now), None
     try:
         parts = f"{counted(counts.ranks, 'policy rank')} and {counted(counts.engines, 'engine')}"
         now(f"starting {parts}")
         ranks = PolicyRanks(settings, seats)
-        engines = EngineProcesses(settings, seats, ranks.gpus)
+        shares_gpus = device == "cuda" and not counts.apart
+        if shares_gpus:
+            ranks.ready()  # what they take of the memory is there before engines measure it
+        pool = start_engines(settings, seats, ranks, note, shares_gpus=shares_gpus)
         name = ranks.ready()
         now("waiting for the engines")
-        engines.ready()
+        pool.ready()
         line = f"{counts.seats} × {name} on {counted(seats.machines, 'machine')}: {parts}, {cluster.layout}"
         line += f", {settings.model.dtype}"
         yield Parts(
             policy=ranks,
             reference=RankReference(ranks) if settings.objective.kl_coef else None,
-            engine=engines,
-            sync=HandedWeights(ranks, engines),
+            engine=pool,
+            sync=ClusterWeights(ranks, pool, sleeps=shares_gpus),
             processor=processor,
             device=device,
             line=line,
         )
     finally:
+        if pool is not None:
+            pool.close()
         seats.close()
+
+
+def start_engines(
+    settings: TrainSettings, seats: Seats, ranks: PolicyRanks, note: Callable[[str], None], *, shares_gpus: bool
+) -> EnginePool:
+    """Start the engines.
+
+    Args:
+        settings: Of the run.
+        seats: Where they are.
+        ranks: Of the policy.
+        note: As for `start_on_ray`.
+        shares_gpus: Whether they share GPUs with ranks.
+    """
+    model, rollout, cluster = settings.model, settings.rollout, settings.cluster
+    if rollout.engine == "vllm":
+        receiving = vllm_arguments(backend(rollout.engine, cluster.layout, model.device))
+        rollout = rollout.model_copy(update={"vllm": {**rollout.vllm, **receiving}})
+    return EnginePool(
+        model,
+        rollout,
+        settings.data,
+        options=[seats.engine(number, ranks.gpus) for number in range(seats.counts.engines)],
+        training=ranks.memory if shares_gpus else lambda: None,
+        threads=settings.run.threads or 1,
+        restarts=cluster.restarts,
+        note=note,
+        check=ranks.check,
+        timeout=cluster.timeout,
+    )
+
+
+class ClusterWeights:
+    """Carries the weights from the ranks to the engines; see `WeightSync`.
+
+    Args:
+        ranks: Send them.
+        pool: Of the engines.
+        sleeps: Whether engines give their memory back while the policy trains on their GPUs.
+    """
+
+    def __init__(self, ranks: PolicyRanks, pool: EnginePool, *, sleeps: bool) -> None:
+        self._ranks, self._pool, self._sleeps = ranks, pool, sleeps
+        pool.renew = lambda engine: ranks.send([engine], pool.version, again=True)
+
+    def publish(self, version: int) -> None:
+        """Let all ranks send their part to all engines."""
+        self._pool.publish(version, lambda engines: self._ranks.send(engines, version))
+
+    def rest(self) -> None:
+        """Put engines that share the policy's GPUs to sleep."""
+        if self._sleeps:
+            self._pool.sleep()
 
 
 def counted(number: int, noun: str) -> str:
@@ -66,14 +127,8 @@ def _check(settings: TrainSettings, device: str) -> None:
     Raises:
         UserError: The settings ask for it.
     """
-    if settings.rollout.ahead:
-        raise UserError(f"rollout.ahead = {settings.rollout.ahead}: engines cannot sample ahead yet: set it to 0")
     if settings.cluster.tensor_parallel > 1:
         raise UserError(
             f"cluster.tensor_parallel = {settings.cluster.tensor_parallel}: an engine cannot be split over several "
             "GPUs yet: set it to 1"
         )
-    if settings.model.lora_rank or settings.model.quantize != "none":
-        raise UserError("model.lora_rank and model.quantize are not possible with cluster: leave cluster out, or these")
-    if settings.rollout.engine == "vllm" and device == "cuda" and settings.cluster.layout == "colocated":
-        raise UserError("rollout.engine = 'vllm' is not possible with cluster.layout: colocated: set it to apart")

@@ -7,8 +7,10 @@ questions (groups), "responses" counts samples: a rollout of 128 prompts × 8 ha
 of the ladder, `cluster` those of many GPUs; `verbs` puts them together, command by command.
 """
 
+from observe_r1.config.chatting import ChatOptions, ChatSettings
 from observe_r1.config.cluster import ClusterSettings
 from observe_r1.config.evaluating import EvaluateSettings
+from observe_r1.config.exporting import ExportOptions, ExportSettings
 from observe_r1.config.ladder import PUBLISHED_SHARES, ArrangeSettings, LadderSettings, ScreenSettings
 from observe_r1.config.learning import (
     EvaluationSettings,
@@ -34,11 +36,15 @@ from observe_r1.config.verbs import DataCheckSettings, SFTSettings, TrainSetting
 __all__ = [
     "PUBLISHED_SHARES",
     "ArrangeSettings",
+    "ChatOptions",
+    "ChatSettings",
     "ClusterSettings",
     "DataCheckSettings",
     "DataSettings",
     "EvaluateSettings",
     "EvaluationSettings",
+    "ExportOptions",
+    "ExportSettings",
     "LadderSettings",
     "ModelSettings",
     "ObjectiveSettings",

@@ -7,31 +7,23 @@ from pydantic import Field, model_validator
 from observe_r1.config.section import NonEmptyText, Section
 
 
-class ClusterSettings(Section):
-    """Many GPUs, through Ray. Without `gpus` and `address` a run is one process."""
+class EngineClusterSettings(Section):
+    """GPUs that sample, through Ray. Without `gpus` and `address` everything is one process."""
 
     gpus: int | None = Field(None, ge=1)
-    """GPUs in all, for training and sampling together; with `address` alone, all that the cluster has. Under
-    `model.device: cpu` as many processes stand for them."""
+    """GPUs in all; with `address` alone, all that the cluster has. Under `model.device: cpu` as many processes stand
+    for them."""
     address: NonEmptyText | None = None
     """Of a Ray cluster that is already running; `auto` finds the one that this machine belongs to. Without it Ray
     starts on this machine and stops with the run."""
-    layout: Literal["colocated", "apart"] = "colocated"
-    """`colocated`: engines share the GPUs of the policy. `apart`: they have their own; vLLM needs that on GPUs."""
-    engines: int | None = Field(None, ge=1)
-    """Sampling engines. By default as many as fit: under `colocated` on all GPUs, under `apart` on half of them."""
     tensor_parallel: int = Field(1, ge=1)
     """GPUs of one engine, over which vLLM splits each layer. Only 1 is possible so far."""
-    shard: int | None = Field(None, ge=1)
-    """Ranks that share one copy of the weights (FSDP2); each such group holds a copy (HSDP). By default the policy's
-    GPUs of one machine."""
-    reshard: bool = True
-    """Give a layer's gathered weights back between forward and backward pass, and gather them again (ZeRO-3). Without,
-    they stay in between (ZeRO-2): faster, with more memory."""
     restarts: int = Field(3, ge=0)
-    """How often a run may lose a process and restart from its last checkpoint before it ends with an error."""
+    """How often a run may lose a process and go on before it ends with an error: an engine, which restarts by itself,
+    or in training a rank, after which it restarts from its last checkpoint; each counts for itself."""
     timeout: float = Field(1800.0, gt=0)
-    """Seconds after which ranks that wait for each other count as hung."""
+    """Seconds after which processes that wait for each other count as hung; as long a run waits for GPUs that left with
+    their machine."""
     dashboard: NonEmptyText | None = "127.0.0.1"
     """Address on which Ray's dashboard listens, where Ray is started for the run; `null` for none."""
 
@@ -42,9 +34,24 @@ class ClusterSettings(Section):
 
     @model_validator(mode="after")
     def _needs_gpus(self) -> Self:
-        asked = [
-            name for name, value in self.model_dump().items() if value != ClusterSettings.model_fields[name].default
-        ]
+        fields = type(self).model_fields
+        asked = [name for name, value in self.model_dump().items() if value != fields[name].default]
         if asked and not self.used:
             raise ValueError(f"cluster.{asked[0]} needs cluster.gpus, or cluster.address")
         return self
+
+
+class ClusterSettings(EngineClusterSettings):
+    """Many GPUs, through Ray. Without `gpus` and `address` a run is one process."""
+
+    layout: Literal["colocated", "apart"] = "colocated"
+    """`colocated`: engines share the GPUs of the policy, and vLLM's sleep while it trains. `apart`: they have their
+    own."""
+    engines: int | None = Field(None, ge=1)
+    """Sampling engines. By default as many as fit: under `colocated` on all GPUs, under `apart` on half of them."""
+    shard: int | None = Field(None, ge=1)
+    """Ranks that share one copy of the weights (FSDP2); each such group holds a copy (HSDP). By default the policy's
+    GPUs of one machine."""
+    reshard: bool = True
+    """Give a layer's gathered weights back between forward and backward pass, and gather them again (ZeRO-3). Without,
+    they stay in between (ZeRO-2): faster, with more memory."""

@@ -2,6 +2,7 @@
 
 from pydantic import Field
 
+from observe_r1.config.cluster import EngineClusterSettings
 from observe_r1.config.ladder import AskedDataSettings, LadderModelSettings
 from observe_r1.config.sampling import SamplerSettings
 from observe_r1.config.section import NamesText, PathText, Section
@@ -58,4 +59,5 @@ class EvaluateSettings(Section):
     model: EvaluateModelSettings
     data: EvaluateDataSettings
     rollout: EvaluateRolloutSettings = EvaluateRolloutSettings()
+    cluster: EngineClusterSettings = EngineClusterSettings()
     run: EvaluateRunSettings = EvaluateRunSettings()

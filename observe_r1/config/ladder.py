@@ -4,6 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
+from observe_r1.config.cluster import EngineClusterSettings
 from observe_r1.config.sampling import ComputeType, Device, ProcessorSettings, QuestionSettings, SamplerSettings
 from observe_r1.config.section import NamesText, PathText, Section
 
@@ -141,4 +142,5 @@ class LadderSettings(Section):
     model: LadderModelSettings = LadderModelSettings()
     rollout: LadderRolloutSettings = LadderRolloutSettings()
     arrange: ArrangeSettings = ArrangeSettings()
+    cluster: EngineClusterSettings = EngineClusterSettings()
     run: LadderRunSettings = LadderRunSettings()

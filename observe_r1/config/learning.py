@@ -112,6 +112,9 @@ class RunSettings(Section):
     """Steps between checkpoints; one is also written after each best evaluation, at the end and after Ctrl-C."""
     keep: int = Field(2, ge=1)
     """Checkpoints kept; older ones are removed."""
+    save_in_background: bool = True
+    """Write checkpoints while the run goes on, from a copy in the CPU's memory (12 bytes per trained parameter); false
+    makes the run wait, and takes no copy."""
     seed: int = Field(0, ge=0, lt=10**9)
     """Seeds order, sampling and initialisation."""
     threads: int | None = Field(None, ge=1)

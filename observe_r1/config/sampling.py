@@ -167,10 +167,11 @@ class RolloutSettings(SamplerSettings):
     """With dynamic sampling, the most rounds of sampling per step. After them the step uses the groups that it has,
     with a warning if they are fewer than `prompts`; if there are none, the run ends with an error."""
     max_age: int = Field(1, ge=0)
-    """Leftover groups are discarded once they are older than this many weight versions."""
+    """Leftover groups are discarded once they are older than this many weight versions, `ahead` added."""
     ahead: int = Field(0, ge=0)
-    """Steps that sampling may be ahead of training. Only 0 is possible so far: each waits for the other, and every
-    response is sampled under the newest weights."""
+    """Steps that sampling may be ahead of training, with engines on GPUs of their own (`cluster.layout: apart`). With 0
+    each waits for the other, and every response is sampled under the newest weights. Above 0, tokens are up to this
+    many weight versions old, which `objective.importance_cap` must correct."""
 
 
 class RewardSettings(Section):

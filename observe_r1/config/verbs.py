@@ -48,6 +48,11 @@ class TrainSettings(Section):
     def _ahead_needs_engines_apart(self) -> "TrainSettings":
         if self.rollout.ahead and self.cluster.layout != "apart":
             raise ValueError("rollout.ahead needs cluster.layout: apart, with engines on GPUs of their own")
+        if self.rollout.ahead and self.objective.importance_cap is None:
+            raise ValueError(
+                "rollout.ahead trains on responses of older weights, which importance weights must correct: set "
+                "objective.old_logprobs: policy and objective.importance_cap (2, say)"
+            )
         return self
 
     @model_validator(mode="after")

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from observe_r1.config import LadderSettings, ModelSettings
+from observe_r1.config import LadderSettings
 from observe_r1.errors import UserError
 from observe_r1.ladder import difficulty
 from observe_r1.ladder.arranging import arrange
 from observe_r1.ladder.filtering import filter_questions
-from observe_r1.ladder.inference import measuring_model
+from observe_r1.ladder.inference import EngineMaker, measuring_model, model_at
 from observe_r1.ladder.journal import is_complete, read_progress
 from observe_r1.ladder.mix import check_shares
 from observe_r1.ladder.questions import read_questions
-from observe_r1.ladder.screening import round_name, screen_with_models
-from observe_r1.ladder.stage import MEASURE, READ, SCREEN, SCREENED, Watch
+from observe_r1.ladder.screening import screen_with_models
+from observe_r1.ladder.stage import MEASURE, READ, SCREEN, SCREENED, Watch, round_name
 from observe_r1.model.hub import check_model_path
 from observe_r1.model.loading import load_model
 
@@ -45,16 +45,17 @@ def check_settings(settings: LadderSettings, verb: str) -> None:
 def _check_model(path: str, setting: str, settings: LadderSettings) -> None:
     check_model_path(path, setting, trust_code=settings.model.trust_remote_code)
     if Path(path).is_dir():  # a model on the Hub is fetched when its turn comes
-        load_model(ModelSettings(**(settings.model.model_dump() | {"path": path})), frozen=True, weights=False)
+        load_model(model_at(path, settings), frozen=True, weights=False)
 
 
-def build(folder: Path, settings: LadderSettings, watch: Watch) -> bool:
+def build(folder: Path, settings: LadderSettings, watch: Watch, start: EngineMaker) -> bool:
     """Screen, measure and arrange.
 
     Args:
         folder: The ladder's folder, see `folder.opened`.
         settings: Of the ladder.
         watch: Is shown the progress.
+        start: Starts a model's engine.
 
     Returns:
         Whether it came to the end; False if it was stopped. Called again, it resumes.
@@ -62,23 +63,23 @@ def build(folder: Path, settings: LadderSettings, watch: Watch) -> bool:
     Raises:
         UserError: As the stages.
     """
-    if not screen(folder, settings, watch) or not measure(folder, settings, watch):
+    if not screen(folder, settings, watch, start) or not measure(folder, settings, watch, start):
         return False
     arrange(folder, settings, watch)
     return True
 
 
-def screen(folder: Path, settings: LadderSettings, watch: Watch) -> bool:
+def screen(folder: Path, settings: LadderSettings, watch: Watch, start: EngineMaker) -> bool:
     """Write `screened.jsonl`; arguments, result and errors as `build`."""
     if not is_complete(folder, READ) and not filter_questions(folder, settings, watch):
         return False
-    return screen_with_models(folder, settings, watch)
+    return screen_with_models(folder, settings, watch, start)
 
 
-def measure(folder: Path, settings: LadderSettings, watch: Watch) -> bool:
+def measure(folder: Path, settings: LadderSettings, watch: Watch, start: EngineMaker) -> bool:
     """Write `measured.jsonl`; arguments, result and errors as `build`."""
     if not is_complete(folder, SCREEN):
         raise UserError(f"{folder}: the screen is not complete: run `observe-r1 ladder screen {folder}` first")
     if is_complete(folder, MEASURE):
         return True
-    return difficulty.measure_questions(folder, read_questions(folder / SCREENED), settings, watch)
+    return difficulty.measure_questions(folder, read_questions(folder / SCREENED), settings, watch, start)

@@ -22,7 +22,7 @@ from observe_r1.records import Example, Prompt
 
 if TYPE_CHECKING:  # inference loads torch, and whoever only reads a measurement needs none
     from observe_r1.evaluation.accuracy import GradedResponse
-    from observe_r1.ladder.inference import GradedBatch
+    from observe_r1.ladder.inference import EngineMaker, GradedBatch
 
 FIGURE_COLUMNS = {
     **{"tries": int, "correct": int, "difficulty": int | float, "complexity": int | float},
@@ -98,7 +98,13 @@ def in_words(format_prompt: str) -> str:
 
 
 def measure_questions(
-    folder: Path, examples: Sequence[Example], settings: LadderSettings, watch: Watch, *, written_in: str = "none"
+    folder: Path,
+    examples: Sequence[Example],
+    settings: LadderSettings,
+    watch: Watch,
+    start: EngineMaker,
+    *,
+    written_in: str = "none",
 ) -> bool:
     """Sample `rollout.group_size` responses to each question, and write figures and responses to `folder`.
 
@@ -109,6 +115,7 @@ def measure_questions(
         examples: The questions.
         settings: Of the ladder.
         watch: Is shown the progress.
+        start: Starts the model's engine.
         written_in: The format prompt that the questions already contain, which replaces `data.format_prompt`.
 
     Returns:
@@ -120,7 +127,6 @@ def measure_questions(
     from observe_r1.ladder.inference import (
         BatchInference,
         grading,
-        load_engine,
         measuring_model,
         random_stream,
         with_instruction,
@@ -132,7 +138,7 @@ def measure_questions(
     rollout, model = settings.rollout, measuring_model(settings)
     sampling = sampling_of(rollout, n=rollout.group_size, seed=rollout.seed)
     watch.now("loading the model")
-    engine, processor = load_engine(model, settings)
+    engine, processor = start(model, settings)
     files = [MEASURED, RESPONSES, DROPPED]
     # A refresh reads other files, and checks them itself.
     with closing(engine), Journal(folder, MEASURE, files, [SCREENED]) as journal:

@@ -15,10 +15,12 @@ from observe_r1.config import LadderSettings
 from observe_r1.config.verbs import dump_settings, flat
 from observe_r1.errors import UserError
 from observe_r1.files import LOCK, lock_folder, remove_files, unlock_folder, write_atomic
+from observe_r1.ladder.inputs import checked_inputs
 from observe_r1.ladder.journal import PROGRESS, begun_before, start_over
 from observe_r1.ladder.stage import (
     ARRANGE,
     ASKED,
+    BEGUN,
     DROPPED,
     LADDER,
     MEASURE,
@@ -35,7 +37,7 @@ from observe_r1.ladder.stage import (
 
 _VLLM_MEMORY = ("gpu_memory_utilization", "kv_cache_memory_bytes", "max_num_seqs", "limit_mm_per_prompt")
 _ANY_TIME = (
-    *("run.", "data.skip_bad", "data.image_cache", "data.allow_private_addresses"),
+    *("run.", "cluster.", "data.skip_bad", "data.image_cache", "data.allow_private_addresses"),
     *("rollout.max_rows", "rollout.cuda_graphs"),
     *(f"rollout.vllm.{name}" for name in _VLLM_MEMORY),
 )
@@ -88,7 +90,7 @@ def opened(settings: LadderSettings, verb: str) -> Iterator[Path]:
 
     Raises:
         UserError: The folder cannot be made, holds something else, is in use by another process, or was begun with
-            other settings.
+            other settings, models or files.
     """
     folder = Path(settings.run.output)
     try:
@@ -100,14 +102,18 @@ def opened(settings: LadderSettings, verb: str) -> Iterator[Path]:
         if before is None and {entry.name for entry in folder.iterdir()} - {LOCK, f"{RECORDED}.partial"}:
             raise UserError(f"--output {str(folder)!r}: neither empty nor a ladder's folder: name another one")
         anew = [_FIRST_STAGE[verb]] if settings.run.anew and verb in _FIRST_STAGE else []
+        going_on = begun_before(folder, anew).keys()
         if before is not None:
-            _compare(folder, settings, verb, set(begun_before(folder, anew)))
+            _compare(folder, settings, verb, going_on)
+        inputs = checked_inputs(folder, settings, going_on) if verb in _FIRST_STAGE else None
         if anew:
             start_over(folder, anew)
             _remove_from(folder, anew[0])
         begun = begun_before(folder, [ARRANGE])
         once = settings.model_copy(update={"run": settings.run.model_copy(update={"anew": False})})
         write_atomic(folder / RECORDED, dump_settings(once))
+        if inputs is not None:
+            write_atomic(folder / BEGUN, inputs)
         try:
             yield folder
         except UserError:

@@ -26,6 +26,10 @@ from observe_r1.threads import map_ahead
 GradedBatch = list[tuple[Example, Sequence[GradedResponse]]]
 """The questions of a batch, each with its graded responses."""
 
+EngineMaker = Callable[[str, LadderSettings], tuple[Engine, Any]]
+"""Loads the model at a path for sampling, as `model` and `rollout` say, and returns its engine and its processor: here
+(`load_engine`), or on many GPUs."""
+
 _Encoded = tuple[Example, Prompt | UserError]
 
 
@@ -48,9 +52,14 @@ def measuring_model(settings: LadderSettings) -> str:
     return settings.model.path
 
 
+def model_at(path: str, settings: LadderSettings) -> ModelSettings:
+    """Return how the model at `path` is loaded."""
+    return ModelSettings(**(settings.model.model_dump() | {"path": path}))
+
+
 def load_engine(path: str, settings: LadderSettings) -> tuple[Engine, Any]:
-    """Load the model at `path` for sampling, as `model` and `rollout` say, and return its engine and its processor."""
-    loading = ModelSettings(**(settings.model.model_dump() | {"path": path}))
+    """Load the model at `path` in this process; see `EngineMaker`."""
+    loading = model_at(path, settings)
     kind = load("engine", settings.rollout.engine)
     vlm = load_model(loading, frozen=True, weights=not hasattr(kind, "load_weights"))  # a `CopyingEngine` has its own
     engine = kind.from_settings(vlm, settings.rollout, settings.data, compute_dtype(loading))

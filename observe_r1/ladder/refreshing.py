@@ -16,6 +16,8 @@ from observe_r1.errors import UserError
 from observe_r1.files import remove_files, write_atomic
 from observe_r1.ladder import difficulty
 from observe_r1.ladder.folder import changed
+from observe_r1.ladder.inference import EngineMaker
+from observe_r1.ladder.inputs import model_digest
 from observe_r1.ladder.journal import PROGRESS, is_complete, read_progress, start_over
 from observe_r1.ladder.questions import read_questions, stage_rows
 from observe_r1.ladder.stage import (
@@ -39,17 +41,18 @@ _CREATED = (RECORDED, PROGRESS, MEASURED, RESPONSES, ASKED, DROPPED)
 _DIFFICULTY = {"difficulty": int | float}
 
 
-def refresh(folder: Path, settings: LadderSettings, watch: Watch) -> Path | None:
+def refresh(folder: Path, settings: LadderSettings, watch: Watch, start: EngineMaker) -> Path | None:
     """Measure the questions of the ladder and the unsolved ones again, into `refreshed-<n>/`.
 
     A newer model may solve what the earlier one did not. A refresh that was stopped is resumed (with `run.anew`: begun
-    again) if its settings and its ladder are still the same; else a new folder is begun. Nothing else in the ladder's
-    folder changes. If the refresh fails before anything was measured, nothing is left behind.
+    again) if its settings, its model's files and its ladder are still the same; else a new folder is begun. Nothing
+    else in the ladder's folder changes. If the refresh fails before anything was measured, nothing is left behind.
 
     Args:
         folder: The ladder's folder.
         settings: Of the ladder, with the newer model.
         watch: Is shown the progress.
+        start: Starts the model's engine.
 
     Returns:
         The folder of the new measurement; None if it was stopped.
@@ -63,11 +66,11 @@ def refresh(folder: Path, settings: LadderSettings, watch: Watch) -> Path | None
     if settings.run.anew:
         start_over(refreshed, [MEASURE])
     once = settings.model_copy(update={"run": settings.run.model_copy(update={"anew": False})})
-    write_atomic(refreshed / RECORDED, dump_settings(once) + of)
+    write_atomic(refreshed / RECORDED, dump_settings(once) + _model_line(settings) + of)
     written_in = settings.arrange.format_prompt
     try:
         questions = mix_sequences([read_questions(folder / name) for name in _QUESTIONS], None, seed=0)
-        complete = difficulty.measure_questions(refreshed, questions, settings, watch, written_in=written_in)
+        complete = difficulty.measure_questions(refreshed, questions, settings, watch, start, written_in=written_in)
     except UserError:
         if not read_progress(refreshed):
             remove_files(refreshed, _CREATED)
@@ -106,6 +109,12 @@ def _ladder_line(folder: Path) -> str:
     return f"# measures, with these SHA-256 digests: {', '.join(digests)}\n"
 
 
+def _model_line(settings: LadderSettings) -> str:
+    """Return the line before it, which says which files the model had."""
+    digest = model_digest(settings.model.path) if settings.model.path else ""
+    return f"# by a model whose files have this digest: {digest}\n"
+
+
 def _folders(folder: Path) -> Iterator[Path]:
     return (folder / f"refreshed-{number}" for number in count(1))
 
@@ -119,4 +128,4 @@ def _resumes(refreshed: Path, settings: LadderSettings, of: str) -> bool:
     recorded = refreshed / RECORDED
     if not read_progress(refreshed):
         return True  # nothing was measured there yet
-    return _is_unfinished(recorded, of) and not any(changed(recorded, settings))
+    return _is_unfinished(recorded, _model_line(settings) + of) and not any(changed(recorded, settings))

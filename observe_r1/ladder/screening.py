@@ -12,15 +12,15 @@ from observe_r1.data.mixture import Mixture
 from observe_r1.evaluation.accuracy import GradedResponse
 from observe_r1.ladder.inference import (
     BatchInference,
+    EngineMaker,
     GradedBatch,
     grading,
-    load_engine,
     random_stream,
     with_instruction,
 )
 from observe_r1.ladder.journal import Journal, is_complete
 from observe_r1.ladder.questions import read_questions, stage_rows
-from observe_r1.ladder.stage import DROPPED, QUESTIONS, SCREEN, SCREENED, SCREENING, Watch, dropped
+from observe_r1.ladder.stage import DROPPED, QUESTIONS, SCREEN, SCREENED, SCREENING, Watch, dropped, round_name
 from observe_r1.model.encoding import encode_prompt
 from observe_r1.records import Example, Prompt, Sampling
 from observe_r1.rewards import Scorer
@@ -29,12 +29,7 @@ DIRECT_PROMPT = "Give only the final answer, without any explanation."
 """Asked of a screening model after the question."""
 
 
-def round_name(number: int) -> str:
-    """Return the name in `progress.json` of the round with screening model `number`, from 1."""
-    return f"{SCREEN} {number}"
-
-
-def screen_with_models(folder: Path, settings: LadderSettings, watch: Watch) -> bool:
+def screen_with_models(folder: Path, settings: LadderSettings, watch: Watch, start: EngineMaker) -> bool:
     """Ask every screening model for the bare answers, and write the questions that none of them gets right.
 
     Each model is asked the questions that earlier ones could be asked and did not get right.
@@ -46,14 +41,14 @@ def screen_with_models(folder: Path, settings: LadderSettings, watch: Watch) -> 
         UserError: A model cannot be loaded, or as `measure_questions`.
     """
     for number, model in enumerate(settings.screen.models, start=1):
-        if not is_complete(folder, round_name(number)) and not _ask(folder, number, model, settings, watch):
+        if not is_complete(folder, round_name(number)) and not _ask(folder, number, model, settings, watch, start):
             return False
     if not is_complete(folder, SCREEN):
         _write_screened(folder, settings)
     return True
 
 
-def _ask(folder: Path, number: int, model: str, settings: LadderSettings, watch: Watch) -> bool:
+def _ask(folder: Path, number: int, model: str, settings: LadderSettings, watch: Watch, start: EngineMaker) -> bool:
     screen, name = settings.screen, round_name(number)
     sampling = Sampling(
         n=screen.tries, temperature=screen.temperature, max_new_tokens=screen.max_new_tokens, seed=screen.seed
@@ -64,7 +59,7 @@ def _ask(folder: Path, number: int, model: str, settings: LadderSettings, watch:
         rows = [row for row in range(len(questions)) if questions.rows[row]["id"] not in gone]
         rollout = settings.rollout.model_copy(update={"max_new_tokens": screen.max_new_tokens})
         watch.now(f"loading {model}")
-        engine, processor = load_engine(model, settings.model_copy(update={"rollout": rollout}))
+        engine, processor = start(model, settings.model_copy(update={"rollout": rollout}))
         stack.callback(engine.close)  # the next model needs the memory
         bare = settings.data.model_copy(update={"format_prompt": "none"})
 

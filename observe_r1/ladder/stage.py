@@ -31,8 +31,15 @@ DROPPED = "dropped.jsonl"
 """Every row that was left out: `id`, `source`, `stage`, `reason`, and `detail` if there is more to say."""
 RECORDED = "ladder.yaml"
 """Every setting, enough to build the ladder again."""
+BEGUN = "begun.json"
+"""Digests of the models and files that each stage reads, which must not change."""
 IMAGES = "images"
 """Folder of the images that rows name by relative paths."""
+
+
+def round_name(number: int) -> str:
+    """Return the name in `progress.json` of the round with screening model `number`, from 1."""
+    return f"{SCREEN} {number}"
 
 
 def _nothing(*_: object) -> None:

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor
+from torch.distributed.tensor import DTensor, Replicate
 from transformers import BitsAndBytesConfig, PreTrainedModel
 
 from observe_r1.config import ModelSettings
@@ -94,53 +94,62 @@ def merged_weights(
         masters: By name, stand for weights that `model` holds less precisely.
         wanted: Names whose weights the caller takes; the others come as None.
     """
-    return _ordinary_weights(model, masters, tied=False, wanted=wanted)
+    for name, weight in _ordinary_weights(model, masters, tied=False, dtype=torch.float32):
+        gathered = whole(weight)
+        yield name, gathered.cpu() if name in wanted else None
 
 
-def published_weights(model: PreTrainedModel) -> Iterator[tuple[str, Tensor]]:
+def published_weights(
+    model: PreTrainedModel, *, device: torch.device | None = None, dtype: torch.dtype | None = None
+) -> Iterator[tuple[str, Tensor]]:
     """Yield the weights of an ordinary model that computes what `model` does, by their names, tied ones by each.
 
-    For an engine that copies them one by one. They stay on their device and in their type: those without adapters are
-    `model`'s own, and of the others only the one that is being copied exists.
+    For an engine that copies them one by one. Where they stay on their device and in their type, those without adapters
+    are `model`'s own; of the others only the one that is being copied exists. Sharded weights stay sharded, and
+    adapters are added to each rank's part: all ranks iterate together.
+
+    Args:
+        model: Its weights may be sharded (DTensor).
+        device: Where they go; None leaves them where they are.
+        dtype: Their type; None leaves it.
     """
-    for name, weight in _ordinary_weights(model, {}, tied=True):
-        assert weight is not None
-        yield name, weight
+    return _ordinary_weights(model, {}, tied=True, device=device, dtype=dtype)
 
 
 @torch.no_grad()
 def _ordinary_weights(
-    model: PreTrainedModel, masters: Mapping[str, Tensor], *, tied: bool, wanted: Collection[str] | None = None
-) -> Iterator[tuple[str, Tensor | None]]:
-    """Yield weights with adapters added to their layers and quantized ones computed back; `model` stays as it is.
-
-    With `wanted` they are whole, float32 and on the CPU; see `merged_weights`.
-    """
+    model: PreTrainedModel,
+    masters: Mapping[str, Tensor],
+    *,
+    tied: bool,
+    device: torch.device | None = None,
+    dtype: torch.dtype | None = None,
+) -> Iterator[tuple[str, Tensor]]:
+    """Yield weights with adapters added to their layers and quantized ones computed back; `model` stays as it is."""
     layers = _adapted_layers(model)
-
-    def ready(weight: Tensor) -> Tensor:
-        return weight if wanted is None else whole(weight)
-
     for key, parameter in model.named_parameters(remove_duplicate=not tied):
         owner, _, kind = key.rpartition(".")
         if f".{_NAME}." in key:  # an adapter's own
             continue
-        name, layer = key.replace(".base_layer.", "."), owner.removesuffix(".base_layer")
+        layer = owner.removesuffix(".base_layer")
         held = dequantized(model.get_submodule(owner)) if kind == "weight" else parameter
-        weight = ready(masters.get(key, held).detach())
-        sides = []
+        held = masters.get(key, held).detach()
+        weight = held.to(device or held.device)
         if kind == "weight" and layer in layers:
-            for own in (f"lora_{side}.{_NAME}.weight" for side in "AB"):
-                sides.append(ready(masters.get(f"{layer}.{own}", layers[layer].get_parameter(own))))
-        if wanted is not None and name not in wanted:
-            yield name, None
-            continue
-        if wanted is not None:
-            weight = weight.to("cpu", torch.float32)
-        if sides:
-            a, b = (each.to(weight.device, torch.float32) for each in sides)
-            weight = (weight.float() + b @ a * layers[layer].scaling[_NAME]).to(weight.dtype)
-        yield name, weight
+            own = (f"lora_{side}.{_NAME}.weight" for side in "AB")
+            sides = [masters.get(f"{layer}.{each}", layers[layer].get_parameter(each)) for each in own]
+            a, b = (each.to(weight.device, torch.float32) for each in _laid_out_as(weight, *sides))
+            weight = weight.float() + b @ a * layers[layer].scaling[_NAME]
+        yield key.replace(".base_layer.", "."), weight.to(dtype or held.dtype)
+
+
+def _laid_out_as(weight: Tensor, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+    """Return A whole and, of B, the rows that `weight` has on this rank."""
+    if not isinstance(weight, DTensor):
+        return whole(a), whole(b)
+    mesh = weight.device_mesh
+    here: Any = a.to(mesh.device_type)  # it may be offloaded
+    return here.redistribute(placements=[Replicate()] * mesh.ndim), b
 
 
 def whole(weight: Tensor) -> Tensor:

@@ -53,8 +53,8 @@ def load_model(settings: ModelSettings, *, frozen: bool = False, weights: bool =
 
     Args:
         settings: `model`.
-        frozen: Nothing is trained, there are no adapters and no image features are kept: a reference model, which sees
-            each image once per rollout, or one that only samples.
+        frozen: Nothing is trained or quantized, there are no adapters and no image features are kept: a reference
+            model, which sees each image once per rollout, or one that only samples.
         weights: Without them the model takes no memory, for an engine that has its own; they are checked all the same.
 
     Raises:
@@ -69,7 +69,7 @@ def load_model(settings: ModelSettings, *, frozen: bool = False, weights: bool =
         config = _read_config(folder, place, settings.trust_remote_code)
         processor = read_processor(folder, place, settings)
         check_processor(processor, config, place)
-        quantized = quantization(settings, device) if weights else {}
+        quantized = quantization(settings, device) if weights and not frozen else {}
         model = _empty_model(config, folder, place, settings.trust_remote_code)
         check_finite(folder, place)
         if weights:
@@ -83,7 +83,7 @@ def load_model(settings: ModelSettings, *, frozen: bool = False, weights: bool =
             add_adapters(model, settings)
     _hold_frozen_in(model, dtype)
     if weights:
-        if settings.quantize == "none":  # a quantized model is where it must be
+        if not quantized:  # a quantized model is where it must be
             model.to(device)
         _check_computes(model, processor, dtype, place)
     if settings.gradient_checkpointing:

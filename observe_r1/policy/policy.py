@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.distributed import ProcessGroup
 from torch.distributed.tensor import DTensor
 
 from observe_r1 import registry
@@ -18,7 +19,7 @@ from observe_r1.model.saving import save_model
 from observe_r1.objective import policy_loss
 from observe_r1.policy.master_weights import MasterWeights
 from observe_r1.policy.packing import Pack, select
-from observe_r1.policy.state import load_state, save_state
+from observe_r1.policy.state import StateWriting, load_state, save_state
 from observe_r1.policy.token_logprobs import LogprobModel
 from observe_r1.records import Group, TrainingBatch, TrainingGroup
 
@@ -52,6 +53,8 @@ class Policy:
         self.objective = objective
         self.dtype = dtype
         self.masters: MasterWeights | None = None
+        self.writers: ProcessGroup | None = None
+        """Of the threads that write checkpoints, where there are several ranks."""
         self._start(temperature)
         self.weights = vlm.model if self.masters is None else self.masters
         """The module whose parameters the optimizer steps and checkpoints hold."""
@@ -119,9 +122,9 @@ class Policy:
         if self.masters is not None:
             self.masters.publish()
 
-    def save_state(self, folder: Path) -> None:
-        """Write trained weights and optimizer state; see `policy.state`."""
-        save_state(self, folder)
+    def save_state(self, folder: Path, *, copy: bool) -> StateWriting:
+        """Begin to write trained weights and optimizer state; see `policy.state`."""
+        return save_state(self, folder, copy=copy)
 
     def load_state(self, folder: Path) -> None:
         """Read trained weights and optimizer state; see `policy.state`."""

@@ -7,7 +7,8 @@ section `rollout` describes; see `VLLMEngine.from_settings`.
 import hashlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from functools import partial
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -19,6 +20,9 @@ from observe_r1.records import Completion, Prompt, Sampling
 OnGroup = Callable[[int, list[Completion]], None]
 """Takes the index of a prompt and its completions."""
 
+Done = Callable[[list[Completion]], None]
+"""Takes the completions of a prompt, once all have ended."""
+
 
 class RefusedPromptError(UserError):
     """A prompt that an engine cannot take, whatever else is in the batch: it has too many images, say."""
@@ -26,7 +30,10 @@ class RefusedPromptError(UserError):
     def __init__(self, index: int, reason: str) -> None:
         super().__init__(reason)
         self.index = index
-        """Of the prompt, in the call that it was part of."""
+        """Of the prompt, in the call that it was part of; in `SteppedEngine.step` its number."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.index, *self.args)
 
 
 @dataclass(frozen=True)
@@ -72,6 +79,78 @@ class Engine(Protocol):
     def close(self) -> None:
         """Give back for good what only the engine holds."""
         ...
+
+
+class SteppedEngine(Engine, Protocol):
+    """An engine that prompts enter and leave one by one, while others are being answered.
+
+    Between two steps the weights may change: responses in flight go on under the new ones, with the keys and values
+    that the old ones computed, and each of their tokens bears the version of the weights that drew it.
+    """
+
+    @property
+    def rows(self) -> int:
+        """Responses that it decodes at once, at most; beyond them prompts wait."""
+        ...
+
+    @property
+    def unfinished(self) -> int:
+        """Responses that have been asked for and have not ended."""
+        ...
+
+    def add(self, prompt: Prompt, sampling: Sampling, done: Done) -> int:
+        """Take a prompt in, which steps will answer.
+
+        Args:
+            prompt: The encoded question.
+            sampling: How `sampling.n` responses are drawn.
+            done: Called in the step in which the last of them ends.
+
+        Returns:
+            Its number, of no other prompt of this engine.
+
+        Raises:
+            RefusedPromptError: The engine cannot take it.
+        """
+        ...
+
+    def step(self) -> None:
+        """Draw a few tokens of each response in flight, and hand over the groups that have ended.
+
+        Raises:
+            RefusedPromptError: An engine in another process does not take a prompt; `index` is its number.
+        """
+        ...
+
+    def drop(self, numbers: Iterable[int]) -> None:
+        """Forget prompts that `add` took in; those that are done already stay done."""
+        ...
+
+
+def generate_in_steps(
+    engine: SteppedEngine, prompts: Sequence[Prompt], sampling: Sampling, on_group: OnGroup | None
+) -> list[list[Completion]]:
+    """Step `engine` until all `prompts` are answered, beside whatever else is in flight; see `Engine.generate`."""
+    numbers: list[int] = []
+    groups: dict[int, list[Completion]] = {}
+
+    def done(index: int, completions: list[Completion]) -> None:
+        groups[index] = completions
+        if on_group is not None:
+            on_group(index, completions)
+
+    try:
+        for index, prompt in enumerate(prompts):
+            numbers.append(engine.add(prompt, sampling, partial(done, index)))
+        while len(groups) < len(prompts):
+            engine.step()
+    except BaseException as error:
+        engine.drop(number for index, number in enumerate(numbers) if index not in groups)
+        if isinstance(error, RefusedPromptError):
+            index = numbers.index(error.index) if error.index in numbers else len(numbers)
+            raise RefusedPromptError(index, str(error)) from error
+        raise
+    return [groups[index] for index in range(len(prompts))]
 
 
 @runtime_checkable

@@ -20,7 +20,7 @@ from torch import Tensor
 from observe_r1.config import QuestionSettings, SamplerSettings
 from observe_r1.model.loading import VisionLanguageModel
 from observe_r1.records import Completion, Prompt, Sampling
-from observe_r1.rollout.engine import OnGroup, RefusedPromptError, TrainingMemory, unheard
+from observe_r1.rollout.engine import Done, OnGroup, RefusedPromptError, TrainingMemory, generate_in_steps, unheard
 from observe_r1.rollout.vllm_start import short_reason, start_vllm
 
 
@@ -50,12 +50,15 @@ class VLLMEngine:
         note: Callable[[str], None] = unheard,
     ) -> None:
         self.vlm = vlm
-        self.version = self.finished = 0
+        self.finished = 0
         self._dtype = dtype
         self._asleep = False
-        self._calls = 0
+        self._taken = 0
+        self._asked: dict[int, Done] = {}
         started = start_vllm(vlm, arguments, max_model_len, dtype, training, note)
         self._engine, self._threads, self._can_sleep = started
+        self._loads = 0
+        self.version = 0
 
     @classmethod
     def from_settings(
@@ -71,20 +74,51 @@ class VLLMEngine:
         longest = data.max_prompt_tokens + rollout.max_new_tokens
         return cls(vlm, rollout.vllm, max_model_len=longest, dtype=dtype, training=training, note=note)
 
+    @property
+    def version(self) -> int:
+        """Of the weights; vLLM notes it with every token, which bears the next one if its step has begun before."""
+        return int(self._engine.get_weight_version())
+
+    @version.setter
+    def version(self, version: int) -> None:
+        self._engine.set_weight_version(str(version))
+
     def load_weights(self, weights: Iterable[tuple[str, Tensor]]) -> None:
         """Take over `weights`, named as in transformers, and forget what the old ones computed; see `CopyingEngine`."""
+        self.wake_weights()
+        self.call_workers("reload_weights", weights_iterator=weights)
+        self.forget()
+
+    def wake_weights(self) -> None:
+        """Make room for new weights.
+
+        The cache wakes last (`forget`), so that it and what loading needs are never there at once. Whatever else sleeps
+        wakes with the weights (vllm/device_allocator/cumem.py, `wake_up`).
+        """
+        if self._asleep:
+            self._engine.wake_up(["weights"])
+
+    def call_workers(self, method: str, **arguments: Any) -> None:
+        """Call `method` of each of vLLM's workers."""
         with _threads(self._threads):
-            if self._asleep:
-                # The cache wakes last, so that it and what loading needs are never there at once. Whatever else sleeps
-                # wakes with the weights (vllm/device_allocator/cumem.py, `wake_up`).
-                self._engine.wake_up(["weights"])
-            self._engine.collective_rpc("reload_weights", kwargs={"weights_iterator": weights})
-            if self._asleep:
-                self._engine.wake_up(["kv_cache"])
-                self._asleep = False
-            if not self._engine.reset_prefix_cache():
-                raise RuntimeError("vLLM still has a request, and would sample from prefixes computed with old weights")
-            self._engine.reset_encoder_cache()
+            self._engine.collective_rpc(method, kwargs=arguments)
+
+    def forget(self) -> None:
+        """Wake the cache, and let no later prompt use what was computed up to now: prefixes and features of images.
+
+        Responses in flight still need theirs. vLLM keeps those, but under names that no later prompt has, and they
+        leave its caches as others need the room.
+        """
+        if self._asleep:
+            self._engine.wake_up(["kv_cache"])
+            self._asleep = False
+        self._loads += 1
+        if self._asked:
+            return
+        if not self._engine.reset_prefix_cache():
+            raise RuntimeError("vLLM still has a request, and would sample from prefixes computed with old weights")
+        self._engine.reset_mm_cache()
+        self._engine.reset_encoder_cache()
 
     def sleep(self) -> None:
         """Give the GPU's memory back until the next `load_weights`; on the CPU nothing happens."""
@@ -103,41 +137,51 @@ class VLLMEngine:
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
 
+    @property
+    def rows(self) -> int:
+        """See `SteppedEngine`."""
+        return self._engine.vllm_config.scheduler_config.max_num_seqs
+
+    @property
+    def unfinished(self) -> int:
+        """See `SteppedEngine`; each response is a request there."""
+        return self._engine.get_num_unfinished_requests()
+
     def generate(
         self, prompts: Sequence[Prompt], sampling: Sampling, on_group: OnGroup | None = None
     ) -> list[list[Completion]]:
         """Return `sampling.n` completions per prompt; see `Engine.generate`."""
-        self._calls += 1
-        names = [f"{self._calls}/{index}" for index in range(len(prompts))]
-        done: dict[str, list[Completion]] = {}
-        try:
-            for index, name in enumerate(names):
-                self._add(index, name, prompts[index], sampling)
-            ended = self.finished + len(prompts) * sampling.n
-            while self._engine.has_unfinished_requests():
-                with _threads(self._threads):
-                    outputs = self._engine.step()
-                self.finished = ended - self._engine.get_num_unfinished_requests()  # each response is a request there
-                for output in outputs:
-                    if output.finished:
-                        index = names.index(output.request_id)
-                        done[output.request_id] = [self._completion(response) for response in output.outputs]
-                        if on_group is not None:
-                            on_group(index, done[output.request_id])
-        except BaseException:
-            self._engine.abort_request([name for name in names if name not in done])
-            raise
-        return [done[name] for name in names]
+        return generate_in_steps(self, prompts, sampling, on_group)
 
-    def _add(self, index: int, name: str, prompt: Prompt, sampling: Sampling) -> None:
+    def add(self, prompt: Prompt, sampling: Sampling, done: Done) -> int:
+        """Take a prompt in; see `SteppedEngine`."""
         from vllm.exceptions import VLLMClientError
 
+        self._taken += 1
         try:
             # Handed preprocessed images, vLLM does not count them itself.
             self._engine.renderer.get_mm_processor().info.validate_num_items("image", len(prompt.image_digests))
-            self._engine.add_request(name, self.engine_input(prompt), self.parameters(prompt, sampling))
+            self._engine.add_request(str(self._taken), self.engine_input(prompt), self.parameters(prompt, sampling))
         except (VLLMClientError, ValueError) as error:  # too many images, or over a `max_model_len` of the user's
-            raise RefusedPromptError(index, f"rollout.vllm: vLLM refuses the prompt: {short_reason(error)}") from error
+            reason = f"rollout.vllm: vLLM refuses the prompt: {short_reason(error)}"
+            raise RefusedPromptError(self._taken, reason) from error
+        self._asked[self._taken] = done
+        return self._taken
+
+    def step(self) -> None:
+        """Draw one token of each response, or compute prompts; see `SteppedEngine`."""
+        before = self.unfinished
+        with _threads(self._threads):
+            outputs = self._engine.step()
+        self.finished += before - self.unfinished
+        ended = [(self._asked.pop(int(each.request_id)), each.outputs) for each in outputs if each.finished]
+        for done, responses in ended:
+            done([self._completion(response) for response in responses])
+
+    def drop(self, numbers: Iterable[int]) -> None:
+        """Forget prompts; see `SteppedEngine`."""
+        gone = [number for number in numbers if self._asked.pop(number, None)]
+        self._engine.abort_request([str(number) for number in gone])
 
     def engine_input(self, prompt: Prompt) -> Any:
         """Return `prompt` as vLLM's own preprocessing would: image tokens expanded, pixels beside them.
@@ -148,9 +192,9 @@ class VLLMEngine:
         from vllm.inputs.engine import mm_input, tokens_input
         from vllm.multimodal.inputs import MultiModalFieldConfig, MultiModalKwargsItems, PlaceholderRange
 
-        ids = prompt.ids.tolist()
+        ids, loads = prompt.ids.tolist(), str(self._loads)
         if prompt.pixel_values is None or prompt.image_grid is None:
-            return tokens_input(ids)
+            return tokens_input(ids, cache_salt=loads)
         patches = prompt.image_grid.prod(dim=1)
         # As `_create_qwen2vl_field_factory` in vllm/model_executor/models/qwen2_vl.py, which Qwen2.5, 3 and 3.5 share.
         tensors = {"pixel_values": prompt.pixel_values.to(self._dtype), "image_grid_thw": prompt.image_grid}
@@ -165,8 +209,9 @@ class VLLMEngine:
             prompt_token_ids=ids,
             mm_kwargs=MultiModalKwargsItems.from_hf_inputs(tensors, fields),
             # vLLM keeps features and prefixes by them.
-            mm_hashes={"image": [digest.hex() for digest in prompt.image_digests]},
+            mm_hashes={"image": [f"{digest.hex()}-{loads}" for digest in prompt.image_digests]},
             mm_placeholders={"image": places},
+            cache_salt=loads,
         )
 
     def parameters(self, prompt: Prompt, sampling: Sampling) -> Any:
@@ -198,12 +243,15 @@ class VLLMEngine:
     def _completion(self, response: Any) -> Completion:
         ids = list(response.token_ids)
         logprobs = [entry[token].logprob for token, entry in zip(ids, response.logprobs, strict=True)]
+        spans = [(int(span.version), span.end - span.start) for span in response.weight_versions]
+        versions = [version for version, count in spans for _ in range(count)]
         return Completion(
             ids=torch.tensor(ids),
             logprobs=torch.tensor(logprobs),
             text=self.vlm.processor.tokenizer.decode(ids, skip_special_tokens=True),
-            version=self.version,
+            version=versions[0],
             finish="length" if response.finish_reason == "length" else "stop",
+            versions=None if versions[0] == versions[-1] else torch.tensor(versions),
         )
 
 

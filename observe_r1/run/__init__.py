@@ -6,6 +6,8 @@ folder       the run folder: its files, its lock, and what a resumed run cuts ba
 recorder     what is written when: metrics, evaluations, checkpoints, the best model, the final model
 trackers     where metrics go: metrics.jsonl, TensorBoard, Weights & Biases
 held_out     evaluation on held-out questions
+evaluate     several models, the same questions: every response kept, figures made from those
+chat         one question after another, typed by somebody
 checkpoint   a checkpoint's files: whole or absent, and found out when damaged
 resume       what is in a checkpoint: the state of a run, and how it is restored
 progress     the live view, on a terminal and in logs

@@ -6,7 +6,9 @@
         leftovers.safetensors   the tensors of leftover groups, and the states of the random number generators
         SHA256SUMS              every file's digest, as `sha256sum --check` reads it; the last line is a digest of these
 
-A checkpoint is written under another name and renamed, so it is whole or absent. It counts as damaged where a file is
+A checkpoint is written under another name and renamed, so it is whole or absent. This happens in the background, from
+copies: one at a time, and what follows from a checkpoint (older ones go, the best model is exported) waits until it is
+there. A checkpoint counts as damaged where a file is
 missing or does not match its digest, and only then; it is set aside as `damaged-step-000020`. Whatever else keeps it
 from being read (no permission, a disk that does not answer, too little memory) proves nothing, and is raised.
 
@@ -15,10 +17,13 @@ Only torch's own format pickles anything (the list of its files), and it is only
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import ExitStack, contextmanager
 from hashlib import file_digest, sha256
 from itertools import chain, count
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 from safetensors import SafetensorError
@@ -28,7 +33,7 @@ from torch import Tensor
 from observe_r1.errors import UserError
 from observe_r1.files import remove_files, replacing
 from observe_r1.run.folder import steps_in
-from observe_r1.training.parts import SavedPolicy
+from observe_r1.training.parts import SavedPolicy, Writing
 
 FORMAT = 4
 """Counted up when older checkpoints can no longer be read."""
@@ -40,6 +45,9 @@ _FILES = (f"{_WEIGHTS}/__*_*.distcp", f"{_WEIGHTS}/.metadata", _LEFTOVERS, _STAT
 The digests go last: after a kill, what is left is known to be incomplete, and the next save removes it.
 """
 
+_LOOK = 0.05
+"""Seconds between two looks whether torch has written its files."""
+
 _ASIDE = re.compile(r"damaged-step-[0-9]{6,}(-[0-9]+)?$")
 
 
@@ -49,16 +57,25 @@ class Checkpoints:
     Args:
         folder: The run folder's `checkpoints/`.
         keep: How many of the newest are kept.
+        copy: Whether they are written in the background; see `run.save_in_background`.
     """
 
-    def __init__(self, folder: Path, keep: int) -> None:
+    def __init__(self, folder: Path, keep: int, *, copy: bool = True) -> None:
         self.folder = folder
         self.keep = keep
+        self.copy = copy
+        self.newest = 0
+        """The step of the newest that is whole; 0 where there is none."""
+        self._writing: Future[int] | None = None
+        self._given_up = Event()
 
     def save(
         self, step: int, policy: SavedPolicy, state: dict[str, Any], tensors: dict[str, Tensor], best: int | None = None
-    ) -> Path:
-        """Write the checkpoint of `step`, then remove all but the newest `keep` and the best.
+    ) -> None:
+        """Begin to write the checkpoint of `step`; then all but the newest `keep` and the best are removed.
+
+        What is written are the values of this moment, whatever becomes of them. One that is still being written is
+        waited for.
 
         Args:
             step: Steps done, counted from 1.
@@ -67,26 +84,64 @@ class Checkpoints:
             tensors: What of it are tensors.
             best: The step of the best checkpoint, which stays; None where there is none.
 
-        Returns:
-            The checkpoint's folder.
-
         Raises:
-            UserError: It cannot be written; the disk is full, for example. Older checkpoints stay as they were.
+            UserError: It, or the one before it, cannot be written; the disk is full, for example. Older checkpoints
+                stay as they were.
         """
+        self.finish()
         path = self.folder / f"step-{step:06d}"
         if path.exists() and path not in self._newest_first():
             raise UserError(f"cannot write checkpoint {str(path)!r}: something else is there; move it away")
-        try:
-            with replacing(path) as new:
-                policy.save_state(new / _WEIGHTS)
-                save_file(tensors, new / _LEFTOVERS)
-                (new / _STATE).write_text(json.dumps({"format": FORMAT, "step": step, **state}), encoding="ascii")
-                _write_digests(new)
-        except (OSError, SafetensorError) as error:
-            reason = (isinstance(error, OSError) and error.strerror) or str(error).splitlines()[0]
-            raise UserError(f"cannot write checkpoint {str(path)!r}: {reason}") from error
+        with _named(path), ExitStack() as stack:
+            new = stack.enter_context(replacing(path))
+            save_file(tensors, new / _LEFTOVERS)
+            (new / _STATE).write_text(json.dumps({"format": FORMAT, "step": step, **state}), encoding="ascii")
+            writing = policy.save_state(new / _WEIGHTS, copy=self.copy)
+            executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="checkpoint")
+            self._writing = executor.submit(self._complete, step, new, writing, stack.pop_all(), best)
+            executor.shutdown(wait=False)
+        if not self.copy:
+            self.finish()
+
+    def _complete(self, step: int, new: Path, writing: Writing, place: ExitStack, best: int | None) -> int:
+        """Wait until torch has written its files to `new`, and let `place` rename them; return the step."""
+        with _named(self.folder / f"step-{step:06d}"), place:
+            while not writing.done():
+                if self._given_up.wait(_LOOK):
+                    raise UserError("given up")
+            _write_digests(new)
         self.remove_old(best)
-        return path
+        return step
+
+    def look(self) -> None:
+        """Raise the `UserError` of a checkpoint that could not be written, if that is known already."""
+        if self._writing is not None and self._writing.done():
+            self.finish()
+
+    def finish(self) -> None:
+        """Wait until the checkpoint that is being written is there.
+
+        Raises:
+            UserError: It cannot be written.
+        """
+        writing = self._writing
+        if writing is not None:
+            try:
+                self.newest = writing.result()
+            finally:
+                if writing.done():  # else Ctrl-C has ended the waiting
+                    self._writing = None
+
+    def settle(self, *, give_up: bool = False) -> None:
+        """Wait until nothing is being written any more, whatever became of it.
+
+        Args:
+            give_up: Abandon what is being written: the user cannot wait, or ranks that are to write it are lost.
+        """
+        if give_up:
+            self._given_up.set()
+        if self._writing is not None:
+            wait([self._writing])
 
     def remove_old(self, best: int | None) -> None:
         """Remove all but the newest `keep` and the best, and what a kill left of one that was being removed.
@@ -135,6 +190,7 @@ class Checkpoints:
         _check_format(path, state["format"])
         tensors = load_file(path / _LEFTOVERS)
         policy.load_state(path / _WEIGHTS)
+        self.newest = int(state["step"])
         return state, tensors
 
     def _newest_first(self) -> list[Path]:
@@ -143,6 +199,16 @@ class Checkpoints:
         folders = {step: Path(entry) for step, entry in steps_in(self.folder).items() if entry.is_dir()}
         ours = {step: path for step, path in folders.items() if own & {inside.name for inside in path.iterdir()}}
         return [ours[step] for step in sorted(ours, reverse=True)]
+
+
+@contextmanager
+def _named(path: Path) -> Iterator[None]:
+    """Raise what keeps a checkpoint from being written as the `UserError` that says where."""
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        reason = (isinstance(error, OSError) and error.strerror) or str(error).splitlines()[0]
+        raise UserError(f"cannot write checkpoint {str(path)!r}: {reason}") from error
 
 
 def _write_digests(checkpoint: Path) -> None:

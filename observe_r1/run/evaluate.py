@@ -31,24 +31,28 @@ from observe_r1.errors import UserError
 from observe_r1.evaluation.figures import Answer, Answered, summarize
 from observe_r1.files import LOCK, json_line, lock_folder, make_folder, unlock_folder, write_atomic
 from observe_r1.ladder.difficulty import RESPONSE_COLUMNS, measure_questions
+from observe_r1.ladder.inference import EngineMaker
+from observe_r1.ladder.inputs import model_digest
 from observe_r1.ladder.journal import is_complete
 from observe_r1.ladder.questions import stage_rows
-from observe_r1.ladder.stage import DROPPED, MEASURE, RESPONSES, Watch
+from observe_r1.ladder.stage import BEGUN, DROPPED, MEASURE, RESPONSES, Watch
 from observe_r1.model.device import choose_device, with_dtype
 from observe_r1.model.hub import check_model_path
 from observe_r1.records import Example
 from observe_r1.rewards.accuracy import require_verifiable
 from observe_r1.rewards.judge.reading import read
 from observe_r1.rewards.judge.values import kind
+from observe_r1.run.engines import engines_for
 from observe_r1.run.progress import Progress
 from observe_r1.run.setup import device_line
 
-SUMMARY, CONFIG, BEGUN = "summary.json", "config.yaml", "begun.json"
-_MAY_CHANGE = ("run.", "model.against", "rollout.max_rows", "rollout.cuda_graphs", "data.image_cache", "data.skip_bad")
+SUMMARY, CONFIG = "summary.json", "config.yaml"
+_MAY_CHANGE = (
+    *("run.", "cluster.", "model.against", "rollout.max_rows", "rollout.cuda_graphs"),
+    *("data.image_cache", "data.skip_bad"),
+)
 """Settings that change no response: more models may be compared with later, and an evaluation may run out of memory."""
 _DIGESTS = TypeAdapter(dict[str, str])
-_MODEL_FILES = (".safetensors", ".json", ".jinja", ".model", ".txt")
-"""Endings of a checkpoint's files that change what the model answers."""
 
 
 def evaluate(settings: EvaluateSettings, view: Progress) -> dict[str, Any] | None:
@@ -79,12 +83,12 @@ def evaluate(settings: EvaluateSettings, view: Progress) -> dict[str, Any] | Non
     device = device_line(choose_device(settings.model.device), settings.model.dtype)
     names = f"{settings.data.path} ({len(questions):,} questions)"
     view.about(model=", ".join(models), data=names, device=device, folder=settings.run.output)
-    with _opened(settings, questions) as folder:
+    with _opened(settings, questions) as folder, engines_for(settings, view) as start:
         view.stop.after("this batch, which is kept")
         watch = Watch(view.stage, view.note, view.now, lambda: view.stop.requested)
         answered = []
         for number, model in enumerate(models, start=1):
-            if not _ask(folder / str(number), model, questions, settings, watch):
+            if not _ask(folder / str(number), model, questions, settings, watch, start):
                 return None
             answered.append(_answers(folder / str(number), questions, settings))
         view.stop.after("")  # every response is kept: from here on Ctrl-C loses nothing and ends at once
@@ -149,7 +153,9 @@ def _questions(settings: EvaluateSettings, view: Progress) -> _Questions:
     return _Questions(examples, rows, list(origins), digest.hexdigest())
 
 
-def _ask(place: Path, model: str, questions: _Questions, settings: EvaluateSettings, watch: Watch) -> bool:
+def _ask(
+    place: Path, model: str, questions: _Questions, settings: EvaluateSettings, watch: Watch, start: EngineMaker
+) -> bool:
     """Write the responses of `model` to `place`; return whether it came to the end."""
     greedy = {"group_size": 1, "temperature": 0.0, "top_p": 1.0, "top_k": 0}
     rounds: dict[str, dict[str, Any]] = {"greedy": greedy}
@@ -165,8 +171,8 @@ def _ask(place: Path, model: str, questions: _Questions, settings: EvaluateSetti
         watch.note(f"{name} responses of {model}")
         label = f"{name}, model {place.name}" if settings.model.against else name
         written_in = asked_format(questions[0].messages)
-        measurement = _as_measurement(settings, model, sampling)
-        if not measure_questions(place / name, questions, measurement, _labelled(watch, label), written_in=written_in):
+        measurement, shown = _as_measurement(settings, model, sampling), _labelled(watch, label)
+        if not measure_questions(place / name, questions, measurement, shown, start, written_in=written_in):
             return False
     return True
 
@@ -237,7 +243,7 @@ def _opened(settings: EvaluateSettings, questions: _Questions) -> Iterator[Path]
     try:
         config = folder / CONFIG
         begun = {"questions": questions.digest} | {
-            model: _model_digest(model) for model in (settings.model.path, *settings.model.against)
+            model: model_digest(model) for model in (settings.model.path, *settings.model.against)
         }
         if config.is_file() and (folder / BEGUN).is_file():  # a training run has a file of settings, too
             _compare(config, settings)
@@ -249,19 +255,6 @@ def _opened(settings: EvaluateSettings, questions: _Questions) -> Iterator[Path]
         yield folder
     finally:
         unlock_folder(folder, lock)
-
-
-def _model_digest(model: str) -> str:
-    """Return a digest of the names, sizes and times of a model folder's files; empty for a name on the Hub.
-
-    Reading gigabytes of weights would take longer than many an evaluation.
-    """
-    if not Path(model).is_dir():
-        return ""
-    files = sorted(path for path in Path(model).iterdir() if path.suffix in _MODEL_FILES)
-    return sha256(
-        repr([(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in files]).encode()
-    ).hexdigest()
 
 
 def _compare_inputs(path: Path, begun: dict[str, str], settings: EvaluateSettings) -> None:

@@ -18,7 +18,7 @@ import math
 import os
 import re
 import shutil
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -40,7 +40,7 @@ from observe_r1.files import (
 
 _MAY_CHANGE = frozenset(
     {"run.output", "run.resume", "run.steps", "run.prompts", "run.epochs", "run.save_every", "run.keep"}
-    | {"run.tensorboard", "run.wandb", "model.path", "model.feature_cache"}
+    | {"run.save_in_background", "run.tensorboard", "run.wandb", "model.path", "model.feature_cache"}
     | {"data.image_cache", "data.allow_private_addresses"}
     # Only rounding depends on them:
     | {"rollout.max_rows", "rollout.cuda_graphs", "optimizer.tokens_per_pack", "optimizer.head_chunk"}
@@ -48,6 +48,9 @@ _MAY_CHANGE = frozenset(
     | {"rewards.workers", "rewards.call_timeout", "rewards.retries", "evaluation.patience"}
 )
 """Settings that may differ when a run is resumed; whether the model is the same, its checkpoint says."""
+
+_DECIDED_BY_DATA = ("rewards.template",)
+"""Settings that a run may leave to its data: compared once that is read, by `RunFolder.complete`."""
 
 
 class RunFolder:
@@ -77,8 +80,8 @@ class RunFolder:
         self._best_record = self.path / "best.json"
         self._config = self.path / "config.yaml"
         self._settings = settings
-        self._save_every: int | None = None
-        """`run.save_every` of the run that is resumed, when it began."""
+        self._earlier: dict[str, Any] | None = None
+        """Settings of the run that is resumed, by dotted name."""
         try:
             make_folder(self.path)
             self._lock = lock_folder(self.path)
@@ -99,6 +102,23 @@ class RunFolder:
         if not self._holds_results():
             self._empty()
         self._unlock()
+
+    def complete(self, settings: Section, unset: dict[str, Any]) -> None:
+        """Take the settings with what the data has decided, and write them down.
+
+        Args:
+            settings: Of the run, complete.
+            unset: By dotted name, what each of these settings is where it is not set.
+
+        Raises:
+            UserError: The run that is resumed had others.
+        """
+        self._settings = settings
+        if self._earlier is None:
+            write_atomic(self._config, dump_settings(settings))
+        else:
+            chosen = {name: value for name, value in self._earlier.items() if value is not None}
+            self._compare_settings(unset | chosen, unset.keys())
 
     def write_rollouts(self, step: int, rows: Iterable[dict[str, Any]]) -> Path:
         """Write the responses sampled for `step`, one JSON object each; return the file's path."""
@@ -145,8 +165,8 @@ class RunFolder:
         Raises:
             UserError: A new start would throw away steps that had a checkpoint.
         """
-        made = last_step(self.metrics)
-        if step == 0 and self._save_every is not None and made > self._save_every:
+        made, every = last_step(self.metrics), (self._earlier or {}).get("run.save_every")
+        if step == 0 and isinstance(every, int) and made > 2 * every:  # the first is whole before the second is begun
             raise UserError(
                 f"run.resume: the run has made {made} steps, but {self.checkpoints} no longer holds a checkpoint: "
                 "put one back, or give another run.output for a new run"
@@ -163,7 +183,9 @@ class RunFolder:
     def _open(self, resume: bool) -> None:
         self._before = {entry.name for entry in self.path.iterdir()}
         if resume and self._config.is_file():
-            self._compare_settings()
+            self._earlier = self._read_settings()
+            names = self._earlier.keys() | flat(self._settings.model_dump(mode="json")).keys()
+            self._compare_settings(self._earlier, names - set(_DECIDED_BY_DATA))
             for parent in filter(Path.is_dir, (self.path, self.checkpoints)):
                 clear_unfinished(parent)
         else:
@@ -178,19 +200,20 @@ class RunFolder:
                 f"run.output = {str(self.path)!r}: not an empty folder; {resume}remove it or give another one"
             )
 
-    def _compare_settings(self) -> None:
+    def _read_settings(self) -> dict[str, Any]:
         try:
-            old = flat(yaml.safe_load(self._config.read_text("utf-8")))
+            return flat(yaml.safe_load(self._config.read_text("utf-8")))
         except (yaml.YAMLError, UnicodeDecodeError, AttributeError) as error:
             raise UserError(
                 f"run.resume: {self._config} is not as the run wrote it; put it back, or start a new run"
             ) from error
-        every = old.get("run.save_every")
-        self._save_every = every if isinstance(every, int) else None
+
+    def _compare_settings(self, old: dict[str, Any], names: Collection[str]) -> None:
+        """Raise `UserError` for a setting of `names` that differs and must not."""
         new = flat(self._settings.model_dump(mode="json"))
         # With a KL term, the reference is loaded from model.path, which then matters to the end.
         may_change = _MAY_CHANGE - ({"model.path"} if new.get("objective.kl_coef") else set())
-        for name in sorted(old.keys() | new.keys()):
+        for name in sorted(names):
             if old.get(name) != new.get(name) and name not in may_change:
                 raise UserError(
                     f"run.resume: {name} was {old.get(name)!r} and is {new.get(name)!r} now: give the same settings, "

@@ -1,11 +1,12 @@
 """What a run writes down: metrics, evaluations, checkpoints and the best model step by step, at the end the model."""
 
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from observe_r1.cluster import RankLostError
 from observe_r1.config import SFTSettings, TrainSettings
 from observe_r1.data.same_rows import check_rows, row_digests
 from observe_r1.errors import UserError, full_disk
@@ -78,8 +79,6 @@ class Recorder:
     ) -> None:
         self.step = 0
         """Steps done."""
-        self.saved_step = 0
-        """The step of the newest checkpoint; 0 where there is none."""
         self.best = Best()
         self.line = ""
         """The run's last line, once it has ended."""
@@ -91,7 +90,8 @@ class Recorder:
         self._folder, self._settings, self._policy, self._source = folder, settings, policy, source
         self._view, self._evaluator = view, evaluator
         self._questions = row_digests(evaluator.questions if evaluator else ())
-        self._state = RunState(Checkpoints(folder.checkpoints, settings.run.keep), policy, source, encode)
+        self._checkpoints = Checkpoints(folder.checkpoints, settings.run.keep, copy=settings.run.save_in_background)
+        self._state = RunState(self._checkpoints, policy, source, encode)
         if settings.run.resume:
             self._resume()
         folder.cut_back(self.step, measured=self.step if self._owed is None else self.step - 1)
@@ -102,13 +102,12 @@ class Recorder:
         if restored is None:
             return
         self.step, state = restored
-        self.saved_step = self.step
         self._view.note(f"resuming after step {self.step}")
         if self._evaluator:
             check_rows(state["questions"], self._evaluator.questions, "evaluation.path")
         self._owed = state["owed"]
         self.best.load_state_dict(state["best"])
-        self._state.checkpoints.remove_old(self.best.step)
+        self._checkpoints.remove_old(self.best.step)
 
     # What the loops call
 
@@ -124,13 +123,18 @@ class Recorder:
             try:
                 yield
                 self._save_checkpoint()
+                self._finish_saving()
             except (UserError, OSError) as caught:
                 error = caught if isinstance(caught, UserError) else full_disk(caught)
                 if error is None or self.step == 0:
                     raise
                 raise UserError(f"{error} ({self._rescued()})") from caught
             self.line = self._ended()
+        except (RankLostError, KeyboardInterrupt):
+            self._checkpoints.settle(give_up=True)
+            raise
         finally:
+            self._checkpoints.settle()
             for tracker in self._trackers:
                 tracker.close()
 
@@ -164,6 +168,8 @@ class Recorder:
     # How a step is recorded
 
     def _record(self, metrics: dict[str, float], evaluator: HeldOutEvaluator | None) -> None:
+        if evaluator:
+            self._finish_saving()
         found = evaluator.evaluate(self.step) if evaluator else None
         better = evaluator and found and self.best.take(self.step, found[f"evaluation/{evaluator.best_by}"])
         self._owed = metrics if evaluator and not found else None
@@ -174,22 +180,29 @@ class Recorder:
             for tracker in self._trackers:
                 tracker.write(self.step, metrics)
             self._view.update(self.step, metrics)
+        self._checkpoints.look()
         if better or self.step % self._settings.run.save_every == 0:
             self._save_checkpoint()
         if evaluator and better:
             self._export_best(evaluator)
 
     def _save_checkpoint(self) -> None:
-        """Write a checkpoint of the last step, unless there is one."""
+        """Begin to write a checkpoint of the last step, unless there is one."""
         if self._unsaved and self.step > 0:
             self.now("saving a checkpoint")
             record = {"owed": self._owed, "best": self.best.state_dict(), "questions": self._questions}
             self._state.save(self.step, record, self.best.step)
-            self._unsaved, self.saved_step = False, self.step
+            self._unsaved = False
+
+    def _finish_saving(self) -> None:
+        """Wait until the newest checkpoint is on the disk."""
+        self.now("saving a checkpoint")
+        self._checkpoints.finish()
 
     def _export_best(self, evaluator: HeldOutEvaluator) -> None:
         """Export the model as it is, the best so far, unless that was done; the starting model is there already."""
         if self.step > 0 and self._folder.best_step() != self.step:
+            self._finish_saving()  # which the best model must not outlive
             self.now("saving the best model")
             self._save_model(self._folder.best)
             self._folder.write_best(self.step, evaluator.best_by, self.best.accuracy)
@@ -231,6 +244,8 @@ class Recorder:
 
     def _rescued(self) -> str:
         """Save the model of a run that an error has ended; return what there is, for the error's message."""
+        with suppress(UserError):  # it may be the very error
+            self._finish_saving()
         self.now("saving the model")
         model = f"its model is in {self._folder.model}"
         try:
@@ -238,6 +253,6 @@ class Recorder:
         except UserError:  # a full disk stops both; the user must hear what stopped the run
             model = "its model cannot be saved either"
         checkpoint = "there is no checkpoint yet"
-        if self.saved_step:
-            checkpoint = f"{self._view.resume_hint} continues after step {self.saved_step}"
+        if self._checkpoints.newest:
+            checkpoint = f"{self._view.resume_hint} continues after step {self._checkpoints.newest}"
         return f"stopped after step {self.step}, {model}; {checkpoint}"

@@ -3,7 +3,6 @@
 import base64
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,7 +12,6 @@ from observe_r1.records import Completion, Example, Group
 from observe_r1.run.checkpoint import Checkpoints
 from observe_r1.training.parts import SavedPolicy
 from observe_r1.training.prompts import PromptEncoder, PromptSource
-from observe_r1.training.sampler import GroupSampler
 
 _RANDOM, _RANDOM_CUDA = "random.cpu", "random.cuda"
 _GROUP_TENSORS = ("rewards", "correct", "bonus", "advantages")
@@ -38,28 +36,25 @@ class RunState:
         self.source = source
         self.encode = encode
 
-    def save(self, step: int, record: dict[str, Any], best: int | None) -> Path:
-        """Write the checkpoint of `step`; see `Checkpoints.save`.
+    def save(self, step: int, record: dict[str, Any], best: int | None) -> None:
+        """Begin to write the checkpoint of `step`; see `Checkpoints.save`.
 
         Args:
             step: Steps done.
             record: What the caller needs, as JSON values.
             best: The step of the best checkpoint, which is kept; None where there is none.
 
-        Returns:
-            The checkpoint's folder.
-
         Raises:
-            UserError: It cannot be written.
+            UserError: It, or the one before it, cannot be written.
         """
         position = self.source.state_dict()
         tensors: dict[str, Tensor] = {}
-        if isinstance(self.source, GroupSampler):
+        if "leftovers" in position:
             position["leftovers"], tensors = dump_groups(position["leftovers"])
         tensors[_RANDOM] = torch.get_rng_state()
         if torch.cuda.is_available():
             tensors[_RANDOM_CUDA] = torch.cuda.get_rng_state()
-        return self.checkpoints.save(step, self.policy, {"position": position, "record": record}, tensors, best)
+        self.checkpoints.save(step, self.policy, {"position": position, "record": record}, tensors, best)
 
     def restore(self, note: Callable[[str], None]) -> tuple[int, dict[str, Any]] | None:
         """Restore the newest whole checkpoint.
@@ -79,7 +74,7 @@ class RunState:
             return None
         state, tensors = loaded
         position = state["position"]
-        if isinstance(self.source, GroupSampler):
+        if "leftovers" in position:
             position["leftovers"] = load_groups(position["leftovers"], tensors, self.encode)
         self.source.load_state_dict(position)
         torch.set_rng_state(tensors[_RANDOM])
@@ -99,6 +94,8 @@ def dump_groups(groups: Sequence[Group]) -> tuple[list[dict[str, Any]], dict[str
         for number, completion in enumerate(group.completions):
             tensors[f"{index}.{number}.ids"] = completion.ids
             tensors[f"{index}.{number}.logprobs"] = completion.logprobs
+            if completion.versions is not None:
+                tensors[f"{index}.{number}.versions"] = completion.versions
         rows.append(
             {
                 "example": _dump_example(group.example),
@@ -117,7 +114,12 @@ def load_groups(rows: Sequence[dict[str, Any]], tensors: dict[str, Tensor], enco
     for index, row in enumerate(rows):
         example = _load_example(row["example"])
         completions = tuple(
-            Completion(tensors[f"{index}.{number}.ids"], tensors[f"{index}.{number}.logprobs"], **completion)
+            Completion(
+                tensors[f"{index}.{number}.ids"],
+                tensors[f"{index}.{number}.logprobs"],
+                **completion,
+                versions=tensors.get(f"{index}.{number}.versions"),
+            )
             for number, completion in enumerate(row["completions"])
         )
         groups.append(

@@ -7,7 +7,7 @@ from itertools import count
 from typing import Any
 
 from observe_r1.cluster import RankLostError
-from observe_r1.cluster.placement import open_ray
+from observe_r1.cluster.placement import open_ray, ray_answers, take_stock
 from observe_r1.config import TrainSettings
 from observe_r1.data import load_data
 from observe_r1.data.format_prompts import asked_format
@@ -24,7 +24,8 @@ from observe_r1.run.next_steps import next_steps
 from observe_r1.run.progress import Progress
 from observe_r1.run.recorder import Recorder
 from observe_r1.run.setup import device_line, facts, prepare_process, prompt_stream
-from observe_r1.training.loop import Batcher, RunLength, train
+from observe_r1.training.ahead import AheadSampler
+from observe_r1.training.loop import Batcher, GroupSource, RunLength, train
 from observe_r1.training.parts import start_here
 from observe_r1.training.prompts import PromptEncoder
 from observe_r1.training.sampler import GroupSampler
@@ -43,14 +44,14 @@ def train_model(settings: TrainSettings, view: Progress) -> Ended:
     """
     settings = with_dtype(settings)
     run, view.steps = settings.run, settings.run.steps
-    prepare_process(run)
     with ExitStack() as stack:
         folder = stack.enter_context(RunFolder(run.output, settings, run.resume))
         view.now("reading the data")
         # First, because this checks the user's own rewards before anything is loaded for them.
         scorer = stack.enter_context(Scorer(settings.rewards))
         examples = load_data(settings.data, run.seed)
-        settings, scorer.template = with_template(settings, examples[0])
+        settings, scorer.template, asked = with_template(settings, examples[0])
+        folder.complete(settings, {"rewards.template": asked})
         require_rewarded(examples[0], scorer.template)
         questions = load_held_out(settings)
         grader = stack.enter_context(Scorer(evaluation_rewards(settings.rewards))) if questions is not None else None
@@ -58,7 +59,9 @@ def train_model(settings: TrainSettings, view: Progress) -> Ended:
         check_batch_sizes(settings, len(examples), length.prompts)
         if settings.cluster.used:
             view.now("starting Ray")
-            stack.enter_context(open_ray(settings.cluster, choose_device(settings.model.device).type))
+            device = choose_device(settings.model.device).type
+            stack.enter_context(open_ray(settings.cluster, device))
+            settings = settings.model_copy(update={"cluster": take_stock(settings.cluster, device)})
         prepared = Prepared(folder, examples, questions, scorer, grader, length)
         recorder, device = train_to_the_end(settings, prepared, view)
     view.close()
@@ -87,12 +90,20 @@ def train_to_the_end(settings: TrainSettings, prepared: Prepared, view: Progress
         The recorder of the last start, and the kind of device that the model computed on.
 
     Raises:
-        UserError: The user can correct it, or ranks were lost more than `cluster.restarts` times.
+        UserError: The user can correct it, Ray has ended, or ranks were lost more than `cluster.restarts` times.
+        KeyboardInterrupt: A rank was lost, and the user had asked the run to stop.
     """
     for restarts in count(1):
         try:
             return train_once(settings, prepared, view)
         except RankLostError as error:
+            if view.stop.requested:
+                view.note(f"{error}; {view.resume_hint} continues from the last checkpoint")
+                raise KeyboardInterrupt from error
+            if not ray_answers():
+                raise UserError(
+                    f"Ray has ended: {error}; {view.resume_hint} continues from the last checkpoint"
+                ) from error
             if restarts > settings.cluster.restarts:
                 raise UserError(
                     f"a process was lost {restarts} times, over cluster.restarts = {settings.cluster.restarts}: "
@@ -106,11 +117,13 @@ def train_to_the_end(settings: TrainSettings, prepared: Prepared, view: Progress
 def train_once(settings: TrainSettings, prepared: Prepared, view: Progress) -> tuple[Recorder, str]:
     """Start what trains and samples, and train until the run ends or fails; see `train_to_the_end`."""
     run, stop, folder, length = settings.run, view.stop, prepared.folder, prepared.length
+    prepare_process(run)
+    stop.after("")  # before its checkpoint is loaded a run has nothing to save
     with ExitStack() as stack:
         if settings.cluster.used:
             from observe_r1.cluster.start import start_on_ray  # with Ray, which is an extra
 
-            parts = stack.enter_context(start_on_ray(settings, view.now))
+            parts = stack.enter_context(start_on_ray(settings, view.now, view.note))
         else:
             parts = start_here(settings, view.now, view.note, device_line)
         view.about(**facts(settings, parts.line, len(prepared.examples)))
@@ -124,6 +137,9 @@ def train_once(settings: TrainSettings, prepared: Prepared, view: Progress) -> t
         sampler = GroupSampler(
             engine, stream, prepared.scorer, settings.rollout, settings.objective, run.seed, view.now
         )
+        source: GroupSource = sampler
+        if settings.rollout.ahead:
+            source = stack.enter_context(AheadSampler(sampler, settings.rollout.ahead, length.steps))
         evaluator = None
         if prepared.questions is not None and prepared.grader is not None:
             evaluator = HeldOutEvaluator(
@@ -133,12 +149,12 @@ def train_once(settings: TrainSettings, prepared: Prepared, view: Progress) -> t
         if run.resume:
             # Torch makes an optimizer's state by a step on gradients of zero: as much memory as an update takes.
             sync.rest()
-        recorder = Recorder(folder, settings, policy, sampler, encode, view, evaluator)
+        recorder = Recorder(folder, settings, policy, source, encode, view, evaluator)
         with recorder.running():
             sync.publish(recorder.step)
-            view.start(recorder.step, length.progress(recorder.step, sampler))
+            view.start(recorder.step, length.progress(recorder.step, source))
             recorder.catch_up()
-            train(policy, sampler, batcher, sync, length, recorder)
+            train(policy, source, batcher, sync, length, recorder)
         return recorder, parts.device
 
 
@@ -184,18 +200,19 @@ def checked_encoder(processor: Any, settings: TrainSettings, template: str) -> P
     return encode
 
 
-def with_template(settings: TrainSettings, example: Example) -> tuple[TrainSettings, str]:
-    """Return `settings` with the template that is rewarded, and its name.
+def with_template(settings: TrainSettings, example: Example) -> tuple[TrainSettings, str, str]:
+    """Return `settings` with the template that is rewarded, its name, and the one that is rewarded where none is set.
 
-    It is the one that is set; else the one of the prompt, which `data.format_prompt` adds or the questions bring along
-    (`example` is one of them); `observe` if nothing asks for a format.
+    The latter is that of the prompt, which `data.format_prompt` adds or the questions bring along (`example` is one of
+    them); `observe` if nothing asks for a format.
     """
     asked: str = settings.data.format_prompt
     if asked == "none":
         asked = asked_format(example.messages)
-    template: str = settings.rewards.template or (asked if asked != "none" else "observe")
+    asked = asked if asked != "none" else "observe"
+    template: str = settings.rewards.template or asked
     rewards = settings.rewards.model_copy(update={"template": template})
-    return settings.model_copy(update={"rewards": rewards}), template
+    return settings.model_copy(update={"rewards": rewards}), template, asked
 
 
 def require_rewarded(example: Example, template: str) -> None:

@@ -1,6 +1,7 @@
 """The loop: sample, score, weigh, batch, update, publish. What each line of a step does, and where its equations are:
 
-    groups = sampler.next_groups()      `training.sampler`: rollout, rewards, dynamic sampling. Scored groups get their
+    groups = sampler.next_groups()      `training.sampler`: rollout, rewards, dynamic sampling; with `rollout.ahead`
+                                        while earlier steps train (`training.ahead`). Scored groups get their
                                         advantages from `objective.scored_advantages` (`shortest_correct_bonus`,
                                         `dynamic_weight`, and an estimator: `group_norm`, `dr_grpo`, `rloo`)
     batches = batcher.batches(groups)   below: `whiten`, `token_advantages` with its KL (`k1`, `k2`, `k3`), shares of
@@ -36,7 +37,7 @@ from observe_r1.policy.optimizers import learning_rate
 from observe_r1.records import Group, TrainingBatch, TrainingGroup
 from observe_r1.rewards.accuracy import read_as
 from observe_r1.training.prompts import PromptSource
-from observe_r1.training.sampler import GroupSampler, Now, counted
+from observe_r1.training.sampler import Now, counted
 from observe_r1.training.weight_sync import WeightSync
 
 
@@ -45,6 +46,24 @@ class Learner(Protocol):
 
     def update(self, batch: TrainingBatch) -> dict[str, float]:
         """Take one optimizer step and return its metrics."""
+        ...
+
+
+class GroupSource(PromptSource, Protocol):
+    """Where the groups of each step come from: a `GroupSampler`, or an `AheadSampler` around one."""
+
+    @property
+    def sampled(self) -> list[Group]:
+        """Every group sampled for the last step, used or not, without its images."""
+        ...
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """Of the last step's sampling."""
+        ...
+
+    def next_groups(self) -> list[Group]:
+        """Return the groups of the next step; fewer, perhaps none, when the prompts run out."""
         ...
 
 
@@ -72,7 +91,7 @@ class Monitor(Protocol):
 
 def train(
     policy: Learner,
-    sampler: GroupSampler,
+    sampler: GroupSource,
     batcher: "Batcher",
     sync: WeightSync,
     length: "RunLength",
@@ -139,7 +158,7 @@ class Batcher:
         self.policy = policy
         self.reference = reference
         self.metrics: dict[str, float] = {}
-        """Of the last rollout: its mean KL per token from the reference, where there is one."""
+        """Of the last rollout: its mean KL per token from the reference, and its importance weights, if it has them."""
 
     def batches(self, groups: Sequence[Group], progress: Sequence[float]) -> list[TrainingBatch]:
         """Return one batch per optimizer step, of whole groups in their order; none for no groups.
@@ -160,10 +179,11 @@ class Batcher:
         starts = range(0, len(groups), size)
         shares = [share for start in starts for share in self._shares(groups[start : start + size])]
         in_loss = reference is not None and objective.kl_in == "loss"
+        corrections = self._corrections(old, sampled)
         training = []
         for i, (group, (weights, kl_weights)) in enumerate(zip(groups, shares, strict=True)):
-            if objective.importance_cap is not None:  # needs `old_logprobs: policy`
-                weights = weights * truncated_importance_weight(old[i], sampled[i], objective.importance_cap)
+            if corrections:
+                weights = weights * corrections[i]
             training.append(
                 TrainingGroup(
                     group=group,
@@ -200,6 +220,17 @@ class Batcher:
             token_advantages(a, g.lengths, k if in_reward else None, objective.kl_coef)
             for a, g, k in zip(advantages, groups, kl, strict=True)
         ]
+
+    def _corrections(self, old: Sequence[Tensor], sampled: Sequence[Tensor]) -> list[Tensor]:
+        """Return the importance weight of each token, (T,) per group; none without `objective.importance_cap`."""
+        cap = self.settings.objective.importance_cap
+        if cap is None:  # with one, `old` are the policy's: the settings see to it
+            return []
+        weights = [truncated_importance_weight(o, s, cap) for o, s in zip(old, sampled, strict=True)]
+        tokens = torch.cat(weights)
+        self.metrics["policy/importance_weight"] = float(tokens.mean())
+        self.metrics["policy/importance_truncated"] = float((tokens >= cap).float().mean())
+        return weights
 
     def _shares(self, groups: Sequence[Group]) -> list[tuple[Tensor, Tensor]]:
         """Return each token's share of a batch's loss and of its KL term, both (T,) float32, by group.
@@ -287,6 +318,7 @@ def rollout_rows(groups: Sequence[Group]) -> Iterator[dict[str, Any]]:
                 "tokens": len(completion.ids),
                 "finish": completion.finish,
                 "version": completion.version,
+                "last_version": int(completion.token_versions[-1]),
                 "correct": bool(group.correct[number]),
                 "read_as": None if group.correct[number] else read_as(completion.text),
                 "reward": float(group.rewards[number]),

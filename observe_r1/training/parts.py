@@ -17,11 +17,19 @@ from observe_r1.training.loop import Learner, Logprobs
 from observe_r1.training.weight_sync import WeightSync, training_memory, weight_sync
 
 
+class Writing(Protocol):
+    """What is on its way to the disk."""
+
+    def done(self) -> bool:
+        """Whether all is written; raises what keeps it from being written."""
+        ...
+
+
 class SavedPolicy(Protocol):
     """What is saved of a policy, local or sharded."""
 
-    def save_state(self, folder: Path) -> None:
-        """Write trained weights and optimizer state."""
+    def save_state(self, folder: Path, *, copy: bool) -> Writing:
+        """Begin to write trained weights and optimizer state, or with `copy` what they are now."""
         ...
 
     def load_state(self, folder: Path) -> None:

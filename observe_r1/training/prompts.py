@@ -21,7 +21,7 @@ AHEAD = 32
 
 
 class PromptSource(Protocol):
-    """Where a run's prompts come from: a `PromptStream`, or a `GroupSampler` with its leftovers."""
+    """Where a run's prompts come from: a `PromptStream`, or a sampler of groups with its leftovers."""
 
     @property
     def drawn(self) -> int:

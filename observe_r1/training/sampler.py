@@ -20,6 +20,10 @@ from observe_r1.training.prompts import Drawn, PromptStream
 T = TypeVar("T")
 
 
+class StoppedError(Exception):
+    """Sampling was stopped from another thread (`GroupSampler.stopping`)."""
+
+
 class Now(Protocol):
     """Is told what is being done."""
 
@@ -49,8 +53,8 @@ class GroupSampler:
 
     Under dynamic sampling only informative groups count (`Group.informative`); a round draws as many prompts as the
     last round's share of them suggests. Groups beyond N are leftovers; the next step uses them unless they are over
-    `max_age` versions of the weights old. Their tokens keep the log-probabilities they were sampled under, so the
-    importance ratio stays right.
+    `max_age` versions of the weights old, plus the `ahead` versions that even a new response may be old. Their tokens
+    keep the log-probabilities they were sampled under, so the importance ratio stays right.
 
     Args:
         engine: Samples the responses.
@@ -84,6 +88,8 @@ class GroupSampler:
         self.sampled: list[Group] = []
         """Every group sampled for the last step, used or not, without its images: those set aside can be many."""
         self.metrics: dict[str, float] = {}
+        self.stopping = False
+        """Set by another thread to end `next_groups` at the next group that is sampled, with `StoppedError`."""
 
     @property
     def exhausted(self) -> bool:
@@ -100,28 +106,33 @@ class GroupSampler:
         """Prompts over the token limit so far."""
         return self.stream.dropped
 
-    def next_groups(self) -> list[Group]:
+    def next_groups(self, version: int | None = None) -> list[Group]:
         """Return the next `rollout.prompts` groups; fewer, perhaps none, when the prompts run out.
 
         If `max_rounds` rounds do not find that many informative ones, it returns fewer, with a warning.
 
+        Args:
+            version: Of the weights that these groups will train, from which their age counts; None for the engine's.
+
         Raises:
             UserError: The rounds found no informative group, or a prompt or reward is at fault.
+            StoppedError: `stopping` was set.
         """
         wanted = self.settings.prompts
-        age = self.engine.version - self.settings.max_age
-        pool = [g for g in self.leftovers if g.completions[0].version >= age]
+        version = self.engine.version if version is None else version
+        oldest = version - self.settings.max_age - self.settings.ahead
+        pool = [group for group in self.leftovers if group.version >= oldest]
         clock = RolloutClock()
         self.sampled = []
         rounds = 0
         while len(pool) < wanted and not self.stream.exhausted:
             if rounds == self.settings.max_rounds:
-                self._fall_short(len(pool))
+                self._fall_short(version + 1, len(pool))
                 break
             rounds += 1
             pool += self._kept(self._sample(self._draws(wanted - len(pool)), rounds, clock))
         chosen, self.leftovers = pool[:wanted], pool[wanted:]
-        self.metrics = self._measure(chosen, rounds, clock)
+        self.metrics = self._measure(chosen, rounds, clock) | staleness(chosen, version)
         return chosen
 
     def state_dict(self) -> dict[str, Any]:
@@ -138,8 +149,8 @@ class GroupSampler:
         self.leftovers = state["leftovers"]
         self.informative_share = state["informative_share"]
 
-    def _fall_short(self, found: int) -> None:
-        """Warn that this step has fewer groups than it should; raise `UserError` where it has none."""
+    def _fall_short(self, step: int, found: int) -> None:
+        """Warn that `step` has fewer groups than it should; raise `UserError` where it has none."""
         rounds, wanted = self.settings.max_rounds, self.settings.prompts
         reason = f"{rounds} rounds of sampling found only {found} of {wanted} informative groups"
         cut = _mean([c.finish == "length" for group in self.sampled for c in group.completions])
@@ -152,7 +163,7 @@ class GroupSampler:
                 "data, or turn rollout.dynamic_sampling off"
             )
         way = f"{cut_off}: raise it" if cut > 0.5 else "raise rollout.max_rounds or change the data to fill it"
-        self.stream.notes.add(f"step {self.engine.version + 1}: {reason}, so the step is smaller; {way}")
+        self.stream.notes.add(f"step {step}: {reason}, so the step is smaller; {way}")
 
     def _draws(self, missing: int) -> int:
         """Return how many prompts to draw for `missing` groups, at most those of one rollout."""
@@ -168,6 +179,8 @@ class GroupSampler:
         pending: dict[int, PendingScores] = {}
 
         def score(index: int, completions: list[Completion]) -> None:
+            if self.stopping:
+                raise StoppedError
             begun = time.perf_counter()
             example, prompt = drawn[index].example, drawn[index].prompt
             pending[index] = self.scorer.submit([c.text for c in completions], example, prompt.text)
@@ -207,9 +220,6 @@ class GroupSampler:
             "time/scoring": clock.scoring,
             **self.stream.order.metrics(),
         }
-        if chosen:
-            ages = [float(self.engine.version - g.completions[0].version) for g in chosen]
-            metrics["rollout/age"] = sum(ages) / len(ages)
         if responses:
             metrics |= _response_metrics(self.sampled, responses)
             metrics["speed/sampling_tokens_per_s"] = clock.tokens / max(clock.sampling, 1e-9)
@@ -263,6 +273,26 @@ def scored_groups(
         )
         for i in range(len(scores))
     ]
+
+
+def staleness(groups: Sequence[Group], version: int) -> dict[str, float]:
+    """Return how many versions older than the weights that they train the groups are, and their tokens.
+
+    Args:
+        groups: Of a step; without any there are no metrics.
+        version: Of the weights that they train.
+    """
+    if not groups:
+        return {}
+    responses = [completion for group in groups for completion in group.completions]
+    tokens = version - torch.cat([response.token_versions for response in responses])
+    mixed = sum(len(response.ids) for response in responses if response.versions is not None)
+    return {
+        "rollout/age": sum(version - group.version for group in groups) / len(groups),
+        "rollout/staleness": float(tokens.double().mean()),
+        "rollout/staleness_max": float(tokens.max()),
+        "rollout/mixed_tokens": mixed / len(tokens),
+    }
 
 
 def _without_images(group: Group) -> Group:

@@ -17,11 +17,14 @@ class WeightSync(Protocol):
     """Carries weights from policy to engines, without the whole model passing through the loop."""
 
     def publish(self, version: int) -> None:
-        """Make the engines sample with the policy's current weights and bear `version`."""
+        """Make the engines sample with the policy's current weights and bear `version`.
+
+        Responses in flight, where sampling goes on beside training, are kept: the weights change between two tokens.
+        """
         ...
 
     def rest(self) -> None:
-        """Let the engines free memory for the update: nothing is sampled before the next `publish`."""
+        """Let engines that share the policy's memory free it for the update: they sample nothing before `publish`."""
         ...
 
 

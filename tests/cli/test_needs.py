@@ -120,9 +120,10 @@ def test_what_is_rewarded_is_what_the_prompt_asks_for(asked, brought, template):
         with pytest.raises(ValueError, match=f"format_prompt = '{asked}' asks for other tags than .* it follows the"):
             settings_of(**sections)
         return
-    settings, rewarded = with_template(settings_of(**sections), example)
+    settings, rewarded, unset = with_template(settings_of(**sections), example)
     assert settings.rewards.template == rewarded
-    assert rewarded == (template or next((name for name in (asked, brought) if name != "none"), "observe"))
+    assert unset == next((name for name in (asked, brought) if name != "none"), "observe")
+    assert rewarded == (template or unset)
     if brought in ("none", rewarded):
         require_rewarded(example, rewarded)
     else:

@@ -2,6 +2,7 @@
 
 import json
 import multiprocessing
+import time
 
 import pytest
 import torch
@@ -16,7 +17,12 @@ from observe_r1.config import ClusterSettings, DataSettings, ObjectiveSettings
 from observe_r1.errors import UserError
 from observe_r1.model import saving
 
-KINDS = {"all": {}, "frozen tower": {"freeze": ("model.visual",)}, "adapters": {"lora_rank": 4}}
+KINDS = {
+    "all": {},
+    "frozen tower": {"freeze": ("model.visual",)},
+    "adapters": {"lora_rank": 4},
+    "adapters on 4 bits": {"lora_rank": 4, "quantize": "4bit"},
+}
 DATA = DataSettings(path="unused")
 MODEL = "model of ranks"
 
@@ -30,7 +36,7 @@ def base(tmp_path_factory):
         (folder / kind).mkdir()
         local = policy(load(folder / "base", **settings))
         learn(local, steps=2)
-        local.save_state(folder / kind / "1")
+        assert local.save_state(folder / kind / "1", copy=False).done()
     # Imported once for all processes: it takes seconds.
     multiprocessing.set_forkserver_preload(["observe_r1.run.train"])
     for ranks, loaded in (2, "1"), (4, "2"):
@@ -49,8 +55,11 @@ def _on_ranks(rank, folder, ranks, loaded, saved):
         sharded = ShardedPolicy(vlm, OPTIMIZER, ObjectiveSettings(), ClusterSettings(gpus=ranks))
         sharded.load_state(folder / kind / loaded)
         learn(sharded, steps=1, first=ranks // 2 + 1)
-        sharded.save_state(folder / kind / saved)
+        writing = sharded.save_state(folder / kind / saved, copy=True)
         sharded.export(folder / kind / f"{MODEL} {ranks}", DATA)
+        learn(sharded, steps=1, first=ranks // 2 + 2)  # what is written is what was saved
+        while not writing.done():
+            time.sleep(0.01)
     if rank == 1:
         saving.save_file = _full
     try:

@@ -1,15 +1,12 @@
 """The policy on 1, 2 and 4 ranks over gloo, against the local: gradient, log-probabilities, metrics, five steps."""
 
-import os
-import subprocess
-import sys
-from pathlib import Path
+import multiprocessing
 
 import pytest
 import torch
-from cluster.rank_cases import CASES
+from rank_cases import CASES, main, steps
+from torch.multiprocessing import start_processes
 
-HERE = Path(__file__).parent
 RANKS = (1, 2, 4)
 EXACT = [name for name, case in CASES.items() if "dtype" not in case and "weights" not in case]
 
@@ -17,18 +14,25 @@ EXACT = [name for name, case in CASES.items() if "dtype" not in case and "weight
 @pytest.fixture(scope="module")
 def said(tmp_path_factory):
     """What the local policy (0) and each rank say of every case, by number of ranks."""
-    found = {}
-    for ranks in (0, *RANKS):
-        folder = tmp_path_factory.mktemp(f"ranks-{ranks}")
-        paths = os.pathsep.join([str(HERE.parent.parent), str(HERE.parent)])
-        environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": paths}
-        commands = [
-            [sys.executable, HERE / "rank_cases.py", str(r), str(ranks), str(folder)] for r in range(ranks or 1)
+    # Imported once for all processes: it takes seconds.
+    multiprocessing.set_forkserver_preload(["observe_r1.run.train", "rank_cases", "peft"])
+    folders = {ranks: tmp_path_factory.mktemp(f"ranks-{ranks}") for ranks in (0, *RANKS)}
+    for together in (0, 1), (2,), (4,):  # two processes at a time where there are so few
+        started = [
+            start_processes(_rank, (ranks, folders[ranks]), ranks or 1, join=False, start_method="forkserver")
+            for ranks in together
         ]
-        processes = [subprocess.Popen(command, env=environment) for command in commands]
-        assert [process.wait(timeout=600) for process in processes] == [0] * len(processes)
-        found[ranks] = [torch.load(folder / f"{r}.pt", weights_only=True) for r in range(len(processes))]
-    return found
+        for processes in started:
+            while not processes.join():
+                pass
+    return {
+        ranks: [torch.load(folder / f"{r}.pt", weights_only=True) for r in range(ranks or 1)]
+        for ranks, folder in folders.items()
+    }
+
+
+def _rank(rank, ranks, folder):
+    main(rank, ranks, folder)
 
 
 def distance(ours, theirs):
@@ -48,35 +52,38 @@ def test_the_gradient_is_that_of_one_process(said, case, ranks):
 
 @pytest.mark.parametrize("ranks", RANKS)
 @pytest.mark.parametrize("case", EXACT)
-def test_five_steps_change_the_weights_alike(said, case, ranks):
-    (local,) = said[0]
-    change = {n: w - local[case]["before"][n] for n, w in local[case]["after"].items()}
-    moved = distance(local[case]["after"], local[case]["before"])
+def test_steps_change_the_weights_alike(said, case, ranks):
+    (local,), count = said[0], steps(case, ranks)
+    change = {n: w - local[case]["before"][n] for n, w in local[case]["after"][count].items()}
+    moved = distance(local[case]["after"][count], local[case]["before"])
     assert moved > 1e-3  # of the weights: ten thousand times what is asked of the change
     for rank in said[ranks]:
-        ours = {n: w - rank[case]["before"][n] for n, w in rank[case]["after"].items()}
+        ours = {n: w - rank[case]["before"][n] for n, w in rank[case]["after"][count].items()}
         assert distance(ours, change) < 1e-6
 
 
 @pytest.mark.parametrize("ranks", RANKS)
 @pytest.mark.parametrize("case", EXACT)
 def test_every_rank_has_all_logprobs_and_the_metrics_of_the_whole_batch(said, case, ranks):
-    (local,) = said[0]
+    (local,), count = said[0], steps(case, ranks)
     for rank in said[ranks]:
-        for name in ("logprobs", "logprobs after", "base"):
+        for name in ("logprobs", "base"):
             if name in local[case]:
                 torch.testing.assert_close(rank[case][name], local[case][name], atol=1e-7, rtol=0)
-        for ours, theirs in zip(rank[case]["metrics"], local[case]["metrics"], strict=True):
+        after = rank[case]["logprobs after"][count], local[case]["logprobs after"][count]
+        torch.testing.assert_close(*after, atol=1e-7, rtol=0)
+        for ours, theirs in zip(rank[case]["metrics"], local[case]["metrics"][:count], strict=True):
             assert ours == pytest.approx(theirs, rel=1e-6, abs=1e-9)
             assert ours["policy/tokens"] == theirs["policy/tokens"]
 
 
 @pytest.mark.parametrize("ranks", RANKS)
 def test_logprobs_agree_in_float32(said, ranks):
-    (local,) = said[0]
-    for rank in said[ranks]:
-        for name in ("logprobs", "logprobs after"):
-            torch.testing.assert_close(rank["float32"][name], local["float32"][name], atol=1e-4, rtol=0)
+    ours, theirs = [rank["float32"] for rank in said[ranks]], said[0][0]["float32"]
+    for rank in ours:
+        torch.testing.assert_close(rank["logprobs"], theirs["logprobs"], atol=1e-4, rtol=0)
+        after = (run["logprobs after"][steps("float32", ranks)] for run in (rank, theirs))
+        torch.testing.assert_close(*after, atol=1e-4, rtol=0)
 
 
 @pytest.mark.parametrize("ranks", RANKS)
@@ -84,7 +91,7 @@ def test_in_bfloat16_masters_and_gradients_are_float32_and_near_those_of_one_pro
     (local,) = said[0]
     for rank in said[ranks]:
         assert {each.dtype for each in rank["bfloat16"]["gradients"].values()} == {torch.float32}
-        assert {each.dtype for each in rank["bfloat16"]["after"].values()} == {torch.float32}
+        assert {each.dtype for each in rank["bfloat16"]["after"][steps("bfloat16", ranks)].values()} == {torch.float32}
         assert distance(rank["bfloat16"]["gradients"], local["bfloat16"]["gradients"]) < 0.02
 
 

@@ -1,6 +1,8 @@
 """The whole build on the world's tiny model: killed, interrupted, refused, gone on with, measured again."""
 
 import json
+import os
+import shutil
 import signal
 import time
 from collections import Counter
@@ -221,6 +223,22 @@ def test_other_settings_and_folders_in_use_are_refused_in_one_line(world, tmp_pa
     assert f"process {process.pid} is writing there" in refused()
     process.kill()
     process.join()
+
+
+@pytest.mark.parametrize("changed", ["warm/model/model.safetensors", "tiny/model.safetensors", "train/train.jsonl"])
+def test_a_finished_ladder_is_not_taken_for_one_of_other_weights_or_questions(
+    world, tmp_path, whole, quiet, capsys, changed
+):
+    output, file = shutil.copytree(whole, tmp_path / "ladder"), world / changed
+    before = file.stat().st_mtime_ns
+    os.utime(file, ns=(before, before + 10**9))
+    try:
+        assert main(words(world, output)) == 2
+    finally:
+        os.utime(file, ns=(before, before))
+    name = file if file.suffix == ".jsonl" else file.parent
+    assert f"{name} changed since the ladder in '{output}' began with it: " in capsys.readouterr().err
+    assert contents(output) == contents(whole) and main(words(world, output)) == 0
 
 
 def hold(folder, ready):

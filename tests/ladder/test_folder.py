@@ -1,5 +1,7 @@
 """The folder of a ladder between commands: which settings it remembers, what is refused, and what is thrown away."""
 
+import os
+
 import pytest
 import yaml
 
@@ -7,10 +9,13 @@ from observe_r1.config import LadderSettings
 from observe_r1.config.verbs import dump_settings
 from observe_r1.errors import UserError
 from observe_r1.ladder.folder import opened
+from observe_r1.ladder.inference import load_engine
 from observe_r1.ladder.journal import Journal, read_progress
+from observe_r1.ladder.refreshing import refresh, unfinished
+from observe_r1.ladder.stage import Watch
 from observe_r1.report.ladder_figures import FIGURES
 
-BESIDE = {"images", "review.yaml", "ladder.yaml", "progress.json"}
+BESIDE = {"images", "review.yaml", "ladder.yaml", "progress.json", "begun.json"}
 
 
 def settings(folder, model=None, **sections):
@@ -102,7 +107,7 @@ def test_what_others_put_beside_it_stays(tmp_path):
     (tmp_path / "ladder.yaml").write_text(dump_settings(settings(tmp_path)))
     with opened(settings(tmp_path, run={"output": str(tmp_path), "anew": True}), "build"):
         files = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()}
-    assert files == {*OTHERS, ".lock", "ladder.yaml", "progress.json"}
+    assert files == {*OTHERS, ".lock", "ladder.yaml", "progress.json", "begun.json"}
 
 
 def test_between_two_screening_models_sampling_stays_as_it_was(tmp_path):
@@ -151,3 +156,95 @@ def test_screening_models_may_be_others_until_one_was_asked(tmp_path):
     for refused in ({"models": ["b"]}, {"models": ["a"], "benchmarks": ["x.jsonl"]}):
         with pytest.raises(UserError, match="screen"), opened(settings(tmp_path, screen=refused), "screen"):
             pass
+
+
+INPUTS = {"read": "questions.jsonl", "screen 1": "small", "measure": "large"}
+AFTER = {"read": ("read",), "screen 1": ("read", "screen 1"), "measure": ("read", "screen 1", "screen", "measure")}
+
+
+@pytest.fixture
+def reading(tmp_path):
+    """Settings that read a file of questions, a screening and a measuring model, and the files that can change."""
+    for model in ("small", "large"):
+        (tmp_path / model).mkdir()
+        (tmp_path / model / "model.safetensors").write_text("weights")
+    (tmp_path / "questions.jsonl").write_text("{}")
+    names = {name: str(tmp_path / name) for name in INPUTS.values()}
+    sections = {"data": {"sources": [names["questions.jsonl"]]}, "screen": {"models": [names["small"]]}}
+    files = {stage: tmp_path / name for stage, name in INPUTS.items()}
+    files |= {stage: file / "model.safetensors" for stage, file in files.items() if file.is_dir()}
+    return settings(tmp_path / "ladder", names["large"], **sections), files
+
+
+def try_(values, verb="build"):
+    with opened(values, verb) as folder:
+        return folder
+
+
+@pytest.mark.parametrize("changed", INPUTS)
+@pytest.mark.parametrize("begun", [None, *INPUTS])
+def test_what_a_stage_has_read_must_not_change_from_then_on(reading, changed, begun):
+    values, files = reading
+    with opened(values, "build") as folder:
+        for stage in AFTER.get(begun, ()):
+            go(folder, stage)
+    files[changed].write_text("others, or more of them")
+    refused = changed in AFTER.get(begun, ())
+    for _ in range(2):  # to be refused changes nothing
+        if refused:
+            with pytest.raises(UserError, match=f"{INPUTS[changed]} changed since the ladder in .* began with it: "):
+                try_(values)
+        else:
+            assert try_(values) == folder
+    # What is arranged is what was measured, whatever became of the model.
+    try_(values, "arrange")
+    anew = values.model_copy(update={"run": values.run.model_copy(update={"anew": True})})
+    assert try_(anew) == folder and try_(values) == folder
+
+
+def test_times_count_and_what_is_gone_does_not(reading):
+    values, files = reading
+    with opened(values, "build") as folder:
+        for stage in AFTER["measure"]:
+            go(folder, stage)
+    for file in files.values():
+        before = file.stat().st_mtime_ns
+        os.utime(file, ns=(before, before + 10**9))
+        with pytest.raises(UserError, match=r"changed since .*: .*--anew starts over; if its content is the same"):
+            try_(values)
+        os.utime(file, ns=(before, before))
+    for file in files.values():
+        file.unlink()
+    try_(values)
+    files["read"].write_text("new")  # still remembered
+    with pytest.raises(UserError, match=r"the questions of .*questions\.jsonl changed"):
+        try_(values)
+    (folder / "begun.json").unlink()  # as the error says; earlier versions wrote none
+    try_(values)
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"read": 1}', "\xff"])
+def test_a_damaged_record_of_what_was_read_is_one_line(reading, text):
+    values, _ = reading
+    (try_(values) / "begun.json").write_text(text, encoding="latin-1")
+    with pytest.raises(UserError, match=r"begun\.json: not as the build wrote it: restore the file, or remove it"):
+        try_(values)
+
+
+def test_a_refresh_goes_on_only_with_the_weights_that_it_began_with(reading, monkeypatch):
+    values, files = reading
+
+    def half(folder, *_, **__):
+        go(folder, "measure", complete=False)
+        return False
+
+    monkeypatch.setattr("observe_r1.ladder.difficulty.measure_questions", half)
+    folder = try_(values)
+    for name in ("ladder.jsonl", "unsolved.jsonl"):
+        (folder / name).write_text('{"id": "1", "message": "?", "answer": "1"}\n')
+    for refreshed in (1, 1):
+        assert refresh(folder, values, Watch(), load_engine) is None
+        assert unfinished(folder) == folder / f"refreshed-{refreshed}" / "ladder.yaml"
+    files["measure"].write_text("newer weights")
+    assert refresh(folder, values, Watch(), load_engine) is None
+    assert sorted(path.parent.name for path in folder.glob("*/progress.json")) == ["refreshed-1", "refreshed-2"]

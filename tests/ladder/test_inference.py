@@ -248,7 +248,7 @@ def test_whatever_was_on_the_disk_when_it_died_the_build_ends_the_same(questions
     out = questions.parent / "out"
     assert build(questions, "--screen.models=second") == 0
     whole, last, asked = contents(out), len(synced), len(log)
-    assert len(whole) == 10 + COUNT and len(json.loads(whole[Path("progress.json")])) == 5
+    assert len(whole) == 11 + COUNT and len(json.loads(whole[Path("progress.json")])) == 5
     for moment in range(1, last + 1, 2):
         shutil.rmtree(out)
         log.clear(), synced.clear()

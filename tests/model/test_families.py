@@ -6,6 +6,7 @@ from unittest.mock import patch
 import pytest
 import torch
 from equivalence import GROUPS, alone, difference, packed
+from family_folders import PROCESSORS, write_checkpoint
 from PIL import Image
 from tiny import (
     FAMILIES,
@@ -20,16 +21,9 @@ from tiny import (
 )
 from transformers import (
     AutoModelForImageTextToText,
-    GenerationConfig,
-    Qwen2VLImageProcessor,
-    Qwen2VLProcessor,
-    Qwen2VLVideoProcessor,
-    Qwen3VLProcessor,
-    Qwen3VLVideoProcessor,
 )
 
 from observe_r1.config import DataSettings, ModelSettings, ObjectiveSettings, OptimizerSettings
-from observe_r1.demo.tiny_model import IMAGE_PAD, TURN_END, VIDEO_PAD, VISION_END, VISION_START, make_tokenizer
 from observe_r1.model import forward
 from observe_r1.model.encoding import encode_prompt
 from observe_r1.model.families import prepare_model, shares_prefix, use_fused_norms
@@ -42,11 +36,6 @@ from observe_r1.records import Example, Sampling, TrainingBatch
 from observe_r1.rollout.embedded import EmbeddedEngine
 
 UNSHARED = {"sliding window": 1e-9, "qwen3_5": 1e-5}  # Qwen3.5's linear attention is float32 whatever it is given
-PROCESSORS = {
-    "qwen2_vl": (Qwen2VLProcessor, Qwen2VLVideoProcessor, 14),
-    "qwen3_vl": (Qwen3VLProcessor, Qwen3VLVideoProcessor, 16),
-    "qwen3_5": (Qwen3VLProcessor, Qwen3VLVideoProcessor, 16),
-}
 
 
 @pytest.fixture
@@ -134,34 +123,6 @@ def test_gradient_checkpointing_changes_nothing(family):
     expected = packed(vlm, groups, 10_000)
     vlm.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     assert difference(packed(vlm, groups, 10_000), expected) < 1e-12
-
-
-def write_checkpoint(family, folder):
-    """An untrained model with the world's tokenizer and the family's own processor, patch size included."""
-    tokenizer = make_tokenizer()
-    ids = tokenizer.get_vocab()
-    processor, video_processor, patch = PROCESSORS[family]
-    images = Qwen2VLImageProcessor(patch_size=patch, min_pixels=56 * 56, max_pixels=448 * 448)
-    processor(
-        image_processor=images,
-        tokenizer=tokenizer,
-        video_processor=video_processor(patch_size=patch),
-        chat_template=tokenizer.chat_template,
-    ).save_pretrained(folder)
-    config = family_config(
-        family,
-        {"vocab_size": len(ids), "eos_token_id": ids[TURN_END]},
-        {"patch_size": patch},
-        image_token_id=ids[IMAGE_PAD],
-        video_token_id=ids[VIDEO_PAD],
-        vision_start_token_id=ids[VISION_START],
-        vision_end_token_id=ids[VISION_END],
-    )
-    torch.manual_seed(0)
-    model = AutoModelForImageTextToText.from_config(config)
-    model.generation_config = GenerationConfig(eos_token_id=ids[TURN_END])
-    model.save_pretrained(folder)
-    return folder
 
 
 @pytest.mark.parametrize("family", PROCESSORS)

@@ -171,7 +171,10 @@ class StaysOnDevice(TorchDispatchMode):
 )
 def test_a_step_does_not_wait_for_the_device(monkeypatch, dtype, sampling):
     """On a device without data (`meta`): whoever asks it for a number, or for a length that depends on one, fails."""
-    batch = _Batch(EmbeddedEngine(random_model(dtype=dtype)), prompts(), sampling, None)
+    sampler = EmbeddedEngine(random_model(dtype=dtype))
+    for prompt in prompts():
+        sampler.add(prompt, sampling, None)
+    batch = _Batch(sampler, sampler._waiting, sampling)
     with torch.no_grad():
         batch._admit()
         for _ in range(127):

@@ -1,6 +1,7 @@
 """vLLM as the sampler, for real: against the policy, against the embedded engine, before and after new weights."""
 
 import json
+import multiprocessing
 import subprocess
 import sys
 from dataclasses import replace
@@ -10,9 +11,12 @@ import pytest
 import torch
 from PIL import Image
 from tiny import group_of
+from torch import distributed
+from torch.multiprocessing import start_processes
 
 from observe_r1.cli.main import main
-from observe_r1.config import DataSettings, ModelSettings, OptimizerSettings
+from observe_r1.cluster.sharded_policy import ShardedPolicy
+from observe_r1.config import ClusterSettings, DataSettings, ModelSettings, ObjectiveSettings, OptimizerSettings
 from observe_r1.demo.tiny_model import Sizes, make_tiny_model
 from observe_r1.model.adapters import published_weights
 from observe_r1.model.encoding import _images, encode_prompt
@@ -72,10 +76,15 @@ def scored(vlm, prompts, completions, temperature):
     return LogprobModel(vlm, OptimizerSettings(), temperature=temperature).logprobs(groups)
 
 
+def sample(vlm, engine, prompts, temperature):
+    """What vLLM and the embedded engine sample."""
+    sampling = Sampling(n=3, temperature=temperature, max_new_tokens=12, seed=5)
+    return engine.generate(prompts, sampling), EmbeddedEngine(vlm).generate(prompts, sampling)
+
+
 def check_agreement(vlm, engine, prompts, temperature=0.8):
     """Log-probabilities of what either engine sampled are the policy's; return what vLLM sampled."""
-    sampling = Sampling(n=3, temperature=temperature, max_new_tokens=12, seed=5)
-    sampled = engine.generate(prompts, sampling), EmbeddedEngine(vlm).generate(prompts, sampling)
+    sampled = sample(vlm, engine, prompts, temperature)
     for completions in sampled:
         policy = scored(vlm, prompts, completions, temperature)
         for group, expected in zip(completions, policy, strict=True):
@@ -99,6 +108,29 @@ def test_new_weights_replace_the_old_and_what_they_computed(vlm, engine, prompts
     engine.load_weights(old.items())
     again = check_agreement(vlm, engine, prompts)
     assert [c.ids.tolist() for g in before for c in g] == [c.ids.tolist() for g in again for c in g]
+
+
+def _on_two_ranks(rank, folder, model, groups, temperature):
+    torch.set_num_threads(1)
+    distributed.init_process_group("gloo", f"file://{folder}/store", world_size=2, rank=rank)
+    policy = ShardedPolicy(
+        load_model(model), OptimizerSettings(), ObjectiveSettings(), ClusterSettings(gpus=2), temperature=temperature
+    )
+    torch.save(policy.logprobs(groups), folder / f"{rank}.pt")
+    distributed.destroy_process_group()
+
+
+def test_both_engines_and_a_policy_on_two_ranks_agree(vlm, engine, prompts, tmp_path):
+    temperature = 0.8
+    sampled = sample(vlm, engine, prompts, temperature)
+    groups = [group_of(p, c) for groups in sampled for p, c in zip(prompts, groups, strict=True)]
+    model = ModelSettings(path=vlm.model.config._name_or_path, device="cpu", max_pixels=MAX_PIXELS)
+    multiprocessing.set_forkserver_preload(["observe_r1.run.train"])
+    start_processes(_on_two_ranks, (tmp_path, model, groups, temperature), nprocs=2, start_method="forkserver")
+    for rank in range(2):
+        policy = torch.load(tmp_path / f"{rank}.pt")
+        for group, expected in zip(groups, policy, strict=True):
+            torch.testing.assert_close(torch.cat([c.logprobs for c in group.completions]), expected, atol=1e-4, rtol=0)
 
 
 def test_greedy_is_the_embedded_engines(vlm, engine, prompts):
@@ -170,6 +202,54 @@ def test_a_prompt_that_vllm_refuses_is_one_line(engine, prompts):
         engine.generate([prompts[0], crowded], Sampling(max_new_tokens=3))
     assert refused.value.index == 1
     assert len(engine.generate(prompts[:1], Sampling(n=2, max_new_tokens=3))[0]) == 2
+
+
+def test_new_weights_between_two_steps(vlm, engine, prompts):
+    """Responses in flight go on under them, each token with its version; later prompts take nothing from before.
+
+    A later prompt is the same as one in flight, image and all: its features and prefix are in the caches.
+    """
+    old = {name: weight.clone() for name, weight in vlm.model.state_dict().items()}
+    engine.version, sampling, groups, later = 0, Sampling(n=2, max_new_tokens=12, seed=5), [], []
+    engine.add(prompts[1], sampling, groups.extend)
+    for _ in range(4):
+        engine.step()
+    with torch.no_grad():
+        for parameter in vlm.model.parameters():
+            parameter.add_(0.2 * parameter.std(correction=0) * torch.randn_like(parameter))
+    engine.load_weights(published_weights(vlm.model))
+    engine.version = 1
+    engine.add(prompts[1], sampling, later.extend)
+    while engine.unfinished:
+        engine.step()
+    assert [c.version for c in later] == [1, 1] and all(c.versions is None for c in later)
+    (expected,) = scored(vlm, prompts[1:2], [later], 1.0)
+    torch.testing.assert_close(torch.cat([c.logprobs for c in later]), expected, atol=1e-4, rtol=0)
+    vlm.model.load_state_dict(old)
+    (expected,) = scored(vlm, prompts[1:2], [groups], 1.0)
+    for completion, policy in zip(groups, expected.split([len(c.ids) for c in groups]), strict=True):
+        drawn = completion.token_versions
+        assert completion.version == 0 and drawn.tolist() == sorted(drawn.tolist())
+        torch.testing.assert_close(completion.logprobs[drawn == 0], policy[drawn == 0], atol=1e-4, rtol=0)
+        assert not (drawn == 1).any() or not torch.allclose(
+            completion.logprobs[drawn == 1], policy[drawn == 1], atol=1e-2
+        )
+    assert any(c.versions is not None for c in groups)
+    engine.load_weights(old.items())
+    engine.version = 0
+    check_agreement(vlm, engine, prompts)
+
+
+def test_a_dropped_prompt_leaves_the_others_alone(engine, prompts):
+    sampling, groups = Sampling(n=2, max_new_tokens=8, seed=3), []
+    expected = engine.generate(prompts[:1], sampling)[0]
+    first = engine.add(prompts[2], sampling, lambda group: groups.append("dropped"))
+    engine.add(prompts[0], sampling, groups.extend)
+    engine.step()
+    engine.drop([first])
+    while engine.unfinished:
+        engine.step()
+    assert [c.ids.tolist() for c in groups] == [c.ids.tolist() for c in expected]
 
 
 def test_sleep_is_nothing_on_the_cpu(engine, prompts):

@@ -7,6 +7,8 @@ import resource
 import shutil
 import subprocess
 from hashlib import sha256
+from threading import Event, Timer
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -47,7 +49,9 @@ def saved(tmp_path_factory):
 
 
 def save(folder, policy, step, keep=9, **options):
-    return Checkpoints(folder, keep).save(step, policy, {"position": step}, {"x": torch.arange(64.0)}, **options)
+    checkpoints = Checkpoints(folder, keep)
+    checkpoints.save(step, policy, {"position": step}, {"x": torch.arange(64.0)}, **options)
+    checkpoints.finish()
 
 
 @pytest.fixture
@@ -251,3 +255,84 @@ def test_what_a_kill_left_of_an_old_one_goes_with_the_next(run, policy):
         (run / "step-000002" / name).unlink()
     save(run, policy, 6, keep=2)
     assert names(run) == ["step-000004", "step-000006"]
+
+
+# In the background
+
+
+@pytest.fixture
+def held(monkeypatch):
+    """Torch's writing waits until this is set."""
+    held, save = Event(), state.dcp.save
+    monkeypatch.setattr(state.dcp, "save", lambda *given, **named: (held.wait(), save(*given, **named))[1])
+    yield held
+    held.set()
+
+
+def values(policy):
+    """Weights, and moments of those that have any."""
+    state = policy.optimizer.state
+    named = [{"weight": each.detach()} | state.get(each, {}) for each in policy.parameters]
+    return {(number, name): value for number, each in enumerate(named) for name, value in each.items()}
+
+
+def test_what_is_written_are_the_values_of_the_moment_of_saving(tmp_path, held):
+    policy, resumed, checkpoints = new_policy(), new_policy(), Checkpoints(tmp_path, keep=9)
+    policy.update(TrainingBatch((training_group(random_group([], [4, 3], dtype=torch.float32)),), learning_rate=1e-3))
+    before, position, tensors = {k: v.clone() for k, v in values(policy).items()}, {"of": [1]}, {"x": torch.arange(4.0)}
+    checkpoints.save(2, policy, position, tensors)
+    with torch.no_grad():
+        for value in (*values(policy).values(), tensors["x"]):
+            value.fill_(7)
+    position["of"].append(2)
+    assert not list(tmp_path.glob("step-*")) and checkpoints.newest == 0
+    checkpoints.look()
+    held.set()
+    checkpoints.finish()
+    assert checkpoints.newest == 2 and names(tmp_path) == ["step-000002"]
+    found, kept = Checkpoints(tmp_path, keep=9).load_newest(resumed, print)
+    after = values(resumed)
+    assert [key for key in before if not torch.equal(after[key], before[key])] == []
+    assert any(name == "exp_avg" for _, name in before)
+    assert found["of"] == [1] and torch.equal(kept["x"], torch.arange(4.0))
+
+
+def test_one_is_written_at_a_time_and_old_ones_go_when_it_is_there(run, policy, held):
+    checkpoints = Checkpoints(run, keep=1)
+    checkpoints.save(6, policy, {}, {"x": torch.zeros(1)})
+    assert load(run, policy) == (4, []) and (run / "step-000002").is_dir()
+    Timer(0.2, held.set).start()
+    checkpoints.save(8, policy, {}, {"x": torch.zeros(1)})
+    assert checkpoints.newest == 6 and "step-000006" in names(run) and "step-000002" not in names(run)
+    checkpoints.finish()
+    assert names(run) == ["step-000008"]
+
+
+def test_an_error_in_the_background_is_one_line_at_the_next_look(run, policy, held, monkeypatch):
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(state.dcp.FileSystemWriter, "write_data", full)
+    checkpoints = Checkpoints(run, keep=9)
+    checkpoints.save(6, policy, {}, {"x": torch.zeros(1)})
+    checkpoints.look()
+    held.set()
+    checkpoints.settle()
+    with pytest.raises(UserError, match=r"cannot write checkpoint '.*step-000006': No space left on device"):
+        checkpoints.look()
+    assert names(run) == ["step-000002", "step-000004"] and checkpoints.newest == 0
+    checkpoints.finish()  # it was said once
+
+
+def test_what_never_ends_can_be_given_up(run, policy):
+    endless = SimpleNamespace(save_state=lambda folder, copy: SimpleNamespace(done=lambda: False))
+    checkpoints = Checkpoints(run, keep=1)
+    checkpoints.save(6, endless, {}, {"x": torch.zeros(1)})
+    checkpoints.settle(give_up=True)
+    assert names(run) == ["step-000002", "step-000004"]
+
+
+def test_without_a_copy_it_is_there_at_once(run, policy):
+    checkpoints = Checkpoints(run, keep=9, copy=False)
+    checkpoints.save(6, policy, {}, {"x": torch.zeros(1)})
+    assert checkpoints.newest == 6 and load(run, policy) == (6, [])

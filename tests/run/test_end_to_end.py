@@ -79,6 +79,7 @@ def test_training_writes_everything_and_the_model_loads(world, tmp_path, capsys)
     recorded = yaml.safe_load((output / "config.yaml").read_text())
     assert recorded["run"]["steps"] == 3
     assert recorded["model"]["dtype"] == "float32"  # what `auto` was on this machine
+    assert recorded["rewards"]["template"] == "observe"  # what the prompt asks for
 
     trained = AutoModelForImageTextToText.from_pretrained(output / "model")
     before = AutoModelForImageTextToText.from_pretrained(world / "warm" / "model")

@@ -186,14 +186,14 @@ def test_a_folder_that_a_kill_left_moved_away_is_put_back(tmp_path):
         assert folder.best.is_dir() and folder.best_step() == 3
 
 
-@pytest.mark.parametrize(("made", "refused"), [(20, False), (21, True)])
+@pytest.mark.parametrize(("made", "refused"), [(40, False), (41, True)])
 def test_steps_that_had_a_checkpoint_are_not_thrown_away_without_it(tmp_path, made, refused):
-    """A run of `save_every` 20 that was killed in step 21 has saved one."""
+    """A run of `save_every` 20 that was killed in step 41 has saved one: the second waited for it."""
     with RunFolder(tmp_path, SETTINGS) as folder:
         folder.metrics.write_text("".join(json_line({"step": step}) for step in range(made + 1)))
     with RunFolder(tmp_path, SETTINGS, resume=True) as folder:
         if refused:
-            with pytest.raises(UserError, match=r"has made 21 steps, but .*checkpoints no longer holds a checkpoint"):
+            with pytest.raises(UserError, match=r"has made 41 steps, but .*checkpoints no longer holds a checkpoint"):
                 folder.cut_back(0, -1)
         else:
             folder.cut_back(0, -1)
@@ -256,3 +256,36 @@ def test_a_resumed_run_keeps_its_threads_because_sums_depend_on_them(tmp_path):
     others = TrainSettings(model={"path": "m"}, data={"path": "d"}, run={"threads": 3})
     with pytest.raises(UserError, match=r"run\.threads was None and is 3 now: give the same settings"):
         RunFolder(tmp_path, others, resume=True)
+
+
+def rewarding(template, **sections):
+    data = {"path": "d", "format_prompt": "none"}
+    return TrainSettings(model={"path": "m"}, data=data, rewards={"template": template}, **sections)
+
+
+@pytest.mark.parametrize("recorded", [None, "observe", "think"])
+@pytest.mark.parametrize("given", [None, "observe", "think"])
+@pytest.mark.parametrize("asked", ["observe", "think"])
+def test_the_template_that_is_rewarded_is_recorded_and_stays(tmp_path, recorded, given, asked):
+    """`recorded` None is a folder of an earlier version: there as here, what is not set follows the prompt."""
+    with RunFolder(tmp_path, rewarding(recorded)) as folder:
+        folder.write_rollouts(1, [{"id": "1"}])
+        if recorded:
+            folder.complete(rewarding(recorded), {"rewards.template": asked})
+            assert yaml.safe_load((tmp_path / "config.yaml").read_text())["rewards"]["template"] == recorded
+    with RunFolder(tmp_path, rewarding(given), resume=True) as folder:
+        was, now = recorded or asked, given or asked
+        if was == now:
+            folder.complete(rewarding(now), {"rewards.template": asked})
+            folder.cut_back(0, -1)
+            assert yaml.safe_load((tmp_path / "config.yaml").read_text())["rewards"]["template"] == now
+        else:
+            with pytest.raises(UserError, match=f"rewards.template was '{was}' and is '{now}' now"):
+                folder.complete(rewarding(now), {"rewards.template": asked})
+
+
+def test_only_what_data_decides_is_compared_late(tmp_path):
+    with RunFolder(tmp_path, rewarding(None)) as folder:
+        folder.write_rollouts(1, [{"id": "1"}])
+    with pytest.raises(UserError, match=r"rollout\.max_age was .* and is 77 now"):
+        RunFolder(tmp_path, rewarding(None, rollout={"max_age": 77}), resume=True)

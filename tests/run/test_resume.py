@@ -217,7 +217,9 @@ def test_a_checkpoint_before_the_first_update_changes_nothing(tmp_path):
         vlm = random_model(dtype=torch.float32, scale=0.2)
         policy = Policy(vlm, OptimizerSettings(lr=1e-3), ObjectiveSettings())
         if save:
-            Checkpoints(tmp_path / "checkpoints", keep=1).save(1, policy, {}, {"x": torch.zeros(1)})
+            checkpoints = Checkpoints(tmp_path / "checkpoints", keep=1)
+            checkpoints.save(1, policy, {}, {"x": torch.zeros(1)})
+            checkpoints.finish()
         group = random_group([], [4, 3], dtype=torch.float32)
         for _ in range(2):
             policy.update(TrainingBatch((training_group(group),), learning_rate=1e-3))

@@ -56,8 +56,45 @@ def read_sources(
         yield replace(row, id=name) if isinstance(row, BadRow) else replace(row, id=name, response=None)
 
 
+def source_files(text: str, *, benchmark: bool = False) -> list[Path]:
+    """Return the files on this machine that hold the rows of a source; none of one on the Hub, or that is not there.
+
+    Args:
+        text: As one of `read_sources`.
+        benchmark: As there.
+    """
+    try:
+        if _is_public(text):
+            _, place, split, asked = _public(text, benchmark)
+        else:
+            place, asked = place_and_split(text)
+            split = asked or "train"
+        parts = [Path(part) for part in find_parts(place, split, asked=bool(asked))]
+    except UserError:
+        return []
+    return [file for part in parts for file in ([part] if part.is_file() else sorted(part.glob("*")))]
+
+
+def _is_public(text: str) -> bool:
+    return ":" in text and not Path(text).expanduser().exists()
+
+
+def _public(text: str, benchmark: bool) -> tuple[Source, str, str, str]:
+    """Return the public dataset that `text` names, its place, the split to read, and the split that `text` asks for.
+
+    Raises:
+        UserError: `text` has another form, or the source is unknown.
+    """
+    name, colon, path = text.partition(":")
+    if not colon or not path.strip():
+        raise UserError(f"source {text!r}: needs NAME:PATH_OR_HUB_NAME, such as geometry3k:hiyouga/geometry3k")
+    source: Source = registry.load("source", name)
+    place, asked = place_and_split(path.strip())
+    return source, place, asked or ("test" if benchmark and source.split == "train" else source.split), asked
+
+
 def _read(text: str, data: LadderDataSettings, benchmark: bool) -> Iterator[Example | BadRow]:
-    if ":" in text and not Path(text).expanduser().exists():
+    if _is_public(text):
         return read_source(text, benchmark=benchmark)
     parts = open_examples(text, data.input_key, data.label_key, require_answer=not benchmark)
     return chain.from_iterable(map(_message_format, parts))
@@ -88,12 +125,8 @@ def read_source(text: str, *, benchmark: bool = False) -> Iterator[Example | Bad
     Raises:
         UserError: `text` has another form, the source is unknown, or its files cannot be read.
     """
-    name, colon, path = text.partition(":")
-    if not colon or not path.strip():
-        raise UserError(f"source {text!r}: needs NAME:PATH_OR_HUB_NAME, such as geometry3k:hiyouga/geometry3k")
-    source: Source = registry.load("source", name)
-    place, asked_split = place_and_split(path.strip())
-    split = asked_split or ("test" if benchmark and source.split == "train" else source.split)
+    source, place, split, asked_split = _public(text, benchmark)
+    name = source.name
     seen: set[str] = set()
     number = bad = 0
     for part in find_parts(place, split, asked=bool(asked_split)):

@@ -1,9 +1,5 @@
-"""One rank of `test_sharded_policy`: `python rank_cases.py RANK RANKS FOLDER` runs every case and saves what it says.
+"""One rank of `test_sharded_policy`: `main` runs every case and saves what it says; RANK 0 of 0 is the local policy."""
 
-The same file runs the cases on the local policy, as RANK 0 of 0.
-"""
-
-import sys
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -25,7 +21,12 @@ from observe_r1.policy.policy import Policy
 from observe_r1.policy.token_logprobs import LogprobModel
 from observe_r1.records import TrainingBatch
 
-RATE, STEPS = 1e-3, 5
+RATE = 1e-3
+FEW, MANY = 2, 5
+"""Steps of most cases, and of those that stand for them on up to two ranks."""
+LONG = ("tower trained", "tower frozen", "adapters", "each rank a copy")
+HOW = ("budget", "chunk", "recompute", "offload", "reshard", "shard")
+"""Of a case what changes how the policy computes, and not what."""
 CASES = {
     "tower trained": {},
     "tower frozen": {"frozen": True},
@@ -100,8 +101,13 @@ def whole(tensor):
     return (tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor).detach().clone()
 
 
-def run(case, ranks):
+def steps(name, ranks):
+    return MANY if ranks == 0 or (ranks < 4 and name in LONG) else FEW
+
+
+def run(name, ranks):
     """Return log-probabilities, the first step's gradient and metrics, and the weights before and after all steps."""
+    case = CASES[name]
     weights = case.get("weights", torch.float64 if "dtype" not in case else torch.float32)
     case = case | {"weights": weights}
     settings = OptimizerSettings(
@@ -133,10 +139,12 @@ def run(case, ranks):
                 gradients[name] = whole(torch.zeros_like(parameter) if parameter.grad is None else parameter.grad)
 
     policy.optimizer.register_step_pre_hook(keep)
-    updates = [policy.update(batch(chosen, weights)) for _ in range(STEPS)]
-    found |= {"gradients": gradients, "metrics": updates}
-    found["after"] = {n: whole(p) for n, p in zip(names, policy.parameters, strict=True)}
-    found["logprobs after"] = torch.cat(policy.logprobs(chosen))
+    found |= {"gradients": gradients, "metrics": [], "after": {}, "logprobs after": {}}
+    for step in range(1, steps(name, ranks) + 1):
+        found["metrics"].append(policy.update(batch(chosen, weights)))
+        if step in (FEW, MANY):
+            found["after"][step] = {n: whole(p) for n, p in zip(names, policy.parameters, strict=True)}
+            found["logprobs after"][step] = torch.cat(policy.logprobs(chosen))
     return found
 
 
@@ -166,24 +174,30 @@ def reference(ranks):
     return torch.cat(ShardedLogprobModel(vlm, settings, cluster, policy_mesh(cluster, "cpu")).logprobs(groups()))
 
 
+def _what_counts(case, ranks):
+    """Two cases of which this is the same are one: locally `HOW` does not count, and there is no copy of one rank."""
+    if not ranks:
+        return sorted((name, value) for name, value in case.items() if name not in HOW)
+    return sorted((case | {"shard": min(case.get("shard", ranks), ranks)}).items())
+
+
 def main(rank, ranks, folder):
     torch.set_num_threads(1)
     if ranks:
         store = f"file://{folder}/store"
         distributed.init_process_group("gloo", store, timedelta(seconds=120), world_size=ranks, rank=rank)
-    found = {}
+    found, done = {}, {}
     for name, case in CASES.items():
         exact = "dtype" not in case and "weights" not in case
         if exact:
             keep_float64(Patch)
-        found[name] = run(case, ranks)
+        kind = f"{_what_counts(case, ranks)} {steps(name, ranks)}"
+        if kind not in done:
+            done[kind] = run(name, ranks)
+        found[name] = done[kind]
     found["reference"] = reference(ranks)
     if ranks:
         found["refusal"] = refusal(ranks)
     torch.save(found, Path(folder) / f"{rank}.pt")
     if ranks:
         distributed.destroy_process_group()
-
-
-if __name__ == "__main__":
-    main(int(sys.argv[1]), int(sys.argv[2]), sys.argv[3])

@@ -1,0 +1,165 @@
+"""Kill ranks and engines of one run at random moments, and compare its end with that of a run that nobody disturbed.
+
+Both runs are the same command: two policy ranks and one engine, on the CPU, a checkpoint every step. Again and again a
+random process of the second one, rank or engine, receives SIGKILL, a random time after the run has recovered from the
+last kill. Nobody restarts anything: the run does. At the end every question must have been trained on as often as in
+the undisturbed run, and models, rollouts, evaluations and metrics (but for times) must be the same, bit by bit.
+
+Seconds to recover are from the kill to the first checkpoint after all processes are back.
+
+    python benchmarks/kill_cluster.py --kills 20
+"""
+
+import argparse
+import json
+import random
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from pathlib import Path
+
+import psutil
+from kill_and_resume import compare, observe_r1, prepare, results
+
+VICTIMS = ("PolicyRank", "Engine")
+"""How the names of the processes begin that are killed, as Ray shows them."""
+PROCESSES = 3
+"""Ranks and engines together."""
+_LONGEST_RECOVERY = 300.0
+
+
+def train(world: Path, run: Path, steps: int) -> list[str]:
+    """Return the command of a run."""
+    paths = ["--data.path", world / "train" / "train.jsonl", "--model.path", world / "warm" / "model"]
+    rollout = ["--rollout.prompts", 4, "--rollout.group_size", 4, "--rollout.max_new_tokens", 40]
+    dynamic = ["--rollout.dynamic_sampling", "true", "--rollout.max_age", 3]
+    held_out = ["--evaluation.path", world / "held_out" / "held_out.jsonl", "--evaluation.every", 4]
+    learning = ["--optimizer.minibatch", 2, "--optimizer.lr", "1e-4", "--run.threads", 1, "--model.device", "cpu"]
+    cluster = ["--cluster.gpus", 2, "--cluster.engines", 1, "--cluster.restarts", 1000, "--cluster.dashboard", "null"]
+    length = ["--run.steps", steps, "--run.save_every", 1, "--run.keep", 2, "--run.output", run]
+    return observe_r1("train", *paths, *rollout, *dynamic, *held_out, *learning, *cluster, *length)
+
+
+def newest(run: Path) -> int:
+    """Return the step of the newest checkpoint; 0 where there is none."""
+    names = [path.name.removeprefix("step-") for path in run.glob("checkpoints/step-??????")]
+    return max(map(int, names), default=0)
+
+
+def victims(command: psutil.Process) -> list[psutil.Process]:
+    """Return the ranks and engines of a run."""
+    found = []
+    for process in command.children(recursive=True):
+        try:
+            name = process.cmdline()[:1]
+        except psutil.NoSuchProcess:
+            continue
+        if name and name[0].startswith(tuple(f"ray::{victim}" for victim in VICTIMS)):
+            found.append(process)
+    return found
+
+
+def undisturbed(world: Path, run: Path, steps: int) -> float:
+    """Make the run that nobody disturbs, and return how many seconds one of its steps takes."""
+    with subprocess.Popen(train(world, run, steps), stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL) as process:
+        begun: float | None = None
+        while process.poll() is None:
+            if begun is None and newest(run):
+                begun = time.monotonic()
+            time.sleep(0.01)
+    if process.returncode or begun is None:
+        sys.exit(f"the undisturbed run ended with exit code {process.returncode}")
+    return (time.monotonic() - begun) / (steps - 1)
+
+
+class Killer:
+    """Disturbs one run.
+
+    Args:
+        run: Its folder.
+        moments: Where the random moments come from.
+        step: Seconds of one of its steps.
+    """
+
+    def __init__(self, run: Path, moments: random.Random, step: float) -> None:
+        self.run, self.moments, self.step = run, moments, step
+        self.recoveries: list[float] = []
+
+    def disturb(self, process: "subprocess.Popen[str]", steps: int, kills: int) -> None:
+        """Kill one of the run's processes after the other, until the run has ended."""
+        there = self._recovered(process, set())
+        for number in range(kills):
+            time.sleep(self.moments.uniform(0, 2 * self.step))
+            done = newest(self.run)
+            if process.poll() is not None or done >= steps - 1:
+                break
+            victim = self.moments.choice(there)
+            name = victim.cmdline()[0].removeprefix("ray::").split(".")[0]
+            victim.kill()
+            killed = time.monotonic()
+            there = self._recovered(process, {victim})
+            if not there:
+                break
+            self.recoveries.append(time.monotonic() - killed)
+            print(f"{number + 1:>4}  {name:<12} after step {done:>3}: {self.recoveries[-1]:5.1f} s", flush=True)
+
+    def _recovered(self, process: "subprocess.Popen[str]", lost: set[psutil.Process]) -> list[psutil.Process]:
+        """Wait for all processes, none of them lost, and then a checkpoint; return them, or none if the run ends."""
+        until = time.monotonic() + _LONGEST_RECOVERY
+        there: list[psutil.Process] = []
+        done: int | None = None
+        while done is None or newest(self.run) <= done:
+            if process.poll() is not None:
+                return []
+            if time.monotonic() > until:
+                process.kill()
+                sys.exit(f"the run has not recovered in {_LONGEST_RECOVERY:.0f} s")
+            found = victims(psutil.Process(process.pid))
+            if found != there:
+                there = found
+                done = newest(self.run) if len(found) == PROCESSES and not lost & set(found) else None
+            time.sleep(0.2)
+        return there
+
+
+def trained_on(run: Path) -> Counter[str]:
+    """Return how many responses to each question the run was trained on."""
+    rows = [json.loads(line) for path in run.glob("rollouts/*") for line in path.read_text().splitlines()]
+    return Counter(row["id"] for row in rows)
+
+
+def main() -> None:
+    """Print a line a kill and the total at the end; the exit code is 1 where the disturbed run ended otherwise."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--kills", type=int, default=20)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--steps", type=int, help="of the run; by default three a kill, and two more")
+    arguments = parser.parse_args()
+    steps = arguments.steps or 3 * arguments.kills + 2
+    with tempfile.TemporaryDirectory() as folder:
+        world = Path(folder)
+        prepare(world)
+        step = undisturbed(world, world / "undisturbed", steps)
+        killer = Killer(world / "run", random.Random(arguments.seed), step)
+        command = train(world, world / "run", steps)
+        with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
+            killer.disturb(process, steps, arguments.kills)
+            said = process.communicate()[1]
+        different = compare(results(world / "run"), results(world / "undisturbed"))
+        if process.returncode:
+            print(said)
+            different.append(f"exit code {process.returncode}")
+        if trained_on(world / "run") != trained_on(world / "undisturbed"):
+            different.append("how often questions were trained on")
+        times = killer.recoveries or [0.0]
+        recovered = f"recovered in {statistics.median(times):.1f} s (median; {min(times):.1f} to {max(times):.1f})"
+        end = f"DIFFERENT: {', '.join(different)}" if different else "the same, bit by bit"
+        print(f"{len(killer.recoveries)} kills in {steps} steps of {step:.1f} s: {recovered}; the end is {end}")
+    sys.exit(bool(different) or len(killer.recoveries) < arguments.kills)
+
+
+if __name__ == "__main__":
+    main()

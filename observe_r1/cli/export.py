@@ -1,0 +1,84 @@
+"""`observe-r1 export`: a run's model as a folder for others, and on the Hub."""
+
+from pathlib import Path
+
+import torch
+import yaml
+from huggingface_hub import HfApi
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, HTTPError
+
+from observe_r1.config import ExportOptions, ExportSettings
+from observe_r1.errors import UserError
+from observe_r1.files import replacing
+from observe_r1.model.handover import copy_adapter, copy_checkpoint
+from observe_r1.report.model_card import write_model_card
+from observe_r1.run import Ended
+from observe_r1.run.progress import Progress
+
+_LONGEST = 2048
+"""Longest response of a model that was trained on demonstrations, which have no limit, in tokens."""
+
+
+def run(settings: ExportSettings, view: Progress) -> Ended:
+    """Make the folder, and upload it where that is asked for.
+
+    Args:
+        settings: What, and where to.
+        view: Shows what is being done; entered already.
+
+    Raises:
+        UserError: The run has no such model, the folder is taken, or the Hub refuses the upload.
+    """
+    options = settings.export
+    new = Path(options.to)
+    if new.exists() and (not new.is_dir() or any(new.iterdir())):
+        raise UserError(f"export.to = {options.to!r}: something is there already: give a new folder")
+    view.now(f"copying the model to {new}")
+    _make(options, new)
+    line = f"the model is in {new}, its card in {new / 'README.md'}"
+    if options.push is not None:
+        view.now(f"uploading to {options.push}")
+        line += f"; uploaded to {_push(options.push, new, private=options.private)}"
+    view.close()
+    print(line)
+    return Ended(0, f"look at it: `observe-r1 chat {new}`; serve it: `vllm serve {new}`")
+
+
+def _make(options: ExportOptions, new: Path) -> None:
+    run_folder = Path(options.run)
+    source = run_folder / ("best" if options.best else "model")
+    if not source.is_dir():
+        why = "it has no best model: it was trained without held-out questions" if options.best else "it has no model"
+        raise UserError(f"export.run = {options.run!r}: {why}, there is no {source}")
+    adapter = options.weights == "adapter"
+    evaluation = None if options.evaluation is None else Path(options.evaluation)
+    try:
+        with replacing(new) as folder:
+            if adapter:
+                copy_adapter(source, folder)
+            else:
+                dtype = getattr(torch, options.dtype)
+                copy_checkpoint(source, folder, dtype=dtype, max_new_tokens=_longest(run_folder))
+            name = options.push or new.name
+            write_model_card(folder, run_folder, source, name=name, adapter=adapter, evaluation=evaluation)
+    except OSError as error:
+        raise UserError(f"export.to = {options.to!r}: cannot be written: {error.strerror}") from error
+
+
+def _longest(run_folder: Path) -> int:
+    settings = yaml.safe_load((run_folder / "config.yaml").read_text(encoding="utf-8"))
+    return int(settings.get("rollout", {}).get("max_new_tokens", _LONGEST))
+
+
+def _push(name: str, folder: Path, *, private: bool) -> str:
+    """Upload a folder; return its address. Raises: UserError: the Hub cannot be reached, or refuses it."""
+    api = HfApi()
+    try:
+        address = api.create_repo(name, private=private, exist_ok=True)
+        api.upload_folder(repo_id=name, folder_path=folder, commit_message="Exported by Observe-R1")
+    except (HfHubHTTPError, HFValidationError, HTTPError, OSError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise UserError(
+            f"export.push = {name!r}: {reason}: the model is in {folder} (`hf auth login` signs in)"
+        ) from error
+    return str(address)

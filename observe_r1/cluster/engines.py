@@ -1,0 +1,394 @@
+"""Engines in processes of their own, and the pool that hands prompts out to them.
+
+    driver    EnginePool     prompts wait here, until an engine has room
+                  │  sample(prompt)           one call per prompt, answered as its group ends
+    Ray       EngineActor    one thread steps the engine; what else is asked of it runs between two steps
+                  │  weights                  from the policy's ranks (`weights`), when the pool publishes them
+
+A response's random numbers depend on its prompt's stream alone, so it is the same on whichever engine it is drawn.
+"""
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import ray
+from ray.exceptions import RayActorError, RayTaskError
+
+from observe_r1.cluster import RankLostError
+from observe_r1.cluster.engine_actor import EngineActor
+from observe_r1.config import ModelSettings, QuestionSettings, SamplerSettings
+from observe_r1.errors import UserError
+from observe_r1.records import Completion, Prompt, Sampling
+from observe_r1.rollout.engine import (
+    Done,
+    OnGroup,
+    RefusedPromptError,
+    TrainingMemory,
+    generate_in_steps,
+    unheard,
+)
+
+_AT_ONCE = 100_000
+"""Calls that an actor takes at once: one per prompt that it has."""
+_LOOK = 0.1
+"""Seconds that a look for what has ended waits, at most: another thread may want to look, and Ctrl-C to be heard."""
+_BEAT = 5.0
+"""Seconds between two looks whether engines that start do so in vain."""
+_PROMPT_SHARE = 16
+"""Tokens of a prompt that take as long as one of a response: they are computed together."""
+
+
+@dataclass(eq=False)
+class _Request:
+    number: int
+    prompt: Prompt
+    sampling: Sampling
+    done: Done
+    thread: int
+    """Which added it, and is the one to be told."""
+
+
+@dataclass(eq=False)
+class _Seat:
+    """An engine's place, whatever process has it."""
+
+    index: int
+    options: Mapping[str, Any]
+    actor: Any = None
+    since: float = 0.0
+    """When it began to start."""
+    started: bool = False
+    ready: bool = False
+    """Whether it has the current weights, too."""
+    room: int = 0
+    """Responses that it can take now."""
+    asking: bool = False
+    """Whether it has been asked when it has room."""
+    calls: dict[Any, _Request] = field(default_factory=dict)
+
+
+class EnginePool:
+    """All engines as one: a `SteppedEngine` that hands prompts to the engine with the least work, as it has room.
+
+    An engine that dies starts again, gets the current weights from `renew` or the next `publish`, and its prompts are
+    sampled again. Several threads may use it at once; after `close` each gets an error.
+
+    Args:
+        model: What the engines sample with.
+        rollout: Names the engine.
+        data: Has the longest prompt.
+        options: Of Ray's, for the actor of each engine: where it is, and its share of a GPU.
+        training: Returns what is trained on the same GPU, asked as an engine starts.
+        threads: That torch computes with, in each engine.
+        restarts: How often engines may die, in all.
+        note: Told in one line of every restart, and of what the first engine notes.
+        check: Called while engines start, now and then; raises an error where that is in vain.
+        timeout: Seconds that an engine may take to start.
+    """
+
+    def __init__(
+        self,
+        model: ModelSettings,
+        rollout: SamplerSettings,
+        data: QuestionSettings,
+        *,
+        options: Sequence[Mapping[str, Any]],
+        training: Callable[[], TrainingMemory | None] = lambda: None,
+        threads: int = 1,
+        restarts: int = 3,
+        note: Callable[[str], None] = unheard,
+        check: Callable[[], None] = lambda: None,
+        timeout: float = 1800.0,
+    ) -> None:
+        self.finished = 0
+        self.version = 0
+        """See `Engine`; `publish` sets it."""
+        self.renew: Callable[[Any], bool] | None = None
+        """Gives the actor of an engine that has started again the weights of `version`; False where nobody has those
+        any more: it waits for the next `publish`."""
+        self._lock, self._door = threading.Lock(), threading.Lock()
+        self._begin = (model, rollout, data)
+        self._training, self._threads = training, threads
+        self._restarts, self._note = restarts, note
+        self._check, self._timeout, self._checked = check, timeout, 0.0
+        self._taken = 0
+        self._closed = False
+        self._waiting: deque[_Request] = deque()
+        self._ended: list[tuple[_Request, list[Completion] | Exception]] = []
+        """Of a prompt that cannot be answered the reason."""
+        self._calls: dict[Any, tuple[_Seat, str]] = {}
+        self._lengths = [rollout.max_new_tokens, 1]
+        """Tokens and responses so far, for the mean length."""
+        self._seats = [_Seat(index, each) for index, each in enumerate(options)]
+        for seat in self._seats:
+            self._start(seat)
+
+    def ready(self) -> None:
+        """Wait until all engines can sample.
+
+        Raises:
+            UserError: One does not start.
+        """
+        while not all(seat.ready for seat in self._seats):
+            with self._alone():
+                self._look()
+
+    @property
+    def rows(self) -> int:
+        """See `SteppedEngine`."""
+        return sum(seat.room for seat in self._seats)
+
+    @property
+    def unfinished(self) -> int:
+        """See `SteppedEngine`; responses count until their group has ended."""
+        with self._alone():
+            flying = [request for seat in self._seats for request in seat.calls.values()]
+            return sum(request.sampling.n for request in (*self._waiting, *flying))
+
+    def generate(
+        self, prompts: Sequence[Prompt], sampling: Sampling, on_group: OnGroup | None = None
+    ) -> list[list[Completion]]:
+        """Return `sampling.n` completions per prompt; see `Engine.generate`. Several threads may call it at once."""
+        return generate_in_steps(self, prompts, sampling, on_group)
+
+    def add(self, prompt: Prompt, sampling: Sampling, done: Done) -> int:
+        """Take a prompt in; see `SteppedEngine`. `done` is called in this thread's steps."""
+        with self._alone():
+            self._check_open()
+            self._taken += 1
+            self._waiting.append(_Request(self._taken, prompt, sampling, done, threading.get_ident()))
+            return self._taken
+
+    def step(self) -> None:
+        """Hand prompts out, wait a moment, and hand over the groups of this thread that have ended."""
+        me = threading.get_ident()
+        with self._alone():
+            self._look()
+            ours = [each for each in self._ended if each[0].thread == me]
+            self._ended = [each for each in self._ended if each[0].thread != me]
+        for request, outcome in ours:
+            if isinstance(outcome, RefusedPromptError):
+                raise RefusedPromptError(request.number, str(outcome)) from outcome
+            if isinstance(outcome, Exception):
+                raise outcome
+            request.done(outcome)
+
+    def drop(self, numbers: Iterable[int]) -> None:
+        """Forget prompts; see `SteppedEngine`."""
+        gone = set(numbers)
+        with self._alone():
+            if self._closed:
+                return
+            self._waiting = deque(request for request in self._waiting if request.number not in gone)
+            self._ended = [each for each in self._ended if each[0].number not in gone]
+            for seat in self._seats:
+                calls = {call: request for call, request in seat.calls.items() if request.number in gone}
+                for call in calls:
+                    del seat.calls[call], self._calls[call]
+                if calls:
+                    seat.actor.drop.remote([request.number for request in calls.values()])
+
+    def publish(self, version: int, send: Callable[[list[Any]], object]) -> None:
+        """Give all engines new weights, each between two steps; one that dies starts again and gets them, too.
+
+        Args:
+            version: Of the weights.
+            send: Gives them to all of some actors of engines, which bear `version` from then on.
+
+        Raises:
+            Exception: Whatever `send` raises, if no engine has died.
+        """
+        with self._alone():
+            self._find_dead()
+            while True:
+                while not all(seat.started for seat in self._seats):
+                    self._look()
+                try:
+                    send([seat.actor for seat in self._seats])
+                    break
+                except Exception:  # of whatever kind, where an engine is gone
+                    if not self._find_dead():
+                        raise
+            self.version = version
+            for seat in self._seats:
+                seat.ready = True
+
+    def sleep(self) -> None:
+        """Free what is not needed until the next weights."""
+        with self._alone():
+            self._check_open()
+            calls = [(seat, seat.actor.do.remote(_sleep)) for seat in self._seats if seat.started]
+            for seat, call in calls:
+                try:
+                    _result(call)
+                except RayActorError as error:
+                    self._lost(seat, error)
+
+    def close(self) -> None:
+        """End all engines."""
+        with self._alone():
+            self._closed = True
+            for seat in self._seats:
+                ray.kill(seat.actor)
+
+    def processes(self) -> list[int]:
+        """Return the ids of the engines' processes, each on its own machine."""
+        return [ray.get(seat.actor.alive.remote()) for seat in self._seats]
+
+    def _start(self, seat: _Seat) -> None:
+        options = {"num_cpus": 0, "max_concurrency": _AT_ONCE} | dict(seat.options)
+        seat.actor = ray.remote(EngineActor).options(**options).remote()
+        seat.started = seat.ready = seat.asking = False
+        seat.room, seat.since = 0, time.monotonic()
+        self._calls[seat.actor.start.remote(*self._begin, self._training(), self._threads)] = seat, "start"
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Hold the lock during the block; threads get it in turn, so that one that steps without end lets others in."""
+        with self._door:
+            self._lock.acquire()
+        try:
+            yield
+        finally:
+            self._lock.release()
+
+    def _check_open(self) -> None:
+        """Nothing may touch Ray any more once it has been left: it would start another."""
+        if self._closed:
+            raise RuntimeError("the engines are closed")
+
+    def _check_starts(self) -> None:
+        """Give up where an engine waits for a seat whose machine has left: ranks there are gone, too, or none joins.
+
+        Raises:
+            RankLostError: It does not start in time.
+        """
+        now = time.monotonic()
+        waiting = [seat for seat in self._seats if not seat.started]
+        if not waiting or now - self._checked < _BEAT:
+            return
+        self._checked = now
+        self._check()
+        for seat in waiting:
+            if now - seat.since > self._timeout:
+                raise RankLostError(
+                    f"sampling engine {seat.index} has not started in {self._timeout:.0f} s (cluster.timeout)"
+                )
+
+    def _find_dead(self) -> bool:
+        """Start again which engines have died; return whether any had."""
+        self._check_open()
+        asked = [(seat, seat.actor.alive.remote()) for seat in self._seats if seat.started]
+        found = False
+        for seat, call in asked:
+            try:
+                _result(call)
+            except RayActorError as error:
+                self._lost(seat, error)
+                found = True
+        return found
+
+    def _lost(self, seat: _Seat, error: Exception) -> None:
+        """Start a dead engine again; its prompts come first."""
+        ray.kill(seat.actor)  # which may only have lost its connection
+        for call in [call for call, (owner, _) in self._calls.items() if owner is seat]:
+            del self._calls[call]
+        self._waiting.extendleft(reversed(seat.calls.values()))
+        seat.calls = {}
+        reason = " ".join(str(error).split())[:200]
+        if not self._restarts:
+            raise RankLostError(f"sampling engine {seat.index} has died too often (cluster.restarts): {reason}")
+        self._restarts -= 1
+        self._note(f"sampling engine {seat.index} has died and starts again, its prompts are sampled again: {reason}")
+        self._start(seat)
+
+    def _look(self) -> None:
+        """Hand prompts out, and take what has ended, waiting for a moment if nothing has; under the lock."""
+        self._check_open()
+        self._check_starts()
+        self._hand_out()
+        for call in ray.wait(list(self._calls), num_returns=1, timeout=_LOOK)[0] if self._calls else ():
+            seat, kind = self._calls.pop(call)
+            request = seat.calls.pop(call, None)
+            try:
+                result = _result(call)
+            except RayActorError as error:
+                if request is not None:
+                    seat.calls = {call: request, **seat.calls}
+                self._lost(seat, error)
+                continue
+            except (UserError, RayTaskError) as error:
+                if request is None:
+                    raise
+                self._ended.append((request, error))
+                continue
+            if kind == "start":
+                self._welcome(seat, *result)
+            elif kind == "room":
+                seat.asking, seat.room = False, result
+            elif request is not None:
+                self._take(request, result)
+
+    def _welcome(self, seat: _Seat, rows: int, notes: list[str]) -> None:
+        """Give an engine that has started what the others have."""
+        if seat.index == 0:
+            for line in notes:
+                self._note(line)
+        seat.started, seat.room = True, rows
+        if not self.version:  # it has read them from the disk
+            seat.ready = True
+            return
+        if self.renew is None:
+            raise RuntimeError("an engine has started again, and nothing gives it the current weights: set `renew`")
+        try:
+            seat.ready = self.renew(seat.actor)
+        except Exception:  # as in `publish`
+            if not self._find_dead():
+                raise
+
+    def _take(self, request: _Request, completions: list[Completion]) -> None:
+        self._lengths[0] += sum(len(completion.ids) for completion in completions)
+        self._lengths[1] += len(completions)
+        self.finished += len(completions)
+        self._ended.append((request, completions))
+
+    def _hand_out(self) -> None:
+        """Give waiting prompts to engines with room, the one with the least work first."""
+        while self._waiting and (free := [seat for seat in self._seats if seat.ready and seat.room > 0]):
+            seat = min(free, key=self._work_of)
+            request = self._waiting.popleft()
+            call = seat.actor.sample.remote(request.number, request.prompt, request.sampling)
+            seat.calls[call], self._calls[call] = request, (seat, "sample")
+            seat.room -= request.sampling.n
+        for seat in self._seats:
+            if self._waiting and seat.ready and seat.room <= 0 and not seat.asking:
+                self._calls[seat.actor.room.remote()] = seat, "room"
+                seat.asking = True
+
+    def _work_of(self, seat: _Seat) -> float:
+        """Return the tokens that an engine is expected to have before it."""
+        tokens, responses = self._lengths
+        return sum(
+            len(request.prompt.ids) / _PROMPT_SHARE + request.sampling.n * tokens / responses
+            for request in seat.calls.values()
+        )
+
+
+def _result(call: Any) -> Any:
+    """Return the result of a call; an error that the user can correct is raised as it was there."""
+    try:
+        return ray.get(call)
+    except RayTaskError as error:
+        if isinstance(error.cause, UserError):
+            raise error.cause from None
+        raise
+
+
+def _sleep(engine: Any) -> None:
+    if hasattr(engine, "sleep"):
+        engine.sleep()
