@@ -16,6 +16,7 @@ full then. That tail, of the longest responses of a rollout, is what a mean leng
 import heapq
 import math
 import random
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -84,37 +85,55 @@ def simulate(work: Workload, rollouts: Sequence[Rollout]) -> list[Step]:
 
 def _sample(work: Workload, rollout: Rollout, start: float, pauses: Sequence[Pause]) -> tuple[float, dict[int, float]]:
     """Return when a rollout is sampled, and its tokens by the version of the weights that made them."""
-    waiting = list(rollout)[::-1]
+    waiting = deque(rollout)
     engines = [_Engine(work, start, pauses) for _ in range(work.engines)]
-    while waiting:  # the first ones go to the engines in turn
-        with_room = [engine for engine in engines if engine.has_room(len(waiting[-1]))]
-        if not with_room:
-            break
-        min(with_room, key=lambda engine: len(engine.targets)).take(waiting.pop())
-    events = [(engine.finishes(), index) for index, engine in enumerate(engines) if engine.targets]
-    heapq.heapify(events)
-    end = start
     made: dict[int, float] = {}
-    while events:
-        end, index = heapq.heappop(events)
-        engine = engines[index]
-        engine.finish(end, made)
-        while waiting and engine.has_room(len(waiting[-1])):
-            engine.take(waiting.pop())
-        if engine.targets:
-            heapq.heappush(events, (engine.finishes(), index))
-    return end, made
+    changed = _hand_out(waiting, engines, start, made)
+    events: list[tuple[float, int, int]] = []
+    """A heap: when an engine's next response ends, the engine, and the groups that it had taken when this was known."""
+    now = start
+    while True:
+        for index in changed:
+            if engines[index].targets:
+                heapq.heappush(events, (engines[index].finishes(), index, engines[index].taken))
+        if not events:
+            return now, made
+        now, changed = events[0][0], set()
+        while events and events[0][0] <= now:  # all of one moment end before the next prompts are handed out
+            _, index, taken = heapq.heappop(events)
+            if taken == engines[index].taken:
+                engines[index].finish(now, made)
+                changed.add(index)
+        changed |= _hand_out(waiting, engines, now, made)
+
+
+def _hand_out(
+    waiting: deque[Sequence[int]], engines: Sequence["_Engine"], now: float, made: dict[int, float]
+) -> set[int]:
+    """Give the next prompts, in order, to the engines that have room: each to the one with the fewest responses."""
+    given = set()
+    while waiting:
+        room = [index for index, engine in enumerate(engines) if engine.has_room(len(waiting[0]))]
+        if not room:
+            break
+        index = min(room, key=lambda each: len(engines[each].targets))
+        engines[index].advance(now, made)
+        engines[index].take(waiting.popleft())
+        given.add(index)
+    return given
 
 
 class _Engine:
-    """One engine; `clock` is when it last finished a response or computed a prompt, `progress` its tokens until then.
+    """One engine; `clock` is until when its work is known, `progress` how many tokens each row has made until then.
 
-    Prompts are computed one by one, and all rows wait.
+    Prompts are computed one by one, and all rows wait: then `clock` is ahead of the moment.
     """
 
     def __init__(self, work: Workload, start: float, pauses: Sequence[Pause]) -> None:
         self.work, self.pauses, self.clock = work, pauses, start
         self.progress = 0.0
+        self.taken = 0
+        """Groups."""
         self.targets: list[float] = []
         """A heap: of each row, the progress at which it ends."""
 
@@ -123,6 +142,7 @@ class _Engine:
 
     def take(self, lengths: Sequence[int]) -> None:
         """Compute a prompt, and start its responses."""
+        self.taken += 1
         self.clock = _after(self.clock, self.work.prompt_seconds, self.pauses)
         for length in lengths:
             heapq.heappush(self.targets, self.progress + length)
@@ -132,15 +152,26 @@ class _Engine:
         return _after(self.clock, (self.targets[0] - self.progress) * self._token(), self.pauses)
 
     def finish(self, end: float, made: dict[int, float]) -> None:
-        """End that response; add the tokens of all rows until then to `made`, by version."""
-        rows, token, until = len(self.targets), self._token(), self.clock
+        """End all responses that end next, at `end`."""
+        self.advance(end, made)
+        self.progress = self.targets[0]
+        while self.targets and self.targets[0] == self.progress:
+            heapq.heappop(self.targets)
+
+    def advance(self, now: float, made: dict[int, float]) -> None:
+        """Decode until then; add the tokens of all rows to `made`, by version."""
+        if now <= self.clock:
+            return
+        rows, until, worked = len(self.targets), self.clock, 0.0
         for version, (first, last) in enumerate((*self.pauses, (math.inf, math.inf))):
-            running = min(first, end) - until
-            if running > 0:
-                made[version] = made.get(version, 0.0) + rows * running / token
-            until = max(until, min(last, end))
-        self.progress, self.clock = self.targets[0], end
-        heapq.heappop(self.targets)
+            running = min(first, now) - until
+            if running > 0 and rows:
+                made[version] = made.get(version, 0.0) + rows * running / self._token()
+                worked += running
+            until = max(until, min(last, now))
+        if rows:
+            self.progress += worked / self._token()
+        self.clock = now
 
     def _token(self) -> float:
         return self.work.token_seconds(len(self.targets))
