@@ -103,9 +103,11 @@ def measure(folder: Path, case: dict[str, Any], ranks: int) -> dict[str, dict[st
 
     def forward() -> None:
         pack = next(iter(policy.logprob_model.packs(groups)))
+        tokens.append(pack.ids.numel())
         scores.append(policy.logprob_model.score(pack))
 
     scores: list[Any] = []
+    tokens: list[int] = []
     allocated = allocations(forward)
     measured["kept activations"] = allocated[-1]
     scores.clear()
@@ -116,6 +118,8 @@ def measure(folder: Path, case: dict[str, Any], ranks: int) -> dict[str, dict[st
     grid = prompts[0].image_grid
     assert grid is not None
     pack = Longest(len(prompts[0].ids) + RESPONSES * (length - 1), int(grid.prod()))
+    if tokens != [pack.tokens]:
+        raise SystemExit(f"a pack has {tokens} tokens, not the {pack.tokens} of one group: change the budget")
     layout = Layout(max(ranks, 1), max(ranks, 1), max(ranks, 1), 1, 1, colocated=True)
     planned = memory_parts(
         settings, read_shape(settings.model), layout, pack, compute_bytes=dtype.itemsize, fused=False
