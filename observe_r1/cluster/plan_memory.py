@@ -20,8 +20,8 @@ GIB = 2**30
 SPARE = 0.1
 """Share of a GPU left free, as docs/memory.md has it."""
 _MOMENTS = {"adamw": 8.0, "adamw_8bit": 2 + 2 * 4 / 256}
-_LOGITS = 16
-"""Bytes of a logit while a log-probability goes backward: float32 log-probabilities and gradients of three steps."""
+_LOGITS = 12
+"""Bytes of a logit while a log-probability goes backward: float32 log-probabilities, and gradients of two steps."""
 
 
 class Longest(NamedTuple):
@@ -66,14 +66,13 @@ def memory_parts(
     copies = 0.0
     if one and compute_bytes < 4 and not offload:
         copies = compute_bytes * shape.trained
-    largest = sum(sorted(shape.units, reverse=True)[:2])  # one of them gathered ahead
     if not one:
-        copies = compute_bytes * (shape.root + (largest if settings.cluster.reshard else sum(shape.units)))
+        copies = compute_bytes * (shape.root + (0 if settings.cluster.reshard else sum(shape.units)))
     reference = 0.0
     if settings.objective.kl_coef > 0 and not settings.model.lora_rank:
         tower = 0 if one else shape.tower
         reference = compute_bytes * (tower + (0 if offload and not one else (shape.base - tower) / local))
-    gradients = compute_bytes * largest if offload else 4.0 * shape.trained / local
+    gradients = compute_bytes * sum(sorted(shape.units)[-2:]) if offload else 4.0 * shape.trained / local
     kept, working = _pack(settings, shape, pack, compute_bytes, fused=fused, sharded=not one)
     return {
         "weights": compute_bytes * whole + shape.quantized * shape.quantized_bytes + (shared + masters) / local,
@@ -103,7 +102,7 @@ def _pack(
     kept_tower = 0.0
     if shape.trains_tower:
         kept_tower = shape.tower_layers * pack.patches * (compute * tower_width if again else tower)
-        kept_tower += pack.patches * 5 * compute * tower_width  # the merger
+        kept_tower += pack.patches * compute * (shape.patch_width + 5 * tower_width)  # pixels, and the merger
 
     def layer(tokens: int, saved: int, wide: int, mlp: int) -> float:
         """Return what one layer's backward pass adds: itself, computed again, gradients, those of one weight."""
@@ -113,13 +112,22 @@ def _pack(
     later = table if shape.tied else 0  # a tied weight's gradient waits for that of the embeddings
     if sharded:
         later = 4 * shape.root if shape.trains_base else 0
-    units = 2 * 4 * sum(sorted(shape.units, reverse=True)[:2]) * shape.trained / shape.parameters if sharded else 0
+    blocks = shape.tower_layers if shape.trains_tower else 0
+    layers, embeddings = shape.units[: shape.layers], shape.units[shape.layers + blocks :]
+    gathered = compute * settings.cluster.reshard + 2 * 4 * shape.trained / shape.parameters
+
+    def units(*sizes: int) -> float:
+        """Return what two parts take, of which one is gathered ahead and one's gradients are on their way."""
+        return gathered * sum(sorted(sizes)[-2:]) if sharded else 0.0
+
     moments = [
         kept + kept_tower + _head(settings, shape, table, compute, fused=fused),
-        kept + kept_tower + later + units + layer(pack.tokens, text, width, shape.mlp),
+        kept + kept_tower + later + units(*layers) + layer(pack.tokens, text, width, shape.mlp),
+        kept_tower + later + units(*embeddings, max(layers)),
     ]
     if shape.trains_tower:
-        moments.append(kept_tower + later + units + layer(pack.patches, tower, tower_width, shape.tower_mlp))
+        here = units(*shape.units[shape.layers : shape.layers + blocks])
+        moments.append(kept_tower + later + here + layer(pack.patches, tower, tower_width, shape.tower_mlp))
     return kept + kept_tower, max(moments) - kept - kept_tower
 
 

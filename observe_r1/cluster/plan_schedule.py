@@ -42,12 +42,14 @@ def best_schedules(settings: PlanSettings, shape: Shape, gpus: int) -> dict[str,
     """Return what each of `WAYS` comes to on `gpus` GPUs; those that do not fit are left out."""
     found: dict[str, Scheduled] = {}
     for name, (layout, ahead) in WAYS.items():
-        rollout = settings.rollout.model_copy(update={"ahead": ahead})
+        rollout, objective = settings.rollout.model_copy(update={"ahead": ahead}), settings.objective
+        if ahead:  # importance weights, which `rollout.ahead` demands, need the policy's own
+            objective = objective.model_copy(update={"old_logprobs": "policy"})
         tried = []
         for engines in _engines(settings, gpus, layout):
             own = {"gpus": gpus, "layout": layout, "engines": engines, "shard": None}
             cluster = settings.cluster.model_copy(update=own)
-            changed = settings.model_copy(update={"rollout": rollout, "cluster": cluster})
+            changed = settings.model_copy(update={"rollout": rollout, "cluster": cluster, "objective": objective})
             made = attempt(changed, shape, gpus)
             if made is not None and not made.why:
                 tried.append((made.step, changed, made))

@@ -68,6 +68,8 @@ class Shape:
     tower_layers: int
     tower_full: int
     """Layers of the tower that see an entire image; the others see windows of 64 patches."""
+    patch_width: int
+    """Numbers of a patch's pixels, as the tower takes them."""
     merge: int
     """Patches that make one image token."""
     trains_base: bool
@@ -131,6 +133,7 @@ def shape_of(config: Any, settings: ModelSettings) -> Shape:
         tower_mlp=getattr(vision, "intermediate_size", None) or int(tower_width * vision.mlp_ratio),
         tower_layers=vision.depth,
         tower_full=len(getattr(vision, "fullatt_block_indexes", None) or range(vision.depth)),
+        patch_width=model.model.visual.patch_embed.proj.weight[0].numel(),
         merge=merge,
         trains_base=any(p.requires_grad for n, p in model.model.language_model.named_parameters() if ".lora_" not in n),
         trains_head=model.lm_head.weight.requires_grad,
