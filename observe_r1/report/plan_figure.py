@@ -10,6 +10,7 @@ from matplotlib import colormaps
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
+from matplotlib.transforms import ScaledTranslation
 
 from observe_r1.cluster.plan import Plan
 from observe_r1.cluster.plan_schedule import Scheduled, efficiencies
@@ -17,6 +18,8 @@ from observe_r1.report.theme import Theme, on_both_papers
 
 _BOUNDS = {"arithmetic": "o", "memory": "s", "link": "^", "network": "D"}
 """Markers of what bounds a part."""
+_HEAD = 78
+"""Points between axes and title, for the longest legend."""
 
 
 def draw_plan(image: Path, plans: Sequence[Plan], schedules: Mapping[int, Mapping[str, Scheduled]], title: str) -> None:
@@ -64,8 +67,7 @@ def _draw_seconds(axes: Any, plans: Sequence[Plan], theme: Theme) -> None:
         Line2D([], [], marker=marker, label=f"by {name}", **looks) for name, marker in _BOUNDS.items() if name in used
     ]
     lines, _ = axes.get_legend_handles_labels()
-    axes.legend(handles=lines + marks, ncols=2, loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0.2)
-    axes.set_title("Seconds of a step, and what bounds them", pad=96)
+    _title(axes, "Seconds of a step, and what bounds them", lines + marks)
     axes.set_yscale("log")
     axes.grid(visible=True, axis="both")
     _gpu_axis(axes, gpus)
@@ -79,10 +81,9 @@ def _draw_hours(axes: Any, plans: Sequence[Plan], theme: Theme) -> None:
         hours = [plan.gpu_hours * plan.seconds.get(name, 0.0) / sum(plan.seconds.values()) for plan in plans]
         axes.bar(places, hours, bottom=bottom, width=0.78, color=color, label=name)
         bottom = [low + more for low, more in zip(bottom, hours, strict=True)]
-    axes.set_title("GPU-hours of the run", pad=96)
     axes.set_xticks(places, [f"{plan.layout.gpus:,}" for plan in plans], fontsize=8.5)
     axes.yaxis.set_major_formatter("{x:,.10g}")
-    axes.legend(ncols=2, loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0.2)
+    _title(axes, "GPU-hours of the run", axes.get_legend_handles_labels()[0])
 
 
 def _draw_efficiency(axes: Any, schedules: Mapping[int, Mapping[str, Scheduled]], theme: Theme) -> None:
@@ -91,15 +92,23 @@ def _draw_efficiency(axes: Any, schedules: Mapping[int, Mapping[str, Scheduled]]
     for way, color, marker in zip(ways, colors, "Dos^", strict=False):
         across = [gpus for gpus, each in shares.items() if way in each]
         axes.plot(across, [shares[gpus][way] for gpus in across], marker=marker, color=color, label=way, clip_on=False)
-    axes.set_title("Efficiency by layout, simulated", pad=96)
     axes.set_ylim(bottom=0)
     axes.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
     axes.grid(visible=True, axis="both")
     _gpu_axis(axes, list(schedules))
-    axes.legend(ncols=2, loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0.2)
+    _title(axes, "Efficiency by layout, simulated", axes.get_legend_handles_labels()[0])
 
 
 def _gpu_axis(axes: Any, gpus: Sequence[int]) -> None:
     axes.set_xscale("log", base=2)
     axes.set_xticks(gpus, [f"{each:,}" for each in gpus], fontsize=8.5)
     axes.minorticks_off()
+
+
+def _title(axes: Any, title: str, entries: Sequence[Any]) -> None:
+    """Write a title, all at one height, and the legend right under it."""
+    axes.set_title(title, pad=_HEAD + 7)
+    place = axes.transAxes + ScaledTranslation(0, _HEAD / 72, axes.figure.dpi_scale_trans)
+    axes.legend(
+        handles=entries, ncols=2, loc="upper left", bbox_to_anchor=(0, 1), bbox_transform=place, borderaxespad=0.2
+    )
