@@ -20,8 +20,9 @@ GIB = 2**30
 SPARE = 0.1
 """Share of a GPU left free, as docs/memory.md has it."""
 _MOMENTS = {"adamw": 8.0, "adamw_8bit": 2 + 2 * 4 / 256}
-_LOGITS = 12
-"""Bytes of a logit while a log-probability goes backward: float32 log-probabilities, and gradients of two steps."""
+_LOGITS = {2: 16, 4: 12}
+"""Bytes of a logit while a log-probability goes backward, by those of the compute type: float32 log-probabilities, and
+gradients of two steps, or three. Measured: with a trained head in bfloat16 it may be less."""
 
 
 class Longest(NamedTuple):
@@ -138,7 +139,7 @@ def _head(settings: PlanSettings, shape: Shape, table: int, compute: int, *, fus
     """
     logits = settings.optimizer.head_chunk * shape.vocabulary
     product = 2 * table + (4 if compute == 4 else 6 if fused else 10) * logits
-    return max(table + _LOGITS * logits, product, 3 * table if compute == 4 else 0)
+    return max(table + _LOGITS[compute] * logits, product, 3 * table if compute == 4 else 0)
 
 
 def engine_cache(
