@@ -1,4 +1,4 @@
-"""What a plan says of memory is what torch allocates; the benchmark has more sizes and cases."""
+"""What a plan says of memory is what torch allocates; the benchmark has more sizes and cases, ranks among them."""
 
 import plan_memory
 import pytest
@@ -11,8 +11,8 @@ SIZES = Sizes(
 )
 SMALL = {"budget": 450, "side": 20, "response": 90}
 CASES = {
-    "embedded": {"dtype": "bfloat16", "checkpointing": True},
-    "two ranks": {"ranks": 2, "freeze": True},
+    "float32": {},
+    "bfloat16, checkpointing": {"dtype": "bfloat16", "checkpointing": True},
 }
 
 
