@@ -95,6 +95,7 @@ def test_a_minibatch_of_eight_groups_keeps_no_more_than_eight_gpus_busy(small):
 
 def test_apart_and_ahead_a_step_takes_as_long_as_its_slower_half(small):
     options = ["--cluster.gpus", "8", "--cluster.layout", "apart"]
+    options += ["--objective.old_logprobs", "policy", "--objective.importance_cap", "2"]
     waiting = plan(planned(*options), small, 8)
     ahead = plan(planned(*options, "--rollout.ahead", "1"), small, 8)
     assert waiting.layout == Layout(8, 4, 4, 4, 1, colocated=False)
