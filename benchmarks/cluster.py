@@ -82,7 +82,10 @@ def spread(settings: TrainSettings, arguments: argparse.Namespace, **cluster: An
 @contextmanager
 def on_ray(settings: TrainSettings) -> Iterator[Parts]:
     """Start Ray and a run's parts on it."""
-    with open_ray(settings.cluster, settings.model.device), start_on_ray(settings, quiet, quiet) as parts:
+    with (
+        open_ray(settings.cluster, settings.model.device),
+        start_on_ray(settings, quiet, quiet, lambda: False) as parts,
+    ):
         yield parts
 
 

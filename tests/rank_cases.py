@@ -12,7 +12,7 @@ import observe_r1.model  # noqa: F401  # lets transformers be imported
 from tiny import keep_float64, random_group, random_model, training_group
 from torch import distributed
 
-from observe_r1.cluster.sharded_policy import ShardedLogprobModel, ShardedPolicy
+from observe_r1.cluster.sharded_policy import ShardedLogprobModel, ShardedPolicy, rank_memory
 from observe_r1.cluster.sharding import policy_mesh
 from observe_r1.config import ClusterSettings, ModelSettings, ObjectiveSettings, OptimizerSettings
 from observe_r1.errors import UserError
@@ -163,6 +163,21 @@ def refusal(ranks):
     return {"said": said, "stayed": stayed, "next": policy.update(good)["policy/grad_norm"]}
 
 
+def memory(ranks):
+    """Return the bytes that a rank says training takes before and after an update, and what it then holds."""
+    settings = OptimizerSettings(lr=RATE, tokens_per_pack=40)
+    policy = ShardedPolicy(model(torch.float32), settings, ObjectiveSettings(), ClusterSettings(gpus=ranks))
+    said = rank_memory(policy, None)
+    policy.update(batch(groups(torch.float32), torch.float32))
+    moments = [state[name] for state in policy.optimizer.state.values() for name in ("exp_avg", "exp_avg_sq")]
+    return {
+        "before": (said.held, said.coming, said.update),
+        "after": rank_memory(policy, None).held,
+        "weights": sum(weight.to_local().nbytes for weight in policy.weights.parameters()),
+        "moments": sum(moment.to_local().nbytes for moment in moments),
+    }
+
+
 def reference(ranks):
     """Return the log-probabilities of a frozen model, sharded too, with other images kept by each rank."""
     vlm = model()
@@ -198,6 +213,7 @@ def main(rank, ranks, folder):
     found["reference"] = reference(ranks)
     if ranks:
         found["refusal"] = refusal(ranks)
+        found["memory"] = memory(ranks)
     torch.save(found, Path(folder) / f"{rank}.pt")
     if ranks:
         distributed.destroy_process_group()

@@ -87,7 +87,7 @@ class EnginePool:
         threads: That torch computes with, in each engine.
         restarts: How often engines may die, in all.
         note: Told in one line of every restart, and of what the first engine notes.
-        check: Called while engines start, now and then; raises an error where that is in vain.
+        check: Called where an engine has died, and now and then while one starts; raises an error if that is in vain.
         timeout: Seconds that an engine may take to start.
     """
 
@@ -303,6 +303,7 @@ class EnginePool:
         reason = " ".join(str(error).split())[:200]
         if not self._restarts:
             raise RankLostError(f"sampling engine {seat.index} has died too often (cluster.restarts): {reason}")
+        self._check()
         self._restarts -= 1
         self._note(f"sampling engine {seat.index} has died and starts again, its prompts are sampled again: {reason}")
         self._start(seat)

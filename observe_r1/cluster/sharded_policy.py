@@ -16,7 +16,7 @@ from torch import Tensor, distributed
 from torch.distributed.device_mesh import DeviceMesh
 
 from observe_r1.cluster.balance import Piece, plan_passes
-from observe_r1.cluster.sharding import policy_mesh, shard, sharded_modules
+from observe_r1.cluster.sharding import gathered_together, policy_mesh, shard, sharded_modules
 from observe_r1.config import ClusterSettings, ObjectiveSettings, OptimizerSettings
 from observe_r1.errors import UserError
 from observe_r1.model.families import shares_prefix
@@ -26,6 +26,8 @@ from observe_r1.policy.packing import Pack, ResponseSpan, build_pack, pieces_wit
 from observe_r1.policy.policy import Policy
 from observe_r1.policy.token_logprobs import LogprobModel
 from observe_r1.records import Group
+from observe_r1.rollout.engine import TrainingMemory
+from observe_r1.training.weight_sync import training_memory
 
 
 class ShardedPolicy(Policy):
@@ -78,6 +80,31 @@ class ShardedPolicy(Policy):
         model = copy(self.logprob_model)
         model.adapters = False
         return model
+
+
+def rank_memory(policy: ShardedPolicy, reference: LogprobModel | None) -> TrainingMemory:
+    """Return the bytes that training takes on this rank's device, without activations.
+
+    To its shards (`training_memory`) an update adds weights as they are gathered, in the compute type, and their
+    gradients in float32 until they are reduced: the root's for the whole pass, and two layers', one of them ahead; of
+    all layers the weights, where `cluster.reshard` is off.
+
+    Args:
+        policy: Of this rank.
+        reference: As for `training_memory`.
+    """
+    memory = training_memory(policy, reference)
+    *layers, root = gathered_together(policy.logprob_model.score)
+    layers.sort(key=_numbers, reverse=True)
+    kept = [*root, *(weight for layer in layers[: 2 if policy.cluster.reshard else None] for weight in layer)]
+    reduced = [weight for part in (root, *layers[:2]) for weight in part if weight.requires_grad]
+    weights = sum(weight.numel() * min(weight.itemsize, policy.dtype.itemsize) for weight in kept)
+    gradients = memory.update["gradients"] + sum(weight.nbytes for weight in reduced)
+    return replace(memory, update={"gathered weights": weights, "gradients": gradients})
+
+
+def _numbers(weights: Sequence[Tensor]) -> int:
+    return sum(weight.numel() for weight in weights)
 
 
 class ShardedLogprobModel(LogprobModel):

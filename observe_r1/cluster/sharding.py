@@ -98,6 +98,15 @@ def sharded_modules(module: nn.Module) -> list[FSDPModule]:
     return [each for each in module.modules() if isinstance(each, FSDPModule)]
 
 
+def gathered_together(module: nn.Module) -> list[list[DTensor]]:
+    """Return the sharded weights of each of `sharded_modules`, those of `module` itself last."""
+    parts: list[Any] = [part for part in sharded_modules(module) if part is not module]
+    found = [list(part.parameters()) for part in parts]
+    inner = {id(weight) for part in found for weight in part}
+    found.append([weight for weight in module.parameters() if id(weight) not in inner])
+    return [[weight for weight in part if isinstance(weight, DTensor)] for part in found]
+
+
 def _gather_gradients_in_float32(module: FSDPModule) -> None:
     """Else autograd adds up the parts of a gradient (of tied weights, of the head's chunks) in bfloat16."""
     assert isinstance(module, nn.Module)

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from observe_r1.cluster import RankLostError
 from observe_r1.cluster.engines import EnginePool
 from observe_r1.cluster.placement import Seats, count_seats
 from observe_r1.cluster.ranks import PolicyRanks, RankReference
@@ -15,13 +16,16 @@ from observe_r1.training.parts import Parts
 
 
 @contextmanager
-def start_on_ray(settings: TrainSettings, now: Callable[[str], None], note: Callable[[str], None]) -> Iterator[Parts]:
+def start_on_ray(
+    settings: TrainSettings, now: Callable[[str], None], note: Callable[[str], None], stopping: Callable[[], bool]
+) -> Iterator[Parts]:
     """Start ranks and engines on the Ray that is open, and end them after the block.
 
     Args:
         settings: Of the run; `cluster.gpus` are waited for.
         now: Told what is being started.
         note: Told in one line of every engine that starts again, and how a GPU's memory is shared out.
+        stopping: Whether the run was asked to stop: then no engine starts again, for Ray may be ending, too.
 
     Raises:
         UserError: The GPUs do not come within `cluster.timeout` or do not suit the layout, or a rank or engine cannot
@@ -42,7 +46,7 @@ def start_on_ray(settings: TrainSettings, now: Callable[[str], None], note: Call
         shares_gpus = device == "cuda" and not counts.apart
         if shares_gpus:
             ranks.ready()  # what they take of the memory is there before engines measure it
-        pool = start_engines(settings, seats, ranks, note, shares_gpus=shares_gpus)
+        pool = start_engines(settings, seats, ranks, note, stopping, shares_gpus=shares_gpus)
         name = ranks.ready()
         now("waiting for the engines")
         pool.ready()
@@ -64,7 +68,13 @@ def start_on_ray(settings: TrainSettings, now: Callable[[str], None], note: Call
 
 
 def start_engines(
-    settings: TrainSettings, seats: Seats, ranks: PolicyRanks, note: Callable[[str], None], *, shares_gpus: bool
+    settings: TrainSettings,
+    seats: Seats,
+    ranks: PolicyRanks,
+    note: Callable[[str], None],
+    stopping: Callable[[], bool],
+    *,
+    shares_gpus: bool,
 ) -> EnginePool:
     """Start the engines.
 
@@ -73,9 +83,16 @@ def start_engines(
         seats: Where they are.
         ranks: Of the policy.
         note: As for `start_on_ray`.
+        stopping: As for `start_on_ray`.
         shares_gpus: Whether they share GPUs with ranks.
     """
     model, rollout, cluster = settings.model, settings.rollout, settings.cluster
+
+    def check() -> None:
+        if stopping():
+            raise RankLostError("a sampling engine is gone, and the run was asked to stop")
+        ranks.check()
+
     if rollout.engine == "vllm":
         receiving = vllm_arguments(backend(rollout.engine, cluster.layout, model.device))
         rollout = rollout.model_copy(update={"vllm": {**rollout.vllm, **receiving}})
@@ -88,7 +105,7 @@ def start_engines(
         threads=settings.run.threads or 1,
         restarts=cluster.restarts,
         note=note,
-        check=ranks.check,
+        check=check,
         timeout=cluster.timeout,
     )
 

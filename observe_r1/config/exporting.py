@@ -2,8 +2,6 @@
 
 from typing import Literal
 
-from pydantic import Field
-
 from observe_r1.config.section import NonEmptyText, PathText, Section
 
 
@@ -24,7 +22,7 @@ class ExportOptions(Section):
     """Folder of `observe-r1 evaluate` whose figures the card shows."""
     push: NonEmptyText | None = None
     """Name on the Hugging Face Hub, USER/NAME, that the folder is then uploaded to."""
-    private: bool = Field(True)
+    private: bool = True
     """Make that name private if it does not exist yet."""
 
 

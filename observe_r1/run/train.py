@@ -123,7 +123,7 @@ def train_once(settings: TrainSettings, prepared: Prepared, view: Progress) -> t
         if settings.cluster.used:
             from observe_r1.cluster.start import start_on_ray  # with Ray, which is an extra
 
-            parts = stack.enter_context(start_on_ray(settings, view.now, view.note))
+            parts = stack.enter_context(start_on_ray(settings, view.now, view.note, lambda: stop.requested))
         else:
             parts = start_here(settings, view.now, view.note, device_line)
         view.about(**facts(settings, parts.line, len(prepared.examples)))

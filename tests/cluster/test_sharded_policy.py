@@ -1,10 +1,11 @@
 """The policy on 1, 2 and 4 ranks over gloo, against the local: gradient, log-probabilities, metrics, five steps."""
 
 import multiprocessing
+import re
 
 import pytest
 import torch
-from rank_cases import CASES, main, steps
+from rank_cases import CASES, main, model, steps
 from torch.multiprocessing import start_processes
 
 RANKS = (1, 2, 4)
@@ -106,3 +107,22 @@ def test_a_loss_that_is_not_finite_is_refused_by_all_ranks_alike(said, ranks):
     first, *others = [rank["refusal"] for rank in said[ranks]]
     assert "not finite: lower optimizer.lr" in first["said"] and first["stayed"] and first["next"] > 0
     assert all(str(other) == str(first) for other in others)
+
+
+@pytest.mark.parametrize("ranks", RANKS)
+def test_a_rank_says_what_it_holds_and_gathers(said, ranks):
+    whole = model(torch.float32).model
+    sizes = {}
+    for name, weight in whole.named_parameters():
+        part = re.match(r"model\.(language_model\.(layers\.\d+|embed_tokens)|visual\.blocks\.\d+)\.", name)
+        sizes.setdefault(part and part[0], []).append(weight.nbytes)
+    root, *layers = sum(sizes.pop(None)), *sorted(map(sum, sizes.values()))
+    gathered = root + sum(layers[-2:])
+    found = [rank["memory"] for rank in said[ranks]]
+    assert sum(each["weights"] for each in found) == root + sum(layers)
+    for each in found:
+        held, coming, update = each["before"]
+        assert held == {"weights": each["weights"]}
+        assert coming == {"moments": each["moments"]}
+        assert update == {"gathered weights": gathered, "gradients": each["weights"] + gathered}
+        assert each["after"] == held | coming

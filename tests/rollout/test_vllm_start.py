@@ -89,7 +89,7 @@ def test_where_nothing_is_trained_vllm_takes_what_it_takes_and_never_sleeps(vlm,
     engine = started(vlm, gpu, training=None)
     engine.sleep()
     assert "gpu_memory_utilization" not in gpu.arguments and not gpu.arguments["enable_sleep_mode"]
-    assert gpu.notes == [] == gpu.engine.calls
+    assert gpu.notes == [] and gpu.engine.calls == [("set_weight_version", "0", 3)]
 
 
 def test_a_share_of_the_user_s_is_kept_where_it_fits(vlm, gpu):
@@ -157,11 +157,13 @@ def test_whatever_is_given_out_is_there(total, used, moments, update, weights, s
 
 
 def test_weights_wake_first_and_the_cache_when_they_are_loaded(vlm, gpu):
-    """All of it with vLLM's own number of threads, and the rest of the program with the number before."""
+    """They are loaded with vLLM's own number of threads; the rest of the program has the number before."""
     engine = started(vlm, gpu)
     assert torch.get_num_threads() == 3
+    gpu.engine.calls.clear()
     engine.load_weights(iter([("a", torch.zeros(1))]))
-    awake = [("reload_weights", "a", 1), ("reset_prefix_cache", 1), ("reset_encoder_cache", 1)]
+    caches = ("reset_prefix_cache", "reset_mm_cache", "reset_encoder_cache")
+    awake = [("reload_weights", "a", 1), *((cache, 3) for cache in caches)]
     assert gpu.engine.calls == awake
     gpu.engine.calls.clear()
     engine.sleep()
@@ -169,7 +171,7 @@ def test_weights_wake_first_and_the_cache_when_they_are_loaded(vlm, gpu):
     assert len(gpu.engine.calls) == 1 and gpu.engine.calls[0][0] == "sleep"
     gpu.engine.calls.clear()
     engine.load_weights(iter([("a", torch.zeros(1))]))
-    assert gpu.engine.calls == [("wake_up", ["weights"], 1), awake[0], ("wake_up", ["kv_cache"], 1), *awake[1:]]
+    assert gpu.engine.calls == [("wake_up", ["weights"], 3), awake[0], ("wake_up", ["kv_cache"], 3), *awake[1:]]
     assert torch.get_num_threads() == 3
 
 

@@ -37,7 +37,8 @@ def policy(model, **optimizer):
     device = torch.device("meta")
     vlm = SimpleNamespace(model=model, features=SimpleNamespace(limit=GIB), device=device)
     settings = OptimizerSettings(**optimizer)
-    return SimpleNamespace(vlm=vlm, masters=masters, parameters=list(masters), settings=settings)
+    optimizer = SimpleNamespace(state={})
+    return SimpleNamespace(vlm=vlm, masters=masters, parameters=list(masters), settings=settings, optimizer=optimizer)
 
 
 def billions(memory):
