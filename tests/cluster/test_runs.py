@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from ipaddress import ip_address
 from pathlib import Path
 
@@ -201,6 +202,14 @@ def test_a_machine_leaves_and_another_one_joins(world, embedded, cluster, two_ra
     assert_same_run(world, output, embedded)
 
 
+def listens_on(process):
+    """The addresses on which a process listens; none if it has ended."""
+    with suppress(psutil.NoSuchProcess):
+        found = [each for each in process.net_connections("inet") if each.status == psutil.CONN_LISTEN]
+        return [ip_address(each.laddr.ip.removeprefix("::ffff:")) for each in found]
+    return []
+
+
 def test_the_command_starts_ray_and_stops_it(world, tmp_path):
     """In a process of its own, as a user starts it, and stops it by Ctrl-C, and as a scheduler does."""
     code = "import sys; from observe_r1.cli.main import main; sys.exit(main(sys.argv[1:]))"
@@ -214,12 +223,7 @@ def test_the_command_starts_ray_and_stops_it(world, tmp_path):
         ) as process:
             saved(output, step)
             mine = psutil.Process(process.pid).children(recursive=True)
-            listening = [
-                ip_address(each.laddr.ip.removeprefix("::ffff:"))
-                for one in mine
-                for each in one.net_connections("inet")
-                if each.status == psutil.CONN_LISTEN
-            ]
+            listening = [address for one in mine for address in listens_on(one)]
             stop(process, mine)
             said = process.communicate()[0]
         assert len(listening) > 3 and all(address.is_loopback for address in listening), listening
@@ -232,7 +236,8 @@ def test_the_command_starts_ray_and_stops_it(world, tmp_path):
 
     def terminate_all(process, others):
         for each in (*others, psutil.Process(process.pid)):
-            each.send_signal(signal.SIGTERM)
+            with suppress(psutil.NoSuchProcess):  # it ended with the one before
+                each.send_signal(signal.SIGTERM)
 
     returned, said = stopped(1, ctrl_c)
     assert returned == 130 and "stopping after this step, then saving" in said and "interrupted after step" in said
