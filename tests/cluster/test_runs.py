@@ -45,10 +45,12 @@ def _float64():
 
 @pytest.fixture(scope="module")
 def cluster():
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
-    cluster.add_node(**SEATS)
-    yield cluster
-    cluster.shutdown()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(Path(__file__).parents[1]), prepend=os.pathsep)  # where `float64_runs` is
+        cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
+        cluster.add_node(**SEATS)
+        yield cluster
+        cluster.shutdown()
 
 
 @pytest.fixture
@@ -156,7 +158,9 @@ def processes(name):
 
 def saved(output, step):
     """Wait for the checkpoint of a step."""
+    until = time.monotonic() + 240
     while not (output / "checkpoints" / f"step-{step:06d}").exists():
+        assert time.monotonic() < until, f"there is no checkpoint of step {step}"
         time.sleep(0.01)
 
 
