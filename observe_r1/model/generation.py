@@ -38,12 +38,11 @@ def stream_answer(
         "pixel_values": prompt.pixel_values,
         "image_grid_thw": prompt.image_grid,
     }
-    # What is not said here comes from the checkpoint's generation_config.json.
     drawn = {"temperature": temperature, "top_p": 1.0, "top_k": 0} if temperature else {}
-    config = GenerationConfig(
+    # In place of the checkpoint's own, which transformers would merge with one that is given to `generate`.
+    vlm.model.generation_config = GenerationConfig(
         do_sample=temperature > 0,
         **drawn,
-        repetition_penalty=1.0,
         max_new_tokens=max_new_tokens,
         eos_token_id=list(vlm.stop_ids),
         pad_token_id=vlm.stop_ids[0],
@@ -52,7 +51,6 @@ def stream_answer(
     with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
         vlm.model.generate(
             **{name: to_device(each, device) for name, each in inputs.items() if each is not None},
-            generation_config=config,
             streamer=_Words(vlm.processor.tokenizer, write),
         )
 
