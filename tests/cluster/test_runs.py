@@ -173,21 +173,20 @@ def disturbed(world, output, disturb, *more):
     return code
 
 
-def test_ranks_and_engines_may_be_killed_and_hang(world, embedded, two_ranks, tmp_path, capsys):
-    """After whichever step, in the midst of another."""
+def test_ranks_and_engines_may_be_killed(world, embedded, two_ranks, tmp_path, capsys):
+    """After whichever step, in the midst of another; `test_calls` has ranks that hang."""
     output, moments = tmp_path / "run", random.Random(0)
 
     def disturb():
-        for step, victim, number in ((1, RANK, signal.SIGKILL), (2, RANK, signal.SIGSTOP), (3, ENGINE, signal.SIGKILL)):
+        for step, victim in ((1, RANK), (3, ENGINE)):
             saved(output, step)
             time.sleep(moments.uniform(0, 0.2))
-            os.kill(processes(victim)[-1], number)
+            os.kill(processes(victim)[-1], signal.SIGKILL)
 
-    assert disturbed(world, output, disturb, *two_ranks, "--cluster.timeout", 20, "--cluster.restarts", 9) == 0
+    assert disturbed(world, output, disturb, *two_ranks) == 0
     said = capsys.readouterr().err
-    assert "a process has died" in said and "starting again from the last checkpoint (1 of 9)" in said
-    assert "a rank hangs" in said and "starting again from the last checkpoint (2 of 9)" in said
-    assert "has died and starts again, its prompts are sampled again" in said and "(3 of 9)" not in said
+    assert "a process has died" in said and "starting again from the last checkpoint (1 of 3)" in said
+    assert "has died and starts again, its prompts are sampled again" in said and "(2 of 3)" not in said
     assert_same_run(world, output, embedded)
 
 
@@ -200,7 +199,7 @@ def test_a_machine_leaves_and_another_one_joins(world, embedded, cluster, two_ra
         cluster.remove_node(next(iter(cluster.worker_nodes)), allow_graceful=False)
         cluster.add_node(**SEATS)
 
-    assert disturbed(world, output, disturb, *two_ranks, "--cluster.timeout", 100) == 0
+    assert disturbed(world, output, disturb, *two_ranks, "--cluster.timeout", 600) == 0
     said = capsys.readouterr().err
     assert "starting again from the last checkpoint (1 of 3)" in said and "resuming after step" in said
     assert_same_run(world, output, embedded)
