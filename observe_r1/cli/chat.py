@@ -6,7 +6,7 @@ import sys
 from rich.console import Console
 from rich.text import Text
 
-from observe_r1.cli.terminal import one_line
+from observe_r1.cli.terminal import escaped, one_line
 from observe_r1.config import ChatSettings
 from observe_r1.errors import UserError
 from observe_r1.run import Ended
@@ -109,6 +109,5 @@ class ColouredAnswer:
         self._console.print()
 
     def _draw(self, text: str) -> None:
-        harmless = "".join(c if c.isprintable() or c in "\n\t" else c.encode("unicode_escape").decode() for c in text)
-        if harmless:
-            self._console.print(Text(harmless, style=self._style), end="")
+        if text:
+            self._console.print(Text(escaped(text, keep="\n\t"), style=self._style), end="")

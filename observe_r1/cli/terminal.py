@@ -87,4 +87,9 @@ def one_line(text: str) -> str:
     """
     from observe_r1.web import without_password  # takes long to import
 
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in without_password(text))
+    return escaped(without_password(text))
+
+
+def escaped(text: str, keep: str = "") -> str:
+    """Return `text` with unprintable characters, but those in `keep`, as escapes: a terminal obeys some of them."""
+    return "".join(c if c.isprintable() or c in keep else c.encode("unicode_escape").decode() for c in text)

@@ -8,9 +8,9 @@
 
 A checkpoint is written under another name and renamed, so it is whole or absent. This happens in the background, from
 copies: one at a time, and what follows from a checkpoint (older ones go, the best model is exported) waits until it is
-there. A checkpoint counts as damaged where a file is
-missing or does not match its digest, and only then; it is set aside as `damaged-step-000020`. Whatever else keeps it
-from being read (no permission, a disk that does not answer, too little memory) proves nothing, and is raised.
+there. A checkpoint counts as damaged where a file is missing or does not match its digest, and only then; it is set
+aside as `damaged-step-000020`. Whatever else keeps it from being read (no permission, a disk that does not answer, too
+little memory) proves nothing, and is raised.
 
 Only torch's own format pickles anything (the list of its files), and it is only ever read from the run's own folder.
 """
