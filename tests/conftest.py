@@ -28,6 +28,7 @@ SLOW = {
     "cluster/test_runs",
     "cluster/test_checkpoints",
     "cluster/test_sharded_policy",
+    "cluster/test_filling",
     "cluster/test_plan",
     "data/test_image_fetching",
     "data/test_memory",
