@@ -34,6 +34,7 @@ SLOW = {
     "cluster/test_runs",
     "cluster/test_checkpoints",
     "cluster/test_sharded_policy",
+    "cluster/test_filling",
     "cluster/test_plan",
     "cluster/test_engines",
     "cluster/test_vllm_runs",

@@ -22,6 +22,7 @@ from torch.distributed.tensor import DTensor
 
 from observe_r1.config import ClusterSettings
 from observe_r1.errors import UserError
+from observe_r1.model.filling import fill_model, is_empty
 from observe_r1.model.forward import trains_tower
 from observe_r1.policy.token_logprobs import TokenLogprobs
 
@@ -57,8 +58,7 @@ def shard(score: TokenLogprobs, mesh: DeviceMesh, *, dtype: torch.dtype, reshard
     """Shard the model of `score` in place.
 
     Args:
-        score: Its weights may be on the CPU: no more than one layer of them is on the device at once, beside the
-            shards.
+        score: Of an empty model each rank reads its own shards from the checkpoint, so that none holds the whole.
         mesh: Of `policy_mesh`.
         dtype: Compute type; float32 leaves every weight in its own.
         reshard: `cluster.reshard`.
@@ -86,6 +86,8 @@ def shard(score: TokenLogprobs, mesh: DeviceMesh, *, dtype: torch.dtype, reshard
     for part in parts:
         fully_shard(part, reshard_after_forward=reshard, **common)
     fully_shard(score, reshard_after_forward=False, **common)
+    if is_empty(model):
+        fill_model(model, score.vlm.device, offload=offload)
     for module in sharded_modules(score):
         module.set_gradient_divide_factor(1.0)
         module.set_force_sum_reduction_for_comms(True)  # gloo has no sum that multiplies first
@@ -96,6 +98,15 @@ def shard(score: TokenLogprobs, mesh: DeviceMesh, *, dtype: torch.dtype, reshard
 def sharded_modules(module: nn.Module) -> list[FSDPModule]:
     """Return the modules whose weights are gathered together."""
     return [each for each in module.modules() if isinstance(each, FSDPModule)]
+
+
+def gathered_together(module: nn.Module) -> list[list[DTensor]]:
+    """Return the sharded weights of each of `sharded_modules`, those of `module` itself last."""
+    parts: list[Any] = [part for part in sharded_modules(module) if part is not module]
+    found = [list(part.parameters()) for part in parts]
+    inner = {id(weight) for part in found for weight in part}
+    found.append([weight for weight in module.parameters() if id(weight) not in inner])
+    return [[weight for weight in part if isinstance(weight, DTensor)] for part in found]
 
 
 def _gather_gradients_in_float32(module: FSDPModule) -> None:

@@ -3,7 +3,8 @@
 from typing import Protocol
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 from observe_r1.model.adapters import published_weights
 from observe_r1.model.loading import VisionLanguageModel
@@ -65,7 +66,7 @@ def weight_sync(engine: Engine, vlm: VisionLanguageModel) -> WeightSync:
 
 
 def training_memory(policy: Policy, reference: LogprobModel | None) -> TrainingMemory:
-    """Return the bytes that training takes on the policy's device, without activations.
+    """Return the bytes that training takes on the policy's device, without activations; of a shard, its own.
 
     Args:
         policy: Before its first update.
@@ -78,15 +79,22 @@ def training_memory(policy: Policy, reference: LogprobModel | None) -> TrainingM
         held["masters"] = _bytes(policy.masters, device)
     if reference is not None and reference.vlm is not vlm:
         held["reference"] = _bytes(reference.vlm.model, device)
-    coming = {"moments": moment_bytes(policy.settings.kind, sum(p.numel() for p in trained))}
+    coming = {"moments": moment_bytes(policy.settings.kind, sum(own_part(p).numel() for p in trained))}
     if not any(parameter.requires_grad for parameter in vlm.model.model.visual.parameters()):
         coming["image features"] = vlm.features.limit
-    gradients = sum(parameter.nbytes for parameter in trained)
-    if not trained:  # offloaded: beside the one being made, four wait to be copied (`master_weights`)
+    gradients = sum(own_part(parameter).nbytes for parameter in trained)
+    if (
+        not trained and policy.masters is not None
+    ):  # offloaded: beside the one being made, four wait to be copied (`master_weights`)
         gradients = sum(sorted(p.nbytes for p in vlm.model.parameters() if p.requires_grad)[-5:])
     return TrainingMemory(held, coming, {"gradients": gradients})
 
 
 def _bytes(module: nn.Module, device: torch.device) -> int:
     """Return the bytes of the parameters that are on `device`."""
-    return sum(parameter.nbytes for parameter in module.parameters() if parameter.device == device)
+    return sum(own_part(parameter).nbytes for parameter in module.parameters() if parameter.device == device)
+
+
+def own_part(weight: Tensor) -> Tensor:
+    """Return what this process holds of a weight that may be sharded."""
+    return weight.to_local() if isinstance(weight, DTensor) else weight
