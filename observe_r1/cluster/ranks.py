@@ -22,7 +22,7 @@ from observe_r1.cluster import RankLostError
 from observe_r1.cluster.calls import collect
 from observe_r1.cluster.carrying import carry_tensors
 from observe_r1.cluster.placement import Seats
-from observe_r1.cluster.sharded_policy import ShardedLogprobModel, ShardedPolicy
+from observe_r1.cluster.sharded_policy import ShardedLogprobModel, ShardedPolicy, rank_memory
 from observe_r1.cluster.weights import ActorReceivers, WeightSender, backend
 from observe_r1.config import DataSettings, TrainSettings
 from observe_r1.errors import UserError
@@ -32,7 +32,6 @@ from observe_r1.policy.state import load_state, save_state
 from observe_r1.policy.token_logprobs import LogprobModel
 from observe_r1.records import Group, TrainingBatch
 from observe_r1.rollout.engine import TrainingMemory
-from observe_r1.training.weight_sync import training_memory
 
 _BESIDE = "beside"
 """Ray's group of the calls that a rank answers beside its work."""
@@ -150,7 +149,7 @@ class PolicyRank:
     def memory(self) -> TrainingMemory:
         """Return what training takes of this rank's GPU, and give back what it does not hold."""
         torch.cuda.empty_cache()
-        return training_memory(self.policy, self.reference)
+        return rank_memory(self.policy, self.reference)
 
     def send(self, engines: Sequence[Any], version: int, connect: bool) -> None:
         """Send the weights to engines; see `WeightSender.send`.
