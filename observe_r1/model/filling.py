@@ -61,7 +61,7 @@ def _tied(model: PreTrainedModel) -> dict[str, str]:
 
 
 def _own(weight: Tensor, *, offload: bool) -> Tensor:
-    """Return a weight in memory of its own: what is read without another type is a view of the file."""
+    """Return a weight in memory of its own: what is read onto the CPU in the type of the file is a view of it."""
     if not isinstance(weight, DTensor):
         return _apart(weight)
     mesh, placements, own = weight.device_mesh, weight.placements, _apart(weight.to_local())
@@ -70,7 +70,7 @@ def _own(weight: Tensor, *, offload: bool) -> Tensor:
 
 
 def _apart(weight: Tensor) -> Tensor:
-    return weight.clone() if weight.untyped_storage().nbytes() > weight.nbytes else weight
+    return weight.clone() if weight.device.type == "cpu" else weight
 
 
 def _put(model: nn.Module, name: str, parameter: nn.Parameter) -> None:
