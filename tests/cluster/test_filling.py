@@ -3,6 +3,7 @@
 import ctypes
 import gc
 import multiprocessing
+import time
 from functools import partial
 from pathlib import Path
 from threading import Event, Thread
@@ -12,13 +13,15 @@ import torch
 from model.test_families import write_checkpoint
 from safetensors.torch import load_file, save_file
 from torch import distributed
+from torch.distributed.checkpoint.state_dict import get_optimizer_state_dict
 from torch.multiprocessing import start_processes
 
 from observe_r1.cluster.sharded_policy import ShardedLogprobModel, ShardedPolicy
 from observe_r1.cluster.sharding import policy_mesh
-from observe_r1.config import ClusterSettings, ModelSettings, ObjectiveSettings, OptimizerSettings
+from observe_r1.config import ClusterSettings, DataSettings, ModelSettings, ObjectiveSettings, OptimizerSettings
 from observe_r1.demo.tiny_model import Sizes, make_tiny_model
 from observe_r1.errors import UserError
+from observe_r1.model import saving
 from observe_r1.model.device import compute_dtype
 from observe_r1.model.loading import load_model
 
@@ -33,6 +36,10 @@ CASES = {
 }
 RANKS = {1: ("tied", "adapters in bfloat16"), 2: tuple(CASES.keys() - {"copies"}), 4: ("tied", "copies")}
 """Numbers of ranks, with their cases."""
+WRITERS = 2
+"""Ranks that also write."""
+FILE = 8 << 20
+"""Bytes of a file of an exported model."""
 M_MMAP_THRESHOLD = -3
 """Of glibc's malloc.h: from how many bytes on a block is memory of its own."""
 
@@ -79,23 +86,40 @@ def peak_of(run):
     return highest[0] - before
 
 
-def measured(folder, ranks):
-    """Peaks of a load by shards and of an ordinary one, in a process that has loaded another model before."""
-    # Give back at once what is freed: else glibc keeps a heap for each thread, of up to twice the model in all.
-    ctypes.CDLL("libc.so.6").mallopt(M_MMAP_THRESHOLD, 1 << 16)
+def measured(folder, ranks, model):
+    """Peaks of a load by shards, of an ordinary one, and of what writes such a model, beside what was there."""
+    loaded, peaks = [], {}
 
-    def load(model, weights):
+    def load(weights):
         settings = ModelSettings(path=str(folder / model), device="cpu")
-        policy(load_model(settings, weights=weights), ranks, torch.float32, {}, {})
+        loaded.append(policy(load_model(settings, weights=weights), ranks, torch.float32, {}, {}))
 
-    load("small", weights=False)
-    return {kind: peak_of(partial(load, "large", kind == "whole")) for kind in ("by shards", "whole")}
+    def save():
+        writing = loaded[0].save_state(folder / f"state of {model}", copy=True)
+        while not writing.done():
+            time.sleep(0.01)
+
+    def export():
+        loaded[0].export(folder / f"export of {model}", DataSettings(path="unused"))
+
+    peaks["whole"] = peak_of(partial(load, weights=True))
+    loaded.clear()
+    peaks["by shards"] = peak_of(partial(load, weights=False))
+    if ranks == WRITERS:
+        peaks["export"] = peak_of(export)
+        get_optimizer_state_dict(loaded[0].weights, loaded[0].optimizer)  # fills it
+        peaks["checkpoint"] = peak_of(save)
+    return peaks
 
 
 def _rank(rank, folder, ranks):
     torch.set_num_threads(1)
     distributed.init_process_group("gloo", f"file://{folder}/store {ranks}", world_size=ranks, rank=rank)
-    found = measured(folder, ranks)
+    # Give back at once what is freed: else glibc keeps a heap for each thread, of up to twice the model in all.
+    ctypes.CDLL("libc.so.6").mallopt(M_MMAP_THRESHOLD, 1 << 16)
+    saving._FILE = FILE
+    measured(folder, ranks, "small")  # so that what is imported and prepared once is no part of the next
+    found = measured(folder, ranks, "large")
     ordinary = {}
     for name in RANKS[ranks]:
         model, settings, cluster, optimizer = CASES[name]
@@ -163,6 +187,14 @@ def test_a_rank_holds_its_shards_and_little_more(found, ranks):
     for rank in found[ranks]:
         assert size / ranks < rank["by shards"] < size / ranks + 2 * gathered + size / 20
         assert rank["whole"] > 0.95 * size
+
+
+def test_a_rank_that_writes_holds_copies_of_its_shards_or_one_file(found):
+    """Copies of weights and two moments; a file and a few weights on their way."""
+    size = found["size"]
+    for rank in found[WRITERS]:
+        assert 3 * size / WRITERS < rank["checkpoint"] < 3 * size / WRITERS + size / 5
+        assert rank["export"] < FILE + size / 10
 
 
 @pytest.mark.parametrize("ranks", RANKS)
