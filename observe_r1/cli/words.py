@@ -1,5 +1,6 @@
 """The words of a command, sorted: its options with their values, flags of OpenRLHF, a recipe, a ladder's sources."""
 
+import json
 import os
 from collections import deque
 from collections.abc import Collection, Mapping, Sequence
@@ -63,9 +64,15 @@ def read_words(command: Command, kind: type[Section], argv: Sequence[str]) -> Co
     reader = _Reader(command, kind, argv)
     while reader.words:
         reader.take_next()
-    {"recipe": _recipe, "file": _file, "sources": _ladder, "folder": _ladder, "model": _model, "run": _run}[
-        command.words
-    ](reader)
+    {
+        "recipe": _recipe,
+        "file": _file,
+        "sources": _ladder,
+        "folder": _ladder,
+        "model": _model,
+        "run": _run,
+        "reported": _reported,
+    }[command.words](reader)
     reader.given.options = reader.broad | reader.given.options
     return reader.given
 
@@ -203,6 +210,13 @@ def _run(reader: _Reader) -> None:
     for word in reader.bare:
         if (other := reader.given.options.setdefault("export.run", word)) != word:
             raise UserError(f"{word} and --export.run {other} are two values for export.run: give one")
+
+
+def _reported(reader: _Reader) -> None:
+    if reader.bare and "report.folders" in reader.given.options:
+        raise UserError(f"{reader.bare[0]!r} is a folder in addition to --report.folders: give all in one way")
+    if reader.bare:
+        reader.given.options["report.folders"] = json.dumps(reader.bare)  # names may have commas in them
 
 
 def _ladder(reader: _Reader) -> None:

@@ -21,6 +21,7 @@ from observe_r1.config.learning import (
     SFTRunSettings,
 )
 from observe_r1.config.plan import PlanOptions, PlanSettings
+from observe_r1.config.reporting import ReportOptions, ReportSettings
 from observe_r1.config.sampling import (
     DataSettings,
     ModelSettings,
@@ -53,6 +54,8 @@ __all__ = [
     "PlanSettings",
     "ProcessorSettings",
     "QuestionSettings",
+    "ReportOptions",
+    "ReportSettings",
     "RewardSettings",
     "RolloutSettings",
     "RunSettings",
