@@ -243,6 +243,7 @@ _COMMANDS = (
         examples=(
             "observe-r1 evaluate runs/train/model held_out.jsonl --against Qwen/Qwen2.5-VL-3B-Instruct",
             "observe-r1 evaluate runs/train/model mathvista.parquet --samples 8 --rollout.engine vllm --output eval",
+            "observe-r1 evaluate my-model held_out.jsonl --server http://localhost:8000/v1",
         ),
         short={
             "against": ("model.against",),
@@ -251,6 +252,8 @@ _COMMANDS = (
             "output": ("run.output",),
             "json": ("run.json_summary",),
             "skip_bad": ("data.skip_bad",),
+            "server": ("server.url",),
+            "server_model": ("server.model",),
         },
     ),
     Command(

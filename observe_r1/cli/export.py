@@ -3,7 +3,6 @@
 from pathlib import Path
 
 import torch
-import yaml
 from huggingface_hub import HfApi
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, HTTPError
 
@@ -11,7 +10,7 @@ from observe_r1.config import ExportOptions, ExportSettings
 from observe_r1.errors import UserError
 from observe_r1.files import replacing
 from observe_r1.model.handover import copy_adapter, copy_checkpoint
-from observe_r1.report.model_card import write_model_card
+from observe_r1.report.model_card import recorded_settings, write_model_card
 from observe_r1.run import Ended
 from observe_r1.run.progress import Progress
 
@@ -52,22 +51,21 @@ def _make(options: ExportOptions, new: Path) -> None:
         raise UserError(f"export.run = {options.run!r}: {why}, there is no {source}")
     adapter = options.weights == "adapter"
     evaluation = None if options.evaluation is None else Path(options.evaluation)
+    longest = recorded_settings(run_folder).get("rollout", {}).get("max_new_tokens", _LONGEST)
     try:
         with replacing(new) as folder:
             if adapter:
                 copy_adapter(source, folder)
             else:
                 dtype = getattr(torch, options.dtype)
-                copy_checkpoint(source, folder, dtype=dtype, max_new_tokens=_longest(run_folder))
+                copy_checkpoint(source, folder, dtype=dtype, max_new_tokens=longest)
             name = options.push or new.name
             write_model_card(folder, run_folder, source, name=name, adapter=adapter, evaluation=evaluation)
     except OSError as error:
-        raise UserError(f"export.to = {options.to!r}: cannot be written: {error.strerror}") from error
-
-
-def _longest(run_folder: Path) -> int:
-    settings = yaml.safe_load((run_folder / "config.yaml").read_text(encoding="utf-8"))
-    return int(settings.get("rollout", {}).get("max_new_tokens", _LONGEST))
+        reason = error.strerror or error
+        if error.filename is not None and Path(error.filename).is_relative_to(run_folder):
+            raise UserError(f"export.run = {options.run!r}: {error.filename} cannot be read: {reason}") from error
+        raise UserError(f"export.to = {options.to!r}: cannot be written: {reason}") from error
 
 
 def _push(name: str, folder: Path, *, private: bool) -> str:

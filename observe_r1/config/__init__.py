@@ -9,7 +9,7 @@ of the ladder, `cluster` those of many GPUs; `verbs` puts them together, command
 
 from observe_r1.config.chatting import ChatOptions, ChatSettings
 from observe_r1.config.cluster import ClusterSettings
-from observe_r1.config.evaluating import EvaluateSettings
+from observe_r1.config.evaluating import EvaluateSettings, ServerSettings
 from observe_r1.config.exporting import ExportOptions, ExportSettings
 from observe_r1.config.ladder import PUBLISHED_SHARES, ArrangeSettings, LadderSettings, ScreenSettings
 from observe_r1.config.learning import (
@@ -62,6 +62,7 @@ __all__ = [
     "SamplerSettings",
     "ScreenSettings",
     "Section",
+    "ServerSettings",
     "TrainSettings",
     "dump_settings",
     "flat",
