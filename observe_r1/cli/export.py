@@ -3,13 +3,12 @@
 from pathlib import Path
 
 import torch
-from huggingface_hub import HfApi
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError, HTTPError
 
 from observe_r1.config import ExportOptions, ExportSettings
 from observe_r1.errors import UserError
 from observe_r1.files import replacing
 from observe_r1.model.handover import copy_adapter, copy_checkpoint
+from observe_r1.model.hub import upload
 from observe_r1.report.model_card import recorded_settings, write_model_card
 from observe_r1.run import Ended
 from observe_r1.run.progress import Progress
@@ -37,7 +36,7 @@ def run(settings: ExportSettings, view: Progress) -> Ended:
     line = f"the model is in {new}, its card in {new / 'README.md'}"
     if options.push is not None:
         view.now(f"uploading to {options.push}")
-        line += f"; uploaded to {_push(options.push, new, private=options.private)}"
+        line += f"; uploaded to {upload(options.push, new, 'export.push', kind='model', private=options.private)}"
     view.close()
     print(line)
     return Ended(0, f"look at it: `observe-r1 chat {new}`; serve it: `vllm serve {new}`")
@@ -66,17 +65,3 @@ def _make(options: ExportOptions, new: Path) -> None:
         if error.filename is not None and Path(error.filename).is_relative_to(run_folder):
             raise UserError(f"export.run = {options.run!r}: {error.filename} cannot be read: {reason}") from error
         raise UserError(f"export.to = {options.to!r}: cannot be written: {reason}") from error
-
-
-def _push(name: str, folder: Path, *, private: bool) -> str:
-    """Upload a folder; return its address. Raises: UserError: the Hub cannot be reached, or refuses it."""
-    api = HfApi()
-    try:
-        address = api.create_repo(name, private=private, exist_ok=True)
-        api.upload_folder(repo_id=name, folder_path=folder, commit_message="Exported by Observe-R1")
-    except (HfHubHTTPError, HFValidationError, HTTPError, OSError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise UserError(
-            f"export.push = {name!r}: {reason}: the model is in {folder} (`hf auth login` signs in)"
-        ) from error
-    return str(address)

@@ -21,6 +21,7 @@ from observe_r1.config.learning import (
     SFTRunSettings,
 )
 from observe_r1.config.plan import PlanOptions, PlanSettings
+from observe_r1.config.pushing import PushOptions, PushSettings
 from observe_r1.config.sampling import (
     DataSettings,
     ModelSettings,
@@ -52,6 +53,8 @@ __all__ = [
     "PlanOptions",
     "PlanSettings",
     "ProcessorSettings",
+    "PushOptions",
+    "PushSettings",
     "QuestionSettings",
     "RewardSettings",
     "RolloutSettings",

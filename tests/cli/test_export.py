@@ -219,7 +219,8 @@ def test_an_evaluation_at_its_server_is_the_embedded_engine_s(whole, served, tmp
 
     def greedy(name):
         rows = [json.loads(line) for line in (tmp_path / name / "1/greedy/responses.jsonl").read_text().splitlines()]
-        return [(row["id"], row["text"], row["tokens"], row["finish"]) for row in rows]
+        # vLLM leaves out half a character at the end, of which we keep what stands for it.
+        return [(row["id"], row["text"].rstrip("\ufffd"), row["tokens"], row["finish"]) for row in rows]
 
     assert greedy("served") == greedy("here")
     assert "model: ours" in (tmp_path / "served" / "config.yaml").read_text()
