@@ -1,5 +1,7 @@
 """`observe-r1 chat --web`: the same questions and answers on a page, which this machine alone can open."""
 
+from __future__ import annotations
+
 import os
 import re
 from collections.abc import Iterator
@@ -9,8 +11,8 @@ from pathlib import Path
 from queue import SimpleQueue
 from tempfile import TemporaryDirectory
 from threading import Event
+from typing import TYPE_CHECKING
 
-import gradio as gr
 from PIL import Image, ImageDraw
 from starlette.datastructures import MutableHeaders
 from starlette.middleware import Middleware
@@ -21,6 +23,9 @@ from observe_r1.config import ChatSettings
 from observe_r1.errors import UserError
 from observe_r1.run.chat import ChatModel
 from observe_r1.threads import in_daemon_thread
+
+if TYPE_CHECKING:
+    from gradio import Blocks
 
 _HOST = "127.0.0.1"
 _BLOCK = re.compile(r"<(observe|think|answer)>(.*?)(?:</\1>|\Z)", re.DOTALL)
@@ -70,6 +75,8 @@ def opened_page(model: ChatModel, settings: ChatSettings) -> Iterator[str]:
     with ExitStack() as stack:
         folder = stack.enter_context(TemporaryDirectory(prefix="observe-r1-chat-"))
         os.environ["GRADIO_TEMP_DIR"] = str(Path(folder) / "uploads")
+        import gradio as gr  # where it keeps uploads it reads only now
+
         page = _page(model, settings, Path(folder))
         port = settings.chat.port
         try:
@@ -116,7 +123,9 @@ class _OwnOnly:
         await self._app(scope, receive, told)
 
 
-def _page(model: ChatModel, settings: ChatSettings, folder: Path) -> gr.Blocks:
+def _page(model: ChatModel, settings: ChatSettings, folder: Path) -> Blocks:
+    import gradio as gr
+
     drawn = folder / "example.png"
     _draw_example(drawn)
     shown = next(iter(settings.chat.image), None)
