@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from observe_r1.report.run_records import RunRecord
 
-_FIGURES = (
+FIGURES = (
     ("held-out accuracy", "evaluation/accuracy", "share"),
     ("held-out format", "evaluation/format", "share"),
     ("reward", "reward/mean", "number"),
@@ -35,7 +35,7 @@ class Row:
 
 def headline(runs: Sequence[RunRecord]) -> list[Row]:
     """Return every figure that one of the runs has."""
-    rows = [Row(name, tuple(_cell(run, key, kind) for run in runs)) for name, key, kind in _FIGURES]
+    rows = [Row(name, tuple(_cell(run, key, kind) for run in runs)) for name, key, kind in FIGURES]
     rows.append(Row("steps", tuple(_steps(run) for run in runs)))
     return [row for row in rows if any(cell.value for cell in row.cells)]
 
