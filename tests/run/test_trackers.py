@@ -400,6 +400,14 @@ def test_a_table_keeps_to_its_bytes_and_texts_keep_their_ends(most):
     assert groups.rows[0][2].width > 1.5 * groups.rows[0][2].height  # both images, beside each other
 
 
+def test_an_image_has_half_of_its_groups_bytes_at_most():
+    image = picture((40, 60), noise=True)
+    assert 5_000 < len(image) < 10_000
+    table = group_table([group("x" * 9_000, [image])], 4, 10_000, DATA)
+    assert 2_500 < len(png(table.rows[0][2])) <= 5_000
+    assert group_table([group("x", [image])], 4, 20_000, DATA).rows[0][2].size == (40, 60)
+
+
 def test_short_text_is_whole_and_what_cannot_be_shown_is_marked():
     assert cut("a\tb\nü", 7) == "a\tb\nü"
     assert cut("a\x00\ud800\u202e", 90) == "a" + "\ufffd" * 3
