@@ -67,7 +67,7 @@ def _bands(questions: Questions) -> Placed:
         for level, value in enumerate(values)
         for rank, row_id in enumerate(inside[value])
     }
-    return places, tuple((f"{value:.2g}", float(level)) for level, value in enumerate(values))
+    return places, tuple((f"{value:.3g}", float(level)) for level, value in enumerate(values))
 
 
 def _rows(questions: Questions) -> Placed:

@@ -133,7 +133,7 @@ def _when(step: int) -> str:
 def _levels(questions: Questions) -> tuple[str, dict[str, str]]:
     """Return what tells the questions apart, and the level of each: difficulty, or source where none is known."""
     if questions.difficulty:
-        return "difficulty", {row_id: f"{value:.2g}" for row_id, value in questions.difficulty.items()}
+        return "difficulty", {row_id: f"{value:.3g}" for row_id, value in questions.difficulty.items()}
     return "source", {row_id: printable(source or "none", 18) for row_id, source in questions.source.items()}
 
 

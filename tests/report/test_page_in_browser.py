@@ -118,12 +118,10 @@ def test_the_page_is_light_or_dark_and_fits_a_phone(open_page, name):
         widths = tab.page.evaluate("[document.documentElement.scrollWidth, innerWidth]")
         assert widths[0] <= widths[1] == 390
         assert tab.visible(".narrow svg") == tab.page.locator(".narrow").count() > 0
-        smallest = tab.page.eval_on_selector_all(
-            "figure svg text",
-            "all => Math.min(...all.filter(each => each.checkVisibility()).map(each => parseFloat(getComputedStyle(each)"
-            ".fontSize) * each.getScreenCTM().a))",
-        )
-        assert smallest >= 8  # pixels
+        shown = "all.filter(each => each.checkVisibility())"
+        pixels = "parseFloat(getComputedStyle(each).fontSize) * each.getScreenCTM().a"
+        sizes = tab.page.eval_on_selector_all("figure svg text", f"all => {shown}.map(each => {pixels})")
+        assert min(sizes) >= 8
     assert (ink[False], ink[True]) == ("rgb(31, 35, 40)", "rgb(230, 237, 243)")
     assert paper[False] != paper[True]
 
