@@ -25,8 +25,8 @@ from browser import launch  # what the tests of pages drive
 
 RUNS = {"observe_r1": "Observe-R1", "grpo": "plain GRPO"}
 CURVE, GALLERY = "learning.png", "gallery.png"
-PHONE = 420
-"""Pixels of a narrow screen: what is legible there is legible everywhere."""
+_WIDTH, _FONT = 760, 20
+"""Pixels of the photographed gallery, and of its letters: large, since a phone shows it at half its size."""
 
 
 def train(demo: Path, recipe: str, every: int, threads: int) -> RunRecord:
@@ -69,7 +69,7 @@ def photograph(page_file: Path, image: Path) -> None:
     with sync_playwright() as playwright, launch(playwright) as browser:
         for path, theme in on_both_papers(image):
             scheme = "light" if theme.paper == "#ffffff" else "dark"
-            size = {"width": 2 * PHONE, "height": 900}
+            size = {"width": _WIDTH, "height": 900}
             page = browser.new_page(viewport=size, color_scheme=scheme, device_scale_factor=2)
             page.goto(f"{page_file.resolve().as_uri()}#part=held-out")
             _photograph_cards(page, path)
@@ -78,7 +78,8 @@ def photograph(page_file: Path, image: Path) -> None:
 
 def _photograph_cards(page: Page, path: Path) -> None:
     cards = page.locator("#cards")
-    page.add_style_tag(content="#cards > :nth-child(n + 4) { display: none } #cards { margin: 0; padding: 8px }")
+    few = "#cards > :nth-child(n + 4) { display: none } #cards { margin: 0; padding: 8px }"
+    page.add_style_tag(content=f"{few} html {{ font-size: {_FONT}px }} body {{ font-size: 1rem }}")
     cards.screenshot(path=path)
 
 

@@ -47,7 +47,9 @@ class Tab:
 
     def visible(self, selector):
         """How many elements of a kind can be seen."""
-        return self.page.eval_on_selector_all(selector, "all => all.filter(each => each.checkVisibility()).length")
+        return self.page.eval_on_selector_all(
+            selector, "all => all.filter(each => each.getClientRects().length > 0).length"
+        )
 
     def close(self):
         self._context.close()

@@ -113,9 +113,9 @@ class Contents:
     def gallery(self) -> Gallery:
         """Return the gallery; what it has no room for is missing everywhere alike, not at the end."""
         gallery = Gallery(groups=self.groups)
-        for place in random.Random(0).sample(range(len(self._cards)), len(self._cards)):
-            gallery.add(*self._cards[place])
-        gallery.cards.sort(key=_place)
+        places = range(len(self._cards))
+        filled = {place: gallery.add(*self._cards[place]) for place in random.Random(0).sample(places, len(places))}
+        gallery.cards += sorted((card for place in places if (card := filled[place])), key=_place)
         return gallery
 
     def _note(self, name: str, questions: Questions) -> None:
@@ -124,8 +124,9 @@ class Contents:
 
 
 def _place(card: dict[str, Any]) -> tuple[Any, ...]:
-    """Return what cards are sorted by; of one step's, what was wrong at first and is right at last comes first."""
-    mended = card["responses"][-1]["correct"] and not card["responses"][0]["correct"]
+    """Return what cards are sorted by; compared answers that were wrong at first and are right at last come first."""
+    compared = card["part"] != "training"
+    mended = compared and card["responses"][-1]["correct"] and not card["responses"][0]["correct"]
     return _PARTS.index(card["part"]), card["run"], card["step"] or 0, not mended
 
 

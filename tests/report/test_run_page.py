@@ -33,15 +33,19 @@ def run(tmp_path_factory):
     return record_run(tmp_path_factory.mktemp("page") / "run", steps=20)
 
 
-def test_figures_and_their_change_are_those_of_the_metrics(run):
-    said = text_of(render_report([run]))
+@pytest.fixture(scope="module")
+def page(run):
+    return render_report([run])
+
+
+def test_figures_and_their_change_are_those_of_the_metrics(page):
+    said = text_of(page)
     assert "75.0% held-out accuracy from 25.0% (+50.0)" in said
     assert "1.195 reward from 1.015 (+0.180)" in said  # means of steps 1, 2 and of 19, 20: a tenth of 20
     assert "20 steps in 40 s" in said and "20 steps, starting from base/model, on run-questions/train.jsonl." in said
 
 
-def test_cards_hold_what_the_rollouts_say(run):
-    page = render_report([run])
+def test_cards_hold_what_the_rollouts_say(page):
     data = data_of(page)
     training = [card for card in data["cards"] if card["part"] == "training"]
     assert [card["id"] for card in training] == [f"train-{number}" for number in range(40)]
@@ -114,7 +118,7 @@ def test_a_live_run_is_read_while_it_writes(tmp_path):
         metrics.write('{"step": 3, "rew')
     assert read_run(folder).steps == 2
     (folder / "metrics.jsonl").unlink()
-    assert read_run(folder).steps == 0 and "0 steps" in text_of(render_report([folder]))
+    assert read_run(folder).steps == 0 and "0 steps, starting" in text_of(render_report([folder]))
 
 
 def test_data_is_found_from_where_the_run_was_started(tmp_path, monkeypatch):
@@ -201,11 +205,10 @@ def test_what_cannot_be_shown_is_one_line(tmp_path, capsys, make, words):
     assert not (tmp_path / "x" / "report.html").exists()
 
 
-def test_the_command_writes_where_it_is_told(run, tmp_path, capsys):
+def test_the_command_writes_where_it_is_told(run, page, tmp_path, capsys):
     assert main(["report", str(run), "--to", str(tmp_path / "page.html")]) == 0
     assert f"the report is in {tmp_path / 'page.html'} (0." in capsys.readouterr().out
-    assert main(["report", str(run)]) == 0 and (run / "report.html").is_file()
-    assert (run / "report.html").read_text() == (tmp_path / "page.html").read_text()
+    assert (tmp_path / "page.html").read_text() == page  # byte for byte the same each time
     assert main(["report", str(run), "--to", "x", "--serve"]) == 2
     assert "--to and --serve exclude each other" in capsys.readouterr().err
     assert main(["report", str(run), str(run)]) == 2
