@@ -50,11 +50,17 @@ def source_rows(summary: LadderSummary) -> list[SourceRow]:
     return rows
 
 
-def ladder_card(summary: LadderSummary) -> str:
-    """Return the card (`README.md`) of the ladder, for the folder that holds `ladder.jsonl` and `figures/`."""
+def ladder_card(summary: LadderSummary, dataset: str | None = None) -> str:
+    """Return the card (`README.md`) of the ladder, for the folder that holds `ladder.jsonl` and `figures/`.
+
+    Args:
+        summary: Of the ladder.
+        dataset: Where the card is for the folder of `report.ladder_dataset`, how others load that: a name on the Hub.
+    """
     return render_template(
         "ladder_card.md.j2",
-        metadata=yaml.safe_dump(_metadata(summary), sort_keys=False),
+        metadata=yaml.safe_dump(_metadata(summary, "data/train-*.parquet" if dataset else LADDER), sort_keys=False),
+        dataset=dataset,
         summary=summary,
         sources=source_rows(summary),
         figures={name: caption for name, (_, caption) in FIGURES.items()},
@@ -70,14 +76,14 @@ def _registered(name: str) -> Source | None:
     return registry.load("source", name) if name in registry.REGISTRY["source"] else None
 
 
-def _metadata(summary: LadderSummary) -> dict[str, object]:
+def _metadata(summary: LadderSummary, files: str) -> dict[str, object]:
     return {
         "license": _licence(summary),
         "pretty_name": "NeuraLadder",
         "task_categories": ["visual-question-answering", "image-text-to-text"],
         "tags": ["reinforcement-learning", "curriculum-learning", "reasoning", "observe-r1"],
         "size_categories": [next((name for bound, name in _SIZES if summary.count < bound), "n>1M")],
-        "configs": [{"config_name": "default", "data_files": [{"split": "train", "path": "ladder.jsonl"}]}],
+        "configs": [{"config_name": "default", "data_files": [{"split": "train", "path": files}]}],
     }
 
 
