@@ -47,8 +47,8 @@ _PROMPT_SHARE = 16
 class EnginePool:
     """All engines as one: a `SteppedEngine` that hands prompts to the engine with the least work, as it has room.
 
-    An engine that dies or hangs starts again, gets the current weights from `renew` or the next `publish`, and its prompts are
-    sampled again. Several threads may use it at once; after `close` each gets an error.
+    An engine that dies or hangs starts again, gets the current weights from `renew` or the next `publish`, and its
+    prompts are sampled again. Several threads may use it at once; after `close` each gets an error.
 
     Args:
         model: What the engines sample with.

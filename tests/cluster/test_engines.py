@@ -158,7 +158,7 @@ def test_engines_that_die_as_weights_travel_start_again_and_get_them(many, promp
 def test_engines_that_hang_start_again_and_their_prompts_are_sampled_again(
     many, notes, prompts, expected, tmp_path, monkeypatch
 ):
-    """A process that is stopped as it samples; and an engine that does not come to the end of a step, whose process
+    """A process that is stopped and gets prompts; and an engine that does not come to the end of a step, whose process
     answers, as new weights are about to travel."""
 
     def hear(line):
@@ -169,14 +169,9 @@ def test_engines_that_hang_start_again_and_their_prompts_are_sampled_again(
     monkeypatch.setattr(engines, "_BEAT", 0.2)
     before, number = many.processes(), many.version
     many.renew = lambda actor: bool(with_version(number)([actor]))
-    for prompt in prompts:
-        many.add(prompt, SAMPLING, lambda group: None)
-    many.step()
     os.kill(before[0], signal.SIGSTOP)
-    many._timeout = 4.0
+    many._seats[0].room, many._timeout = 9, 4.0
     same(many.generate(prompts, SAMPLING), expected)
-    while many.unfinished:
-        many.step()
     many.ready()
     assert "engine 0 hangs and starts again, its prompts are sampled again: no answer in 4 s" in notes[-1]
     many._seats[1].actor.do.remote(held_up, tmp_path / "never")

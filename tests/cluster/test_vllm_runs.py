@@ -1,4 +1,4 @@
-"""A whole run on Ray whose engine is vLLM, for real: two ranks, and an engine on their seats, then split over two more."""
+"""A whole run on Ray whose engine is vLLM, for real: two ranks, and an engine on one seat, then split over two."""
 
 import json
 
