@@ -9,7 +9,8 @@ import sys
 from html import unescape
 from html.parser import HTMLParser
 from pathlib import Path
-from urllib.request import urlopen
+from urllib.error import HTTPError
+from urllib.request import Request, urlopen
 
 import pytest
 from browser import open_browser
@@ -119,6 +120,8 @@ def test_the_page_answers_as_the_terminal_does_and_phones_nobody(started, world,
     assert "special token '<|image_pad|>'" in unescape(refused)
     with urlopen(address) as page:
         assert "default-src 'self'" in page.headers["Content-Security-Policy"]
+    with pytest.raises(HTTPError, match="400"):
+        urlopen(Request(address, headers={"Host": "elsewhere.example"}))
     running.send_signal(signal.SIGINT)
     assert running.wait(30) == 0
     assert "PHONES" not in running.stdout.read()
