@@ -36,6 +36,7 @@ SLOW = {
     "cluster/test_runs",
     "cluster/test_checkpoints",
     "cluster/test_sharded_policy",
+    "cluster/test_filling",
     "cluster/test_plan",
     "cluster/test_plan_memory",
     "cluster/test_simulation",

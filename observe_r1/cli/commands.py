@@ -25,9 +25,10 @@ class Command:
     """The sections of these settings that it uses; all of them where none is named."""
     takes: str = "[RECIPE]"
     """What precedes the options, in its help."""
-    words: Literal["recipe", "file", "sources", "folder", "model", "run", "push"] = "recipe"
+    words: Literal["recipe", "file", "sources", "folder", "model", "run", "push", "reported"] = "recipe"
     """What the words before the options mean: one recipe, a file of data, a ladder's sources, a ladder's folder,
-    a model and, where the command reads any, files of data, a run's folder, a ladder's folder and a name on the Hub."""
+    a model and, where the command reads any, files of data, a run's folder, a ladder's folder and a name on the Hub,
+    the folders that a page shows."""
     about: str = ""
     """What the help says after the summary; `{recipes}` is filled in."""
     examples: tuple[str, ...] = ()
@@ -318,6 +319,25 @@ _COMMANDS = (
         short={
             name: (f"export.{name}",) for name in ("to", "best", "weights", "dtype", "evaluation", "push", "private")
         },
+    ),
+    Command(
+        "report",
+        "show runs, ladders and evaluations as one page: curves, the ladder being climbed, responses",
+        run="observe_r1.cli.report:run",
+        settings="observe_r1.config:ReportSettings",
+        takes="FOLDER... [--to FILE | --serve]",
+        words="reported",
+        about=(
+            "The page is one file that needs nothing else and opens without a network: headline figures, curves of all"
+            " runs in the same charts, held-out accuracy by difficulty before and after, the questions of each step"
+            " coloured by how many responses are right, and a gallery of responses to search and filter."
+        ),
+        examples=(
+            "observe-r1 report runs/observe_r1",
+            "observe-r1 report runs/observe_r1 runs/grpo ladder runs/evaluation --to report.html",
+            "observe-r1 report runs/observe_r1 --serve",
+        ),
+        short={name: (f"report.{name}",) for name in ("to", "serve", "port")},
     ),
     Command(
         "serve-rewards",

@@ -1,5 +1,6 @@
 """The words of a command, sorted: its options with their values, flags of OpenRLHF, a recipe, a ladder's sources."""
 
+import json
 import os
 from collections import deque
 from collections.abc import Collection, Mapping, Sequence
@@ -63,8 +64,16 @@ def read_words(command: Command, kind: type[Section], argv: Sequence[str]) -> Co
     reader = _Reader(command, kind, argv)
     while reader.words:
         reader.take_next()
-    sort = {"recipe": _recipe, "file": _file, "sources": _ladder, "folder": _ladder, "model": _model, "run": _run}
-    (sort | {"push": _push})[command.words](reader)
+    {
+        "recipe": _recipe,
+        "file": _file,
+        "sources": _ladder,
+        "folder": _ladder,
+        "model": _model,
+        "run": _run,
+        "push": _push,
+        "reported": _reported,
+    }[command.words](reader)
     reader.given.options = reader.broad | reader.given.options
     return reader.given
 
@@ -212,6 +221,13 @@ def _in_turn(reader: _Reader, settings: list[str], what: str) -> None:
     for setting, word in zip(settings, reader.bare, strict=False):
         if (other := reader.given.options.setdefault(setting, word)) != word:
             raise UserError(f"{word} and --{setting} {other} are two values for {setting}: give one")
+
+
+def _reported(reader: _Reader) -> None:
+    if reader.bare and "report.folders" in reader.given.options:
+        raise UserError(f"{reader.bare[0]!r} is a folder in addition to --report.folders: give all in one way")
+    if reader.bare:
+        reader.given.options["report.folders"] = json.dumps(reader.bare)  # names may have commas in them
 
 
 def _ladder(reader: _Reader) -> None:

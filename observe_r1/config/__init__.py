@@ -22,6 +22,7 @@ from observe_r1.config.learning import (
 )
 from observe_r1.config.plan import PlanOptions, PlanSettings
 from observe_r1.config.pushing import PushOptions, PushSettings
+from observe_r1.config.reporting import ReportOptions, ReportSettings
 from observe_r1.config.sampling import (
     DataSettings,
     ModelSettings,
@@ -56,6 +57,8 @@ __all__ = [
     "PushOptions",
     "PushSettings",
     "QuestionSettings",
+    "ReportOptions",
+    "ReportSettings",
     "RewardSettings",
     "RolloutSettings",
     "RunSettings",
