@@ -67,6 +67,8 @@ SLOW = {
     "report/test_ladder_dataset",
     "report/test_ladder_figures",
     "report/test_ladder_page",
+    "report/test_page_in_browser",
+    "report/test_run_page",
     "rewards/test_file",
     "rewards/test_hostile",
     "rewards/test_judge_near_misses",

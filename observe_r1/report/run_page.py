@@ -76,7 +76,7 @@ def render_report(
         title=", ".join(names.values()),
         version=version,
         runs=[_shown_run(run) for run in runs],
-        headline=headline(runs),
+        headline=headline(runs, compared),
         notes=contents.notes,
         curves=curves,
         evaluations=[_shown_evaluation(record) for record in evaluations],
