@@ -84,6 +84,7 @@ SLOW = {
     "run/test_end_to_end",
     "run/test_held_out",
     "run/test_resume",
+    "run/test_trackers",
     "test_gpu_benchmark",
     "training/test_race",
     "training/test_weight_sync",

@@ -5,8 +5,8 @@ import json
 from PIL import Image
 
 from observe_r1.config import TrainSettings, validate
+from observe_r1.files import json_line
 from observe_r1.run.folder import RunFolder
-from observe_r1.run.trackers import JsonLines
 
 LEVELS = (0.0, 0.25, 0.5, 0.75)
 GROUP = 4
@@ -38,19 +38,24 @@ def record_run(folder, *, steps=12, prompts=2, texts=(), held_out=True, quality=
     values |= {"evaluation": {"path": str(asked)}} if held_out else {}
     settings = validate(TrainSettings, values, "test")
     with RunFolder(folder, settings) as written:
-        metrics = JsonLines(written.metrics)
         if held_out:
             written.write_evaluation(0, held_out_rows(0))
-            metrics.write(0, {"evaluation/accuracy": 0.25, "evaluation/format": 1.0, "evaluation/length": 20.0})
+            write_metrics(
+                written.metrics, 0, {"evaluation/accuracy": 0.25, "evaluation/format": 1.0, "evaluation/length": 20.0}
+            )
         for step in range(1, steps + 1):
             rows = [each for n in range(prompts) for each in group_rows((step - 1) * prompts + n, count, step, texts)]
             written.write_rollouts(step, rows)
             last = {"evaluation/accuracy": 0.75} if held_out and step == steps else {}
-            metrics.write(step, step_metrics(step, quality) | last)
+            write_metrics(written.metrics, step, step_metrics(step, quality) | last)
         if held_out:
             written.write_evaluation(steps, held_out_rows(1))
-        metrics.close()
     return folder
+
+
+def write_metrics(path, step, metrics):
+    with path.open("a", encoding="utf-8") as file:
+        file.write(json_line({"step": step, **metrics}))
 
 
 def step_metrics(step, quality=0.0):

@@ -7,7 +7,7 @@ from operator import mul
 from observe_r1.report.charts import Compared
 from observe_r1.report.run_records import RunRecord
 
-_FIGURES = (
+FIGURES = (
     ("held-out accuracy", "evaluation/accuracy", "share"),
     ("held-out format", "evaluation/format", "share"),
     ("reward", "reward/mean", "number"),
@@ -38,7 +38,7 @@ class Row:
 def headline(runs: Sequence[RunRecord], compared: Sequence[Compared] = ()) -> list[Row]:
     """Return every figure that one of the runs has; for a single run also what it was compared in beside the run."""
     rows = [Row(each.title, (_compared(each),)) for each in compared if len(runs) == 1]
-    rows += [Row(name, tuple(_cell(run, key, kind) for run in runs)) for name, key, kind in _FIGURES]
+    rows += [Row(name, tuple(_cell(run, key, kind) for run in runs)) for name, key, kind in FIGURES]
     rows.append(Row("steps", tuple(_steps(run) for run in runs)))
     return [row for row in rows if any(cell.value for cell in row.cells)]
 

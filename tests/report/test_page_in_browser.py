@@ -4,12 +4,11 @@ import threading
 
 import pytest
 from browser import Tab, open_browser
-from recorded_run import GROUP, record_run, step_metrics
+from recorded_run import GROUP, record_run, step_metrics, write_metrics
 
 from observe_r1.report.pages import clean
 from observe_r1.report.run_page import render_report, write_report
 from observe_r1.report.serving import PageServer
-from observe_r1.run.trackers import JsonLines
 
 HOSTILE = [
     "<script>alert(1)</script></script><script>alert(2)</script>",
@@ -160,9 +159,7 @@ def test_a_served_page_refreshes_itself_and_keeps_its_filters(browser, tmp_path)
             tab.page.evaluate("document.activeElement.blur()")
             counted = tab.count()
             assert "4 steps" in tab.page.text_content("body")
-            metrics = JsonLines(folder / "metrics.jsonl")
-            metrics.write(5, step_metrics(5))
-            metrics.close()
+            write_metrics(folder / "metrics.jsonl", 5, step_metrics(5))
             tab.page.get_by_text("5 steps, starting").wait_for(timeout=20_000)
             assert tab.page.input_value("[name=verdict]") == "wrong" and tab.count() == counted
             other = tab.page.request.get(f"{server.url}version", headers={"Host": "example.org"})
