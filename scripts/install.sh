@@ -35,6 +35,16 @@ make_environment() {
   exit 2
 }
 
+# The tests of pages drive a browser: the machine's own, Debian's where we may install it, or the one that playwright fetches.
+ensure_browser() {
+  have chromium || have google-chrome && return
+  say "Chromium, for the tests of pages"
+  [[ $UID == 0 ]] && have apt-get && apt-get update -qq && apt-get install -y -qq chromium && return
+  "$folder/bin/python" -m playwright install --only-shell chromium && return
+  say "no browser for the tests of pages: install chromium or google-chrome, and start again"
+  exit 2
+}
+
 there=$(version_of "$folder/bin/python" || true)
 wanted=${PYTHON:+$(version_of "$PYTHON" || echo "${PYTHON#python}")}
 if [[ -z $there ]]; then
@@ -69,4 +79,5 @@ if [[ $extra == test || $extra == benchmarks ]]; then
   say "lmms-eval without the packages that its tasks do not need"
   "$folder/bin/python" -m pip install --no-deps lmms-eval==0.7.3
 fi
+if [[ $extra == test ]]; then ensure_browser; fi
 echo "$inputs" >"$stamp"

@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from hashlib import sha256
 from importlib.metadata import version
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from observe_r1.errors import UserError
@@ -127,7 +128,8 @@ def _tasks(job: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
             # We-Math's own two figures divide by the composite problems that are solved, and fail where there are none.
             config["metric_list"] = [each for each in config["metric_list"] if each["metric"] == ACCURACY]
             if folder := job["folders"].get(benchmark):
-                config["dataset_path"] = folder
+                # In the usual place `datasets` would take another version of the folder for this one.
+                config |= {"dataset_path": folder, "dataset_kwargs": {"cache_dir": job["cache"]}}
             yield benchmark, _loaded(benchmark, config)
 
 
@@ -164,8 +166,10 @@ def _saved(image: Any, folder: Path) -> str:
 def main() -> int:
     """Do the job; a `UserError` is one line on stderr after `error: `, and exit code 2."""
     job = json.load(sys.stdin)
+    to = Path(job["to"])
     try:
-        {"ask": ask, "score": score}[job["do"]](job)
+        with TemporaryDirectory(dir=to if to.is_dir() else to.parent) as cache:
+            {"ask": ask, "score": score}[job["do"]](job | {"cache": cache})
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

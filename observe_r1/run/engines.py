@@ -2,14 +2,21 @@
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import Any
 
 from observe_r1.cluster.placement import open_ray
 from observe_r1.config import EvaluateSettings, LadderSettings
-from observe_r1.ladder.inference import EngineMaker, load_engine
+from observe_r1.ladder.inference import Encoder, EngineMaker, load_engine
 from observe_r1.model.device import choose_device
-from observe_r1.rollout.engine import Engine
+from observe_r1.rollout.engine import Answering
+from observe_r1.rollout.server import ChatServer, encode_chat
 from observe_r1.run.progress import Progress
+
+
+def at_server(server: ChatServer) -> EngineMaker:
+    """Return what starts the model at `server`, which has it loaded."""
+    return lambda _, asked: (server, partial(encode_chat, model=asked.model))
 
 
 @contextmanager
@@ -28,7 +35,7 @@ def engines_for(settings: LadderSettings | EvaluateSettings, view: Progress) -> 
     makers: list[EngineMaker] = []
     with ExitStack() as stack:
 
-        def start(path: str, asked: LadderSettings) -> tuple[Engine, Any]:
+        def start(path: str, asked: LadderSettings) -> tuple[Answering[Any], Encoder[Any]]:
             if not makers:
                 from observe_r1.cluster.engines_alone import engines_on_ray  # with Ray, which is an extra
 
