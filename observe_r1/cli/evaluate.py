@@ -23,7 +23,10 @@ _MOST_PARTS = 24
 
 def run(settings: EvaluateSettings, view: Progress) -> Ended:
     """Evaluate, and print the figures; arguments and errors as `run.evaluate.evaluate`."""
-    summary = evaluate_benchmarks(settings, view) if settings.benchmarks.names else evaluate(settings, view)
+    try:
+        summary = evaluate_benchmarks(settings, view) if settings.benchmarks.names else evaluate(settings, view)
+    except KeyboardInterrupt:
+        summary = None
     view.close()
     if summary is None:
         out = sys.stderr if settings.run.json_summary else sys.stdout

@@ -23,27 +23,25 @@ def at_server(server: ChatServer) -> EngineMaker:
 def engines_for(settings: LadderSettings | EvaluateSettings, view: Progress) -> Iterator[EngineMaker]:
     """Give what starts a model's engine, and end after the block what it has started.
 
-    Ray starts with the first model: a stage that is complete needs none.
+    Ray starts with the first model: a stage that is complete needs none. Ctrl-C while one is loaded ends the command.
 
     Args:
         settings: Of the command.
         view: Shows what is being started.
     """
-    if not settings.cluster.used:
-        yield load_engine
-        return
-    makers: list[EngineMaker] = []
+    makers: list[EngineMaker] = [] if settings.cluster.used else [load_engine]
     with ExitStack() as stack:
 
         def start(path: str, asked: LadderSettings) -> tuple[Answering[Any], Encoder[Any]]:
-            if not makers:
-                from observe_r1.cluster.engines_alone import engines_on_ray  # with Ray, which is an extra
+            with view.stop.at_once():
+                if not makers:
+                    from observe_r1.cluster.engines_alone import engines_on_ray  # with Ray, which is an extra
 
-                view.now("starting Ray")
-                device = choose_device(settings.model.device).type
-                stack.enter_context(open_ray(settings.cluster, device))
-                threads = settings.run.threads or 1
-                makers.append(stack.enter_context(engines_on_ray(settings.cluster, device, threads, view)))
-            return makers[0](path, asked)
+                    view.now("starting Ray")
+                    device = choose_device(settings.model.device).type
+                    stack.enter_context(open_ray(settings.cluster, device))
+                    threads = settings.run.threads or 1
+                    makers.append(stack.enter_context(engines_on_ray(settings.cluster, device, threads, view)))
+                return makers[0](path, asked)
 
         yield start
