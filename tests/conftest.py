@@ -80,6 +80,7 @@ SLOW = {
     "rollout/test_server",
     "rollout/test_vllm",
     "rollout/test_vllm_start",
+    "run/test_benchmarks",
     "run/test_checkpoint",
     "run/test_end_to_end",
     "run/test_held_out",
