@@ -148,7 +148,7 @@ def test_the_tests_have_a_browser(machine, user, apt, fetched, expected):
     if apt is not None:
         machine.add("apt-get", f'#!/bin/bash\necho "apt-get $*" >>"$LOG"; exit {apt}\n')
     code, ran, said = machine("test", fetches=fetched)
-    assert ran[3:] == expected and (code == 0) == fetched
+    assert ran[4:] == expected and (code == 0) == fetched
     assert ("no browser for the tests of pages: install chromium or google-chrome" in said) == (not fetched)
     machine.add("google-chrome", "#!/bin/bash\n")
     assert (machine("test", fetches=False)[0], (machine.folder / ".venv/.ready-to-test").is_file()) == (0, True)

@@ -1,6 +1,9 @@
 """The page of runs in headless Chromium: what a reader sees, filters and hides, and that nothing else happens."""
 
-import threading
+import re
+import signal
+import subprocess
+import sys
 
 import pytest
 from browser import Tab, open_browser
@@ -8,7 +11,6 @@ from recorded_run import GROUP, record_run, step_metrics, write_metrics
 
 from observe_r1.report.pages import clean
 from observe_r1.report.run_page import render_report, write_report
-from observe_r1.report.serving import PageServer
 
 HOSTILE = [
     "<script>alert(1)</script></script><script>alert(2)</script>",
@@ -148,24 +150,24 @@ def test_what_a_model_writes_runs_nothing(browser, tmp_path):
     tab.close()
 
 
-def test_a_served_page_refreshes_itself_and_keeps_its_filters(browser, tmp_path):
+def test_a_served_page_refreshes_itself_keeps_its_filters_and_ends_with_ctrl_c(browser, tmp_path):
     folder = record_run(tmp_path / "run", steps=4)
-    with PageServer([folder], 0, lambda version: render_report([folder], version=version)) as server:
-        serving = threading.Thread(target=server.serve_forever)
-        serving.start()
+    command = [sys.executable, "-m", "observe_r1.cli.main", "report", str(folder), "--serve", "--port", "0"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as serving:
         try:
-            tab = Tab(browser, server.url)
+            said = serving.stdout.readline()
+            tab = Tab(browser, re.search(r"http://127\.0\.0\.1:\d+/", said)[0])
             tab.page.select_option("[name=verdict]", "wrong")
             tab.page.evaluate("document.activeElement.blur()")
             counted = tab.count()
-            assert "4 steps" in tab.page.text_content("body")
+            assert "4 steps, starting" in tab.page.text_content("body")
             write_metrics(folder / "metrics.jsonl", 5, step_metrics(5))
             tab.page.get_by_text("5 steps, starting").wait_for(timeout=20_000)
             assert tab.page.input_value("[name=verdict]") == "wrong" and tab.count() == counted
-            other = tab.page.request.get(f"{server.url}version", headers={"Host": "example.org"})
+            other = tab.page.request.get(f"{tab.page.url.partition('#')[0]}version", headers={"Host": "example.org"})
             assert other.status == 403
             tab.close()
             assert tab.complaints == []
         finally:
-            server.shutdown()
-            serving.join()
+            serving.send_signal(signal.SIGINT)
+        assert serving.stdout.read() == "ended\n" and serving.wait() == 0
