@@ -2,6 +2,8 @@
 # The tests take vLLM's CPU build: where there is an NVIDIA GPU, they have an environment of their own.
 TESTS := .venv$(shell nvidia-smi -L >/dev/null 2>&1 && echo -tests)
 BIN := $(TESTS)/bin
+# Two processes of one thread each, which take a file at a time: tests of a file share what it starts.
+TWO := --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 .PHONY: demo test check lint fast docs resolve constraints clean environment test-environment
 
@@ -9,7 +11,7 @@ demo: environment
 	.venv/bin/observe-r1 demo
 
 test: test-environment
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(TWO)
 
 # What to run before each commit: the linters beside the tests that take no more than a moment.
 check: test-environment
@@ -22,7 +24,7 @@ lint: test-environment
 	$(BIN)/mypy
 
 fast: test-environment
-	$(BIN)/python -m pytest -m 'not slow'
+	$(BIN)/python -m pytest $(TWO) -m 'not slow'
 
 # The site, into site/; site/index.html can be read from the disk.
 docs: test-environment
