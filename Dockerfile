@@ -4,11 +4,10 @@
 ARG PYTHON=3.12
 
 FROM python:${PYTHON}-slim-bookworm AS environment
-COPY --from=ghcr.io/astral-sh/uv:0.9 /uv /usr/local/bin/uv
-ENV UV_COMPILE_BYTECODE=1 UV_LINK_MODE=copy UV_NO_CACHE=1 VIRTUAL_ENV=/opt/observe-r1
-RUN uv venv --python "$(command -v python3)" /opt/observe-r1
 WORKDIR /source
 COPY pyproject.toml constraints.txt README.md LICENSE ./
+ENV UV_COMPILE_BYTECODE=1 UV_NO_CACHE=1 VIRTUAL_ENV=/opt/observe-r1
+RUN pip install --no-cache-dir -c constraints.txt uv && uv venv --python /usr/local/bin/python3 /opt/observe-r1
 COPY observe_r1 observe_r1
 
 FROM environment AS environment-cpu
@@ -25,7 +24,7 @@ RUN apt-get update \
   && useradd --uid 1000 --create-home --home-dir /work observer
 ENV PATH=/opt/observe-r1/bin:$PATH HF_HOME=/work/.cache/huggingface PYTHONUNBUFFERED=1
 WORKDIR /work
-USER observer
+USER 1000
 ENTRYPOINT ["observe-r1"]
 CMD ["--help"]
 
