@@ -82,6 +82,7 @@ def spread(settings: TrainSettings, arguments: argparse.Namespace, **cluster: An
 @contextmanager
 def on_ray(settings: TrainSettings) -> Iterator[Parts]:
     """Start Ray and a run's parts on it."""
+    Path(settings.run.output).mkdir(parents=True, exist_ok=True)
     with (
         open_ray(settings.cluster, settings.model.device),
         start_on_ray(settings, quiet, quiet, lambda: False) as parts,

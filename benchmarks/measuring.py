@@ -26,11 +26,10 @@ from observe_r1.demo.dataset import write_questions
 from observe_r1.demo.tiny_model import make_tiny_model
 from observe_r1.ladder import building
 from observe_r1.ladder.difficulty import measure_questions
-from observe_r1.ladder.inference import load_engine, random_stream
+from observe_r1.ladder.inference import Encoder, load_engine, random_stream
 from observe_r1.ladder.journal import start_over
 from observe_r1.ladder.questions import read_questions
 from observe_r1.ladder.stage import MEASURE, Watch
-from observe_r1.model.encoding import encode_prompt
 from observe_r1.records import Prompt, Sampling
 from observe_r1.rollout.embedded import EmbeddedEngine
 
@@ -68,11 +67,11 @@ def main() -> None:
         settings = prepare(Path(name), arguments)
         folder, rollout = Path(name) / "ladder", settings.rollout
         assert settings.model.path
-        loaded: tuple[EmbeddedEngine, object] = load_engine(settings.model.path, settings)  # type: ignore[assignment]
-        engine, processor = loaded
+        loaded: tuple[EmbeddedEngine, Encoder[Prompt]] = load_engine(settings.model.path, settings)  # type: ignore[assignment]
+        engine, encode = loaded
         engine.vlm = replace(engine.vlm, stop_ids=())
         examples = read_questions(folder / "screened.jsonl")
-        prompts: list[Prompt] = [encode_prompt(e, processor, settings.data, random_stream(e)) for e in examples]
+        prompts = [encode(e, settings=settings.data, stream=random_stream(e)) for e in examples]
         sampling = Sampling(n=rollout.group_size, max_new_tokens=rollout.max_new_tokens)
 
         def alone() -> None:
@@ -81,7 +80,7 @@ def main() -> None:
 
         def with_measuring() -> None:
             start_over(folder, [MEASURE])
-            measure_questions(folder, examples, settings, Watch(), lambda path, settings: (engine, processor))
+            measure_questions(folder, examples, settings, Watch(), lambda path, settings: (engine, encode))
 
         alone(), with_measuring()  # once to warm up
         times = interleave({"engine": alone, "measure": with_measuring}, arguments.repetitions)

@@ -104,6 +104,11 @@ class Completion:
     """(R,) int64, of the weights that drew each token, never falling; None where all tokens have `version`."""
 
     @property
+    def tokens(self) -> int:
+        """Its length."""
+        return len(self.ids)
+
+    @property
     def token_versions(self) -> Tensor:
         """(R,) int64: of the weights that drew each token."""
         return self.ids.new_full(self.ids.shape, self.version).long() if self.versions is None else self.versions

@@ -35,6 +35,16 @@ make_environment() {
   exit 2
 }
 
+# The tests of pages drive a browser: the machine's own, Debian's where we may install it, or the one that playwright fetches.
+ensure_browser() {
+  have chromium || have google-chrome && return
+  say "Chromium, for the tests of pages"
+  [[ $UID == 0 ]] && have apt-get && apt-get update -qq && apt-get install -y -qq chromium && return
+  "$folder/bin/python" -m playwright install --only-shell chromium && return
+  say "no browser for the tests of pages: install chromium or google-chrome, and start again"
+  exit 2
+}
+
 there=$(version_of "$folder/bin/python" || true)
 wanted=${PYTHON:+$(version_of "$PYTHON" || echo "${PYTHON#python}")}
 if [[ -z $there ]]; then
@@ -65,4 +75,5 @@ if [[ ${#what[@]} -gt 0 ]]; then
   "$folder/bin/python" -m pip --version >/dev/null 2>&1 || "$folder/bin/python" -m ensurepip >/dev/null
   "$folder/bin/python" -m pip install "${what[@]}"
 fi
+if [[ $extra == test ]]; then ensure_browser; fi
 echo "$inputs" >"$stamp"

@@ -1,6 +1,7 @@
 """A ladder measured by an engine that remembers what it was asked and answers 1, or as the model `second` 2."""
 
 import json
+from functools import partial
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from observe_r1.config import ModelSettings
 from observe_r1.demo.tiny_model import make_tiny_model
 from observe_r1.errors import UserError
 from observe_r1.ladder import building, difficulty
+from observe_r1.model.encoding import encode_prompt
 from observe_r1.model.processor import load_processor
 from observe_r1.records import Completion
 from observe_r1.rollout.engine import RefusedPromptError
@@ -60,7 +62,7 @@ def log(monkeypatch, processor):
 
     def load(path, settings):
         check(path)
-        return Engine(path, asked, settings.rollout.max_new_tokens), processor
+        return Engine(path, asked, settings.rollout.max_new_tokens), partial(encode_prompt, processor=processor)
 
     monkeypatch.setattr(building, "_check_model", check)
     monkeypatch.setattr(engines, "load_engine", load)

@@ -23,6 +23,7 @@ torch.set_num_threads(1)
 
 SLOW = {
     "cli/test_chat",
+    "cli/test_chat_web",
     "cli/test_export",
     "cli/test_original_commands",
     "cli/test_start_up",
@@ -35,6 +36,7 @@ SLOW = {
     "cluster/test_runs",
     "cluster/test_checkpoints",
     "cluster/test_sharded_policy",
+    "cluster/test_filling",
     "cluster/test_plan",
     "cluster/test_plan_memory",
     "cluster/test_simulation",
@@ -62,6 +64,7 @@ SLOW = {
     "policy/test_optimizers",
     "policy/test_shared_prefix",
     "report/test_hostile_ladder",
+    "report/test_ladder_dataset",
     "report/test_ladder_figures",
     "report/test_ladder_page",
     "rewards/test_file",
@@ -72,6 +75,7 @@ SLOW = {
     "rewards/test_serving",
     "rewards/test_worker",
     "rollout/test_embedded_engine",
+    "rollout/test_server",
     "rollout/test_vllm",
     "rollout/test_vllm_start",
     "run/test_checkpoint",

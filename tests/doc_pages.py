@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tomllib
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 from markdown_it import MarkdownIt
@@ -179,4 +180,8 @@ def _docker(words: list[str]) -> None:
 
 
 def _vllm(words: list[str]) -> None:
-    assert words[1] == "serve" and len(words) == 3 and Path(words[2], "config.json").is_file(), words
+    """`vllm serve FOLDER`, with options that the engine's arguments name; importing vLLM would take longer than all else."""
+    assert words[1] == "serve" and Path(words[2], "config.json").is_file(), words
+    source = Path(find_spec("vllm").origin).with_name("engine") / "arg_utils.py"
+    known = set(re.findall(r"^    (\w+):", source.read_text(encoding="utf-8"), re.MULTILINE))
+    assert {word.removeprefix("--").replace("-", "_") for word in words[3:] if word.startswith("--")} <= known, words

@@ -85,14 +85,19 @@ def updating(settings, model):
     rollout, optimizer, data = settings.rollout, settings.optimizer, settings.data
     tokens = max(optimizer.tokens_per_pack, data.max_prompt_tokens + rollout.max_new_tokens)
     patches = vision.spatial_merge_size**2 * max(optimizer.tokens_per_pack, data.max_prompt_tokens)
+    head = model.lm_head.weight
+    table = (2 if optimizer.offload else 4) * head.numel() * head.requires_grad
+    # A tied table's gradient, from the head, waits until all layers are done for that of the embeddings.
+    waiting = table if head is model.get_input_embeddings().weight else 0
     largest = [
-        tokens * layer_bytes(text.hidden_size, text.intermediate_size),
-        optimizer.head_chunk * text.vocab_size * LOGIT,
+        tokens * layer_bytes(text.hidden_size, text.intermediate_size) + waiting,
+        # What the chunks so far have added up to, and what this one adds.
+        optimizer.head_chunk * text.vocab_size * LOGIT + 2 * table,
     ]
     inputs = text.num_hidden_layers * tokens * text.hidden_size * 2  # the residual stream is bfloat16
     if trains_tower(model):
         inputs += vision.depth * patches * vision.hidden_size * 2
-        largest.append(patches * layer_bytes(vision.hidden_size, vision.intermediate_size))
+        largest.append(patches * layer_bytes(vision.hidden_size, vision.intermediate_size) + waiting)
     return {
         # Offloaded: the one being made, and at most four that wait for the bus.
         "gradients": 2 * sum(sorted(trained)[-5:]) if optimizer.offload else 4 * sum(trained),

@@ -34,6 +34,11 @@ def run(settings: ChatSettings, view: Progress) -> Ended:
     model = ChatModel(settings)
     view.close()
     options = settings.chat
+    if options.web:
+        from observe_r1.cli.chat_web import serve  # with what the extra brings
+
+        serve(model, settings)
+        return Ended(0, "")
     if options.ask is not None:
         _answer(model, options.ask, options.image)
         return Ended(0, "")

@@ -25,9 +25,10 @@ class Command:
     """The sections of these settings that it uses; all of them where none is named."""
     takes: str = "[RECIPE]"
     """What precedes the options, in its help."""
-    words: Literal["recipe", "file", "sources", "folder", "model", "run"] = "recipe"
+    words: Literal["recipe", "file", "sources", "folder", "model", "run", "push", "reported"] = "recipe"
     """What the words before the options mean: one recipe, a file of data, a ladder's sources, a ladder's folder,
-    a model and, where the command reads any, files of data, a run's folder."""
+    a model and, where the command reads any, files of data, a run's folder, a ladder's folder and a name on the Hub,
+    the folders that a page shows."""
     about: str = ""
     """What the help says after the summary; `{recipes}` is filled in."""
     examples: tuple[str, ...] = ()
@@ -118,7 +119,7 @@ _COMMANDS = (
     ),
     Command(
         "ladder",
-        "order questions from easy to hard for a model: build, review, refresh",
+        "order questions from easy to hard for a model: build, review, refresh, push",
         about="NeuraLadder orders raw visual questions from easy to hard for the model that will learn from them.",
         examples=(
             "observe-r1 ladder build questions.jsonl geometry3k:hiyouga/geometry3k --model MODEL --output DIR",
@@ -223,6 +224,24 @@ _COMMANDS = (
         short=_MEASURE | {"seed": ("rollout.seed",)},
     ),
     Command(
+        "ladder push",
+        "publish a ladder as a dataset on the Hugging Face Hub, private at first",
+        run="observe_r1.cli.ladder_push:run",
+        settings="observe_r1.config:PushSettings",
+        takes="DIR [USER/NAME]",
+        words="push",
+        about=(
+            "The dataset is Parquet with the images inside, the ladder's order, difficulties and card."
+            " `observe-r1 train --data.path USER/NAME` and `datasets.load_dataset` read it. `hf auth login` or HF_TOKEN"
+            " signs in. Look at the licences of your sources on the card before you make it public."
+        ),
+        examples=(
+            "observe-r1 ladder push ladder USER/my-ladder",
+            "observe-r1 ladder push ladder --to folder",
+        ),
+        short={"to": ("push.to",), "private": ("push.private",)},
+    ),
+    Command(
         "ladder sources",
         "list the public datasets that can be read as they are",
         run="observe_r1.cli.lookup:sources",
@@ -243,6 +262,7 @@ _COMMANDS = (
         examples=(
             "observe-r1 evaluate runs/train/model held_out.jsonl --against Qwen/Qwen2.5-VL-3B-Instruct",
             "observe-r1 evaluate runs/train/model mathvista.parquet --samples 8 --rollout.engine vllm --output eval",
+            "observe-r1 evaluate my-model held_out.jsonl --server http://localhost:8000/v1",
         ),
         short={
             "against": ("model.against",),
@@ -251,6 +271,8 @@ _COMMANDS = (
             "output": ("run.output",),
             "json": ("run.json_summary",),
             "skip_bad": ("data.skip_bad",),
+            "server": ("server.url",),
+            "server_model": ("server.model",),
         },
     ),
     Command(
@@ -262,17 +284,20 @@ _COMMANDS = (
         words="model",
         about=(
             "Each question stands alone, as in training. What the model observes, thinks and answers has a colour each."
-            " With --ask the command answers that one question and ends."
+            " With --ask the command answers that one question and ends; with --web a page on this machine asks."
         ),
         examples=(
             "observe-r1 chat runs/train/model --image diagram.png",
             "observe-r1 chat Qwen/Qwen2.5-VL-3B-Instruct --image a.png,b.png --ask 'What has changed?'",
+            "observe-r1 chat runs/train/model --web",
         ),
         short={
             "ask": ("chat.ask",),
             "image": ("chat.image",),
             "temperature": ("chat.temperature",),
             "seed": ("chat.seed",),
+            "web": ("chat.web",),
+            "port": ("chat.port",),
         },
     ),
     Command(
@@ -294,6 +319,25 @@ _COMMANDS = (
         short={
             name: (f"export.{name}",) for name in ("to", "best", "weights", "dtype", "evaluation", "push", "private")
         },
+    ),
+    Command(
+        "report",
+        "show runs, ladders and evaluations as one page: curves, the ladder being climbed, responses",
+        run="observe_r1.cli.report:run",
+        settings="observe_r1.config:ReportSettings",
+        takes="FOLDER... [--to FILE | --serve]",
+        words="reported",
+        about=(
+            "The page is one file that needs nothing else and opens without a network: headline figures, curves of all"
+            " runs in the same charts, held-out accuracy by difficulty before and after, the questions of each step"
+            " coloured by how many responses are right, and a gallery of responses to search and filter."
+        ),
+        examples=(
+            "observe-r1 report runs/observe_r1",
+            "observe-r1 report runs/observe_r1 runs/grpo ladder runs/evaluation --to report.html",
+            "observe-r1 report runs/observe_r1 --serve",
+        ),
+        short={name: (f"report.{name}",) for name in ("to", "serve", "port")},
     ),
     Command(
         "serve-rewards",

@@ -22,7 +22,10 @@ _MOST_PARTS = 24
 
 def run(settings: EvaluateSettings, view: Progress) -> Ended:
     """Evaluate, and print the figures; arguments and errors as `run.evaluate.evaluate`."""
-    summary = evaluate(settings, view)
+    try:
+        summary = evaluate(settings, view)
+    except KeyboardInterrupt:
+        summary = None
     view.close()
     if summary is None:
         out = sys.stderr if settings.run.json_summary else sys.stdout

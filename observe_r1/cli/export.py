@@ -3,15 +3,13 @@
 from pathlib import Path
 
 import torch
-import yaml
-from huggingface_hub import HfApi
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError, HTTPError
 
 from observe_r1.config import ExportOptions, ExportSettings
 from observe_r1.errors import UserError
 from observe_r1.files import replacing
 from observe_r1.model.handover import copy_adapter, copy_checkpoint
-from observe_r1.report.model_card import write_model_card
+from observe_r1.model.hub import upload
+from observe_r1.report.model_card import recorded_settings, write_model_card
 from observe_r1.run import Ended
 from observe_r1.run.progress import Progress
 
@@ -38,7 +36,7 @@ def run(settings: ExportSettings, view: Progress) -> Ended:
     line = f"the model is in {new}, its card in {new / 'README.md'}"
     if options.push is not None:
         view.now(f"uploading to {options.push}")
-        line += f"; uploaded to {_push(options.push, new, private=options.private)}"
+        line += f"; uploaded to {upload(options.push, new, 'export.push', kind='model', private=options.private)}"
     view.close()
     print(line)
     return Ended(0, f"look at it: `observe-r1 chat {new}`; serve it: `vllm serve {new}`")
@@ -52,33 +50,18 @@ def _make(options: ExportOptions, new: Path) -> None:
         raise UserError(f"export.run = {options.run!r}: {why}, there is no {source}")
     adapter = options.weights == "adapter"
     evaluation = None if options.evaluation is None else Path(options.evaluation)
+    longest = recorded_settings(run_folder).get("rollout", {}).get("max_new_tokens", _LONGEST)
     try:
         with replacing(new) as folder:
             if adapter:
                 copy_adapter(source, folder)
             else:
                 dtype = getattr(torch, options.dtype)
-                copy_checkpoint(source, folder, dtype=dtype, max_new_tokens=_longest(run_folder))
+                copy_checkpoint(source, folder, dtype=dtype, max_new_tokens=longest)
             name = options.push or new.name
             write_model_card(folder, run_folder, source, name=name, adapter=adapter, evaluation=evaluation)
     except OSError as error:
-        raise UserError(f"export.to = {options.to!r}: cannot be written: {error.strerror}") from error
-
-
-def _longest(run_folder: Path) -> int:
-    settings = yaml.safe_load((run_folder / "config.yaml").read_text(encoding="utf-8"))
-    return int(settings.get("rollout", {}).get("max_new_tokens", _LONGEST))
-
-
-def _push(name: str, folder: Path, *, private: bool) -> str:
-    """Upload a folder; return its address. Raises: UserError: the Hub cannot be reached, or refuses it."""
-    api = HfApi()
-    try:
-        address = api.create_repo(name, private=private, exist_ok=True)
-        api.upload_folder(repo_id=name, folder_path=folder, commit_message="Exported by Observe-R1")
-    except (HfHubHTTPError, HFValidationError, HTTPError, OSError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise UserError(
-            f"export.push = {name!r}: {reason}: the model is in {folder} (`hf auth login` signs in)"
-        ) from error
-    return str(address)
+        reason = error.strerror or error
+        if error.filename is not None and Path(error.filename).is_relative_to(run_folder):
+            raise UserError(f"export.run = {options.run!r}: {error.filename} cannot be read: {reason}") from error
+        raise UserError(f"export.to = {options.to!r}: cannot be written: {reason}") from error

@@ -1,5 +1,6 @@
 """The words of a command, sorted: its options with their values, flags of OpenRLHF, a recipe, a ladder's sources."""
 
+import json
 import os
 from collections import deque
 from collections.abc import Collection, Mapping, Sequence
@@ -63,9 +64,16 @@ def read_words(command: Command, kind: type[Section], argv: Sequence[str]) -> Co
     reader = _Reader(command, kind, argv)
     while reader.words:
         reader.take_next()
-    {"recipe": _recipe, "file": _file, "sources": _ladder, "folder": _ladder, "model": _model, "run": _run}[
-        command.words
-    ](reader)
+    {
+        "recipe": _recipe,
+        "file": _file,
+        "sources": _ladder,
+        "folder": _ladder,
+        "model": _model,
+        "run": _run,
+        "push": _push,
+        "reported": _reported,
+    }[command.words](reader)
     reader.given.options = reader.broad | reader.given.options
     return reader.given
 
@@ -198,11 +206,28 @@ def _model(reader: _Reader) -> None:
 
 
 def _run(reader: _Reader) -> None:
-    if len(reader.bare) > 1:
-        raise UserError(f"unexpected {reader.bare[1]!r}: observe-r1 {reader.command.name} takes the folder of one run")
-    for word in reader.bare:
-        if (other := reader.given.options.setdefault("export.run", word)) != word:
-            raise UserError(f"{word} and --export.run {other} are two values for export.run: give one")
+    _in_turn(reader, ["export.run"], "the folder of one run")
+
+
+def _push(reader: _Reader) -> None:
+    _in_turn(reader, ["push.ladder", "push.repo"], "a ladder's folder and a name on the Hub")
+
+
+def _in_turn(reader: _Reader, settings: list[str], what: str) -> None:
+    """Take one word for each of `settings`."""
+    if len(reader.bare) > len(settings):
+        word = reader.bare[len(settings)]
+        raise UserError(f"unexpected {word!r}: observe-r1 {reader.command.name} takes {what}")
+    for setting, word in zip(settings, reader.bare, strict=False):
+        if (other := reader.given.options.setdefault(setting, word)) != word:
+            raise UserError(f"{word} and --{setting} {other} are two values for {setting}: give one")
+
+
+def _reported(reader: _Reader) -> None:
+    if reader.bare and "report.folders" in reader.given.options:
+        raise UserError(f"{reader.bare[0]!r} is a folder in addition to --report.folders: give all in one way")
+    if reader.bare:
+        reader.given.options["report.folders"] = json.dumps(reader.bare)  # names may have commas in them
 
 
 def _ladder(reader: _Reader) -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, Protocol
 
 from observe_r1.cluster import RankLostError
@@ -11,9 +12,10 @@ from observe_r1.cluster.start import counted
 from observe_r1.config import LadderSettings
 from observe_r1.config.cluster import EngineClusterSettings
 from observe_r1.errors import UserError
-from observe_r1.ladder.inference import EngineMaker, model_at
+from observe_r1.ladder.inference import Encoder, EngineMaker, model_at
+from observe_r1.model.encoding import encode_prompt
 from observe_r1.model.processor import load_processor
-from observe_r1.rollout.engine import Engine
+from observe_r1.rollout.engine import Answering
 
 
 class View(Protocol):
@@ -50,7 +52,7 @@ def engines_on_ray(cluster: EngineClusterSettings, device: str, threads: int, vi
     seats = Seats(Counts(0, engines, 1, apart=True), device, cluster.timeout, view.now)
     view.note(f"{counted(engines, 'engine')} on {counted(seats.machines, 'machine')}")
 
-    def start(path: str, settings: LadderSettings) -> tuple[Engine, Any]:
+    def start(path: str, settings: LadderSettings) -> tuple[Answering[Any], Encoder[Any]]:
         model = model_at(path, settings).model_copy(update={"device": device})
         view.now(f"starting {counted(engines, 'engine')}")
         pool = EnginePool(
@@ -64,7 +66,7 @@ def engines_on_ray(cluster: EngineClusterSettings, device: str, threads: int, vi
             timeout=cluster.timeout,
         )
         pool.ready()
-        return pool, load_processor(model)
+        return pool, partial(encode_prompt, processor=load_processor(model))
 
     try:
         yield start

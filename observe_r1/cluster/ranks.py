@@ -110,7 +110,8 @@ class PolicyRank:
         distributed.init_process_group(backend, store=store, rank=self.rank, world_size=self.ranks, timeout=limit)
         temperature, dtype = settings.rollout.temperature, compute_dtype(settings.model)
         self.policy = ShardedPolicy(
-            load_model(settings.model),
+            # Every rank holds quantized weights whole: their scales belong to the whole.
+            load_model(settings.model, weights=settings.model.quantize != "none"),
             settings.optimizer,
             settings.objective,
             cluster,
@@ -121,7 +122,7 @@ class PolicyRank:
         if settings.objective.kl_coef and settings.model.lora_rank:
             self.reference = self.policy.base()
         elif settings.objective.kl_coef:
-            frozen, mesh = load_model(settings.model, frozen=True), self.policy.mesh
+            frozen, mesh = load_model(settings.model, frozen=True, weights=False), self.policy.mesh
             self.reference = ShardedLogprobModel(
                 frozen, settings.optimizer, cluster, mesh, temperature=temperature, dtype=dtype
             )

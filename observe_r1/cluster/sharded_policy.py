@@ -19,13 +19,15 @@ from observe_r1.cluster.balance import Piece, plan_passes
 from observe_r1.cluster.sharding import gathered_together, policy_mesh, shard, sharded_modules
 from observe_r1.config import ClusterSettings, ObjectiveSettings, OptimizerSettings
 from observe_r1.errors import UserError
+from observe_r1.model.checkpoint import brief
 from observe_r1.model.families import shares_prefix
+from observe_r1.model.filling import is_empty
 from observe_r1.model.forward import trains_tower
 from observe_r1.model.loading import VisionLanguageModel
 from observe_r1.policy.packing import Pack, ResponseSpan, build_pack, pieces_within
 from observe_r1.policy.policy import Policy
 from observe_r1.policy.token_logprobs import LogprobModel
-from observe_r1.records import Group
+from observe_r1.records import Completion, Example, Group, Prompt
 from observe_r1.rollout.engine import TrainingMemory
 from observe_r1.training.weight_sync import training_memory
 
@@ -37,7 +39,8 @@ class ShardedPolicy(Policy):
     get the same metrics, log-probabilities and errors.
 
     Args:
-        vlm: The model, the same on every rank; sharded in place. Weights that are trained are float32.
+        vlm: The model, the same on every rank, or loaded without weights; sharded in place. Weights that are trained
+            are float32.
         optimizer: The optimizer; `tokens_per_pack` counts for each rank.
         objective: Clip bounds and KL of the loss.
         cluster: How the weights are sharded.
@@ -111,12 +114,15 @@ class ShardedLogprobModel(LogprobModel):
     """A sharded source of log-probabilities: of the policy, or of a frozen reference model.
 
     Args:
-        vlm: The model, the same on every rank; sharded in place.
+        vlm: The model, the same on every rank, or loaded without weights; sharded in place.
         settings: Token budget of a pack on each rank, rows of logits at once, offloading.
         cluster: How the weights are sharded.
         mesh: Of `policy_mesh`.
         temperature: Of the distribution that is scored.
         dtype: Compute type.
+
+    Raises:
+        UserError: The model was loaded without weights, and with them it cannot compute.
     """
 
     def __init__(
@@ -132,7 +138,23 @@ class ShardedLogprobModel(LogprobModel):
         super().__init__(vlm, settings, temperature=temperature)
         self.trains_tower = trains_tower(vlm.model)
         self._costs = _Costs(vlm)
+        unchecked = is_empty(vlm.model)
         shard(self.score, mesh, dtype=dtype, reshard=cluster.reshard, offload=settings.offload)
+        if unchecked:
+            self._check_computes()
+
+    def _check_computes(self) -> None:
+        """Score a word after an image, as `load_model` has a whole model do; all ranks together."""
+        vlm, place = self.vlm, f"model.path = {self.vlm.model.config.name_or_path!r}"
+        try:
+            (logprobs,) = self.logprobs([_trial(vlm)])
+        except torch.OutOfMemoryError:
+            raise
+        except Exception as error:  # whatever values that do not fit make transformers raise
+            raise UserError(f"{place}: config.json describes a model that cannot compute: {brief(error)}") from error
+        vlm.features.clear()
+        if not all(tensor.isfinite().all() for tensor in (logprobs, *vlm.model.buffers())):
+            raise UserError(f"{place}: the model answers NaN or infinity to any question: correct its config.json")
 
     def packs(self, groups: Sequence[Group]) -> Iterator[Pack]:
         """Yield this rank's pack of each pass."""
@@ -189,6 +211,25 @@ class _Costs:
         patches = 0 if grid is None else int(grid.prod(dim=1).sum())
         tokens = len(group.prompt.ids) + sum(lengths) - len(lengths)
         return tokens * self._token + sum(lengths) * self._target + patches * self._patch
+
+
+def _trial(vlm: VisionLanguageModel) -> Group:
+    """Return a group of one response of one token, to an image of four between two words."""
+    images = vlm.processor.image_processor
+    side = 2 * images.merge_size  # in patches
+    ids = torch.tensor([0, *[vlm.model.config.image_token_id] * 4, 0])
+    prompt = Prompt(
+        ids=ids,
+        token_types=(ids == vlm.model.config.image_token_id).long(),
+        pixel_values=torch.zeros(side**2, 3 * images.temporal_patch_size * images.patch_size**2),
+        image_grid=torch.tensor([[1, side, side]]),
+        image_digests=(b"",),
+        stream=0,
+    )
+    nothing = torch.zeros(1)
+    response = Completion(ids=torch.tensor([0]), logprobs=nothing, text="", version=0, finish="stop")
+    example = Example(id="", messages=(), images=(), answer="")
+    return Group(example, prompt, (response,), nothing, nothing.bool(), nothing, 0.0, nothing)
 
 
 def _smallest_response(groups: Sequence[Group]) -> ResponseSpan:

@@ -22,6 +22,7 @@ from torch.distributed.tensor import DTensor
 
 from observe_r1.config import ClusterSettings
 from observe_r1.errors import UserError
+from observe_r1.model.filling import fill_model, is_empty
 from observe_r1.model.forward import trains_tower
 from observe_r1.policy.token_logprobs import TokenLogprobs
 
@@ -57,8 +58,7 @@ def shard(score: TokenLogprobs, mesh: DeviceMesh, *, dtype: torch.dtype, reshard
     """Shard the model of `score` in place.
 
     Args:
-        score: Its weights may be on the CPU: no more than one layer of them is on the device at once, beside the
-            shards.
+        score: Of an empty model each rank reads its own shards from the checkpoint, so that none holds the whole.
         mesh: Of `policy_mesh`.
         dtype: Compute type; float32 leaves every weight in its own.
         reshard: `cluster.reshard`.
@@ -86,6 +86,8 @@ def shard(score: TokenLogprobs, mesh: DeviceMesh, *, dtype: torch.dtype, reshard
     for part in parts:
         fully_shard(part, reshard_after_forward=reshard, **common)
     fully_shard(score, reshard_after_forward=False, **common)
+    if is_empty(model):
+        fill_model(model, score.vlm.device, offload=offload)
     for module in sharded_modules(score):
         module.set_gradient_divide_factor(1.0)
         module.set_force_sum_reduction_for_comms(True)  # gloo has no sum that multiplies first

@@ -9,7 +9,7 @@ of the ladder, `cluster` those of many GPUs; `verbs` puts them together, command
 
 from observe_r1.config.chatting import ChatOptions, ChatSettings
 from observe_r1.config.cluster import ClusterSettings
-from observe_r1.config.evaluating import EvaluateSettings
+from observe_r1.config.evaluating import EvaluateSettings, ServerSettings
 from observe_r1.config.exporting import ExportOptions, ExportSettings
 from observe_r1.config.ladder import PUBLISHED_SHARES, ArrangeSettings, LadderSettings, ScreenSettings
 from observe_r1.config.learning import (
@@ -21,6 +21,8 @@ from observe_r1.config.learning import (
     SFTRunSettings,
 )
 from observe_r1.config.plan import PlanOptions, PlanSettings
+from observe_r1.config.pushing import PushOptions, PushSettings
+from observe_r1.config.reporting import ReportOptions, ReportSettings
 from observe_r1.config.sampling import (
     DataSettings,
     ModelSettings,
@@ -52,7 +54,11 @@ __all__ = [
     "PlanOptions",
     "PlanSettings",
     "ProcessorSettings",
+    "PushOptions",
+    "PushSettings",
     "QuestionSettings",
+    "ReportOptions",
+    "ReportSettings",
     "RewardSettings",
     "RolloutSettings",
     "RunSettings",
@@ -62,6 +68,7 @@ __all__ = [
     "SamplerSettings",
     "ScreenSettings",
     "Section",
+    "ServerSettings",
     "TrainSettings",
     "dump_settings",
     "flat",

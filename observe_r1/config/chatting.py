@@ -1,8 +1,8 @@
 """The settings of `observe-r1 chat`."""
 
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from observe_r1.config.ladder import LadderModelSettings
 from observe_r1.config.section import NonEmptyText, PathText, Section
@@ -31,6 +31,20 @@ class ChatOptions(Section):
     """Longest answer, in tokens."""
     seed: int = Field(0, ge=0)
     """Seeds the sampling."""
+    web: bool = False
+    """Ask and answer on a page in the browser of this machine (needs the extra `web`)."""
+    port: int | None = Field(None, ge=1, le=65535)
+    """Port of the page; by default the first free one from 7860 on."""
+
+    @model_validator(mode="after")
+    def _one_way_to_ask(self) -> Self:
+        if self.web and self.ask is not None:
+            raise ValueError("chat.ask is answered in the terminal: leave it or chat.web out")
+        if self.web and len(self.image) > 1:
+            raise ValueError("chat.image: the page shows one image: give one")
+        if self.port is not None and not self.web:
+            raise ValueError("chat.port needs chat.web")
+        return self
 
 
 class ChatSettings(Section):

@@ -1,11 +1,22 @@
 """The settings of `observe-r1 evaluate`."""
 
-from pydantic import Field
+import re
+from typing import Annotated, Any, Self
+
+from pydantic import AfterValidator, Field, model_validator
 
 from observe_r1.config.cluster import EngineClusterSettings
 from observe_r1.config.ladder import AskedDataSettings, LadderModelSettings
 from observe_r1.config.sampling import SamplerSettings
-from observe_r1.config.section import NamesText, PathText, Section
+from observe_r1.config.section import NamesText, NonEmptyText, PathText, Section
+
+
+def _base_url(url: str) -> str:
+    """Take the address of a server; one without a path gets OpenAI's `/v1`."""
+    parts = re.fullmatch(r"(https?://[^/?#@\s]+)(/[^?#@\s]*?)?(/chat/completions)?/*", url)
+    if parts is None:
+        raise ValueError("needs an http(s) address such as http://localhost:8000/v1, without key, password or '?'")
+    return parts[1] + ((parts[2] or "").rstrip("/") or "/v1")
 
 
 class EvaluateModelSettings(LadderModelSettings):
@@ -53,6 +64,34 @@ class EvaluateRunSettings(Section):
     """Print the summary as one JSON object instead of tables (`--json`)."""
 
 
+class ServerSettings(Section):
+    """A server (vLLM, SGLang, hosted models) that answers for the first model through OpenAI's chat completions. Its
+    key is read from the environment variable OBSERVE_R1_SERVER_KEY."""
+
+    url: Annotated[str, AfterValidator(_base_url)] | None = None
+    """Its address: http://localhost:8000/v1."""
+    model: NonEmptyText | None = None
+    """Name of the model there; by default it is the one of `model.path`."""
+    at_once: int = Field(16, ge=1)
+    """Requests under way at a time, one for each response."""
+    timeout: float = Field(600.0, gt=0)
+    """Seconds for a response."""
+    retries: int = Field(8, ge=0)
+    """How often a request is sent again that was refused (429), failed (5xx) or got no answer: at once, then after 1,
+    2, 4, … seconds, 30 at most."""
+    fields: dict[str, Any] | None = None
+    """More fields of each request, `reasoning_effort=low`; `null` leaves one out: `max_tokens=null`."""
+
+    @model_validator(mode="after")
+    def _needs_an_address(self) -> Self:
+        given = [name for name in self.model_fields_set if getattr(self, name) != type(self).model_fields[name].default]
+        if given and self.url is None:
+            raise ValueError(f"server.{sorted(given)[0]} needs server.url, the server's address")
+        if unread := sorted((self.fields or {}).keys() & {"messages", "model", "n", "stream", "logprobs"}):
+            raise ValueError(f"server.fields: {unread[0]} is not for you to set")
+        return self
+
+
 class EvaluateSettings(Section):
     """All of `observe-r1 evaluate`."""
 
@@ -60,4 +99,5 @@ class EvaluateSettings(Section):
     data: EvaluateDataSettings
     rollout: EvaluateRolloutSettings = EvaluateRolloutSettings()
     cluster: EngineClusterSettings = EngineClusterSettings()
+    server: ServerSettings = ServerSettings()
     run: EvaluateRunSettings = EvaluateRunSettings()

@@ -8,7 +8,6 @@ import re
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ from observe_r1.data.chat import Chat, parse_chat
 from observe_r1.data.lazy import Joined, LazySequence
 from observe_r1.data.places import find_parts, place_and_split
 from observe_r1.data.rows import open_rows
-from observe_r1.data.wrong_value import shorten, wrong_value
+from observe_r1.data.wrong_value import answer_text, shorten, wrong_value
 from observe_r1.errors import UserError
 from observe_r1.records import Example
 from observe_r1.registry import nearest
@@ -197,7 +196,7 @@ class Examples(LazySequence[Example]):
                 "column, or name another column with data.label_key"
             )
         value = column(row, self.label_key, "label_key", origin)
-        text = _answer_text(value)
+        text = answer_text(value)
         if not text.strip():
             wrong_value(f"{origin}, {self.label_key!r}", "the gold answer needs text or a finite number", value)
         return text
@@ -239,15 +238,6 @@ def open_examples(path: str | Path, input_key: str, label_key: str, *, require_a
     parts = find_parts(place, split or "train", asked=bool(split))
     opened = ((name, *open_rows(name, split or "train")) for name in parts)
     return [Examples(rows, name, folder, input_key, label_key, require_answer) for name, rows, folder in opened]
-
-
-def _answer_text(value: Any) -> str:
-    """Return a gold answer as text, numbers without exponent; empty if it is neither text nor a finite number."""
-    if isinstance(value, str):
-        return value
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        return ""
-    return f"{Decimal(repr(value)):f}"
 
 
 def _number(row: dict[str, Any], key: str, bounds: tuple[float, float], origin: str) -> float | None:

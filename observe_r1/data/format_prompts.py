@@ -1,7 +1,8 @@
 """The prompts that ask for a response format, by the names that settings and records use."""
 
+from observe_r1.config import QuestionSettings
 from observe_r1.errors import UserError
-from observe_r1.records import Message
+from observe_r1.records import Example, Message
 from observe_r1.registry import nearest
 
 FORMAT_PROMPTS: dict[str, str] = {
@@ -45,6 +46,21 @@ def apply_format_prompt(messages: tuple[Message, ...], name: str, place: str) ->
     if messages[0]["role"] == "system":
         return (_with_text(messages[0], prompt), *messages[1:])
     return ({"role": "system", "content": [{"type": "text", "text": prompt}]}, *messages)
+
+
+def checked_format_prompt(example: Example, settings: QuestionSettings) -> tuple[Message, ...]:
+    """Return the chat of `example` with the format prompt of `settings`, where it asks for no format itself.
+
+    Raises:
+        UserError: It asks for another format already.
+    """
+    asked = asked_format(example.messages)
+    if asked != "none" and settings.format_prompt not in (asked, "none"):
+        raise UserError(
+            f"{example.origin}: the question asks for the format {asked!r} already, data.format_prompt is "
+            f"{settings.format_prompt!r}: give {asked!r}, or 'none'"
+        )
+    return apply_format_prompt(example.messages, settings.format_prompt, settings.format_prompt_place)
 
 
 def asked_format(messages: tuple[Message, ...]) -> str:

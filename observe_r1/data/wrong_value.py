@@ -1,7 +1,10 @@
 """Errors for wrong values in data: what is needed, what is there instead, and where JSON is broken."""
 
 import json
+import math
 import re
+from decimal import Decimal
+from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -29,6 +32,15 @@ def explain_json_error(text: str, error: json.JSONDecodeError) -> tuple[str, int
     elif reason.startswith("Unterminated string"):
         reason = f"{reason}; write a line break inside a string as \\n, as json.dumps does"
     return reason, error.pos
+
+
+def answer_text(value: Any) -> str:
+    """Return a gold answer as text, numbers without exponent; empty if it is neither text nor a finite number."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, bool) or not isinstance(value, Real) or not math.isfinite(value):
+        return ""
+    return str(int(value)) if isinstance(value, Integral) else f"{Decimal(repr(float(value))):f}"
 
 
 def broken_json(path: Path, offset: int, reason: str) -> UserError:

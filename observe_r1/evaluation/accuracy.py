@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from itertools import islice
 
 from observe_r1.model.encoding import PromptTooLongError
-from observe_r1.records import Completion, Example, Prompt, Sampling
+from observe_r1.records import Example, Prompt, Sampling
 from observe_r1.rewards import PendingScores, Scorer
-from observe_r1.rollout.engine import Engine
+from observe_r1.rollout.engine import Answering, AnyPrompt, Engine, Reply
 from observe_r1.threads import map_ahead
 
 
@@ -78,7 +78,7 @@ def grade_questions(
 
 
 def grade(
-    engine: Engine, questions: Sequence[tuple[Example, Prompt]], scorer: Scorer, sampling: Sampling
+    engine: Answering[AnyPrompt], questions: Sequence[tuple[Example, AnyPrompt]], scorer: Scorer, sampling: Sampling
 ) -> list[tuple[GradedResponse, ...]]:
     """Sample responses to questions and grade them; those to one question are scored while others are sampled.
 
@@ -93,7 +93,7 @@ def grade(
     """
     pending: dict[int, PendingScores] = {}
 
-    def score(index: int, completions: list[Completion]) -> None:
+    def score(index: int, completions: Sequence[Reply]) -> None:
         example, prompt = questions[index]
         pending[index] = scorer.submit([c.text for c in completions], example, prompt.text)
 
@@ -101,10 +101,10 @@ def grade(
     return [_graded(group, pending[index]) for index, group in enumerate(groups)]
 
 
-def _graded(group: Sequence[Completion], pending: PendingScores) -> tuple[GradedResponse, ...]:
+def _graded(group: Sequence[Reply], pending: PendingScores) -> tuple[GradedResponse, ...]:
     scores = pending.result()
     return tuple(
-        GradedResponse(c.text, correct, form > 0, len(c.ids), c.finish)
+        GradedResponse(c.text, correct, form > 0, c.tokens, c.finish)
         for c, correct, form in zip(group, scores.correct, scores.parts["format"], strict=True)
     )
 

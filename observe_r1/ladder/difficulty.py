@@ -18,11 +18,12 @@ from observe_r1.errors import UserError
 from observe_r1.files import write_atomic
 from observe_r1.ladder.journal import Journal
 from observe_r1.ladder.stage import ASKED, DROPPED, MEASURE, MEASURED, RESPONSES, SCREENED, Watch
-from observe_r1.records import Example, Prompt
+from observe_r1.records import Example
 
 if TYPE_CHECKING:  # inference loads torch, and whoever only reads a measurement needs none
     from observe_r1.evaluation.accuracy import GradedResponse
     from observe_r1.ladder.inference import EngineMaker, GradedBatch
+    from observe_r1.rollout.engine import WrittenPrompt
 
 FIGURE_COLUMNS = {
     **{"tries": int, "correct": int, "difficulty": int | float, "complexity": int | float},
@@ -131,14 +132,13 @@ def measure_questions(
         random_stream,
         with_instruction,
     )
-    from observe_r1.model.encoding import encode_prompt
     from observe_r1.rewards import Scorer
     from observe_r1.rollout.engine import sampling_of
 
     rollout, model = settings.rollout, measuring_model(settings)
     sampling = sampling_of(rollout, n=rollout.group_size, seed=rollout.seed)
     watch.now("loading the model")
-    engine, processor = start(model, settings)
+    engine, encoder = start(model, settings)
     files = [MEASURED, RESPONSES, DROPPED]
     # A refresh reads other files, and checks them itself.
     with closing(engine), Journal(folder, MEASURE, files, [SCREENED]) as journal:
@@ -148,10 +148,10 @@ def measure_questions(
         ours = "none" if in_steps or written_in != "none" else asked.format_prompt
         data = settings.data.model_copy(update={"format_prompt": ours, "format_prompt_place": asked.place})
 
-        def encode(example: Example) -> Prompt:
+        def encode(example: Example) -> WrittenPrompt:
             if in_steps and asked_format(example.messages) == "none":
                 example = with_instruction(example, STEPS_PROMPT)
-            return encode_prompt(example, processor, data, random_stream(example))
+            return encoder(example, settings=data, stream=random_stream(example))
 
         def save(journal: Journal, graded: GradedBatch) -> None:
             for example, given in graded:

@@ -5,32 +5,42 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
+from functools import partial
 from hashlib import blake2b
-from typing import Any
+from typing import Any, Generic, Protocol, TypeVar
 
-from observe_r1.config import LadderSettings, ModelSettings, RewardSettings
+from observe_r1.config import LadderSettings, ModelSettings, QuestionSettings, RewardSettings
 from observe_r1.data.alike import Alike
 from observe_r1.errors import UserError
 from observe_r1.evaluation.accuracy import GradedResponse, grade
 from observe_r1.ladder.journal import Journal
 from observe_r1.ladder.stage import DROPPED, Watch, dropped
 from observe_r1.model.device import compute_dtype
-from observe_r1.model.encoding import PromptTooLongError
+from observe_r1.model.encoding import PromptTooLongError, encode_prompt
 from observe_r1.model.loading import load_model
-from observe_r1.records import Example, Prompt, Sampling
+from observe_r1.records import Example, Sampling
 from observe_r1.registry import load
 from observe_r1.rewards import Scorer
-from observe_r1.rollout.engine import Engine, RefusedPromptError
+from observe_r1.rollout.engine import Answering, AnyPrompt, RefusedPromptError, WrittenPrompt
 from observe_r1.threads import map_ahead
 
 GradedBatch = list[tuple[Example, Sequence[GradedResponse]]]
 """The questions of a batch, each with its graded responses."""
 
-EngineMaker = Callable[[str, LadderSettings], tuple[Engine, Any]]
-"""Loads the model at a path for sampling, as `model` and `rollout` say, and returns its engine and its processor: here
-(`load_engine`), or on many GPUs."""
+_Made = TypeVar("_Made", bound=WrittenPrompt, covariant=True)
 
-_Encoded = tuple[Example, Prompt | UserError]
+
+class Encoder(Protocol[_Made]):
+    """Makes an engine's prompts, as `encode_prompt` does."""
+
+    def __call__(self, example: Example, *, settings: QuestionSettings, stream: int) -> _Made:
+        """Return the prompt; arguments and errors as those of `encode_prompt`."""
+        ...
+
+
+EngineMaker = Callable[[str, LadderSettings], tuple[Answering[Any], Encoder[Any]]]
+"""Loads the model at a path for sampling, as `model` and `rollout` say, and returns its engine and what makes its
+prompts: here (`load_engine`), on many GPUs, or at a server, which has it loaded."""
 
 
 def random_stream(example: Example) -> int:
@@ -57,13 +67,13 @@ def model_at(path: str, settings: LadderSettings) -> ModelSettings:
     return ModelSettings(**(settings.model.model_dump() | {"path": path}))
 
 
-def load_engine(path: str, settings: LadderSettings) -> tuple[Engine, Any]:
+def load_engine(path: str, settings: LadderSettings) -> tuple[Answering[Any], Encoder[Any]]:
     """Load the model at `path` in this process; see `EngineMaker`."""
     loading = model_at(path, settings)
     kind = load("engine", settings.rollout.engine)
     vlm = load_model(loading, frozen=True, weights=not hasattr(kind, "load_weights"))  # a `CopyingEngine` has its own
     engine = kind.from_settings(vlm, settings.rollout, settings.data, compute_dtype(loading))
-    return engine, vlm.processor
+    return engine, partial(encode_prompt, processor=vlm.processor)
 
 
 def grading(settings: LadderSettings, format_prompt: str) -> RewardSettings:
@@ -73,7 +83,7 @@ def grading(settings: LadderSettings, format_prompt: str) -> RewardSettings:
 
 
 @dataclass(frozen=True)
-class BatchInference:
+class BatchInference(Generic[AnyPrompt]):
     """Asks one model a dataset's questions, `batch` at a time.
 
     Which questions share a batch depends on nothing but their order, so that a build that was stopped resumes with the
@@ -81,8 +91,8 @@ class BatchInference:
     """
 
     journal: Journal
-    engine: Engine
-    encode: Callable[[Example], Prompt]
+    engine: Answering[AnyPrompt]
+    encode: Callable[[Example], AnyPrompt]
     scorer: Scorer
     sampling: Sampling
     batch: int
@@ -122,7 +132,7 @@ class BatchInference:
                 for example, error in questions:
                     if isinstance(error, UserError):
                         self._drop(example, error, stage, skipped, skip_bad)
-                askable = [(example, prompt) for example, prompt in questions if isinstance(prompt, Prompt)]
+                askable = [(example, prompt) for example, prompt in questions if not isinstance(prompt, UserError)]
                 graded = self._grade(askable, stage, watch, skipped, skip_bad)
                 self.save(self.journal, [(example, given) for (example, _), given in zip(askable, graded, strict=True)])
                 self.journal.commit(done, complete=done == total)
@@ -132,7 +142,7 @@ class BatchInference:
         return True
 
     def _grade(
-        self, askable: list[tuple[Example, Prompt]], stage: str, watch: Watch, skipped: Alike, skip_bad: bool
+        self, askable: list[tuple[Example, AnyPrompt]], stage: str, watch: Watch, skipped: Alike, skip_bad: bool
     ) -> list[tuple[GradedResponse, ...]]:
         """Return the graded responses to the questions; those that the engine refuses are removed from `askable`."""
         before = self.engine.finished
@@ -153,16 +163,18 @@ class BatchInference:
         reason = "prompt too long" if too_long else "broken row"
         self.journal.append(DROPPED, [dropped(example.id, example.source, stage, reason, str(error))])
 
-    def _encoded(self, examples: Sequence[Example]) -> Generator[tuple[int, list[_Encoded]], None, None]:
+    def _encoded(
+        self, examples: Sequence[Example]
+    ) -> Generator[tuple[int, list[tuple[Example, AnyPrompt | UserError]]], None, None]:
         """Yield batches, each with the rows done after it; the next one is encoded while this one is sampled."""
 
-        def encode(start: int) -> tuple[int, list[_Encoded]]:
+        def encode(start: int) -> tuple[int, list[tuple[Example, AnyPrompt | UserError]]]:
             end = min(start + self.batch, len(examples))
             return end, [self._encode(examples[index]) for index in range(start, end)]
 
         return map_ahead(encode, range(self.journal.done, len(examples), self.batch), ahead=1)
 
-    def _encode(self, example: Example) -> _Encoded:
+    def _encode(self, example: Example) -> tuple[Example, AnyPrompt | UserError]:
         try:
             return example, self.encode(example)
         except UserError as error:

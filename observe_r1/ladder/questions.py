@@ -111,7 +111,7 @@ def save_image(source: ImageSource, folder: Path, origin: str, settings: Questio
     Raises:
         UserError: The image cannot be read or written.
     """
-    data = source if isinstance(source, bytes) else _encoded(source, origin, settings)
+    data = encoded_image(source, origin, settings)
     with Image.open(BytesIO(data)) as image:
         suffix = (image.format or "png").lower().replace("jpeg", "jpg")
     name = f"{IMAGES}/{blake2b(data, digest_size=16).hexdigest()}.{suffix}"
@@ -121,7 +121,14 @@ def save_image(source: ImageSource, folder: Path, origin: str, settings: Questio
     return name
 
 
-def _encoded(source: str, origin: str, settings: QuestionSettings) -> bytes:
+def encoded_image(source: ImageSource, origin: str, settings: QuestionSettings) -> bytes:
+    """Return an image as a file holds it; a fetched image and one in a `data:` URI as PNG.
+
+    Raises:
+        UserError: It cannot be opened.
+    """
+    if isinstance(source, bytes):
+        return source
     image = open_image(source, origin, settings)
     if Path(source).is_absolute():
         return Path(source).read_bytes()

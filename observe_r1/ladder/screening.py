@@ -21,9 +21,9 @@ from observe_r1.ladder.inference import (
 from observe_r1.ladder.journal import Journal, is_complete
 from observe_r1.ladder.questions import read_questions, stage_rows
 from observe_r1.ladder.stage import DROPPED, QUESTIONS, SCREEN, SCREENED, SCREENING, Watch, dropped, round_name
-from observe_r1.model.encoding import encode_prompt
-from observe_r1.records import Example, Prompt, Sampling
+from observe_r1.records import Example, Sampling
 from observe_r1.rewards import Scorer
+from observe_r1.rollout.engine import WrittenPrompt
 
 DIRECT_PROMPT = "Give only the final answer, without any explanation."
 """Asked of a screening model after the question."""
@@ -59,12 +59,12 @@ def _ask(folder: Path, number: int, model: str, settings: LadderSettings, watch:
         rows = [row for row in range(len(questions)) if questions.rows[row]["id"] not in gone]
         rollout = settings.rollout.model_copy(update={"max_new_tokens": screen.max_new_tokens})
         watch.now(f"loading {model}")
-        engine, processor = start(model, settings.model_copy(update={"rollout": rollout}))
+        engine, encoder = start(model, settings.model_copy(update={"rollout": rollout}))
         stack.callback(engine.close)  # the next model needs the memory
         bare = settings.data.model_copy(update={"format_prompt": "none"})
 
-        def encode(example: Example) -> Prompt:
-            return encode_prompt(with_instruction(example, DIRECT_PROMPT), processor, bare, random_stream(example))
+        def encode(example: Example) -> WrittenPrompt:
+            return encoder(with_instruction(example, DIRECT_PROMPT), settings=bare, stream=random_stream(example))
 
         def save(journal: Journal, graded: GradedBatch) -> None:
             journal.append(SCREENING, (_screening_row(example.id, model, given) for example, given in graded))

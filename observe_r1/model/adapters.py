@@ -33,18 +33,28 @@ _NOT_QUANTIZED = ["model.visual", "lm_head"]
 def add_adapters(model: PreTrainedModel, settings: ModelSettings) -> None:
     """Freeze `model` and give the linear layers that `settings.lora_targets` names float32 adapters.
 
+    Those of a model without weights are the same, and real.
+
     Raises:
         UserError: A target matches no linear layer that `settings.freeze` leaves.
     """
     from peft import LoraConfig, inject_adapter_in_model
 
+    targets = _targets(model, settings)
     config = LoraConfig(
         base_model_name_or_path=settings.path,
         r=settings.lora_rank,
         lora_alpha=settings.lora_alpha,  # type: ignore[arg-type]  # it is only ever divided by the rank
-        target_modules=_targets(model, settings),
+        target_modules=targets,
     )
+    # peft puts adapters where their layer's weight is: here a number in its shape stands in for one that is nowhere.
+    linear: dict[str, Any] = {name: model.get_submodule(name) for name in targets}
+    nowhere = {name: layer.weight for name, layer in linear.items() if layer.weight.is_meta}
+    for name, weight in nowhere.items():
+        linear[name].weight = nn.Parameter(torch.zeros(()).expand(weight.shape), requires_grad=False)
     inject_adapter_in_model(config, model, _NAME)
+    for name, weight in nowhere.items():
+        linear[name].weight = weight.requires_grad_(False)
     for parameter in model.parameters():
         if parameter.requires_grad:
             parameter.data = parameter.data.float()
@@ -80,6 +90,22 @@ def without_adapters(model: PreTrainedModel) -> Iterator[None]:
     finally:
         for layer in layers.values():
             layer.enable_adapters(True)
+
+
+@contextmanager
+def base_layers_in_place(model: PreTrainedModel) -> Iterator[None]:
+    """Run the block with each layer that has adapters replaced by the one under them, so that names are a checkpoint's.
+
+    Inside nothing may be computed.
+    """
+    layers = _adapted_layers(model)
+    for name, layer in layers.items():
+        model.set_submodule(name, layer.base_layer)
+    try:
+        yield
+    finally:
+        for name, layer in layers.items():
+            model.set_submodule(name, layer)
 
 
 def merged_weights(

@@ -13,7 +13,7 @@ from transformers.image_utils import SizeDict
 
 from observe_r1.config import QuestionSettings
 from observe_r1.data.chat import LIMITS
-from observe_r1.data.format_prompts import apply_format_prompt, asked_format
+from observe_r1.data.format_prompts import checked_format_prompt
 from observe_r1.data.images import opened_image
 from observe_r1.errors import UserError
 from observe_r1.model.processor import render_chat
@@ -45,13 +45,7 @@ def encode_prompt(example: Example, processor: Any, settings: QuestionSettings, 
         UserError: An image cannot be opened or the processor refuses it, the question asks for another format already,
             or the model's chat template cannot write it.
     """
-    asked = asked_format(example.messages)
-    if asked != "none" and settings.format_prompt not in (asked, "none"):
-        raise UserError(
-            f"{example.origin}: the question asks for the format {asked!r} already, data.format_prompt is "
-            f"{settings.format_prompt!r}: give {asked!r}, or 'none'"
-        )
-    messages = apply_format_prompt(example.messages, settings.format_prompt, settings.format_prompt_place)
+    messages = checked_format_prompt(example, settings)
     _check_length(messages, processor, settings, example)
     text = render_chat(messages, processor, example.origin)
     images = _images(example, processor, settings)

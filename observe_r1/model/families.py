@@ -74,15 +74,17 @@ def check_processor(processor: Any, config: PreTrainedConfig, place: str) -> Non
             )
 
 
-def prepare_model(model: PreTrainedModel, dtype: torch.dtype) -> None:
+def prepare_model(model: PreTrainedModel, dtype: torch.dtype, device: torch.device | None = None) -> None:
     """Let `model` run its image tower faster and share prefixes if it can; where it cannot, log one line.
 
     Args:
-        model: On the device where it stays.
+        model: Its weights may be absent still.
         dtype: The compute type.
+        device: Where it computes; None: where its weights are.
     """
-    prepare_tower(model, dtype)
-    if model.device.type == "cuda":
+    device = device or model.device
+    prepare_tower(model, dtype, device)
+    if device.type == "cuda":
         use_fused_norms(model)
     layers = set(getattr(model.config.text_config, "layer_types", None) or ["full_attention"])
     if model.config.model_type in SHARED_PREFIX and layers == {"full_attention"}:

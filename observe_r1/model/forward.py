@@ -92,8 +92,9 @@ def _encode_frozen(vlm: VisionLanguageModel, prompts: Sequence[Prompt]) -> dict[
 
 def _run_tower(model: PreTrainedModel, pixels: Sequence[Tensor], grids: Tensor) -> list[Features]:
     """Return the features of each image."""
-    patches = torch.cat([to_device(part, model.device) for part in pixels])
-    output = model.get_image_features(patches, to_device(grids, model.device), return_dict=True)
+    device = model.model.visual.patch_embed.proj.weight.device  # of a sharded model the first may be elsewhere
+    patches = torch.cat([to_device(part, device) for part in pixels])
+    output = model.get_image_features(patches, to_device(grids, device), return_dict=True)
     return list(zip(output.pooler_output, *getattr(output, "deepstack_features", []), strict=True))
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from observe_r1.errors import UserError
@@ -38,7 +39,10 @@ def copy_checkpoint(source: Path, new: Path, *, dtype: torch.dtype, max_new_toke
     size = 0
     for path in sorted(source.iterdir()):
         if path.suffix == ".safetensors":
-            weights = {name: weight.to(dtype) for name, weight in load_file(path).items()}
+            try:
+                weights = {name: weight.to(dtype) for name, weight in load_file(path).items()}
+            except SafetensorError as error:
+                raise UserError(f"{path}: not as training wrote it: {error}: put it back") from error
             size += sum(weight.nbytes for weight in weights.values())
             save_file(weights, new / path.name, {"format": "pt"})
         elif path.is_file():
@@ -59,8 +63,8 @@ def copy_adapter(source: Path, new: Path) -> None:
     """Copy the LoRA adapters of a checkpoint alone. Raises: UserError: it has none."""
     if not (source / ADAPTER).is_dir():
         raise UserError(f"export.weights = 'adapter': {source} was trained without LoRA: leave it out")
-    shutil.copytree(source / ADAPTER, new, dirs_exist_ok=True)
-    shutil.copyfile(source / RECORD, new / RECORD)
+    for path in (*(source / ADAPTER).iterdir(), source / RECORD):
+        shutil.copyfile(path, new / path.name)
 
 
 def asking(template: str, prompt: str, place: str) -> str:

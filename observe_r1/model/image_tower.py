@@ -23,16 +23,17 @@ FLASH_SEGMENTS = "flash_segments"
 """Name of the attention; transformers hands all segments at once to an implementation with `flash` in its name."""
 
 
-def prepare_tower(model: PreTrainedModel, dtype: torch.dtype) -> None:
+def prepare_tower(model: PreTrainedModel, dtype: torch.dtype, device: torch.device) -> None:
     """Let `model`'s image tower run faster; its weights, and their names in a checkpoint, stay as they are.
 
     Args:
-        model: On the device where it stays.
+        model: Its weights may be absent still.
         dtype: The compute type.
+        device: Where it computes.
     """
     embedding = model.model.visual.patch_embed
     embedding.proj = PatchProjection(embedding.proj)
-    if model.device.type == "cuda" and has_tensor_cores(model.device) and _flash_takes(model, dtype):
+    if device.type == "cuda" and has_tensor_cores(device) and _flash_takes(model, dtype):
         use_flash_segments(model)
 
 

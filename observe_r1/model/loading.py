@@ -39,11 +39,13 @@ class VisionLanguageModel:
     """Of the image tower, where it is frozen."""
     masters: dict[str, Tensor] = field(default_factory=dict)
     """Float32 weights of which `model` holds only rounded copies, by name (`policy.master_weights`)."""
+    place: torch.device | None = None
+    """Where the model computes; None: where its weights are, which may be absent, or offloaded."""
 
     @property
     def device(self) -> torch.device:
-        """Where the weights are."""
-        return self.model.device
+        """Where the model computes."""
+        return self.place or self.model.device
 
 
 def load_model(settings: ModelSettings, *, frozen: bool = False, weights: bool = True) -> VisionLanguageModel:
@@ -55,7 +57,8 @@ def load_model(settings: ModelSettings, *, frozen: bool = False, weights: bool =
         settings: `model`.
         frozen: Nothing is trained or quantized, there are no adapters and no image features are kept: a reference
             model, which sees each image once per rollout, or one that only samples.
-        weights: Without them the model takes no memory, for an engine that has its own; they are checked all the same.
+        weights: Without them the model takes no memory, for an engine that has its own, or to be sharded before
+            `fill_model`; they are checked all the same.
 
     Raises:
         UserError: The path holds no model, its architecture is not supported, its files are missing, damaged or do not
@@ -88,7 +91,7 @@ def load_model(settings: ModelSettings, *, frozen: bool = False, weights: bool =
         _check_computes(model, processor, dtype, place)
     if settings.gradient_checkpointing:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-    prepare_model(model, dtype)
+    prepare_model(model, dtype, device)
     model.train()  # dropout is zero in every supported model; gradient checkpointing asks for training mode
     placeholders = {model.config.image_token_id, model.config.video_token_id}
     return VisionLanguageModel(
@@ -97,6 +100,7 @@ def load_model(settings: ModelSettings, *, frozen: bool = False, weights: bool =
         suppressed_ids=tuple(sorted(token for token in placeholders if token is not None)),
         stop_ids=_stop_ids(model, processor),
         features=FeatureCache(0.0 if frozen else settings.feature_cache),
+        place=torch.empty(0, device=device).device,  # with its index
     )
 
 

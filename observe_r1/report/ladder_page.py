@@ -3,6 +3,7 @@
 import base64
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -12,6 +13,7 @@ from observe_r1.files import write_atomic
 from observe_r1.ladder.sources.source import Source
 from observe_r1.ladder.stage import LADDER, kept_by
 from observe_r1.report.build_folder import BuildFolder, open_build
+from observe_r1.report.gallery import spread
 from observe_r1.report.ladder_figures import FIGURES, draw_figure
 from observe_r1.report.ladder_summary import LadderSummary, summarize_ladder
 from observe_r1.report.pages import render_template
@@ -48,11 +50,17 @@ def source_rows(summary: LadderSummary) -> list[SourceRow]:
     return rows
 
 
-def ladder_card(summary: LadderSummary) -> str:
-    """Return the card (`README.md`) of the ladder, for the folder that holds `ladder.jsonl` and `figures/`."""
+def ladder_card(summary: LadderSummary, dataset: str | None = None) -> str:
+    """Return the card (`README.md`) of the ladder, for the folder that holds `ladder.jsonl` and `figures/`.
+
+    Args:
+        summary: Of the ladder.
+        dataset: Where the card is for the folder of `report.ladder_dataset`, how others load that: a name on the Hub.
+    """
     return render_template(
         "ladder_card.md.j2",
-        metadata=yaml.safe_dump(_metadata(summary), sort_keys=False),
+        metadata=yaml.safe_dump(_metadata(summary, "data/train-*.parquet" if dataset else LADDER), sort_keys=False),
+        dataset=dataset,
         summary=summary,
         sources=source_rows(summary),
         figures={name: caption for name, (_, caption) in FIGURES.items()},
@@ -68,14 +76,14 @@ def _registered(name: str) -> Source | None:
     return registry.load("source", name) if name in registry.REGISTRY["source"] else None
 
 
-def _metadata(summary: LadderSummary) -> dict[str, object]:
+def _metadata(summary: LadderSummary, files: str) -> dict[str, object]:
     return {
         "license": _licence(summary),
         "pretty_name": "NeuraLadder",
         "task_categories": ["visual-question-answering", "image-text-to-text"],
         "tags": ["reinforcement-learning", "curriculum-learning", "reasoning", "observe-r1"],
         "size_categories": [next((name for bound, name in _SIZES if summary.count < bound), "n>1M")],
-        "configs": [{"config_name": "default", "data_files": [{"split": "train", "path": "ladder.jsonl"}]}],
+        "configs": [{"config_name": "default", "data_files": [{"split": "train", "path": files}]}],
     }
 
 
@@ -119,17 +127,31 @@ def write_ladder_report(folder: Path) -> list[Path]:
 
 
 def _page(build: BuildFolder, summary: LadderSummary, figures: list[bytes]) -> str:
-    return render_template(
-        "ladder.html.j2",
-        summary=summary,
-        sources=source_rows(summary),
-        figures=[
+    return render_template("ladder.html.j2", **_values(build, summary, figures))
+
+
+def ladder_values(folder: Path) -> dict[str, Any]:
+    """Return what `ladder_body.html.j2` shows of a ladder's folder.
+
+    Raises:
+        UserError: The ladder cannot be read.
+    """
+    build = open_build(folder)
+    summary = summarize_ladder(build)
+    return _values(build, summary, [draw_figure(name, summary) for name in FIGURES])
+
+
+def _values(build: BuildFolder, summary: LadderSummary, figures: list[bytes]) -> dict[str, Any]:
+    return {
+        "summary": summary,
+        "sources": source_rows(summary),
+        "figures": [
             {"caption": caption, "light": _uri(light), "dark": _uri(draw_figure(name, summary, dark=True))}
             for (name, (_, caption)), light in zip(FIGURES.items(), figures, strict=True)
         ],
-        dropped=most_frequent(summary.dropped, MAX_REASONS),
-        examples=_examples(build, summary),
-    )
+        "dropped": most_frequent(summary.dropped, MAX_REASONS),
+        "examples": _examples(build, summary),
+    }
 
 
 def most_frequent(dropped: tuple[tuple[str, str, int], ...], most: int) -> list[tuple[str, str, int, str]]:
@@ -146,14 +168,7 @@ def _examples(build: BuildFolder, summary: LadderSummary) -> list[list[QuestionC
     """Return some questions of each level, spread over the ladder."""
     examples = load_examples(build.path / LADDER)
     count = max(1, min(EXAMPLES_PER_LEVEL, MAX_EXAMPLES // len(summary.levels)))
-    return [
-        [question_card(examples[row], build.data) for row in _spread(level.rows, count)] for level in summary.levels
-    ]
-
-
-def _spread(rows: tuple[int, ...], count: int) -> list[int]:
-    """Return `count` rows at even distances, or all if there are no more."""
-    return [rows[len(rows) * i // count] for i in range(count)] if len(rows) > count else list(rows)
+    return [[question_card(examples[row], build.data) for row in spread(level.rows, count)] for level in summary.levels]
 
 
 def _uri(png: bytes) -> str:

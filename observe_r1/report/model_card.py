@@ -32,8 +32,8 @@ def write_model_card(new: Path, run: Path, source: Path, *, name: str, adapter: 
     Raises:
         UserError: A file of the run or the evaluation is missing or damaged, or another model was evaluated.
     """
-    settings = _without_places(_loaded(run / "config.yaml", yaml.safe_load))
-    metrics = [json.loads(line) for line in _loaded(run / "metrics.jsonl", str.splitlines)]
+    settings = _without_places(recorded_settings(run))
+    metrics = _loaded(run / "metrics.jsonl", lambda text: [json.loads(line) for line in text.splitlines()])
     drawn = draw_curves(metrics)
     if drawn:
         (new / CURVES).write_bytes(drawn)
@@ -52,6 +52,15 @@ def write_model_card(new: Path, run: Path, source: Path, *, name: str, adapter: 
         **_evaluated(evaluation, source),
     )
     (new / "README.md").write_text(card, encoding="utf-8")
+
+
+def recorded_settings(run: Path) -> dict[str, Any]:
+    """Return the settings of a run by section; raise `UserError` if its folder does not have them."""
+    path = run / "config.yaml"
+    settings = _loaded(path, yaml.safe_load)
+    if not isinstance(settings, dict) or not all(isinstance(settings.get(name), dict) for name in ("model", "data")):
+        raise UserError(f"{path}: not as a run wrote it: put it back")
+    return settings
 
 
 def draw_curves(metrics: list[dict[str, Any]]) -> bytes | None:
@@ -93,7 +102,7 @@ def _loaded(path: Path, parse: Any) -> Any:
     try:
         return parse(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise UserError(f"{path}: {error.strerror}: name the folder of a training run (--run)") from error
+        raise UserError(f"{path}: {error.strerror}: name the folder of a training run") from error
     except (ValueError, yaml.YAMLError) as error:
         raise UserError(f"{path}: not as a run wrote it: put it back") from error
 

@@ -10,7 +10,7 @@ from functools import lru_cache
 from string import ascii_uppercase, digits
 from unicodedata import category
 
-from observe_r1.data.wrong_value import shorten
+from observe_r1.data.wrong_value import answer_text, shorten
 from observe_r1.errors import UserError
 from observe_r1.records import Example
 from observe_r1.rewards.judge.answer import MAX_CHARS, final_answer
@@ -29,8 +29,8 @@ _MORE_THAN_AN_OPTION = re.compile(
 _NUMBER = re.compile(r"-?\d+(?:\.\d+)?")
 
 
-def accuracy_reward(response: str, answer: str) -> float:
-    """Return 1.0 if the final answer of `response` is `answer`, else 0.0. Never hangs and never raises.
+def accuracy_reward(response: str, answer: str | float) -> float:
+    """Return 1.0 if the final answer of `response` is `answer`, else 0.0. Never hangs on any text, and never raises.
 
     The final answer is the text between the last complete pair of answer tags, or else what follows the thought.
     docs/rewards.md says what counts as the same. With a gold answer that cannot be verified every response scores 0.
@@ -40,11 +40,18 @@ def accuracy_reward(response: str, answer: str) -> float:
 
     Args:
         response: What the model wrote; anything but a string scores 0.
-        answer: The gold answer.
+        answer: The gold answer, a text or a number.
+
+    Raises:
+        UserError: `answer` is neither text nor a finite number.
 
     Source: Observe-R1 (arXiv 2505.12432), accuracy reward.
     """
-    if not isinstance(response, str) or not isinstance(answer, str) or gold_fault(answer):
+    if not isinstance(answer, str):
+        answer = answer_text(number := answer)
+        if not answer:
+            raise UserError(f"accuracy_reward: the gold answer needs text or a finite number, not {number!r:.100}")
+    if not isinstance(response, str) or gold_fault(answer):
         return 0.0
     return float(matches(final_answer(response), final_answer(answer)))
 

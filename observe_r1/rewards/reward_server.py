@@ -9,13 +9,10 @@ from threading import BoundedSemaphore
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-from urllib3 import BaseHTTPResponse
-from urllib3.exceptions import HTTPError, MaxRetryError
-
 from observe_r1.errors import UserError
+from observe_r1.json_server import JsonServer, beginning
 from observe_r1.records import Example
 from observe_r1.rewards.validation import validated_rewards
-from observe_r1.web import DeadlineError, http_client, request, without_password
 
 if TYPE_CHECKING:
     from observe_r1.config import RewardSettings
@@ -42,18 +39,21 @@ class RewardServer:
     """
 
     def __init__(self, url: str, settings: RewardSettings) -> None:
-        self._url = url
-        self._name = f"reward server {without_password(url)}"
-        self._limit = settings.call_timeout
-        self._retries = settings.retries
-        self._client = http_client(
-            retries=self._retries, timeout=self._limit, deadline=self._limit, connections=_AT_ONCE
+        self._server = JsonServer(
+            "reward server",
+            url,
+            silence=settings.call_timeout,
+            limit=settings.call_timeout,
+            retries=settings.retries,
+            at_once=_AT_ONCE,
+            longest=_LONGEST,
+            settings=("rewards.call_timeout", "rewards.retries"),
         )
         self._slots = BoundedSemaphore(_AT_ONCE)
         self._closed = False
 
     def __enter__(self) -> Self:
-        self._ask("HEAD")  # with any answer: a reward server need not know HEAD
+        self._server.ask("HEAD")  # with any answer: a reward server need not know HEAD
         return self
 
     def __exit__(
@@ -77,45 +77,8 @@ class RewardServer:
         with self._slots:
             if self._closed:
                 raise CancelledError
-            status, content = self._ask("POST", json.dumps(question).encode())
-        if not 200 <= status < 300:
-            raise UserError(f"{self._name} answered with status {status}: {_start(content)}")
-        try:
-            answer = json.loads(content)
-        except (ValueError, RecursionError) as error:
-            raise UserError(f"{self._name} answered something that is not JSON: {_start(content)}") from error
+            status, content = self._server.ask("POST", body=json.dumps(question).encode())
+        answer = self._server.parsed(status, content)
         if not isinstance(answer, dict) or "rewards" not in answer:
-            raise UserError(f'{self._name} must answer {{"rewards": […]}}, not {_start(content)}')
-        return validated_rewards(answer["rewards"], len(responses), self._name)
-
-    def _ask(self, method: str, body: bytes | None = None) -> tuple[int, bytes]:
-        """Return status and body of the answer."""
-        headers = {"Content-Type": "application/json"}
-        try:
-            return request(self._client, method, self._url, self._read, body=body, headers=headers)
-        except HTTPError as error:
-            reason = error.reason if isinstance(error, MaxRetryError) and error.reason else error
-            if isinstance(reason, DeadlineError):
-                raise UserError(
-                    f"{self._name} took over {self._limit:g} s for its answer; make it faster or raise "
-                    "rewards.call_timeout, or correct its address if nothing answers there"
-                ) from error
-            # urllib3 puts the connection's own name before the reason.
-            text = without_password(str(reason)).rpartition("): ")[2]
-            raise UserError(
-                f"{self._name} does not answer (rewards.retries: {self._retries}): {text}; "
-                "start it or correct its address"
-            ) from error
-
-    def _read(self, response: BaseHTTPResponse) -> tuple[int, bytes]:
-        content = bytearray()
-        while chunk := response.read1(1 << 16):
-            content += chunk
-            if len(content) > _LONGEST:
-                raise UserError(f"{self._name} answered over {_LONGEST:,} bytes; it must answer rewards alone")
-        return response.status, bytes(content)
-
-
-def _start(content: bytes) -> str:
-    """Return the beginning of an answer on one line."""
-    return repr(" ".join(content[:400].decode(errors="replace").split())[:100])
+            raise UserError(f'{self._server.name} must answer {{"rewards": […]}}, not {beginning(content)}')
+        return validated_rewards(answer["rewards"], len(responses), self._server.name)

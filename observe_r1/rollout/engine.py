@@ -8,7 +8,7 @@ import hashlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, TypeVar, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -78,6 +78,58 @@ class Engine(Protocol):
 
     def close(self) -> None:
         """Give back for good what only the engine holds."""
+        ...
+
+
+class Reply(Protocol):
+    """What is graded of a response: of a `Completion`, and of one whose tokens are known to a server alone."""
+
+    @property
+    def text(self) -> str:
+        """As `Completion.text`."""
+        ...
+
+    @property
+    def tokens(self) -> int:
+        """Its length."""
+        ...
+
+    @property
+    def finish(self) -> Literal["stop", "length"]:
+        """As `Completion.finish`."""
+        ...
+
+
+class WrittenPrompt(Protocol):
+    """What every prompt has, whoever answers it."""
+
+    @property
+    def text(self) -> str:
+        """As `Prompt.text`."""
+        ...
+
+
+AnyPrompt = TypeVar("AnyPrompt", bound=WrittenPrompt)
+_Taken = TypeVar("_Taken", bound=WrittenPrompt, contravariant=True)
+
+
+class Answering(Protocol[_Taken]):
+    """An engine, or a server elsewhere, that is asked and never trained."""
+
+    finished: int
+    """As `Engine.finished`."""
+
+    def generate(
+        self,
+        prompts: Sequence[_Taken],
+        sampling: Sampling,
+        on_group: Callable[[int, Sequence[Reply]], None] | None = None,
+    ) -> Sequence[Sequence[Reply]]:
+        """As `Engine.generate`."""
+        ...
+
+    def close(self) -> None:
+        """As `Engine.close`."""
         ...
 
 

@@ -2,41 +2,46 @@
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import Any
 
 from observe_r1.cluster.placement import open_ray
 from observe_r1.config import EvaluateSettings, LadderSettings
-from observe_r1.ladder.inference import EngineMaker, load_engine
+from observe_r1.ladder.inference import Encoder, EngineMaker, load_engine
 from observe_r1.model.device import choose_device
-from observe_r1.rollout.engine import Engine
+from observe_r1.rollout.engine import Answering
+from observe_r1.rollout.server import ChatServer, encode_chat
 from observe_r1.run.progress import Progress
+
+
+def at_server(server: ChatServer) -> EngineMaker:
+    """Return what starts the model at `server`, which has it loaded."""
+    return lambda _, asked: (server, partial(encode_chat, model=asked.model))
 
 
 @contextmanager
 def engines_for(settings: LadderSettings | EvaluateSettings, view: Progress) -> Iterator[EngineMaker]:
     """Give what starts a model's engine, and end after the block what it has started.
 
-    Ray starts with the first model: a stage that is complete needs none.
+    Ray starts with the first model: a stage that is complete needs none. Ctrl-C while one is loaded ends the command.
 
     Args:
         settings: Of the command.
         view: Shows what is being started.
     """
-    if not settings.cluster.used:
-        yield load_engine
-        return
-    makers: list[EngineMaker] = []
+    makers: list[EngineMaker] = [] if settings.cluster.used else [load_engine]
     with ExitStack() as stack:
 
-        def start(path: str, asked: LadderSettings) -> tuple[Engine, Any]:
-            if not makers:
-                from observe_r1.cluster.engines_alone import engines_on_ray  # with Ray, which is an extra
+        def start(path: str, asked: LadderSettings) -> tuple[Answering[Any], Encoder[Any]]:
+            with view.stop.at_once():
+                if not makers:
+                    from observe_r1.cluster.engines_alone import engines_on_ray  # with Ray, which is an extra
 
-                view.now("starting Ray")
-                device = choose_device(settings.model.device).type
-                stack.enter_context(open_ray(settings.cluster, device))
-                threads = settings.run.threads or 1
-                makers.append(stack.enter_context(engines_on_ray(settings.cluster, device, threads, view)))
-            return makers[0](path, asked)
+                    view.now("starting Ray")
+                    device = choose_device(settings.model.device).type
+                    stack.enter_context(open_ray(settings.cluster, device))
+                    threads = settings.run.threads or 1
+                    makers.append(stack.enter_context(engines_on_ray(settings.cluster, device, threads, view)))
+                return makers[0](path, asked)
 
         yield start

@@ -42,7 +42,8 @@ from observe_r1.records import Example
 from observe_r1.rewards.accuracy import require_verifiable
 from observe_r1.rewards.judge.reading import read
 from observe_r1.rewards.judge.values import kind
-from observe_r1.run.engines import engines_for
+from observe_r1.rollout.server import ChatServer
+from observe_r1.run.engines import at_server, engines_for
 from observe_r1.run.progress import Progress
 from observe_r1.run.setup import device_line
 
@@ -50,8 +51,10 @@ SUMMARY, CONFIG = "summary.json", "config.yaml"
 _MAY_CHANGE = (
     *("run.", "cluster.", "model.against", "rollout.max_rows", "rollout.cuda_graphs"),
     *("data.image_cache", "data.skip_bad"),
+    *("server.url", "server.at_once", "server.timeout", "server.retries"),
 )
-"""Settings that change no response: more models may be compared with later, and an evaluation may run out of memory."""
+"""Settings that change no response: more models may be compared with later, an evaluation may run out of memory, and a
+server may move."""
 _DIGESTS = TypeAdapter(dict[str, str])
 
 
@@ -75,12 +78,16 @@ def evaluate(settings: EvaluateSettings, view: Progress) -> dict[str, Any] | Non
         torch.set_num_threads(settings.run.threads)
     models = (settings.model.path, *settings.model.against)
     view.now("looking for the models")  # the Hub may take seconds to answer
+    settings, server = _with_server(settings, view)
     for number, model in enumerate(models):
-        check_model_path(
-            model, "model.against" if number else "model.path", trust_code=settings.model.trust_remote_code
-        )
+        if number or server is None:
+            check_model_path(
+                model, "model.against" if number else "model.path", trust_code=settings.model.trust_remote_code
+            )
     questions = _questions(settings, view)
     device = device_line(choose_device(settings.model.device), settings.model.dtype)
+    if server is not None:
+        device = f"{settings.server.url} for {server.model}" + f", {device}" * bool(settings.model.against)
     names = f"{settings.data.path} ({len(questions):,} questions)"
     view.about(model=", ".join(models), data=names, device=device, folder=settings.run.output)
     with _opened(settings, questions) as folder, engines_for(settings, view) as start:
@@ -88,7 +95,8 @@ def evaluate(settings: EvaluateSettings, view: Progress) -> dict[str, Any] | Non
         watch = Watch(view.stage, view.note, view.now, lambda: view.stop.requested)
         answered = []
         for number, model in enumerate(models, start=1):
-            if not _ask(folder / str(number), model, questions, settings, watch, start):
+            maker = at_server(server) if server is not None and number == 1 else start
+            if not _ask(folder / str(number), model, questions, settings, watch, maker):
                 return None
             answered.append(_answers(folder / str(number), questions, settings))
         view.stop.after("")  # every response is kept: from here on Ctrl-C loses nothing and ends at once
@@ -96,6 +104,16 @@ def evaluate(settings: EvaluateSettings, view: Progress) -> dict[str, Any] | Non
         summary = summarize(models, answered, questions.read, settings.rollout.seed)
         write_atomic(folder / SUMMARY, json_line(summary))
         return summary
+
+
+def _with_server(settings: EvaluateSettings, view: Progress) -> tuple[EvaluateSettings, ChatServer | None]:
+    """Return the server that answers for the first model, and the settings with that model's name there."""
+    if settings.server.url is None:
+        return settings, None
+    path = settings.model.path
+    server = ChatServer(settings.server, path, is_folder=Path(path).is_dir(), note=view.note)
+    named = settings.server.model_copy(update={"model": server.model})
+    return settings.model_copy(update={"server": named}), server
 
 
 class _Questions(LazySequence[Example]):

@@ -41,6 +41,15 @@ class StopRequest:
         """Set what the first signal from now on waits for: the words after "stopping after"; empty for nothing."""
         self._after = what
 
+    @contextmanager
+    def at_once(self) -> Iterator[None]:
+        """Let the first signal raise during the block, in which nothing can be saved: a model is loaded, say."""
+        after, self._after = self._after, ""
+        try:
+            yield
+        finally:
+            self._after = after
+
     def __enter__(self) -> Self:
         for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             if signal.getsignal(each) is not signal.SIG_IGN:

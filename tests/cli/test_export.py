@@ -1,7 +1,9 @@
 """`observe-r1 export`: what others load asks and answers as the run's own model does."""
 
+import itertools
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -15,6 +17,7 @@ import torch
 import yaml
 from PIL import Image
 from safetensors.torch import load_file
+from scripted_server import scripted
 from transformers import AutoConfig, AutoProcessor, pipeline
 
 from observe_r1.cli.main import main
@@ -131,69 +134,102 @@ def test_a_pipeline_answers_as_chat_does(whole, picture, capsys):
     assert capsys.readouterr().out.strip() == harmless.strip()
 
 
-def test_vllm_serves_it(whole, picture, tmp_path):
-    """With the template and the generation settings in the folder: the request has neither."""
-    (tmp_path / "sitecustomize.py").write_text(
+@pytest.fixture(scope="module")
+def served(whole, tmp_path_factory):
+    """The address of vLLM's own server with the exported model, which it calls `ours`."""
+    folder = tmp_path_factory.mktemp("served")
+    (folder / "sitecustomize.py").write_text(
         "from observe_r1.torch_compat import ensure_importable\nensure_importable()\n"
     )
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    paths = [str(tmp_path), str(Path(__file__).parents[2]), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]
+    paths = [str(folder), str(Path(__file__).parents[2]), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]
     own = {"PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1", "VLLM_CPU_KVCACHE_SPACE": "1"}
     own |= {"VLLM_NO_USAGE_STATS": "1", "HF_HUB_OFFLINE": "1"}
-    command = [
-        sys.executable,
-        "-m",
-        "vllm.entrypoints.openai.api_server",
-        "--model",
-        str(whole),
-        "--host",
-        "127.0.0.1",
-    ]
-    command += [
-        "--port",
-        str(port),
-        "--max-model-len",
-        "512",
-        "--dtype",
-        "float32",
-        "--enforce-eager",
-        "--served-model-name",
-        "ours",
-    ]
-    image = f"data:image/png;base64,{b64encode(picture.read_bytes()).decode()}"
-    content = [{"type": "image_url", "image_url": {"url": image}}, {"type": "text", "text": QUESTION}]
-    question = {"model": "ours", "messages": [{"role": "user", "content": content}], "logprobs": True}
-    with (tmp_path / "log").open("w") as log:
+    words = ["--model", whole, "--host", "127.0.0.1", "--port", port, "--max-model-len", 512, "--dtype", "float32"]
+    words += ["--enforce-eager", "--served-model-name", "ours"]
+    command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", *map(str, words)]
+    with (folder / "log").open("w") as log:
         server = subprocess.Popen(command, env=os.environ | own, stdout=log, stderr=log, start_new_session=True)
         try:
-            served = _asked(f"http://127.0.0.1:{port}/v1/chat/completions", question, server)
+            _wait_for(f"http://127.0.0.1:{port}/health", server)
+            yield f"http://127.0.0.1:{port}/v1"
         finally:
             os.killpg(server.pid, 9)
             server.wait()
-    assert served["usage"]["completion_tokens"] <= 8
+
+
+def _wait_for(address, server):
+    until = time.monotonic() + 240
+    while True:
+        assert server.poll() is None, "the server has ended"
+        try:
+            with urlopen(address, timeout=120):
+                return
+        except OSError as error:
+            assert getattr(error, "code", None) is None and time.monotonic() < until, error
+            time.sleep(0.5)
+
+
+def _asked(address, question=None):
+    body = None if question is None else json.dumps(question).encode()
+    with urlopen(Request(address, body, {"Content-Type": "application/json"}), timeout=120) as response:
+        return response.read()
+
+
+def failing_after(most, served):
+    """Return what passes questions on to a server, but no more than `most`."""
+    left = itertools.count(most, -1)
+
+    def answer(question):
+        if question == "/v1/models":
+            return 200, _asked(f"{served}/models")
+        return (200, _asked(f"{served}/chat/completions", question)) if next(left) > 0 else (500, b"gone")
+
+    return answer
+
+
+def test_vllm_serves_it(whole, picture, served):
+    """With the template and the generation settings in the folder: the request has neither."""
+    image = f"data:image/png;base64,{b64encode(picture.read_bytes()).decode()}"
+    content = [{"type": "image_url", "image_url": {"url": image}}, {"type": "text", "text": QUESTION}]
+    question = {"model": "ours", "messages": [{"role": "user", "content": content}], "logprobs": True}
+    reply = json.loads(_asked(f"{served}/chat/completions", question))
+    assert reply["usage"]["completion_tokens"] <= 8
     example = Example(
         id="", messages=({"role": "user", "content": [{"type": "image"}, {"type": "text", "text": QUESTION}]},),
         images=(str(picture),), answer="",
     )  # fmt: skip
     prompt = encode_prompt(example, load_processor(ModelSettings(path=str(whole))), QuestionSettings())
-    assert served["usage"]["prompt_tokens"] == len(prompt.ids), "the template did not ask for the format"
-    assert served["choices"][0]["message"]["content"] == answered(whole, picture)
+    assert reply["usage"]["prompt_tokens"] == len(prompt.ids), "the template did not ask for the format"
+    assert reply["choices"][0]["message"]["content"] == answered(whole, picture)
 
 
-def _asked(address, question, server):
-    request = Request(address, json.dumps(question).encode(), {"Content-Type": "application/json"})
-    until = time.monotonic() + 240
-    while True:
-        assert server.poll() is None, "the server has ended"
-        try:
-            with urlopen(request, timeout=120) as response:
-                return json.load(response)
-        except ConnectionError:
-            raise
-        except OSError as error:
-            assert getattr(error, "code", None) is None and time.monotonic() < until, error
-            time.sleep(0.5)
+def test_an_evaluation_at_its_server_is_the_embedded_engine_s(whole, served, tmp_path, capsys):
+    """Greedy and sampled, killed in between and moved to another address: the same questions, texts and lengths."""
+    questions = write_questions(tmp_path / "data", "held_out", seed=0, count=5)
+    common = [str(whole), str(questions), "--rollout.max_new_tokens", "8", "--rollout.batch", "2", "--samples", "2"]
+    at_server = ["evaluate", *common, "--output", str(tmp_path / "served"), "--server"]
+    with scripted(failing_after(3, served), "/v1") as relay:
+        assert main([*at_server, relay.url, "--server.retries", "0"]) == 2
+        assert "answered with status 500" in capsys.readouterr().err
+    assert main([*at_server, served]) == 0
+    assert "calls its only model 'ours'" in capsys.readouterr().err
+    assert main(["evaluate", *common, "--output", str(tmp_path / "here")]) == 0
+
+    def greedy(name):
+        rows = [json.loads(line) for line in (tmp_path / name / "1/greedy/responses.jsonl").read_text().splitlines()]
+        # vLLM leaves out half a character at the end, of which we keep what stands for it.
+        return [(row["id"], row["text"].rstrip("\ufffd"), row["tokens"], row["finish"]) for row in rows]
+
+    assert greedy("served") == greedy("here")
+    assert "model: ours" in (tmp_path / "served" / "config.yaml").read_text()
+    sampled = (tmp_path / "served" / "1/sampled/responses.jsonl").read_text()
+    assert len(sampled.splitlines()) == 10
+    assert main(["evaluate", *common, "--output", str(tmp_path / "again"), "--server", served]) == 0
+    assert (tmp_path / "again" / "1/sampled/responses.jsonl").read_text() == sampled
+    assert main([*at_server, served, "--server_model", "theirs"]) == 2
+    assert "has no model 'theirs'" in capsys.readouterr().err
 
 
 def test_the_card_tells_of_the_run(run, world, tmp_path, capsys):
@@ -242,9 +278,40 @@ def test_adapters_go_by_themselves(world, tmp_path, capsys):
     assert (tmp_path / "new" / "adapter_config.json").is_file()
     assert not list((tmp_path / "new").glob("model*.safetensors"))
     assert "fine-tuned from" in (tmp_path / "new" / "README.md").read_text()
-    capsys.readouterr()
+    (tmp_path / "run" / "model" / "observe_r1.json").unlink()
+    assert main(["export", str(tmp_path / "run"), "--to", str(tmp_path / "none"), "--weights", "adapter"]) == 2
+    assert "observe_r1.json cannot be read: No such file" in capsys.readouterr().err
     assert main(["export", str(world / "warm"), "--to", str(tmp_path / "other"), "--weights", "adapter"]) == 2
     assert "trained without LoRA" in capsys.readouterr().err
+
+
+DAMAGES = {
+    "config.yaml": "No such file or directory: name the folder of a training run",
+    "metrics.jsonl": "No such file or directory: name the folder of a training run",
+    "model/observe_r1.json": "observe_r1.json is missing from the model",
+    "model/config.json": "config.json is missing from the model",
+    "model/chat_template.jinja": "chat_template.jinja is missing from the model",
+}
+
+
+@pytest.mark.parametrize(("gone", "line"), DAMAGES.items(), ids=DAMAGES.keys())
+def test_what_cannot_be_read_is_not_said_to_be_unwritable(run, tmp_path, capsys, gone, line):
+    copy = shutil.copytree(run, tmp_path / "run")
+    (copy / gone).unlink()
+    assert main(["export", str(copy), "--to", str(tmp_path / "new")]) == 2
+    assert line in (said := capsys.readouterr().err) and "written" not in said
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize(
+    "damaged", ["config.yaml", "metrics.jsonl", "model/observe_r1.json", "model/model.safetensors"]
+)
+def test_what_is_damaged_is_named(run, tmp_path, capsys, damaged):
+    copy = shutil.copytree(run, tmp_path / "run")
+    (copy / damaged).write_text('"{')
+    assert main(["export", str(copy), "--to", str(tmp_path / "new")]) == 2
+    said = capsys.readouterr().err
+    assert Path(damaged).name in said and "put it back" in said and "Traceback" not in said
 
 
 @pytest.mark.parametrize(

@@ -49,10 +49,14 @@ ELSEWHERE = {
     "cluster.address": lambda address: address is not None,
     "model.quantize": lambda kind: kind != "none",
     "export.push": lambda name: name is not None,
+    "push.repo": lambda name: name is not None,
+    "server.url": lambda address: address is not None,
+    "chat.web": bool,
+    "report.serve": bool,
     "data.sources": lambda names: any(":" in name for name in names),
     "screen.benchmarks": lambda names: any(":" in name for name in names),
 }
-"""Settings whose values need a GPU, several processes, an upload or a download: such a command is parsed, not run."""
+"""Settings whose values need a GPU, several processes, a server, the Hub, or do not end: such a command is parsed only."""
 MODELS = ("MODEL", "Qwen/Qwen2.5-VL-3B-Instruct", "Qwen2.5-VL-3B-Instruct")
 AFTER_A_RUN = ("evaluation.md",)
 """Pages that begin with a finished run, `runs/observe_r1`."""

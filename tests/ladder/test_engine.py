@@ -39,11 +39,11 @@ def test_weights_are_loaded_for_an_engine_that_samples_with_them(path, monkeypat
     settings = LadderSettings.model_validate(
         {"model": {"device": "cpu", "dtype": dtype}, "rollout": {"vllm": {"seed": 3}}}
     )
-    engine, processor = inference.load_engine(path, settings)
+    engine, encode = inference.load_engine(path, settings)
     held = {tensor.device.type for tensor in (*engine.vlm.model.parameters(), *engine.vlm.model.buffers())}
     assert engine.rollout.vllm == {"seed": 3}
     assert {weight.dtype for weight in engine.vlm.model.parameters()} == {getattr(torch, dtype)}
-    assert held == {device} and processor is engine.vlm.processor
+    assert held == {device} and encode.keywords["processor"] is engine.vlm.processor
 
 
 def test_a_model_without_weights_is_the_same_otherwise(path):

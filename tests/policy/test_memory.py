@@ -70,6 +70,8 @@ def test_the_architecture_has_the_published_number_of_parameters(page):
     assert f"{linear / 1e9:.2f} billion" in page and round(linear / 1e9, 2) == 2.77
     cached = 2 * 36 * 2 * 128 * 2  # keys and values, layers, heads, width, bytes
     assert f"{cached:,} bytes a token" in page
+    tables = (4 * each().text_config.vocab_size * each().text_config.hidden_size / GIB for each in MODELS.values())
+    assert "{:.1f} GiB for 3B and {:.1f} for 7B".format(*tables) in page
 
 
 @pytest.mark.parametrize("size", CARDS)

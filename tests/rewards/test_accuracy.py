@@ -1,11 +1,13 @@
 """Accuracy: numbers, words and formulas, against math-verify itself where it can read them, and hostile text."""
 
 import math_verify
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from observe_r1 import registry
+from observe_r1.errors import UserError
 from observe_r1.rewards import accuracy_reward, verifiable
 
 EQUAL = [
@@ -207,10 +209,23 @@ def test_only_the_end_of_a_long_answer_is_read():
     assert score("x" * 1_000_000, "4") == 0.0
 
 
-def test_what_is_no_string_scores_zero():
-    for response, gold in [(None, "4"), (4, "4"), ("4", None), ("4", 4), (b"4", "4"), (["4"], "4")]:
-        assert accuracy_reward(response, gold) == 0.0
-    assert not verifiable(None)
+def test_a_response_that_is_no_string_scores_zero():
+    for response in (None, 4, b"4", ["4"]):
+        assert accuracy_reward(response, "4") == 0.0
+
+
+def test_a_gold_answer_may_be_a_number_as_in_a_dataset():
+    for gold in (4, 4.0, np.int64(4), np.float64(4)):
+        assert accuracy_reward("<answer>4</answer>", gold) == 1.0
+        assert accuracy_reward("<answer>5</answer>", gold) == 0.0
+    assert accuracy_reward("<answer>0.00001</answer>", 1e-5) == 1.0
+
+
+@pytest.mark.parametrize("gold", [None, True, ["4"], b"4", float("nan"), float("inf")])
+def test_a_gold_answer_of_another_type_is_refused_not_never_met(gold):
+    with pytest.raises(UserError, match="the gold answer needs text or a finite number, not "):
+        accuracy_reward("<answer>4</answer>", gold)
+    assert not verifiable(gold)
 
 
 def test_the_registered_function_needs_no_pool():

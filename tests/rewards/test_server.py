@@ -12,6 +12,7 @@ from random import Random
 
 import pytest
 from hostile import after_json, hostile_group, hostile_text
+from scripted_server import scripted
 
 from observe_r1.cli.main import main
 from observe_r1.config import RewardSettings
@@ -23,48 +24,13 @@ from observe_r1.rewards.reward_server import RewardServer
 EXAMPLE = Example(id="x", messages=(), images=(), answer="4", origin="rows.jsonl row 3")
 
 
-class Server:
-    """A server whose next answers are scripted: a status and a body, or a function that gives them."""
-
-    def __init__(self):
-        self.asked = []
-        self.authorized = None
-        self.answers = []
-        self.usual = lambda question: (200, json.dumps({"rewards": [len(text) for text in question["query"]]}).encode())
-        script = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self):
-                question = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-                script.asked.append(question)
-                script.authorized = self.headers["Authorization"]
-                answer = script.answers.pop(0) if script.answers else script.usual
-                answer = answer(question) if callable(answer) else answer
-                if answer is None:
-                    return  # the connection breaks
-                status, body, write = (*answer, lambda handler: handler.wfile.write(body))[:3]
-                self.send_response(status)
-                self.send_header("Content-Length", str(len(body)))
-                self.end_headers()
-                with suppress(ConnectionError):  # the client may have had enough
-                    write(self)
-
-            def log_message(self, *args):
-                pass
-
-        self.http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self.http.server_port}/score"
-
-
 @pytest.fixture
 def server():
-    server = Server()
-    thread = threading.Thread(target=server.http.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    yield server
-    server.http.shutdown()
-    server.http.server_close()
-    thread.join()
+    def usual(question):
+        return 200, json.dumps({"rewards": [len(text) for text in question["query"]]}).encode()
+
+    with scripted(usual, "/score") as server:
+        yield server
 
 
 def rewards(server, responses, **settings):
@@ -115,7 +81,7 @@ def test_a_busy_server_and_a_broken_connection_are_tried_again(server):
         ((200, b'{"rewards": [1, null]}'), " gave reward 2 of 2 as None; it must be a number"),
         ((200, b'{"rewards": [1, NaN]}'), " gave reward 2 of 2 as nan; it must be finite"),
         ((200, b'{"rewards": [1e999, 1]}'), " gave reward 1 of 2 as inf; it must be finite"),
-        ((200, b" " * (2 << 20)), " answered over 1,048,576 bytes; it must answer rewards alone"),
+        ((200, b" " * (2 << 20)), " answered over 1,048,576 bytes, more than any answer needs"),
         (None, " does not answer (rewards.retries: 0): "),
         (
             lambda question: time.sleep(1),
@@ -183,7 +149,7 @@ def with_password(url):
 def test_a_password_in_the_address_is_sent_and_stands_in_no_message(server):
     server.url = with_password(server.url)
     assert rewards(server, ["a"]) == [4.0]
-    assert server.authorized == "Basic " + base64.b64encode(b"me:s3cret!").decode()
+    assert server.headers["Authorization"] == "Basic " + base64.b64encode(b"me:s3cret!").decode()
     server.answers = [(404, b""), (200, b"?"), (200, b"{}"), (200, b'{"rewards": []}'), (200, b" " * (2 << 20)), None]
     for _ in list(server.answers):
         assert_hidden(lambda: rewards(server, ["a"], retries=0))

@@ -134,6 +134,17 @@ def test_before_there_is_anything_to_save_a_signal_ends_at_once(which, handled):
     assert not stop.requested and signal.getsignal(which) is signal.SIG_DFL
 
 
+def test_a_signal_while_nothing_can_be_saved_ends_at_once(handled):
+    """A ladder or an evaluation saves batches; it loads a model between them."""
+    with StopRequest(lambda text: None) as stop:
+        stop.after("this batch")
+        with pytest.raises(KeyboardInterrupt), stop.at_once():
+            signal.raise_signal(signal.SIGTERM)
+        assert not stop.requested
+        signal.raise_signal(signal.SIGTERM)
+        assert stop.requested
+
+
 def test_a_signal_that_the_process_was_started_to_ignore_stays_ignored(handled):
     """As under `nohup`, and in a script's background."""
     signal.signal(signal.SIGHUP, signal.SIG_IGN)

@@ -1,0 +1,50 @@
+"""`observe-r1 report`: runs, ladders and evaluations as one page, in a file or served while a run goes on."""
+
+from functools import partial
+from pathlib import Path
+
+from observe_r1.config import ReportOptions, ReportSettings
+from observe_r1.errors import UserError
+from observe_r1.report.run_page import REPORT, render_report, write_report
+from observe_r1.report.serving import PageServer
+from observe_r1.run import Ended
+from observe_r1.run.progress import Progress
+
+
+def run(settings: ReportSettings, view: Progress) -> Ended:
+    """Write the page, or serve it until Ctrl-C.
+
+    Args:
+        settings: Which folders, and where to.
+        view: Shows what is being done; entered already.
+
+    Raises:
+        UserError: A folder is no run, ladder or evaluation, or the page cannot be written or served.
+    """
+    options = settings.report
+    folders = [Path(folder) for folder in options.folders]
+    if options.serve:
+        return _serve(options, folders, view)
+    to = Path(options.to) if options.to is not None else folders[0] / REPORT
+    try:
+        write_report(folders, to, view.now)
+    except OSError as error:
+        raise UserError(f"report.to = {str(to)!r}: cannot be written: {error.strerror}") from error
+    view.close()
+    print(f"the report is in {to} ({to.stat().st_size / 1e6:.1f} MB); any browser opens it")
+    return Ended(0, "")
+
+
+def _serve(options: ReportOptions, folders: list[Path], view: Progress) -> Ended:
+    if options.to is not None:
+        raise UserError("--to and --serve exclude each other: the page is written to a file, or served")
+    page = partial(render_report, folders)
+    with PageServer(folders, options.port, lambda version: page(version=version)) as server:
+        server.page()  # a folder that is none of ours is an error here, not in the browser
+        view.close()
+        print(f"{server.url} shows the report and refreshes itself; Ctrl-C ends it", flush=True)
+        try:
+            server.serve_forever()
+        except KeyboardInterrupt:
+            print("ended")
+    return Ended(0, "")

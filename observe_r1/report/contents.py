@@ -1,0 +1,150 @@
+"""What a page shows of its runs and evaluations beside their curves: maps, shares by level, cards for the gallery."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from observe_r1.report.charts import Chart, Compared
+from observe_r1.report.climb import climb_chart, climb_of
+from observe_r1.report.evaluation_records import EvaluationRecord, accuracy_by_part, evaluation_cards
+from observe_r1.report.gallery import Gallery, answers_card, choose, spread, steps_shown, training_card
+from observe_r1.report.pages import printable
+from observe_r1.report.run_questions import Questions, held_out_questions, training_questions
+from observe_r1.report.run_records import (
+    RunRecord,
+    SampledGroup,
+    evaluated_steps,
+    held_out_groups,
+    rollout_steps,
+    sampled_groups,
+)
+
+_MOST_LEVELS = 16
+_PARTS = ("evaluation", "held-out", "training")
+"""Of the gallery, in their order."""
+
+
+@dataclass(slots=True)
+class Contents:
+    """Filled run by run and evaluation by evaluation, which have numbers: first all runs, then all evaluations."""
+
+    several: bool
+    """Whether there are several runs, which their titles then name."""
+    climbs: list[Chart] = field(default_factory=list)
+    compared: list[Compared] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    """What is missing, and why."""
+    groups: int = 0
+    """Groups that could be in the gallery."""
+    _cards: list[tuple[dict[str, Any], int, str, Questions]] = field(default_factory=list)
+    """What `Gallery.add` takes."""
+    _held_out: list[tuple[str, dict[str, list[bool]], str]] = field(default_factory=list)
+    """What the held-out answers are of, whether they are right, by level, and what the levels are."""
+
+    def add_rollouts(self, run: RunRecord, number: int, most: int) -> None:
+        """Add the map of what a run has sampled, and at most `most` cards, spread over its steps."""
+        steps = rollout_steps(run)
+        if not steps:
+            return
+        questions = training_questions(run)
+        self._note(run.name, questions)
+        shown = dict(steps_shown(steps, most))
+
+        def groups() -> Iterator[SampledGroup]:
+            for step in steps:
+                found = sampled_groups(run, step)
+                self.groups += len(found)
+                for group in choose(found, shown.get(step, 0)):
+                    self._cards.append((training_card(group), number, group.id, questions))
+                yield from found
+
+        climb = climb_of(groups(), questions)
+        if climb:
+            self.climbs.append(climb_chart(climb, number, run.name if self.several else ""))
+
+    def add_held_out(self, run: RunRecord, number: int, most: int) -> None:
+        """Add a run's first and last answers to the held-out questions: right by level, and at most `most` cards."""
+        steps = evaluated_steps(run)
+        if not steps:
+            return
+        questions = held_out_questions(run)
+        first, last = ({group.id: group for group in held_out_groups(run, step)} for step in (steps[0], steps[-1]))
+        by, levels = _levels(questions)
+        if steps[0] != steps[-1] and not self._held_out:  # the first run's beginning stands for that of all
+            self._held_out.append((_when(steps[0]), _right(first, levels), by))
+        whose = f"{run.name}, " if self.several else ""
+        self._held_out.append((f"{whose}{_when(steps[-1])}", _right(last, levels), by))
+        self.groups += len(last)
+        for row_id in spread([row_id for row_id in first if row_id in last], most):
+            pair = {group.step: group for group in (first[row_id], last[row_id])}  # one, where there is one evaluation
+            rows = [(_when(step), group.rows[0]) for step, group in pair.items()]
+            card = answers_card("held-out", steps[-1], str(rows[0][1]["answer"]), rows)
+            self._cards.append((card, number, row_id, questions))
+
+    def compare_held_out(self) -> None:
+        """Compare the held-out answers of all runs by level, where there are several levels."""
+        names = sorted({name for _, right, _ in self._held_out for name in right})
+        if len(self._held_out) < 2 or not 1 < len(names) <= _MOST_LEVELS:
+            return
+        by = self._held_out[0][2]
+        counts = [max(len(right.get(name, ())) for _, right, _ in self._held_out) for name in names]
+        series = [
+            (printable(label, 40), tuple(_mean(right.get(name, [])) for name in names))
+            for label, right, _ in self._held_out
+        ]
+        about = "Greedy answers to the held-out questions, percent right."
+        levels = tuple(zip(names, counts, strict=True))
+        self.compared.append(Compared(f"Held-out accuracy by {by}", about, by, levels, tuple(series)))
+
+    def add_evaluation(self, record: EvaluationRecord, number: int, most: int) -> None:
+        """Add accuracy by part of an evaluation, and at most `most` cards."""
+        self._note(record.name, record.questions)
+        self.compared += accuracy_by_part(record)
+        cards = list(evaluation_cards(record))
+        self.groups += len(cards)
+        self._cards += [(card, number, row_id, record.questions) for row_id, card in spread(cards, most)]
+
+    def gallery(self) -> Gallery:
+        """Return the gallery; what it has no room for is missing everywhere alike, not at the end."""
+        gallery = Gallery(groups=self.groups)
+        for place in random.Random(0).sample(range(len(self._cards)), len(self._cards)):
+            gallery.add(*self._cards[place])
+        gallery.cards.sort(key=_place)
+        return gallery
+
+    def _note(self, name: str, questions: Questions) -> None:
+        if questions.missing:
+            self.notes.append(f"{name}: its questions and images cannot be shown: {questions.missing}")
+
+
+def _place(card: dict[str, Any]) -> tuple[Any, ...]:
+    """Return what cards are sorted by; of one step's, what was wrong at first and is right at last comes first."""
+    mended = card["responses"][-1]["correct"] and not card["responses"][0]["correct"]
+    return _PARTS.index(card["part"]), card["run"], card["step"] or 0, not mended
+
+
+def _when(step: int) -> str:
+    return f"after step {step}" if step else "before training"
+
+
+def _levels(questions: Questions) -> tuple[str, dict[str, str]]:
+    """Return what tells the questions apart, and the level of each: difficulty, or source where none is known."""
+    if questions.difficulty:
+        return "difficulty", {row_id: f"{value:.2g}" for row_id, value in questions.difficulty.items()}
+    return "source", {row_id: printable(source or "none", 18) for row_id, source in questions.source.items()}
+
+
+def _right(groups: dict[str, SampledGroup], levels: dict[str, str]) -> dict[str, list[bool]]:
+    """Return whether each greedy answer is right, by level."""
+    right: dict[str, list[bool]] = {}
+    for row_id, group in groups.items():
+        if row_id in levels:
+            right.setdefault(levels[row_id], []).append(bool(group.rows[0]["correct"]))
+    return right
+
+
+def _mean(values: Sequence[bool]) -> float:
+    return sum(values) / len(values) if values else float("nan")

@@ -1,0 +1,143 @@
+"""Runs, evaluations and ladders as one self-contained HTML page: `observe-r1 report`."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Callable, Sequence
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from observe_r1.errors import UserError
+from observe_r1.files import write_atomic
+from observe_r1.ladder.stage import LADDER
+from observe_r1.report.charts import Compared, compared_chart, curve_charts
+from observe_r1.report.contents import Contents
+from observe_r1.report.evaluation_records import EvaluationRecord, figures_table, is_evaluation, read_evaluation
+from observe_r1.report.gallery import MAX_GROUPS, Gallery
+from observe_r1.report.headline import headline
+from observe_r1.report.ladder_page import ladder_values
+from observe_r1.report.pages import printable, render_template
+from observe_r1.report.run_records import RunRecord, is_run, label_runs, read_run
+
+REPORT = "report.html"
+"""The page's name where nobody gives another."""
+
+
+def write_report(
+    folders: Sequence[Path], to: Path, now: Callable[[str], None] = lambda _: None, compared: Sequence[Compared] = ()
+) -> None:
+    """Write the page of the folders to a file; arguments and errors as `render_report`."""
+    write_atomic(to, render_report(folders, now, compared=compared))
+
+
+def render_report(
+    folders: Sequence[Path],
+    now: Callable[[str], None] = lambda _: None,
+    *,
+    version: str = "",
+    compared: Sequence[Compared] = (),
+) -> str:
+    """Return the page of runs, evaluations and ladders.
+
+    Args:
+        folders: Of each of them; a run may be live.
+        now: Is told what is being done.
+        version: Of what is shown, where the page is served and looks for a newer one; empty for a file.
+        compared: More that is to be shown before and after.
+
+    Raises:
+        UserError: A folder is none of these, is named twice, or a file in it is not as it was written.
+    """
+    names = dict(zip(folders, label_runs(folders), strict=True))
+    kinds = {folder: _kind(folder) for folder in folders}
+    runs = [read_run(folder, name) for folder, name in names.items() if kinds[folder] == "run"]
+    evaluations = [read_evaluation(folder, name) for folder, name in names.items() if kinds[folder] == "evaluation"]
+    ladders = [ladder_values(folder) for folder in folders if kinds[folder] == "ladder"]
+    now("drawing the curves")
+    curves = curve_charts(runs)
+    contents = Contents(several=len(runs) > 1, compared=list(compared))
+    each = MAX_GROUPS // max(1, 2 * len(runs) + len(evaluations))
+    for number, run in enumerate(runs):
+        now(f"reading the responses of {run.name}")
+        contents.add_rollouts(run, number, each)
+        contents.add_held_out(run, number, each)
+    contents.compare_held_out()
+    for number, record in enumerate(evaluations, start=len(runs)):
+        now(f"reading the responses of {record.name}")
+        contents.add_evaluation(record, number, each)
+    shown = [*(run.name for run in runs), *(record.name for record in evaluations)]
+    now("copying the images")
+    gallery = contents.gallery()
+    return render_template(
+        "report.html.j2",
+        title=", ".join(names.values()),
+        version=version,
+        runs=[_shown_run(run) for run in runs],
+        headline=headline(runs),
+        notes=contents.notes,
+        curves=curves,
+        evaluations=[_shown_evaluation(record) for record in evaluations],
+        compared=[compared_chart(each) for each in contents.compared],
+        climbs=contents.climbs,
+        ladders=ladders,
+        gallery=gallery,
+        gallery_line=_gallery_line(gallery),
+        parts=list(dict.fromkeys(card["part"] for card in gallery.cards)),
+        gallery_data={
+            "runs": [printable(name, 60) for name in shown],
+            "cards": gallery.cards,
+            "images": gallery.images,
+        },
+        scripts=_scripts(gallery=gallery.groups > 0, served=bool(version)),
+    )
+
+
+def _kind(folder: Path) -> str:
+    if is_run(folder):
+        return "run"
+    if is_evaluation(folder):
+        return "evaluation"
+    if (folder / LADDER).is_file():
+        return "ladder"
+    if not folder.is_dir():
+        raise UserError(f"{folder}: no such folder: name the folder of a run, a ladder or an evaluation")
+    inside = sorted(each.name for each in folder.iterdir() if each.is_dir() and (is_run(each) or is_evaluation(each)))
+    hint = f": did you mean {folder / inside[0]}?" if inside else ": name one of them"
+    raise UserError(f"{folder}: not the folder of a run, a ladder or an evaluation{hint}")
+
+
+def _gallery_line(gallery: Gallery) -> str:
+    """Say how much of the responses the page has, and how they were chosen."""
+    shown = len(gallery.cards)
+    if shown == gallery.groups:
+        return f"All {shown:,} questions with their responses."
+    line = (
+        f"{shown:,} of {gallery.groups:,} questions with their responses, spread over the steps; of each step, those"
+        " with both right and wrong responses first. The folder has all of them."
+    )
+    return line + (" More images and texts would make the page too large." if gallery.full else "")
+
+
+def _scripts(*, gallery: bool, served: bool) -> list[dict[str, str]]:
+    """Return the scripts of the page with the digests by which its policy allows them, and nothing else."""
+    wanted = [name for name, needed in (("report.js", gallery), ("refresh.js", served)) if needed]
+    texts = [render_template(name) for name in wanted]
+    digests = [base64.b64encode(sha256(text.encode()).digest()).decode() for text in texts]
+    return [{"text": text, "digest": f"sha256-{digest}"} for text, digest in zip(texts, digests, strict=True)]
+
+
+def _shown_run(run: RunRecord) -> dict[str, str]:
+    places = [Path(str(run.settings.get(name, ""))) for name in ("model.path", "data.path")]
+    model, data = ("/".join(place.parts[-2:]) for place in places)  # not the whole: a page names nobody's home folder
+    return {
+        "name": run.name,
+        "about": f"{run.steps:,} steps, starting from {printable(model, 100)}, on {printable(data, 100)}.",
+        "settings_text": "\n".join(f"{name}: {json.dumps(value)}" for name, value in run.settings.items()),
+    }
+
+
+def _shown_evaluation(record: EvaluationRecord) -> dict[str, Any]:
+    heads, rows = figures_table(record)
+    return {"name": record.name, "heads": heads, "rows": rows}

@@ -1,0 +1,152 @@
+"""A run's folder as its reports read it: settings, metrics by step, and every response that it has sampled.
+
+A live run can be read at any time: its files are whole, except for the last line of the metrics, which is left out
+while it is being written.
+"""
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+
+from observe_r1.config import flat
+from observe_r1.data.json_rows import JsonRows
+from observe_r1.errors import UserError
+from observe_r1.run.folder import steps_in
+
+CONFIG, METRICS, ROLLOUTS, EVALUATIONS = "config.yaml", "metrics.jsonl", "rollouts", "evaluations"
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class RunRecord:
+    """What a run has written so far."""
+
+    path: Path
+    name: str
+    """What the reports call it: see `label_runs`."""
+    settings: dict[str, Any]
+    """By dotted name: `objective.bonus`."""
+    metrics: tuple[dict[str, Any], ...]
+    """One a step, by names such as `reward/mean`; `step` is in each."""
+
+    @property
+    def steps(self) -> int:
+        """Steps done."""
+        return max((row["step"] for row in self.metrics), default=0)
+
+    def curve(self, key: str) -> tuple[list[int], list[float]]:
+        """Return the steps at which a metric was recorded, and its values; both empty where it never was."""
+        found = [(row["step"], row[key]) for row in self.metrics if isinstance(row.get(key), int | float)]
+        return [step for step, _ in found], [float(value) for _, value in found]
+
+
+def is_run(folder: Path) -> bool:
+    """Whether a folder is that of a training run."""
+    return (folder / CONFIG).is_file() and ((folder / METRICS).is_file() or (folder / ROLLOUTS).is_dir())
+
+
+def read_run(folder: Path, name: str = "") -> RunRecord:
+    """Read a run's settings and metrics.
+
+    Args:
+        folder: Of the run, live or ended.
+        name: See `RunRecord`; the folder's own by default.
+
+    Raises:
+        UserError: A file is missing or not as a run wrote it; names the file and, of metrics, the line.
+    """
+    settings = _read(folder / CONFIG, lambda text: flat(yaml.safe_load(text)))
+    lines = _read(folder / METRICS, str.splitlines) if (folder / METRICS).is_file() else []
+    metrics = []
+    for number, line in enumerate(lines, start=1):
+        try:
+            row = json.loads(line)
+            row["step"] = int(row["step"])
+        except (ValueError, KeyError, TypeError) as error:
+            if number == len(lines):
+                break  # it is being written, or the run was killed while it was
+            raise UserError(f"{folder / METRICS} line {number}: not as a run wrote it: put the file back") from error
+        metrics.append(row)
+    return RunRecord(folder, name or folder.resolve().name, settings, tuple(metrics))
+
+
+def _read(path: Path, parse: Callable[[str], T]) -> T:
+    try:
+        return parse(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror}: name the folder of a training run") from error
+    except (ValueError, yaml.YAMLError, AttributeError) as error:
+        raise UserError(f"{path}: not as a run wrote it: put the file back") from error
+
+
+def label_runs(folders: Sequence[Path]) -> list[str]:
+    """Return a name for each folder, all different: its last name, with as many parents as it takes.
+
+    Raises:
+        UserError: A folder is named twice.
+    """
+    places = [folder.resolve().parts[1:] for folder in folders]
+    for number, place in enumerate(places):
+        if place in places[:number]:
+            raise UserError(f"{folders[number]}: named twice: give each folder once")
+    length = 1
+    while len({place[-length:] for place in places}) < len(places):
+        length += 1
+    return ["/".join(place[-length:]) for place in places]
+
+
+@dataclass(frozen=True, slots=True)
+class SampledGroup:
+    """All responses to one question in one step of a run, or in one of its evaluations."""
+
+    step: int
+    id: str
+    """Of the question."""
+    rows: tuple[dict[str, Any], ...]
+    """Its responses: see `training.loop.rollout_rows` and `run.held_out.evaluation_rows`."""
+
+    @property
+    def share_right(self) -> float:
+        """Share of the responses that are right, in [0, 1]."""
+        return sum(bool(row["correct"]) for row in self.rows) / len(self.rows)
+
+
+def sampled_groups(run: RunRecord, step: int) -> list[SampledGroup]:
+    """Return what a run sampled for `step`; see `rollout_steps`."""
+    return list(_groups(run.path / ROLLOUTS, step))
+
+
+def held_out_groups(run: RunRecord, step: int) -> list[SampledGroup]:
+    """Return the responses to the held-out questions after `step`; see `evaluated_steps`."""
+    return list(_groups(run.path / EVALUATIONS, step))
+
+
+def rollout_steps(run: RunRecord) -> list[int]:
+    """Return the steps whose responses are there."""
+    return sorted(steps_in(run.path / ROLLOUTS, ".jsonl"))
+
+
+def evaluated_steps(run: RunRecord) -> list[int]:
+    """Return the steps after which the held-out questions were answered; 0 is the starting model."""
+    return sorted(steps_in(run.path / EVALUATIONS, ".jsonl"))
+
+
+def _groups(folder: Path, step: int) -> Iterator[SampledGroup]:
+    path = folder / f"step-{step:06d}.jsonl"
+    try:
+        started = -1  # a question may be drawn twice in one step: its groups are told apart by where numbers restart
+        rows = []
+        for row in JsonRows(path):
+            started += row["response"] == 0
+            rows.append((started, row))
+        for _, group in groupby(rows, key=lambda pair: pair[0]):
+            members = tuple(row for _, row in group)
+            yield SampledGroup(step, str(members[0]["id"]), members)
+    except (KeyError, TypeError) as error:
+        raise UserError(f"{path}: not as a run wrote it ({error} is missing): put the file back") from error

@@ -1,0 +1,172 @@
+"""The page of runs in headless Chromium: what a reader sees, filters and hides, and that nothing else happens."""
+
+import threading
+
+import pytest
+from browser import Tab, open_browser
+from recorded_run import GROUP, record_run, step_metrics
+
+from observe_r1.report.run_page import render_report, write_report
+from observe_r1.report.serving import PageServer
+from observe_r1.run.trackers import JsonLines
+
+HOSTILE = [
+    "<script>alert(1)</script></script><script>alert(2)</script>",
+    "</observe></p><img src=x onerror=alert(1)><svg onload=alert(1)>",
+    "<!--<script>\u2028</textarea></style></title><iframe src=javascript:alert(1)>",
+    "\\u003cscript>alert(1)\x00\ud800 \u202e{{7*7}}${alert(1)}",
+]
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with open_browser() as opened:
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def pages(tmp_path_factory):
+    """A page of one run, and one of two."""
+    folder = tmp_path_factory.mktemp("runs")
+    first = record_run(folder / "first", steps=12)
+    second = record_run(folder / "second", steps=12, held_out=False, quality=0.5)
+    write_report([first], folder / "one.html")
+    write_report([first, second], folder / "two.html")
+    return folder
+
+
+@pytest.fixture
+def open_page(browser, pages):
+    """Returns a function that opens a page; it must not have complained in the end."""
+    tabs = []
+
+    def opened(name, **look):
+        address = name if name.startswith("http") else (pages / name).as_uri()
+        tabs.append(Tab(browser, address, **look))
+        return tabs[-1]
+
+    yield opened
+    for tab in tabs:
+        tab.close()
+    assert [complaint for tab in tabs for complaint in tab.complaints] == []
+
+
+def test_filters_and_search_choose_among_the_responses(open_page):
+    tab = open_page("one.html")
+    page = tab.page
+    assert tab.count() == (24 + 8, 24 * GROUP + 8 * 2)
+    assert tab.visible("article") == 12 and tab.visible("article img") == 12
+    page.click("#more")
+    assert tab.visible("article") == 24
+
+    page.select_option("[name=part]", "training")
+    assert tab.count() == (24, 96)
+    page.select_option("[name=verdict]", "wrong")  # of levels 0, 1/4, 1/2, 3/4: 0 to 3 of four are wrong, 6 groups each
+    assert tab.count() == (18, 6 * (1 + 2 + 3))
+    assert tab.visible(".response.right") == 0
+    page.fill("[name=easiest]", "0.5")
+    page.fill("[name=hardest]", "0.5")
+    assert tab.count() == (6, 12)
+    page.fill("[name=from]", "8")
+    page.fill("[name=to]", "8")  # questions 14 and 15, both of difficulty 1/2
+    assert tab.count() == (2, 4)
+
+    page.reload()
+    assert tab.count() == (2, 4) and page.input_value("[name=from]") == "8"
+    page.click("[type=reset]")
+    assert tab.count() == (32, 112) and page.evaluate("location.hash") == ""
+
+    page.check("[name=bonus]")
+    assert tab.count() == (24, 24) and tab.visible(".chip.bonus") == tab.visible(".response")
+    page.uncheck("[name=bonus]")
+    page.fill("[name=search]", "SHAPES 17")
+    assert tab.count() == (1, GROUP)
+    card = page.inner_text("article")
+    assert all(part in card for part in ("step 9", "difficulty 0.5", "2 of 4 right", "How many in 17?", "Answer: 17"))
+    assert all(part in card for part in ("accuracy 1", "format 0.5", "bonus +0.2", "advantage +1", "20 tokens"))
+    page.click("button.all")
+    assert tab.visible(".response") == GROUP and tab.visible("button.all") == 0
+    assert page.inner_text(".response .observe:not(.tag)").strip() == "shapes 17"
+    assert page.inner_text(".response .answer:not(.tag)").strip() == "17"
+    page.fill("[name=search]", "no such words")
+    assert tab.count() == (0, 0) and not page.is_visible("#more")
+
+
+def test_runs_are_overlaid_and_hidden_one_by_one(open_page):
+    tab = open_page("two.html")
+    first, second = '[id="run-0-reward-mean"] path', '[id="run-1-reward-mean"] path'
+    assert (tab.visible(first), tab.visible(second)) == (1, 1)
+    colours = [tab.page.eval_on_selector(each, "line => getComputedStyle(line).stroke") for each in (first, second)]
+    assert colours == ["rgb(0, 114, 178)", "rgb(213, 94, 0)"]
+    heights = [tab.page.eval_on_selector(each, "line => line.getBoundingClientRect().top") for each in (first, second)]
+    assert heights[0] > heights[1] + 20  # the second run's reward is higher by a half
+
+    tab.page.uncheck("#show-run-1")
+    assert (tab.visible(first), tab.visible(second)) == (1, 0)
+    assert tab.visible("figure.only-run-0") == 2 and tab.visible("figure.only-run-1") == 0
+    tab.page.select_option("[name=run]", "1")
+    assert tab.count() == (24, 96)
+
+
+@pytest.mark.parametrize("name", ["one.html", "two.html"])
+def test_the_page_is_light_or_dark_and_fits_a_phone(open_page, name):
+    paper, ink = {}, {}
+    for dark in (False, True):
+        tab = open_page(name, width=390, dark=dark)
+        paper[dark] = tab.page.eval_on_selector("body", "each => getComputedStyle(each).backgroundColor")
+        ink[dark] = tab.page.eval_on_selector("figure text", "each => getComputedStyle(each).fill")
+        widths = tab.page.evaluate("[document.documentElement.scrollWidth, innerWidth]")
+        assert widths[0] <= widths[1] == 390
+        assert tab.visible(".narrow svg") == tab.page.locator(".narrow").count() > 0
+        smallest = tab.page.eval_on_selector_all(
+            "figure svg text",
+            "all => Math.min(...all.filter(each => each.checkVisibility()).map(each => parseFloat(getComputedStyle(each)"
+            ".fontSize) * each.getScreenCTM().a))",
+        )
+        assert smallest >= 8  # pixels
+    assert (ink[False], ink[True]) == ("rgb(31, 35, 40)", "rgb(230, 237, 243)")
+    assert paper[False] != paper[True]
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_what_a_model_writes_runs_nothing(browser, tmp_path, text):
+    folder = record_run(tmp_path / "run", steps=4, text=text, question=text.replace("\ud800", ""))
+    (tmp_path / "page.html").write_text(render_report([folder]), encoding="utf-8")
+    tab = Tab(browser, (tmp_path / "page.html").as_uri())
+    page = tab.page
+    assert tab.count() == (8 + 8, 8 * GROUP + 16)
+    assert page.locator("iframe, script:not([type]) ~ img, img[src=x]").count() == 0
+    seen = page.evaluate("() => document.querySelector('.question').textContent")
+    assert seen == text.replace("\ud800", "").replace("\x00", "\ufffd").replace("\u202e", "\ufffd")
+    page.evaluate("document.body.insertAdjacentHTML('beforeend', '<img src=data:, onerror=document.title=1>')")
+    page.wait_for_timeout(50)
+    title = page.title()
+    tab.close()
+    assert title == "run"
+    refused = [each for each in tab.complaints if "Content Security Policy" in each]
+    assert refused and refused == tab.complaints  # of the handler that the test itself put in
+
+
+def test_a_served_page_refreshes_itself_and_keeps_its_filters(browser, tmp_path):
+    folder = record_run(tmp_path / "run", steps=4)
+    with PageServer([folder], 0, lambda version: render_report([folder], version=version)) as server:
+        serving = threading.Thread(target=server.serve_forever)
+        serving.start()
+        try:
+            tab = Tab(browser, server.url)
+            tab.page.select_option("[name=verdict]", "wrong")
+            tab.page.evaluate("document.activeElement.blur()")
+            counted = tab.count()
+            assert "4 steps" in tab.page.text_content("body")
+            metrics = JsonLines(folder / "metrics.jsonl")
+            metrics.write(5, step_metrics(5))
+            metrics.close()
+            tab.page.get_by_text("5 steps, starting").wait_for(timeout=20_000)
+            assert tab.page.input_value("[name=verdict]") == "wrong" and tab.count() == counted
+            other = tab.page.request.get(f"{server.url}version", headers={"Host": "example.org"})
+            assert other.status == 403
+            tab.close()
+            assert tab.complaints == []
+        finally:
+            server.shutdown()
+            serving.join()
