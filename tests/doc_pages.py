@@ -8,6 +8,7 @@ import sys
 import tomllib
 from dataclasses import dataclass
 from importlib.util import find_spec
+from itertools import pairwise
 from pathlib import Path
 
 from markdown_it import MarkdownIt
@@ -138,7 +139,7 @@ def _installs(words: list[str]) -> None:
     for word in words:
         for extra in re.findall(r"^\.\[([\w,-]+)\]$", word):
             assert set(extra.split(",")) <= EXTRAS.keys(), f"{word}: no such extra"
-    for option, value in zip(words, words[1:], strict=False):
+    for option, value in pairwise(words):
         assert option not in ("-c", "--constraint", "--requirement") or (ROOT / value).is_file(), value
 
 
@@ -175,12 +176,12 @@ def _docker(words: list[str]) -> None:
     assert words[1] in ("build", "run"), words
     if "--target" in words:
         assert re.search(rf"^FROM .* AS {words[words.index('--target') + 1]}$", text, re.MULTILINE), words
-    for word, value in zip(words, words[1:], strict=False):
+    for word, value in pairwise(words):
         assert word != "--build-arg" or re.search(rf"^ARG {value.partition('=')[0]}\b", text, re.MULTILINE), value
 
 
 def _vllm(words: list[str]) -> None:
-    """`vllm serve FOLDER`, with options that the engine's arguments name; importing vLLM would take longer than all else."""
+    """`vllm serve FOLDER`, with options that the engine's arguments name. vLLM itself is slow to import."""
     assert words[1] == "serve" and Path(words[2], "config.json").is_file(), words
     source = Path(find_spec("vllm").origin).with_name("engine") / "arg_utils.py"
     known = set(re.findall(r"^    (\w+):", source.read_text(encoding="utf-8"), re.MULTILINE))

@@ -37,7 +37,9 @@ def test_the_python_is_one_that_is_supported():
 def test_what_is_copied_exists_and_is_sent_to_docker():
     ignored = (ROOT / ".dockerignore").read_text(encoding="utf-8").splitlines()
     sent = [line[1:] for line in ignored if line.startswith("!")]
-    copied = [word for name, rest in INSTRUCTIONS if name == "COPY" and "--from" not in rest for word in rest.split()[:-1]]
+    copied = [
+        word for name, rest in INSTRUCTIONS if name == "COPY" and "--from" not in rest for word in rest.split()[:-1]
+    ]
     assert "observe_r1" in copied and "pyproject.toml" in copied
     for word in copied:
         assert (ROOT / word).exists() and any(fnmatch(word, pattern) for pattern in sent), word
@@ -49,7 +51,7 @@ def test_what_is_copied_exists_and_is_sent_to_docker():
 
 
 def test_what_is_run_is_shell_and_its_installs_are_possible():
-    """`make resolve` resolves every extra with constraints.txt; here the extras exist, and pip and uv take the options."""
+    """`make resolve` resolves every extra with constraints.txt; here the extras exist and the options are known."""
     installs = 0
     for line in (rest for name, rest in INSTRUCTIONS if name == "RUN"):
         checked = subprocess.run(["bash", "-n", "-c", line], capture_output=True, text=True)

@@ -53,7 +53,13 @@ def test_trl_has_the_names_of_its_guide():
     named.remove("optimizer.minibatch")
     assert len(named) > 50
     assert {name.partition("=")[0] for name in named} <= fields.keys()
-    said = {"num_generations": 8, "max_completion_length": 512, "beta": 0.0, "num_train_epochs": 3.0, "loss_type": "dapo"}
+    said = {
+        "num_generations": 8,
+        "max_completion_length": 512,
+        "beta": 0.0,
+        "num_train_epochs": 3.0,
+        "loss_type": "dapo",
+    }
     said |= {"adam_beta1": 0.9, "adam_beta2": 0.999, "vllm_importance_sampling_mode": "sequence_mask"}
     said |= {"scale_rewards": "group", "gradient_checkpointing": True, "shuffle_dataset": True, "warmup_steps": 0}
     assert {name: fields[name] for name in said} == said and fields["lr_scheduler_type"] == "linear"

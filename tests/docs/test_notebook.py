@@ -32,5 +32,3 @@ def test_it_is_kept_with_its_outputs():
     pictures = [output for output in shown(NOTEBOOK) if "image/png" in output.get("data", {})]
     assert len(pictures) >= 3 and not any(output.output_type == "error" for output in shown(NOTEBOOK))
     assert not any(output.get("name") == "stderr" for output in shown(NOTEBOOK)), "warnings and progress are noise"
-
-

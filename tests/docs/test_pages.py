@@ -10,7 +10,7 @@ import io
 import json
 import re
 import shutil
-from contextlib import nullcontext, redirect_stdout
+from contextlib import ExitStack, redirect_stdout
 from pathlib import Path
 
 import pytest
@@ -27,7 +27,7 @@ from observe_r1.registry import resolve
 
 KINDS = {"bash", "slurm", "python", "yaml", "json", "jsonl", "csv", "text", "dockerfile"}
 SMALL = {
-    "data.max_samples": 6,
+    "data.max_samples": 12,
     "evaluation.max_samples": 4,
     "evaluation.samples": 1,
     "rollout.prompts": 2,
@@ -56,7 +56,7 @@ ELSEWHERE = {
     "data.sources": lambda names: any(":" in name for name in names),
     "screen.benchmarks": lambda names: any(":" in name for name in names),
 }
-"""Settings whose values need a GPU, several processes, a server, the Hub, or do not end: such a command is parsed only."""
+"""Settings whose values need a GPU, several processes, a server or the Hub, or do not end: these are parsed only."""
 MODELS = ("MODEL", "Qwen/Qwen2.5-VL-3B-Instruct", "Qwen2.5-VL-3B-Instruct")
 AFTER_A_RUN = ("evaluation.md",)
 """Pages that begin with a finished run, `runs/observe_r1`."""
@@ -99,6 +99,7 @@ def brought(world, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patched:
         patched.chdir(folder)
         patched.setattr(options, "validate", shrunk)
+        patched.setitem(SMALL, "data.max_samples", 40)
         assert main(["ladder", "build", "tiny/ladder"]) == 0
         assert main(["train", "tiny/observe_r1", "--run.output", "runs/demo/rl"]) == 0
     (folder / "shared").mkdir()
@@ -137,11 +138,15 @@ def hold(block: Block, namespace: dict) -> None:
     match block.kind:
         case "bash":
             for command in commands(block.text):
-                with open(command.output, "w") if command.output else nullcontext() as file:  # noqa: PTH123
-                    with redirect_stdout(file) if file else nullcontext():
-                        run(command.words)
+                with ExitStack() as stack:
+                    if command.output:
+                        stack.enter_context(redirect_stdout(stack.enter_context(Path(command.output).open("w"))))
+                    run(command.words)
         case "python":
-            exec(block.text, namespace)
+            with redirect_stdout(io.StringIO()) as said:
+                exec(block.text, namespace)
+            for shown in re.findall(r"print\(.*\)  # ([\d. ]+)$", block.text, re.MULTILINE):
+                assert shown in said.getvalue()
         case "yaml":
             hold_yaml(yaml.safe_load(block.text))
         case "json" | "jsonl":
@@ -203,13 +208,21 @@ def test_commands_and_settings_in_the_running_text_exist(page):
 def test_nothing_else_takes_its_place(tmp_path):
     """A block of no kind, a pipe, an unknown program, an unknown option: each fails."""
     page = tmp_path / "page.md"
-    page.write_text("Text:\n\n    observe-r1 train\n\n```\nls\n```\n\n```bash\nobserve-r1 data judge \\\n  --gold 1 # yes\n```\n")
+    page.write_text(
+        "Text:\n\n    observe-r1 train\n\n```\nls\n```\n\n```bash\nobserve-r1 data judge \\\n  --gold 1 # yes\n```\n"
+    )
     assert [block.kind for block in blocks(page)] == ["indented", "", "bash"]
     assert commands(blocks(page)[2].text)[0].words == ["observe-r1", "data", "judge", "--gold", "1"]
     for line in ("observe-r1 data judge | tee log", "cd x && ls", "echo 'unclosed"):
         with pytest.raises(ValueError):
             commands(line)
-    for line in ("make nonsense", "pip install -e '.[nonsense]'", "uv pip install --nonsense x", "rm -rf /", "ray strat"):
+    for line in (
+        "make nonsense",
+        "pip install -e '.[nonsense]'",
+        "uv pip install --nonsense x",
+        "rm -rf /",
+        "ray strat",
+    ):
         with pytest.raises(AssertionError):
             check_other(commands(line)[0].words)
     for kind in ("indented", ""):

@@ -62,7 +62,9 @@ def test_a_broken_link_is_refused(tmp_path):
     (tmp_path / "docs").mkdir()
     (tmp_path / "docs" / "index.md").write_text("[there](nowhere.md) [here](#nowhere)")
     settings = (ROOT / "mkdocs.yml").read_text()
-    settings = re.sub(r"^(hooks|nav|extra_css|plugins):.*?(?=^\w)", "", settings + "\nx:", flags=re.MULTILINE | re.DOTALL)
+    settings = re.sub(
+        r"^(hooks|nav|extra_css|plugins):.*?(?=^\w)", "", settings + "\nx:", flags=re.MULTILINE | re.DOTALL
+    )
     (tmp_path / "mkdocs.yml").write_text(settings.removesuffix("x:"))
     done = build(tmp_path / "site", Path(tmp_path / "mkdocs.yml"))
     assert done.returncode != 0 and "nowhere" in done.stderr
