@@ -39,7 +39,7 @@ make_environment() {
 ensure_browser() {
   have chromium || have google-chrome && return
   say "Chromium, for the tests of pages"
-  [[ $UID == 0 ]] && have apt-get && apt-get update -qq && apt-get install -y -qq chromium && return
+  [[ $(id -u) == 0 ]] && have apt-get && apt-get update -qq && apt-get install -y -qq chromium && return
   "$folder/bin/python" -m playwright install --only-shell chromium && return
   say "no browser for the tests of pages: install chromium or google-chrome, and start again"
   exit 2

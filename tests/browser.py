@@ -9,15 +9,17 @@ _FLAGS = "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-bac
 _FLAGS += ["--disable-component-update", "--disable-sync"]
 
 
+def launch(playwright):
+    """Return a browser; `scripts/install.sh FOLDER test` sees to it that there is one."""
+    own = next(filter(None, map(shutil.which, ("chromium", "google-chrome"))), None)
+    return playwright.chromium.launch(executable_path=own, args=_FLAGS)
+
+
 @contextmanager
 def open_browser():
-    """Yield a browser; `scripts/install.sh FOLDER test` sees to it that there is one."""
-    names = ("chromium", "google-chrome", "google-chrome-stable")
-    own = next(filter(None, map(shutil.which, names)), None)
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=own, args=_FLAGS)
+    """Yield a browser."""
+    with sync_playwright() as playwright, launch(playwright) as browser:
         yield browser
-        browser.close()
 
 
 class Tab:
@@ -45,7 +47,9 @@ class Tab:
 
     def visible(self, selector):
         """How many elements of a kind can be seen."""
-        return self.page.eval_on_selector_all(selector, "all => all.filter(each => each.checkVisibility()).length")
+        return self.page.eval_on_selector_all(
+            selector, "all => all.filter(each => each.getClientRects().length > 0).length"
+        )
 
     def close(self):
         self._context.close()

@@ -11,6 +11,7 @@ PYTHON = """#!/bin/bash
 case "$*" in
   *version_info*) echo {version} ;;
   *urlopen*) exit {unreachable} ;;
+  *playwright*) echo "python $*" >>"$LOG"; exit {unfetched} ;;
   "-m venv"*) echo "venv $*" >>"$LOG"; mkdir -p "${{@: -1}}/bin"; cp "$0" "${{@: -1}}/bin/python" ;;
   *) echo "python $*" >>"$LOG" ;;
 esac
@@ -36,8 +37,10 @@ def machine(tmp_path):
         (tools / name).write_text(text)
         (tools / name).chmod(0o755)
 
-    def install(*words, version="3.12", reachable=True, uv=False, gpu=False, **environment):
-        add("python3", PYTHON.format(version=version, unreachable=int(not reachable)))
+    add("chromium", "#!/bin/bash\n")
+
+    def install(*words, version="3.12", reachable=True, fetches=True, uv=False, gpu=False, **environment):
+        add("python3", PYTHON.format(version=version, unreachable=int(not reachable), unfetched=int(not fetches)))
         if uv:
             add("uv", UV)
         if gpu:
@@ -49,7 +52,7 @@ def machine(tmp_path):
         done = subprocess.run(command, env=environment, capture_output=True, text=True)
         return done.returncode, log.read_text().splitlines(), done.stderr
 
-    install.add = add
+    install.add, install.tools = add, tools
     install.folder = tmp_path
     return install
 
@@ -107,7 +110,7 @@ def test_an_environment_that_does_not_run_is_made_anew(machine):
 
 def test_another_python_is_asked_for_by_name_and_kept_afterwards(machine):
     machine()
-    machine.add("python3.13", PYTHON.format(version="3.13", unreachable=0))
+    machine.add("python3.13", PYTHON.format(version="3.13", unreachable=0, unfetched=0))
     code, ran, said = machine(PYTHON="python3.13")
     assert (code, ran[0]) == (0, "venv -m venv --clear .venv")
     assert said.startswith("install: .venv has Python 3.12 and is rebuilt with 3.13\n")
@@ -119,3 +122,34 @@ def test_an_unfit_python_is_one_line(machine, asked):
     name = asked.get("PYTHON", "python3")
     line = f"install: {name} is not Python 3.11, 3.12 or 3.13: set PYTHON to one, or install uv, which fetches one\n"
     assert machine(version="3.9", **asked) == (2, [], line)
+
+
+FETCH = "python -m playwright install --only-shell chromium"
+APT = ["apt-get update -qq", "apt-get install -y -qq chromium"]
+
+
+@pytest.mark.parametrize(
+    ("user", "apt", "fetched", "expected"),
+    [
+        (0, 0, True, APT),
+        (0, None, True, [FETCH]),
+        (0, 1, True, [APT[0], FETCH]),  # no such package: Ubuntu's is a snap
+        (1000, 0, True, [FETCH]),
+        (1000, 0, False, [FETCH]),
+    ],
+)
+def test_the_tests_have_a_browser(machine, user, apt, fetched, expected):
+    (machine.tools / "chromium").unlink()
+    machine.add("id", f"#!/bin/bash\necho {user}\n")
+    if apt is not None:
+        machine.add("apt-get", f'#!/bin/bash\necho "apt-get $*" >>"$LOG"; exit {apt}\n')
+    code, ran, said = machine("test", fetches=fetched)
+    assert ran[3:] == expected and (code == 0) == fetched
+    assert ("no browser for the tests of pages: install chromium or google-chrome" in said) == (not fetched)
+    machine.add("google-chrome", "#!/bin/bash\n")
+    assert (machine("test", fetches=False)[0], (machine.folder / ".venv/.ready-to-test").is_file()) == (0, True)
+
+
+def test_a_user_needs_no_browser(machine):
+    (machine.tools / "chromium").unlink()
+    assert machine()[0] == 0

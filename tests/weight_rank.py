@@ -74,10 +74,10 @@ class Ranks:
         arguments = (folder / "meet", self._jobs, self._asked, self._answered)
         self._processes = multiprocessing.spawn(run, arguments, nprocs=RANKS, join=False)
 
-    def send(self, receiver, folder, lora=0, dtype=torch.float32, bucket=BUCKET):
+    def send(self, receiver, folder, lora=0, dtype=torch.float32, bucket=BUCKET, workers=1):
         """Send twice; return each rank's peak of memory in the second time, in bytes."""
         for job in self._jobs:
-            job.put((str(folder), lora, dtype, bucket))
+            job.put((str(folder), lora, dtype, bucket, workers))
         while True:
             while self._asked.empty():
                 assert not self._processes.join(timeout=0.02), "the ranks ended early"
@@ -99,13 +99,13 @@ def run(rank, meet, jobs, asked, answered):
     torch.set_num_threads(1)
     distributed.init_process_group("gloo", init_method=f"file://{meet}", rank=rank, world_size=RANKS)
     while (job := jobs[rank].get()) is not None:
-        folder, lora, dtype, bucket = job
+        folder, lora, dtype, bucket, workers = job
         sender = WeightSender(
             sharded(changed_model(folder, lora).model),
             dtype,
             "gloo",
             Remote(asked, answered) if rank == 0 else None,
-            1,
+            workers,
             device=torch.device("cpu"),
             bucket=bucket,
             timeout=120,

@@ -79,7 +79,7 @@ def random_responses(given: Script, vocabulary: int, end: int) -> list[Tensor]:
     return responses
 
 
-def write_questions(folder: Path, count: int, grid: tuple[int, int], words: int = 28) -> list[Example]:
+def write_questions(folder: Path, count: int, grid: tuple[int, int], words: int = 66) -> list[Example]:
     """Write `count` questions of `words` words, each with an image of `grid` (height, width) patches, and read them."""
     generator = np.random.default_rng(0)
     height, width = grid

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from PIL import Image, ImageDraw
 from starlette.datastructures import MutableHeaders
 from starlette.middleware import Middleware
+from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from observe_r1.cli.terminal import escaped, one_line
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
     from gradio import Blocks
 
 _HOST = "127.0.0.1"
+_NAMES = [_HOST, "localhost"]
+"""A website elsewhere whose name leads to this machine is not answered."""
 _BLOCK = re.compile(r"<(observe|think|answer)>(.*?)(?:</\1>|\Z)", re.DOTALL)
 _OBEYED = str.maketrans({character: f"&#{ord(character)};" for character in "{}$`\\"})
 """What Gradio's templates could take for a command of theirs."""
@@ -93,7 +96,9 @@ def opened_page(model: ChatModel, settings: ChatSettings) -> Iterator[str]:
                 enable_monitoring=False,
                 footer_links=[],
                 max_file_size="32mb",
-                app_kwargs={"middleware": [Middleware(_OwnOnly)]},
+                app_kwargs={
+                    "middleware": [Middleware(_OwnOnly), Middleware(TrustedHostMiddleware, allowed_hosts=_NAMES)]
+                },
                 theme=gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]),
                 css=_STYLE,
             )

@@ -25,10 +25,10 @@ class Command:
     """The sections of these settings that it uses; all of them where none is named."""
     takes: str = "[RECIPE]"
     """What precedes the options, in its help."""
-    words: Literal["recipe", "file", "sources", "folder", "model", "run", "push", "reported"] = "recipe"
+    words: Literal["recipe", "file", "sources", "folder", "model", "run", "push", "reported", "compared"] = "recipe"
     """What the words before the options mean: one recipe, a file of data, a ladder's sources, a ladder's folder,
     a model and, where the command reads any, files of data, a run's folder, a ladder's folder and a name on the Hub,
-    the folders that a page shows."""
+    the folders that a page shows, the folders of runs that are compared."""
     about: str = ""
     """What the help says after the summary; `{recipes}` is filled in."""
     examples: tuple[str, ...] = ()
@@ -338,6 +338,24 @@ _COMMANDS = (
             "observe-r1 report runs/observe_r1 --serve",
         ),
         short={name: (f"report.{name}",) for name in ("to", "serve", "port")},
+    ),
+    Command(
+        "compare",
+        "compare runs: settings that differ, curves, and answers to the same held-out questions",
+        run="observe_r1.cli.compare:run",
+        settings="observe_r1.config:CompareSettings",
+        takes="RUN RUN...",
+        words="compared",
+        about=(
+            "Two to six folders of runs, live or ended. Answers are those of each run's last evaluation, to the"
+            " questions that all runs were asked; by how much the first run is above each of the others is taken"
+            " question by question, with a 95 % interval."
+        ),
+        examples=(
+            "observe-r1 compare runs/observe_r1 runs/grpo",
+            "observe-r1 compare runs/observe_r1 runs/grpo --to comparison.html",
+        ),
+        short={"to": ("compare.to",), "json": ("compare.json_summary",)},
     ),
     Command(
         "serve-rewards",

@@ -102,6 +102,8 @@ _PACKAGES: tuple[tuple[str, Callable[[Any], bool], str, str], ...] = (
     ("model.quantize", lambda kind: kind != "none", "bitsandbytes", how_to_install("quantize")),
     ("optimizer.kind", lambda kind: kind == "adamw_8bit", "bitsandbytes", how_to_install("quantize")),
     ("run.wandb", lambda project: project is not None, "wandb", how_to_install("wandb")),
+    ("run.trackio", lambda project: project is not None, "trackio", how_to_install("trackio")),
+    ("run.mlflow", lambda experiment: experiment is not None, "mlflow", how_to_install("mlflow")),
     ("chat.web", bool, "gradio", how_to_install("web")),
     ("run.tensorboard", bool, "tensorboard", "pip install tensorboard"),
 )

@@ -73,6 +73,7 @@ def read_words(command: Command, kind: type[Section], argv: Sequence[str]) -> Co
         "run": _run,
         "push": _push,
         "reported": _reported,
+        "compared": _compared,
     }[command.words](reader)
     reader.given.options = reader.broad | reader.given.options
     return reader.given
@@ -224,10 +225,18 @@ def _in_turn(reader: _Reader, settings: list[str], what: str) -> None:
 
 
 def _reported(reader: _Reader) -> None:
-    if reader.bare and "report.folders" in reader.given.options:
-        raise UserError(f"{reader.bare[0]!r} is a folder in addition to --report.folders: give all in one way")
+    _folders(reader, "report.folders")
+
+
+def _compared(reader: _Reader) -> None:
+    _folders(reader, "compare.runs")
+
+
+def _folders(reader: _Reader, setting: str) -> None:
+    if reader.bare and setting in reader.given.options:
+        raise UserError(f"{reader.bare[0]!r} is a folder in addition to --{setting}: give all in one way")
     if reader.bare:
-        reader.given.options["report.folders"] = json.dumps(reader.bare)  # names may have commas in them
+        reader.given.options[setting] = json.dumps(reader.bare)  # names may have commas in them
 
 
 def _ladder(reader: _Reader) -> None:

@@ -43,6 +43,7 @@ class EngineActor:
         data: QuestionSettings,
         training: TrainingMemory | None,
         threads: int,
+        gpus: int,
     ) -> tuple[int, list[str]]:
         """Start the engine that `rollout` names.
 
@@ -52,6 +53,7 @@ class EngineActor:
             data: Has the longest prompt.
             training: What is trained on the same GPU.
             threads: That torch computes with.
+            gpus: Over which its layers are split; with more than one `rollout` names vLLM.
 
         Returns:
             How many responses it decodes at once, and what it notes.
@@ -62,7 +64,8 @@ class EngineActor:
             kind, notes = load("engine", rollout.engine), list[str]()
             vlm = load_model(model, frozen=True, weights=not hasattr(kind, "load_weights"))
             vlm.model.eval()
-            self.engine = kind.from_settings(vlm, rollout, data, compute_dtype(model), training, notes.append)
+            split = {"gpus": gpus} if gpus > 1 else {}
+            self.engine = kind.from_settings(vlm, rollout, data, compute_dtype(model), training, notes.append, **split)
             self._receiver = weight_receiver(self.engine)
             return self.engine.rows, notes
 

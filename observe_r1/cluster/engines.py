@@ -13,14 +13,13 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from typing import Any
 
 import ray
-from ray.exceptions import RayActorError, RayTaskError
+from ray.exceptions import RayTaskError
 
 from observe_r1.cluster import RankLostError
-from observe_r1.cluster.engine_actor import EngineActor
+from observe_r1.cluster.engine_seat import EngineLostError, Request, Seat, ask, result_of, work
 from observe_r1.config import ModelSettings, QuestionSettings, SamplerSettings
 from observe_r1.errors import UserError
 from observe_r1.records import Completion, Prompt, Sampling
@@ -33,50 +32,23 @@ from observe_r1.rollout.engine import (
     unheard,
 )
 
-_AT_ONCE = 100_000
-"""Calls that an actor takes at once: one per prompt that it has."""
 _LOOK = 0.1
 """Seconds that a look for what has ended waits, at most: another thread may want to look, and Ctrl-C to be heard."""
 _BEAT = 5.0
-"""Seconds between two looks whether engines that start do so in vain."""
+"""Seconds between two looks whether engines that start do so in vain, and whether the others still work."""
+_PATIENCE = 60.0
+"""Seconds in which a process answers that is there, whatever its engine does; see `calls`."""
+_FAREWELL = 15.0
+"""Seconds in which an engine with processes of its own ends them."""
 _PROMPT_SHARE = 16
 """Tokens of a prompt that take as long as one of a response: they are computed together."""
-
-
-@dataclass(eq=False)
-class _Request:
-    number: int
-    prompt: Prompt
-    sampling: Sampling
-    done: Done
-    thread: int
-    """Which added it, and is the one to be told."""
-
-
-@dataclass(eq=False)
-class _Seat:
-    """An engine's place, whatever process has it."""
-
-    index: int
-    options: Mapping[str, Any]
-    actor: Any = None
-    since: float = 0.0
-    """When it began to start."""
-    started: bool = False
-    ready: bool = False
-    """Whether it has the current weights, too."""
-    room: int = 0
-    """Responses that it can take now."""
-    asking: bool = False
-    """Whether it has been asked when it has room."""
-    calls: dict[Any, _Request] = field(default_factory=dict)
 
 
 class EnginePool:
     """All engines as one: a `SteppedEngine` that hands prompts to the engine with the least work, as it has room.
 
-    An engine that dies starts again, gets the current weights from `renew` or the next `publish`, and its prompts are
-    sampled again. Several threads may use it at once; after `close` each gets an error.
+    An engine that dies or hangs starts again, gets the current weights from `renew` or the next `publish`, and its
+    prompts are sampled again. Several threads may use it at once; after `close` each gets an error.
 
     Args:
         model: What the engines sample with.
@@ -85,10 +57,11 @@ class EnginePool:
         options: Of Ray's, for the actor of each engine: where it is, and its share of a GPU.
         training: Returns what is trained on the same GPU, asked as an engine starts.
         threads: That torch computes with, in each engine.
-        restarts: How often engines may die, in all.
+        gpus: Of each engine, over which its layers are split.
+        restarts: How often engines may die or hang, in all.
         note: Told in one line of every restart, and of what the first engine notes.
         check: Called where an engine has died, and now and then while one starts; raises an error if that is in vain.
-        timeout: Seconds that an engine may take to start.
+        timeout: Seconds that an engine may take to start, or for one step.
     """
 
     def __init__(
@@ -100,6 +73,7 @@ class EnginePool:
         options: Sequence[Mapping[str, Any]],
         training: Callable[[], TrainingMemory | None] = lambda: None,
         threads: int = 1,
+        gpus: int = 1,
         restarts: int = 3,
         note: Callable[[str], None] = unheard,
         check: Callable[[], None] = lambda: None,
@@ -113,18 +87,18 @@ class EnginePool:
         any more: it waits for the next `publish`."""
         self._lock, self._door = threading.Lock(), threading.Lock()
         self._begin = (model, rollout, data)
-        self._training, self._threads = training, threads
+        self._training, self._threads, self._gpus = training, threads, gpus
         self._restarts, self._note = restarts, note
         self._check, self._timeout, self._checked = check, timeout, 0.0
         self._taken = 0
         self._closed = False
-        self._waiting: deque[_Request] = deque()
-        self._ended: list[tuple[_Request, list[Completion] | Exception]] = []
+        self._waiting: deque[Request] = deque()
+        self._ended: list[tuple[Request, list[Completion] | Exception]] = []
         """Of a prompt that cannot be answered the reason."""
-        self._calls: dict[Any, tuple[_Seat, str]] = {}
+        self._calls: dict[Any, tuple[Seat, str]] = {}
         self._lengths = [rollout.max_new_tokens, 1]
         """Tokens and responses so far, for the mean length."""
-        self._seats = [_Seat(index, each) for index, each in enumerate(options)]
+        self._seats = [Seat(index, each) for index, each in enumerate(options)]
         for seat in self._seats:
             self._start(seat)
 
@@ -161,7 +135,7 @@ class EnginePool:
         with self._alone():
             self._check_open()
             self._taken += 1
-            self._waiting.append(_Request(self._taken, prompt, sampling, done, threading.get_ident()))
+            self._waiting.append(Request(self._taken, prompt, sampling, done, threading.get_ident()))
             return self._taken
 
     def step(self) -> None:
@@ -204,7 +178,8 @@ class EnginePool:
             Exception: Whatever `send` raises, if no engine has died.
         """
         with self._alone():
-            self._find_dead()
+            self._check_open()
+            self._find_lost(work, self._timeout)
             while True:
                 while not all(seat.started for seat in self._seats):
                     self._look()
@@ -212,7 +187,7 @@ class EnginePool:
                     send([seat.actor for seat in self._seats])
                     break
                 except Exception:  # of whatever kind, where an engine is gone
-                    if not self._find_dead():
+                    if not self._find_lost(_alive, min(_PATIENCE, self._timeout)):
                         raise
             self.version = version
             for seat in self._seats:
@@ -222,17 +197,14 @@ class EnginePool:
         """Free what is not needed until the next weights."""
         with self._alone():
             self._check_open()
-            calls = [(seat, seat.actor.do.remote(_sleep)) for seat in self._seats if seat.started]
-            for seat, call in calls:
-                try:
-                    _result(call)
-                except RayActorError as error:
-                    self._lost(seat, error)
+            self._find_lost(lambda actor: actor.do.remote(_sleep), self._timeout)
 
     def close(self) -> None:
         """End all engines."""
         with self._alone():
             self._closed = True
+            if self._gpus > 1:  # killed, it would leave the memory that its processes share
+                ask([seat for seat in self._seats if seat.started], lambda actor: actor.do.remote(_close), _FAREWELL)
             for seat in self._seats:
                 ray.kill(seat.actor)
 
@@ -240,12 +212,9 @@ class EnginePool:
         """Return the ids of the engines' processes, each on its own machine."""
         return [ray.get(seat.actor.alive.remote()) for seat in self._seats]
 
-    def _start(self, seat: _Seat) -> None:
-        options = {"num_cpus": 0, "max_concurrency": _AT_ONCE} | dict(seat.options)
-        seat.actor = ray.remote(EngineActor).options(**options).remote()
-        seat.started = seat.ready = seat.asking = False
-        seat.room, seat.since = 0, time.monotonic()
-        self._calls[seat.actor.start.remote(*self._begin, self._training(), self._threads)] = seat, "start"
+    def _start(self, seat: Seat) -> None:
+        begun = seat.start(*self._begin, self._training(), self._threads, self._gpus)
+        self._calls[begun] = seat, "start"
 
     @contextmanager
     def _alone(self) -> Iterator[None]:
@@ -262,63 +231,67 @@ class EnginePool:
         if self._closed:
             raise RuntimeError("the engines are closed")
 
-    def _check_starts(self) -> None:
+    def _check_engines(self) -> None:
         """Give up where an engine waits for a seat whose machine has left: ranks there are gone, too, or none joins.
 
+        Of those that have started, start again which no longer works.
+
         Raises:
-            RankLostError: It does not start in time.
+            RankLostError: One does not start in time, or too many were lost.
         """
         now = time.monotonic()
-        waiting = [seat for seat in self._seats if not seat.started]
-        if not waiting or now - self._checked < _BEAT:
+        if now - self._checked < _BEAT:
             return
         self._checked = now
-        self._check()
+        waiting = [seat for seat in self._seats if not seat.started]
+        if waiting:
+            self._check()
         for seat in waiting:
             if now - seat.since > self._timeout:
                 raise RankLostError(
                     f"sampling engine {seat.index} has not started in {self._timeout:.0f} s (cluster.timeout)"
                 )
+        for seat in self._seats:
+            if seat.started:
+                try:
+                    seat.listen(self._timeout)
+                except EngineLostError as error:
+                    self._lost(seat, error)
 
-    def _find_dead(self) -> bool:
-        """Start again which engines have died; return whether any had."""
-        self._check_open()
-        asked = [(seat, seat.actor.alive.remote()) for seat in self._seats if seat.started]
-        found = False
-        for seat, call in asked:
-            try:
-                _result(call)
-            except RayActorError as error:
-                self._lost(seat, error)
-                found = True
-        return found
+    def _find_lost(self, question: Callable[[Any], Any], timeout: float) -> bool:
+        """Ask all engines that have started; start again which are lost, and return whether any were."""
+        lost = ask([seat for seat in self._seats if seat.started], question, timeout)
+        for seat, error in lost:
+            self._lost(seat, error)
+        return bool(lost)
 
-    def _lost(self, seat: _Seat, error: Exception) -> None:
-        """Start a dead engine again; its prompts come first."""
+    def _lost(self, seat: Seat, error: EngineLostError) -> None:
+        """Start a lost engine again; its prompts come first."""
         ray.kill(seat.actor)  # which may only have lost its connection
         for call in [call for call, (owner, _) in self._calls.items() if owner is seat]:
             del self._calls[call]
         self._waiting.extendleft(reversed(seat.calls.values()))
         seat.calls = {}
-        reason = " ".join(str(error).split())[:200]
         if not self._restarts:
-            raise RankLostError(f"sampling engine {seat.index} has died too often (cluster.restarts): {reason}")
+            raise RankLostError(f"sampling engine {seat.index} {error.what} too often (cluster.restarts): {error}")
         self._check()
+        self._checked = time.monotonic()
         self._restarts -= 1
-        self._note(f"sampling engine {seat.index} has died and starts again, its prompts are sampled again: {reason}")
+        what = f"{error.what} and starts again, its prompts are sampled again"
+        self._note(f"sampling engine {seat.index} {what}: {error}")
         self._start(seat)
 
     def _look(self) -> None:
         """Hand prompts out, and take what has ended, waiting for a moment if nothing has; under the lock."""
         self._check_open()
-        self._check_starts()
+        self._check_engines()
         self._hand_out()
         for call in ray.wait(list(self._calls), num_returns=1, timeout=_LOOK)[0] if self._calls else ():
             seat, kind = self._calls.pop(call)
             request = seat.calls.pop(call, None)
             try:
-                result = _result(call)
-            except RayActorError as error:
+                result = result_of(call)
+            except EngineLostError as error:
                 if request is not None:
                     seat.calls = {call: request, **seat.calls}
                 self._lost(seat, error)
@@ -335,7 +308,7 @@ class EnginePool:
             elif request is not None:
                 self._take(request, result)
 
-    def _welcome(self, seat: _Seat, rows: int, notes: list[str]) -> None:
+    def _welcome(self, seat: Seat, rows: int, notes: list[str]) -> None:
         """Give an engine that has started what the others have."""
         if seat.index == 0:
             for line in notes:
@@ -349,10 +322,10 @@ class EnginePool:
         try:
             seat.ready = self.renew(seat.actor)
         except Exception:  # as in `publish`
-            if not self._find_dead():
+            if not self._find_lost(_alive, min(_PATIENCE, self._timeout)):
                 raise
 
-    def _take(self, request: _Request, completions: list[Completion]) -> None:
+    def _take(self, request: Request, completions: list[Completion]) -> None:
         self._lengths[0] += sum(len(completion.ids) for completion in completions)
         self._lengths[1] += len(completions)
         self.finished += len(completions)
@@ -371,7 +344,7 @@ class EnginePool:
                 self._calls[seat.actor.room.remote()] = seat, "room"
                 seat.asking = True
 
-    def _work_of(self, seat: _Seat) -> float:
+    def _work_of(self, seat: Seat) -> float:
         """Return the tokens that an engine is expected to have before it."""
         tokens, responses = self._lengths
         return sum(
@@ -380,16 +353,14 @@ class EnginePool:
         )
 
 
-def _result(call: Any) -> Any:
-    """Return the result of a call; an error that the user can correct is raised as it was there."""
-    try:
-        return ray.get(call)
-    except RayTaskError as error:
-        if isinstance(error.cause, UserError):
-            raise error.cause from None
-        raise
+def _alive(actor: Any) -> Any:
+    return actor.alive.remote()
 
 
 def _sleep(engine: Any) -> None:
     if hasattr(engine, "sleep"):
         engine.sleep()
+
+
+def _close(engine: Any) -> None:
+    engine.close()

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 from observe_r1.cluster import RankLostError
 from observe_r1.cluster.engines import EnginePool
 from observe_r1.cluster.placement import Counts, Seats, take_stock
-from observe_r1.cluster.start import counted
+from observe_r1.cluster.start import check_split, counted
 from observe_r1.config import LadderSettings
 from observe_r1.config.cluster import EngineClusterSettings
 from observe_r1.errors import UserError
@@ -43,16 +43,15 @@ def engines_on_ray(cluster: EngineClusterSettings, device: str, threads: int, vi
     Raises:
         UserError: There are too few GPUs, or engines die too often; what was saved is resumed.
     """
-    if cluster.tensor_parallel > 1:
-        raise UserError(
-            f"cluster.tensor_parallel = {cluster.tensor_parallel}: an engine cannot be split over several GPUs yet: "
-            "set it to 1"
-        )
-    engines = take_stock(cluster, device).gpus or 1
-    seats = Seats(Counts(0, engines, 1, apart=True), device, cluster.timeout, view.now)
+    gpus, width = take_stock(cluster, device).gpus or 1, cluster.tensor_parallel
+    engines = gpus // width
+    if not engines:
+        raise UserError(f"cluster.tensor_parallel = {width}: an engine needs {width} GPUs, there are {gpus}: lower it")
+    seats = Seats(Counts(0, engines, width, apart=True), device, cluster.timeout, view.now)
     view.note(f"{counted(engines, 'engine')} on {counted(seats.machines, 'machine')}")
 
     def start(path: str, settings: LadderSettings) -> tuple[Answering[Any], Encoder[Any]]:
+        check_split(width, settings.rollout.engine)
         model = model_at(path, settings).model_copy(update={"device": device})
         view.now(f"starting {counted(engines, 'engine')}")
         pool = EnginePool(
@@ -61,6 +60,7 @@ def engines_on_ray(cluster: EngineClusterSettings, device: str, threads: int, vi
             settings.data,
             options=[seats.engine(number, []) for number in range(engines)],
             threads=threads,
+            gpus=width,
             restarts=cluster.restarts,
             note=view.note,
             timeout=cluster.timeout,

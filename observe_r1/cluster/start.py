@@ -34,7 +34,7 @@ def start_on_ray(
     """
     device = choose_device(settings.model.device).type
     settings = settings.model_copy(update={"model": settings.model.model_copy(update={"device": device})})
-    _check(settings, device)
+    _check(settings)
     cluster = settings.cluster
     processor = load_processor(settings.model)
     counts = count_seats(cluster)
@@ -103,6 +103,7 @@ def start_engines(
         options=[seats.engine(number, ranks.gpus) for number in range(seats.counts.engines)],
         training=ranks.memory if shares_gpus else lambda: None,
         threads=settings.run.threads or 1,
+        gpus=cluster.tensor_parallel,
         restarts=cluster.restarts,
         note=note,
         check=check,
@@ -138,14 +139,25 @@ def counted(number: int, noun: str) -> str:
     return f"{number} {noun}{'s' if number != 1 else ''}"
 
 
-def _check(settings: TrainSettings, device: str) -> None:
+def check_split(gpus: int, engine: str) -> None:
+    """Refuse to split what cannot be split.
+
+    Raises:
+        UserError: `engine` is not vLLM, and is to take several `gpus`.
+    """
+    if gpus > 1 and engine != "vllm":
+        raise UserError(
+            f"cluster.tensor_parallel = {gpus}: only vLLM splits a model over several GPUs: set rollout.engine to "
+            "'vllm', or this to 1"
+        )
+
+
+def _check(settings: TrainSettings) -> None:
     """Refuse what a cluster cannot do.
 
     Raises:
         UserError: The settings ask for it.
     """
-    if settings.cluster.tensor_parallel > 1:
-        raise UserError(
-            f"cluster.tensor_parallel = {settings.cluster.tensor_parallel}: an engine cannot be split over several "
-            "GPUs yet: set it to 1"
-        )
+    check_split(settings.cluster.tensor_parallel, settings.rollout.engine)
+    for name in vllm_arguments("gloo").keys() & settings.rollout.vllm.keys():
+        raise UserError(f"rollout.vllm: {name} is not possible with cluster, which sets it: leave it out")

@@ -9,6 +9,7 @@ of the ladder, `cluster` those of many GPUs; `verbs` puts them together, command
 
 from observe_r1.config.chatting import ChatOptions, ChatSettings
 from observe_r1.config.cluster import ClusterSettings
+from observe_r1.config.comparing import CompareOptions, CompareSettings
 from observe_r1.config.evaluating import EvaluateSettings, ServerSettings
 from observe_r1.config.exporting import ExportOptions, ExportSettings
 from observe_r1.config.ladder import PUBLISHED_SHARES, ArrangeSettings, LadderSettings, ScreenSettings
@@ -41,6 +42,8 @@ __all__ = [
     "ChatOptions",
     "ChatSettings",
     "ClusterSettings",
+    "CompareOptions",
+    "CompareSettings",
     "DataCheckSettings",
     "DataSettings",
     "EvaluateSettings",

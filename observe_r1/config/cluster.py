@@ -17,7 +17,7 @@ class EngineClusterSettings(Section):
     """Of a Ray cluster that is already running; `auto` finds the one that this machine belongs to. Without it Ray
     starts on this machine and stops with the run."""
     tensor_parallel: int = Field(1, ge=1)
-    """GPUs of one engine, over which vLLM splits each layer. Only 1 is possible so far."""
+    """GPUs of one engine, all on one machine, over which vLLM splits each layer."""
     restarts: int = Field(3, ge=0)
     """How often a run may lose a process and go on before it ends with an error: an engine, which restarts by itself,
     or in training a rank, after which it restarts from its last checkpoint; each counts for itself."""

@@ -65,13 +65,13 @@ class EvaluateRunSettings(Section):
 
 
 class ServerSettings(Section):
-    """A server (vLLM, SGLang, hosted models) that answers for the first model through OpenAI's chat completions. Its
-    key is read from the environment variable OBSERVE_R1_SERVER_KEY."""
+    """A server that answers for the first model by OpenAI's API. The variable OBSERVE_R1_SERVER_KEY holds its key."""
 
     url: Annotated[str, AfterValidator(_base_url)] | None = None
     """Its address: http://localhost:8000/v1."""
     model: NonEmptyText | None = None
-    """Name of the model there; by default it is the one of `model.path`."""
+    """Name of the model there; by default `model.path` or, where that is a folder, the name of the server's only model.
+    """
     at_once: int = Field(16, ge=1)
     """Requests under way at a time, one for each response."""
     timeout: float = Field(600.0, gt=0)

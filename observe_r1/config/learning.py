@@ -123,6 +123,17 @@ class RunSettings(Section):
     """Also write TensorBoard events into the run folder."""
     wandb: str | None = None
     """Also log to this Weights & Biases project."""
+    trackio: str | None = None
+    """Also log to this Trackio project, on this machine (`trackio show` draws it)."""
+    mlflow: str | None = None
+    """Also log to this MLflow experiment, where MLFLOW_TRACKING_URI says."""
+    track_groups: int = Field(4, ge=0)
+    """Groups that these trackers show at a time, with image, question, responses, rewards and advantages; 0 for none.
+    """
+    track_every: int = Field(20, ge=1)
+    """Steps between two times; the first step is shown, too. Every evaluation shows up to 32 of its answers."""
+    track_bytes: int = Field(2_000_000, ge=10_000)
+    """Most bytes of images and text that a tracker gets at a time: larger images are shrunk, longer texts cut."""
 
 
 class SFTOptimizerSettings(OptimizerSettings):

@@ -20,6 +20,8 @@ from observe_r1.files import write_atomic
 from observe_r1.model.encoding import encode_prompt
 from observe_r1.model.loading import load_model
 from observe_r1.records import Example, Prompt, Sampling
+from observe_r1.report.charts import Compared
+from observe_r1.report.run_page import REPORT, write_report
 from observe_r1.report.theme import Theme, on_both_papers
 from observe_r1.rewards import Scorer
 from observe_r1.rollout.embedded import EmbeddedEngine
@@ -80,7 +82,7 @@ def answer_held_out(demo: Path, run: str, threads: int, view: Progress) -> Answe
 
 
 def report(demo: Path, before: Answers, after: Answers, seconds: dict[str, float], view: Progress) -> None:
-    """Write `summary.json` and `demo.png` into the folder `demo`, then close `view` and print the result."""
+    """Write the summary, the picture and the report into the folder `demo`, then close `view` and print the result."""
     view.now("drawing the result")
     result: dict[str, Any] = {
         "before": mean_scores(before.graded),
@@ -91,6 +93,7 @@ def report(demo: Path, before: Answers, after: Answers, seconds: dict[str, float
     write_atomic(demo / "summary.json", json.dumps(result, indent=2) + "\n")
     cards = [_card(before.graded[number], after.graded[number]) for number in telling(before, after)]
     draw_demo(result, cards, demo / "demo.png")
+    write_report([demo / "rl"], demo / REPORT, view.now, [_as_compared(result["by_difficulty"])])
     view.close()
     console = Console()
     console.print(_table(result))
@@ -103,6 +106,18 @@ def report(demo: Path, before: Answers, after: Answers, seconds: dict[str, float
         f"model in {demo / 'rl' / 'model'}",
         highlight=False,
         soft_wrap=True,
+    )
+    console.print(f"the report is in {demo / REPORT}: any browser opens it", highlight=False, soft_wrap=True)
+
+
+def _as_compared(levels: list[dict[str, Any]]) -> Compared:
+    """Return accuracy by the number of objects as the report shows it."""
+    return Compared(
+        title="Held-out accuracy",
+        about="Greedy answers to the held-out questions, percent right, by the number of objects in the image.",
+        axis="objects in the image",
+        levels=tuple((str(level["objects"]), level["questions"]) for level in levels),
+        series=tuple((f"{name} training", tuple(level[name] for level in levels)) for name in ("before", "after")),
     )
 
 

@@ -31,7 +31,10 @@ if TYPE_CHECKING:
 
 _MARK = ".observe-r1-demo"
 """The file with a demo's settings, its complete parts, and how many seconds they took."""
-_WRITTEN = ("sft", "train", "held_out", "tiny", "warm", "ladder", "rl", "summary.json", "demo.png")
+_WRITTEN = (
+    *("sft", "train", "held_out", "tiny", "warm", "ladder", "rl"),
+    *("summary.json", "demo.png", "demo_dark.png", "report.html"),
+)
 _PARTS = (
     *("data", "warm start", "ladder", "evaluation before", "reinforcement learning", "evaluation after"),
     "report",

@@ -141,15 +141,21 @@ class PackedLayout:
 
     @cached_property
     def _parts(self) -> list[merged_attention.Part]:
-        """The rule for the CPU: no part's batch repeats a prompt."""
-        prompts = [merged_attention.Stretch(*run) for run in zip(self.prompt_starts, self.prompts, strict=True)]
-        together, single = [], []
-        for prompt, starts, lengths in zip(prompts, self.response_starts, self.responses, strict=True):
+        """The rule for the CPU: no part's batch repeats a prompt. A prompt with one response is a run of its own."""
+        stretch = merged_attention.Stretch
+        runs, together, single = [], [], []
+        for start, prompt, starts, lengths in zip(
+            self.prompt_starts, self.prompts, self.response_starts, self.responses, strict=True
+        ):
+            if len(lengths) == 1:
+                runs.append(stretch(start, prompt + lengths[0]))
+                continue
+            runs.append(stretch(start, prompt))
             if sum(lengths):
-                together.append((merged_attention.Stretch(starts[0], sum(lengths)), prompt))
-            single += [merged_attention.Stretch(*run) for run in zip(starts, lengths, strict=True) if run[1]]
+                together.append((stretch(starts[0], sum(lengths)), runs[-1]))
+            single += [stretch(*run) for run in zip(starts, lengths, strict=True) if run[1]]
         return [
-            *merged_attention.parts(((run, run) for run in prompts), causal=True),
+            *merged_attention.parts(((run, run) for run in runs), causal=True),
             *merged_attention.parts(together, causal=False),
             *merged_attention.parts(((run, run) for run in single), causal=True),
         ]

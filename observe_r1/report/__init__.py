@@ -1,1 +1,1 @@
-"""A ladder or its unsolved questions as self-contained HTML pages, made from the files that a build writes."""
+"""What runs, ladders and evaluations have recorded, as figures, model cards and self-contained HTML pages."""

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from io import StringIO
 from statistics import fmean
@@ -123,7 +124,7 @@ def curve_charts(runs: Sequence[RunRecord]) -> list[Chart]:
 
 
 def _curves(panel: _Panel, runs: Sequence[RunRecord]) -> str:
-    with styled(PAGE):
+    with page_style():
         figure, axes = page_figure(SMALL)
         for number, run in enumerate(runs):
             steps, values = run.curve(panel.key)
@@ -168,7 +169,7 @@ def _times(run: RunRecord) -> dict[str, list[tuple[int, float]]]:
 
 
 def _stacked(parts: Mapping[str, list[tuple[int, float]]], number: int) -> str:
-    with styled(PAGE):
+    with page_style():
         figure, axes = page_figure(SMALL)
         steps = [step for step, _ in next(iter(parts.values()))]
         values = [smoothed([value for _, value in series]) for series in parts.values()]
@@ -191,8 +192,9 @@ class Compared:
     levels: tuple[tuple[str, int], ...]
     """Name and number of questions of each."""
     series: tuple[tuple[str, tuple[float, ...]], ...]
-    """Name and shares in [0, 1], one a level (NaN where there is no question); the others are compared with the first,
-    and the second has the colour of the first run."""
+    """Name and shares in [0, 1], one a level (NaN where there is no question); others are compared with the first."""
+    runs: tuple[int, ...] = ()
+    """The numbers of the runs that the others are of; empty where they are of models."""
 
 
 def compared_chart(compared: Compared) -> Chart:
@@ -202,15 +204,16 @@ def compared_chart(compared: Compared) -> Chart:
 
 
 def _bars(compared: Compared, size: tuple[float, float]) -> str:
-    with styled(PAGE):
+    with page_style():
         figure, axes = page_figure(size)
         width = 0.82 / len(compared.series)
         for number, (name, shares) in enumerate(compared.series):
             places = [level + (number - (len(compared.series) - 1) / 2) * width for level in range(len(shares))]
-            color = _COLOR[f"run-{number - 1}" if number else "muted"]
+            run = (compared.runs or range(MOST_RUNS))[number - 1]
+            color = _COLOR[f"run-{run}" if number else "muted"]
             bars = axes.bar(places, shares, width=width * 0.94, color=color, label=name)
-            for level, bar in enumerate(bars if number else ()):
-                bar.set_gid(f"run-{number - 1}-level-{level}")
+            for level, bar in enumerate(bars if number and compared.runs else ()):
+                bar.set_gid(f"run-{run}-level-{level}")
             if size == WIDE and len(shares) * len(compared.series) <= 24:
                 axes.bar_label(bars, [f"{100 * share:.0f}" for share in shares], fontsize=8, padding=2)
         counts = "\n{:,}" if size == WIDE else ""
@@ -220,6 +223,13 @@ def _bars(compared: Compared, size: tuple[float, float]) -> str:
         axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
         _legend_above(axes, len(compared.series))
         return page_svg(figure, f"{compared.title} {size}")
+
+
+@contextmanager
+def page_style() -> Iterator[None]:
+    """Draw for a page during the block. Names of models and sources may have dollar signs, which are no formulas."""
+    with styled(PAGE), matplotlib.rc_context({"text.parse_math": False}):
+        yield
 
 
 def page_figure(size: tuple[float, float]) -> tuple[Figure, Any]:

@@ -11,10 +11,9 @@ import numpy as np
 from matplotlib.colors import ListedColormap
 from matplotlib.ticker import PercentFormatter
 
-from observe_r1.report.charts import PAGE, TALL, WIDE, Chart, page_figure, page_svg, step_axis
+from observe_r1.report.charts import PAGE, TALL, WIDE, Chart, page_figure, page_style, page_svg, step_axis
 from observe_r1.report.run_questions import Questions
 from observe_r1.report.run_records import SampledGroup
-from observe_r1.report.theme import styled
 
 _MOST_LEVELS = 17
 """More difficulties than 16 responses a question can have are put together in tenths."""
@@ -67,7 +66,7 @@ def _bands(questions: Questions) -> Placed:
         for level, value in enumerate(values)
         for rank, row_id in enumerate(inside[value])
     }
-    return places, tuple((f"{value:.2g}", float(level)) for level, value in enumerate(values))
+    return places, tuple((f"{value:.3g}", float(level)) for level, value in enumerate(values))
 
 
 def _rows(questions: Questions) -> Placed:
@@ -91,7 +90,7 @@ def climb_chart(climb: Climb, number: int, name: str) -> Chart:
 
 
 def _map(climb: Climb, title: str, size: tuple[float, float]) -> str:
-    with styled(PAGE):
+    with page_style():
         figure, axes = page_figure(size)
         area = float(np.clip(40_000 / len(climb.step), 1.5, 30)) * size[0] / WIDE[0]
         # Drawn as pixels: a run has tens of thousands of groups.

@@ -41,8 +41,10 @@ class Contents:
     """Groups that could be in the gallery."""
     _cards: list[tuple[dict[str, Any], int, str, Questions]] = field(default_factory=list)
     """What `Gallery.add` takes."""
-    _held_out: list[tuple[str, dict[str, list[bool]], str]] = field(default_factory=list)
-    """What the held-out answers are of, whether they are right, by level, and what the levels are."""
+    _held_out: list[tuple[str, dict[str, list[bool]], int]] = field(default_factory=list)
+    """What the held-out answers are of, whether they are right, by level, and the run's number."""
+    _levels: str = ""
+    """What the levels of the held-out questions are."""
 
     def add_rollouts(self, run: RunRecord, number: int, most: int) -> None:
         """Add the map of what a run has sampled, and at most `most` cards, spread over its steps."""
@@ -72,11 +74,11 @@ class Contents:
             return
         questions = held_out_questions(run)
         first, last = ({group.id: group for group in held_out_groups(run, step)} for step in (steps[0], steps[-1]))
-        by, levels = _levels(questions)
+        self._levels, levels = _levels(questions)
         if steps[0] != steps[-1] and not self._held_out:  # the first run's beginning stands for that of all
-            self._held_out.append((_when(steps[0]), _right(first, levels), by))
+            self._held_out.append((_when(steps[0]), _right(first, levels), number))
         whose = f"{run.name}, " if self.several else ""
-        self._held_out.append((f"{whose}{_when(steps[-1])}", _right(last, levels), by))
+        self._held_out.append((f"{whose}{_when(steps[-1])}", _right(last, levels), number))
         self.groups += len(last)
         for row_id in spread([row_id for row_id in first if row_id in last], most):
             pair = {group.step: group for group in (first[row_id], last[row_id])}  # one, where there is one evaluation
@@ -89,7 +91,6 @@ class Contents:
         names = sorted({name for _, right, _ in self._held_out for name in right})
         if len(self._held_out) < 2 or not 1 < len(names) <= _MOST_LEVELS:
             return
-        by = self._held_out[0][2]
         counts = [max(len(right.get(name, ())) for _, right, _ in self._held_out) for name in names]
         series = [
             (printable(label, 40), tuple(_mean(right.get(name, [])) for name in names))
@@ -97,7 +98,9 @@ class Contents:
         ]
         about = "Greedy answers to the held-out questions, percent right."
         levels = tuple(zip(names, counts, strict=True))
-        self.compared.append(Compared(f"Held-out accuracy by {by}", about, by, levels, tuple(series)))
+        runs = tuple(number for _, _, number in self._held_out[1:])
+        title = f"Held-out accuracy by {self._levels}"
+        self.compared.append(Compared(title, about, self._levels, levels, tuple(series), runs))
 
     def add_evaluation(self, record: EvaluationRecord, number: int, most: int) -> None:
         """Add accuracy by part of an evaluation, and at most `most` cards."""
@@ -110,9 +113,9 @@ class Contents:
     def gallery(self) -> Gallery:
         """Return the gallery; what it has no room for is missing everywhere alike, not at the end."""
         gallery = Gallery(groups=self.groups)
-        for place in random.Random(0).sample(range(len(self._cards)), len(self._cards)):
-            gallery.add(*self._cards[place])
-        gallery.cards.sort(key=_place)
+        places = range(len(self._cards))
+        filled = {place: gallery.add(*self._cards[place]) for place in random.Random(0).sample(places, len(places))}
+        gallery.cards += sorted((card for place in places if (card := filled[place])), key=_place)
         return gallery
 
     def _note(self, name: str, questions: Questions) -> None:
@@ -121,8 +124,9 @@ class Contents:
 
 
 def _place(card: dict[str, Any]) -> tuple[Any, ...]:
-    """Return what cards are sorted by; of one step's, what was wrong at first and is right at last comes first."""
-    mended = card["responses"][-1]["correct"] and not card["responses"][0]["correct"]
+    """Return what cards are sorted by; compared answers that were wrong at first and are right at last come first."""
+    compared = card["part"] != "training"
+    mended = compared and card["responses"][-1]["correct"] and not card["responses"][0]["correct"]
     return _PARTS.index(card["part"]), card["run"], card["step"] or 0, not mended
 
 
@@ -133,7 +137,7 @@ def _when(step: int) -> str:
 def _levels(questions: Questions) -> tuple[str, dict[str, str]]:
     """Return what tells the questions apart, and the level of each: difficulty, or source where none is known."""
     if questions.difficulty:
-        return "difficulty", {row_id: f"{value:.2g}" for row_id, value in questions.difficulty.items()}
+        return "difficulty", {row_id: f"{value:.3g}" for row_id, value in questions.difficulty.items()}
     return "source", {row_id: printable(source or "none", 18) for row_id, source in questions.source.items()}
 
 

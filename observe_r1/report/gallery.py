@@ -42,8 +42,8 @@ class Gallery:
     _bytes: int = 0
     _places: dict[tuple[int, str], list[int | str]] = field(default_factory=dict)
 
-    def add(self, card: dict[str, Any], run: int, row_id: str, questions: Questions) -> None:
-        """Add a card with its question, unless there is no more room.
+    def add(self, card: dict[str, Any], run: int, row_id: str, questions: Questions) -> dict[str, Any] | None:
+        """Return a card with its question, whose images are kept; None where there is no more room.
 
         Args:
             card: Of the question `row_id`.
@@ -55,12 +55,12 @@ class Gallery:
         texts = sum(len(response["text"]) for response in card["responses"])
         if self._bytes + texts > MAX_BYTES:
             self.full = True
-            return
+            return None
         if key not in self._places:
             self._places[key] = self._shown(example, questions)
         self._bytes += texts
         asked = {"run": run, "images": self._places[key]} | _question(example, row_id, questions)
-        self.cards.append(card | asked)
+        return card | asked
 
     def _shown(self, example: Example | None, questions: Questions) -> list[int | str]:
         """Return the images of a question: where they are in `images`, or why one is not shown."""

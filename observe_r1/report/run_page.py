@@ -13,6 +13,7 @@ from observe_r1.errors import UserError
 from observe_r1.files import write_atomic
 from observe_r1.ladder.stage import LADDER
 from observe_r1.report.charts import Compared, compared_chart, curve_charts
+from observe_r1.report.comparison import Comparison, compare_runs, held_out_line, held_out_table, settings_table
 from observe_r1.report.contents import Contents
 from observe_r1.report.evaluation_records import EvaluationRecord, figures_table, is_evaluation, read_evaluation
 from observe_r1.report.gallery import MAX_GROUPS, Gallery
@@ -75,13 +76,14 @@ def render_report(
         title=", ".join(names.values()),
         version=version,
         runs=[_shown_run(run) for run in runs],
-        headline=headline(runs),
+        headline=headline(runs, compared),
         notes=contents.notes,
         curves=curves,
         evaluations=[_shown_evaluation(record) for record in evaluations],
         compared=[compared_chart(each) for each in contents.compared],
         climbs=contents.climbs,
         ladders=ladders,
+        comparison=_shown_comparison(compare_runs(runs), runs) if len(runs) > 1 else None,
         gallery=gallery,
         gallery_line=_gallery_line(gallery),
         parts=list(dict.fromkeys(card["part"] for card in gallery.cards)),
@@ -135,6 +137,17 @@ def _shown_run(run: RunRecord) -> dict[str, str]:
         "name": run.name,
         "about": f"{run.steps:,} steps, starting from {printable(model, 100)}, on {printable(data, 100)}.",
         "settings_text": "\n".join(f"{name}: {json.dumps(value)}" for name, value in run.settings.items()),
+    }
+
+
+def _shown_comparison(comparison: Comparison, runs: Sequence[RunRecord]) -> dict[str, Any]:
+    names, held_out = [run.name for run in runs], comparison.held_out
+    heads, figures = held_out_table(held_out, names) if held_out else ([], [])
+    return {
+        "settings": settings_table(comparison),
+        "heads": heads,
+        "figures": figures,
+        "line": held_out_line(held_out, names) if held_out else "",
     }
 
 

@@ -34,6 +34,7 @@ class VLLMEngine:
         dtype: Compute type.
         training: What is trained on the same GPU; None where nothing is, and vLLM may take the whole GPU for good.
         note: Told in one line how the GPU's memory is shared out.
+        gpus: Over which its layers are split. With more than one, new weights come by vLLM's transfer alone.
 
     Raises:
         UserError: vLLM is missing, broken or too old, refuses an argument, or does not start, for want of memory, say.
@@ -48,6 +49,7 @@ class VLLMEngine:
         dtype: torch.dtype,
         training: TrainingMemory | None = None,
         note: Callable[[str], None] = unheard,
+        gpus: int = 1,
     ) -> None:
         self.vlm = vlm
         self.finished = 0
@@ -55,7 +57,7 @@ class VLLMEngine:
         self._asleep = False
         self._taken = 0
         self._asked: dict[int, Done] = {}
-        started = start_vllm(vlm, arguments, max_model_len, dtype, training, note)
+        started = start_vllm(vlm, arguments, max_model_len, dtype, training, note, gpus)
         self._engine, self._threads, self._can_sleep = started
         self._loads = 0
         self.version = 0
@@ -69,10 +71,11 @@ class VLLMEngine:
         dtype: torch.dtype,
         training: TrainingMemory | None = None,
         note: Callable[[str], None] = unheard,
+        gpus: int = 1,
     ) -> "VLLMEngine":
         """Return the engine that `rollout.vllm` describes, with room for the longest prompt and response."""
         longest = data.max_prompt_tokens + rollout.max_new_tokens
-        return cls(vlm, rollout.vllm, max_model_len=longest, dtype=dtype, training=training, note=note)
+        return cls(vlm, rollout.vllm, max_model_len=longest, dtype=dtype, training=training, note=note, gpus=gpus)
 
     @property
     def version(self) -> int:

@@ -5,7 +5,10 @@ import logging
 import math
 import os
 import re
-from collections.abc import Callable, Mapping
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from importlib.util import find_spec
 from typing import Any, NamedTuple
 
 import torch
@@ -15,6 +18,7 @@ from observe_r1.errors import UserError, how_to_install
 from observe_r1.model.loading import VisionLanguageModel
 from observe_r1.registry import nearest
 from observe_r1.rollout.engine import TrainingMemory
+from observe_r1.torch_compat import has_repaired
 
 _log = logging.getLogger(__name__)
 
@@ -34,7 +38,7 @@ _FIXED: dict[str, tuple[Any, str]] = {
     "logprobs_mode": ("processed_logprobs", "training needs the probabilities that tokens were really sampled with"),
     "mm_device_do_normalize": (False, "images are handed over preprocessed"),
     "speculative_config": (None, "vLLM cannot suppress tokens while it guesses several ahead"),
-    "tensor_parallel_size": (1, _ONE_GPU),
+    "tensor_parallel_size": (1, "cluster.tensor_parallel splits an engine over several GPUs"),
     "pipeline_parallel_size": (1, _ONE_GPU),
     "data_parallel_size": (1, _ONE_GPU),
     "prefill_context_parallel_size": (1, _ONE_GPU),
@@ -63,8 +67,11 @@ def start_vllm(
     dtype: torch.dtype,
     training: TrainingMemory | None,
     note: Callable[[str], None],
+    gpus: int = 1,
 ) -> Started:
     """Start vLLM's engine in this process; see `VLLMEngine` for the arguments.
+
+    Over several GPUs it has a worker process for each, which vLLM spawns.
 
     Torch keeps its number of threads. On a GPU vLLM sets it to one for the entire process
     (`set_torch_threads_for_runtime` in vllm/utils/torch_utils.py); an offloaded update and the preprocessing of images
@@ -79,19 +86,24 @@ def start_vllm(
     from vllm.exceptions import VLLMError
 
     chosen = _checked(vllm, _defaults(vlm, max_model_len, dtype) | dict(arguments))
+    if gpus > 1:
+        chosen |= {"tensor_parallel_size": gpus, "distributed_executor_backend": "mp"}
     sleeps = chosen["enable_sleep_mode"] = _can_sleep(arguments, training)
     if torch.cuda.is_available():
         if training is not None:
-            chosen["gpu_memory_utilization"] = _own_share(vlm, dtype, arguments, training, sleeps, note)
+            chosen["gpu_memory_utilization"] = _own_share(vlm, dtype, arguments, training, gpus, sleeps, note)
     else:
         _check_head_width(vlm)
+        if gpus > 1:  # vLLM would bind each worker to a NUMA node of its own
+            os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", "nobind")
     set_threads, threads = torch.set_num_threads, torch.get_num_threads()  # vLLM's CPU build replaces the function
     try:
         for architecture in vlm.model.config.architectures or [type(vlm.model).__name__]:
             # vLLM looks unknown ones up in a bare process, where torchvision may not import; known ones it has.
             model = vllm.ModelRegistry.models[architecture].load_model_cls()
             vllm.ModelRegistry.register_model(architecture, model)
-        engine = vllm.LLM(model=vlm.model.config._name_or_path, disable_log_stats=True, **chosen).llm_engine
+        with _spawning_repaired():
+            engine = vllm.LLM(model=vlm.model.config._name_or_path, disable_log_stats=True, **chosen).llm_engine
         return Started(engine, torch.get_num_threads(), sleeps)
     except (VLLMError, ValueError, TypeError, ImportError, RuntimeError) as error:
         if isinstance(error, RuntimeError) and not (isinstance(error, VLLMError) or _MACHINE.search(str(error))):
@@ -100,6 +112,23 @@ def start_vllm(
     finally:
         torch.set_num_threads = set_threads
         torch.set_num_threads(threads)
+
+
+@contextmanager
+def _spawning_repaired() -> Iterator[None]:
+    """Where torchvision needs a repair, let processes that are spawned during the block have it, before all else.
+
+    A spawned process first imports its parent's main module, by the name that the module's spec has: here it is one of
+    `observe_r1.model`, which makes the repair.
+    """
+    main = sys.modules["__main__"]
+    before = main.__spec__
+    if has_repaired():
+        main.__spec__ = find_spec("observe_r1.model.device")
+    try:
+        yield
+    finally:
+        main.__spec__ = before
 
 
 def _defaults(vlm: VisionLanguageModel, max_model_len: int, dtype: torch.dtype) -> dict[str, Any]:
@@ -165,6 +194,7 @@ def _own_share(
     dtype: torch.dtype,
     arguments: Mapping[str, Any],
     training: TrainingMemory,
+    gpus: int,
     sleeps: bool,
     note: Callable[[str], None],
 ) -> float:
@@ -173,7 +203,7 @@ def _own_share(
     torch.cuda.empty_cache()
     free, total = torch.cuda.mem_get_info()
     # Fewer than vLLM's where `vlm`'s are quantized, because those are packed; vLLM then refuses by itself.
-    weights = sum(parameter.numel() for parameter in vlm.model.parameters()) * dtype.itemsize
+    weights = sum(parameter.numel() for parameter in vlm.model.parameters()) * dtype.itemsize // gpus
     asked = arguments.get("gpu_memory_utilization")
     share, line = gpu_share(total, free, training, weights, sleeps=sleeps, asked=asked)
     note(line)

@@ -4,7 +4,7 @@ train, sft   the two kinds of run: their parts, in the order in which they can f
 setup        what both set up alike
 folder       the run folder: its files, its lock, and what a resumed run cuts back
 recorder     what is written when: metrics, evaluations, checkpoints, the best model, the final model
-trackers     where metrics go: metrics.jsonl, TensorBoard, Weights & Biases
+trackers     where metrics go: metrics.jsonl, TensorBoard, Weights & Biases, Trackio, MLflow; groups to look at
 held_out     evaluation on held-out questions
 evaluate     several models, the same questions: every response kept, figures made from those
 chat         one question after another, typed by somebody

@@ -8,6 +8,7 @@
     best/, best.json       the weights of the best evaluation as a Hugging Face checkpoint; its step and accuracy
     model/                 the final weights as a Hugging Face checkpoint
     tensorboard/, wandb/   where the settings ask for them (`trackers`)
+    trackers.json          what each tracker knows the run as, and how far it is (`trackers`)
 
 People share run folders and keep notes, copies and repositories in them: a name that differs from these in one
 character is left alone. `best/` and `model/` are replaced as a whole.
@@ -40,8 +41,10 @@ from observe_r1.files import (
 
 _MAY_CHANGE = frozenset(
     {"run.output", "run.resume", "run.steps", "run.prompts", "run.epochs", "run.save_every", "run.keep"}
-    | {"run.save_in_background", "run.tensorboard", "run.wandb", "model.path", "model.feature_cache"}
+    | {"run.save_in_background", "model.path", "model.feature_cache"}
     | {"data.image_cache", "data.allow_private_addresses"}
+    | {"run.tensorboard", "run.wandb", "run.trackio", "run.mlflow"}
+    | {"run.track_groups", "run.track_every", "run.track_bytes"}
     # Only rounding depends on them:
     | {"rollout.max_rows", "rollout.cuda_graphs", "optimizer.tokens_per_pack", "optimizer.head_chunk"}
     | {f"cluster.{name}" for name in ClusterSettings.model_fields}
@@ -230,7 +233,7 @@ class RunFolder:
 
     def _empty(self) -> None:
         """Remove what this run has made; what others have put there meanwhile stays."""
-        for file in (self._config, self.metrics):
+        for file in (self._config, self.metrics, self.path / "trackers.json"):
             file.unlink(missing_ok=True)
         _cut_rows(self.evaluations, step=-1)
         for tracker in (self.path / "tensorboard", self.path / "wandb"):

@@ -75,6 +75,8 @@ class HeldOutEvaluator:
         self._samplings = greedy, sampled if self.settings.samples else None
         self.best_by = "accuracy" if self.settings.best_by == "greedy" else f"avg@{self.settings.samples}"
         """The figure of an evaluation by which the best is chosen."""
+        self.graded: list[GradedQuestion] = []
+        """Of the last evaluation."""
         self._warned = False
 
     def due(self, step: int) -> bool:
@@ -104,6 +106,7 @@ class HeldOutEvaluator:
             return None
         self._warn_of_long_questions(len(self.questions) - len(graded))
         self.folder.write_evaluation(step, evaluation_rows(graded))
+        self.graded = graded
         metrics = {f"evaluation/{name}": value for name, value in mean_scores(graded).items()}
         return metrics | {"time/evaluation": time.perf_counter() - started}
 

@@ -196,15 +196,22 @@ def _column(status: Status, shown: Sequence[PanelFigure], trends: bool) -> Table
     return column
 
 
-def sparkline(values: Sequence[float], width: int = _TREND_WIDTH) -> str:
-    """Return `values` as at most `width` bars from lowest to highest, each the mean of its stretch."""
+def sparkline(values: Sequence[float], width: int = _TREND_WIDTH, span: tuple[float, float] | None = None) -> str:
+    """Return `values` as at most `width` bars, each the mean of its stretch.
+
+    Args:
+        values: In their order.
+        width: Bars at most.
+        span: The lowest and the highest bar, for curves on one scale; by default those of `values`.
+    """
     known = [value for value in values if math.isfinite(value)]
     bins = min(width, len(known))
     edges = [len(known) * index // max(bins, 1) for index in range(bins + 1)]
     means = [sum(known[low:high]) / (high - low) for low, high in pairwise(edges)]
     if not means:
         return ""
-    low, spread = min(means), (max(means) - min(means)) or 1.0
+    low, high = span or (min(means), max(means))
+    spread = (high - low) or 1.0
     return "".join(_BARS[round((mean - low) / spread * (len(_BARS) - 1))] for mean in means)
 
 

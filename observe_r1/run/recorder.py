@@ -1,6 +1,6 @@
 """What a run writes down: metrics, evaluations, checkpoints and the best model step by step, at the end the model."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -10,12 +10,15 @@ from observe_r1.cluster import RankLostError
 from observe_r1.config import SFTSettings, TrainSettings
 from observe_r1.data.same_rows import check_rows, row_digests
 from observe_r1.errors import UserError, full_disk
+from observe_r1.records import Group
 from observe_r1.run.checkpoint import Checkpoints
 from observe_r1.run.folder import RunFolder
 from observe_r1.run.held_out import HeldOutEvaluator
 from observe_r1.run.progress import Progress
 from observe_r1.run.resume import RunState
-from observe_r1.run.trackers import open_trackers
+from observe_r1.run.trackers import Trackers
+from observe_r1.run.trackers.tables import Table, evaluation_table, group_table
+from observe_r1.training.loop import rollout_rows
 from observe_r1.training.parts import SavedPolicy
 from observe_r1.training.prompts import PromptEncoder, PromptSource
 
@@ -95,7 +98,9 @@ class Recorder:
         if settings.run.resume:
             self._resume()
         folder.cut_back(self.step, measured=self.step if self._owed is None else self.step - 1)
-        self._trackers = open_trackers(folder.path, settings.run)
+        self._shown: Table | None = None
+        """Groups of the step that is being made, for the trackers."""
+        self._trackers = Trackers(folder.path, settings.run, view.note)
 
     def _resume(self) -> None:
         restored = self._state.restore(self._view.note)
@@ -135,8 +140,7 @@ class Recorder:
             raise
         finally:
             self._checkpoints.settle()
-            for tracker in self._trackers:
-                tracker.close()
+            self._trackers.close()
 
     def catch_up(self) -> None:
         """Do what an earlier process left undone: evaluate the last step, or the starting model; export the best."""
@@ -149,9 +153,12 @@ class Recorder:
         """Whether the run is to end: Ctrl-C was pressed, or `evaluation.patience` is used up."""
         return self._view.stop.requested or self._out_of_patience()
 
-    def write_rollouts(self, step: int, rows: Iterable[dict[str, Any]]) -> Path:
+    def write_rollouts(self, step: int, groups: Sequence[Group]) -> Path:
         """Write the responses sampled for `step`; see `RunFolder.write_rollouts`."""
-        return self._folder.write_rollouts(step, rows)
+        run = self._settings.run
+        if self._trackers.shows(step):
+            self._shown = group_table(groups, run.track_groups, run.track_bytes, self._settings.data)
+        return self._folder.write_rollouts(step, rollout_rows(groups))
 
     def step_done(self, step: int, metrics: dict[str, float], *, last: bool) -> None:
         """Record `step`: evaluate it where that is due, write and show its metrics, save a checkpoint where one is due.
@@ -177,14 +184,20 @@ class Recorder:
             metrics = metrics | found
             self._unsaved = True
         if metrics:
-            for tracker in self._trackers:
-                tracker.write(self.step, metrics)
+            self._trackers.write(self.step, metrics, self._tables(evaluator if found else None), whole=not self._owed)
             self._view.update(self.step, metrics)
         self._checkpoints.look()
         if better or self.step % self._settings.run.save_every == 0:
             self._save_checkpoint()
         if evaluator and better:
             self._export_best(evaluator)
+
+    def _tables(self, evaluator: HeldOutEvaluator | None) -> list[Table]:
+        """Return what the trackers show of this step; of `evaluator`, if it has just evaluated."""
+        tables, self._shown = [self._shown] if self._shown else [], None
+        if evaluator and self._trackers.any:
+            tables.append(evaluation_table(evaluator.graded, self._settings.run.track_bytes, self._settings.data))
+        return tables
 
     def _save_checkpoint(self) -> None:
         """Begin to write a checkpoint of the last step, unless there is one."""

@@ -23,7 +23,7 @@ A rollout is split like this:
 
 import math
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
 
 import torch
@@ -80,8 +80,8 @@ class Monitor(Protocol):
         """Whether the run is to end before its length is reached."""
         ...
 
-    def write_rollouts(self, step: int, rows: Iterable[dict[str, Any]]) -> object:
-        """Take one row per response that was sampled for `step`."""
+    def write_rollouts(self, step: int, groups: Sequence[Group]) -> object:
+        """Take every group that was sampled for `step`; `rollout_rows` are the rows to write down."""
         ...
 
     def step_done(self, step: int, metrics: dict[str, float], *, last: bool) -> None:
@@ -118,7 +118,7 @@ def train(
             groups = sampler.next_groups()
         except UserError:
             if sampler.sampled:
-                monitor.write_rollouts(step, rollout_rows(sampler.sampled))
+                monitor.write_rollouts(step, sampler.sampled)
             raise
         sync.rest()
         progress = before, length.progress(step, sampler)
@@ -130,7 +130,7 @@ def train(
         updating = time.perf_counter() - updating
         now("handing over the new weights")
         sync.publish(step)
-        monitor.write_rollouts(step, rollout_rows(sampler.sampled))
+        monitor.write_rollouts(step, sampler.sampled)
         metrics = sampler.metrics | batcher.metrics | update_metrics(updates, updating)
         metrics |= {"progress": progress[1], "time/step": time.perf_counter() - started}
         monitor.step_done(step, metrics, last=length.reached(step, sampler))

@@ -6,10 +6,12 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from html import unescape
 from html.parser import HTMLParser
 from pathlib import Path
-from urllib.request import urlopen
+from urllib.error import HTTPError
+from urllib.request import Request, urlopen
 
 import pytest
 from browser import open_browser
@@ -119,6 +121,8 @@ def test_the_page_answers_as_the_terminal_does_and_phones_nobody(started, world,
     assert "special token '<|image_pad|>'" in unescape(refused)
     with urlopen(address) as page:
         assert "default-src 'self'" in page.headers["Content-Security-Policy"]
+    with pytest.raises(HTTPError, match="400"):
+        urlopen(Request(address, headers={"Host": "elsewhere.example"}))
     running.send_signal(signal.SIGINT)
     assert running.wait(30) == 0
     assert "PHONES" not in running.stdout.read()
@@ -136,6 +140,7 @@ class Echo:
             try:
                 while True:
                     write("<think>so ")
+                    time.sleep(0.02)
             finally:
                 self.stopped = True
         for piece in re.findall(r".{1,7}", question, re.DOTALL):
@@ -181,10 +186,9 @@ def test_an_answer_that_is_stopped_is_generated_no_further(shown, echo):
     job = Client(shown, verbose=False).submit(None, "slow", api_name="/answer")
     next(iter(job))
     job.cancel()
-    for _ in range(200):
-        if echo.stopped:
-            break
-        signal.sigtimedwait([], 0.05)
+    patience = time.monotonic() + 20
+    while not echo.stopped and time.monotonic() < patience:
+        time.sleep(0.05)
     assert echo.stopped
 
 

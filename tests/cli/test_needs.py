@@ -35,6 +35,8 @@ def settings_of(kind=TrainSettings, **sections):
             "project",
             r"run\.wandb = 'project' needs wandb, .*: pip install -e '\.\[wandb\]' in the clone",
         ),
+        ("run", "trackio", "p", r"'p' needs trackio, .*: pip install -e '\.\[trackio\]'"),
+        ("run", "mlflow", "p", r"'p' needs mlflow, .*: pip install -e '\.\[mlflow\]'"),
         ("run", "tensorboard", True, "run.tensorboard = True needs tensorboard, .*: pip install tensorboard"),
         (
             "rollout",

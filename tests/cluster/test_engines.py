@@ -12,7 +12,7 @@ import pytest
 import ray
 import torch
 
-from observe_r1.cluster import RankLostError
+from observe_r1.cluster import RankLostError, engines
 from observe_r1.cluster.engines import EnginePool
 from observe_r1.config import DataSettings, ModelSettings, RolloutSettings
 from observe_r1.data import load_data
@@ -155,6 +155,47 @@ def test_engines_that_die_as_weights_travel_start_again_and_get_them(many, promp
     assert len(tried) == 2 and not {*before} & {*many.processes()} and {c.version for c in chain(*groups)} == {5}
 
 
+def test_engines_that_hang_start_again_and_their_prompts_are_sampled_again(
+    many, notes, prompts, expected, tmp_path, monkeypatch
+):
+    """A process that is stopped and gets prompts; and an engine that does not come to the end of a step, whose process
+    answers, as new weights are about to travel."""
+
+    def hear(line):
+        notes.append(line)
+        many._timeout = 600.0  # it has to start
+
+    monkeypatch.setattr(many, "_note", hear)
+    monkeypatch.setattr(engines, "_BEAT", 0.2)
+    before, number = many.processes(), many.version
+    many.renew = lambda actor: bool(with_version(number)([actor]))
+    os.kill(before[0], signal.SIGSTOP)
+    many._seats[0].room, many._timeout = 9, 4.0
+    same(many.generate(prompts, SAMPLING), expected)
+    many.ready()
+    assert "engine 0 hangs and starts again, its prompts are sampled again: no answer in 4 s" in notes[-1]
+    many._seats[1].actor.do.remote(held_up, tmp_path / "never")
+    many._timeout = 4.0
+    many.publish(number, with_version(number))
+    assert "engine 1 hangs and starts again" in notes[-1]
+    groups = many.generate(prompts, SAMPLING)
+    same(groups, expected)
+    assert {c.version for c in chain(*groups)} == {number} and not {*before} & {*many.processes()}
+    assert not any(runs(pid) for pid in before)
+
+
+def runs(pid):
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().split()[2] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def held_up(engine, sign):
+    while not sign.exists():
+        time.sleep(0.01)
+
+
 def test_another_process_that_is_lost_as_weights_travel_ends_the_run(many):
     def send(actors):
         raise RankLostError("a rank has died")
@@ -226,12 +267,7 @@ def test_two_threads_sample_at_once_and_each_takes_its_own(many, prompts, expect
 def test_an_engine_that_is_busy_holds_no_prompt_up_but_its_own(many, prompts, tmp_path):
     """One of two engines is held up until all prompts that it does not have are done; it has room for one."""
     done, one = [], Sampling(n=ROLLOUT.max_rows, max_new_tokens=5)
-
-    def busy(engine, sign):
-        while not sign.exists():
-            time.sleep(0.01)
-
-    held = many._seats[0].actor.do.remote(busy, tmp_path / "sign")
+    held = many._seats[0].actor.do.remote(held_up, tmp_path / "sign")
     for index, prompt in enumerate(prompts):
         many.add(prompt, one, lambda group, index=index: done.append(index))
     while len(done) < len(prompts) - 1:

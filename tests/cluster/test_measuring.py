@@ -109,4 +109,7 @@ def test_what_engines_alone_cannot_do_is_one_line(asked, ray_address, tmp_path, 
     assert "cluster.gpus = 64: Ray has 2" in capsys.readouterr().err.splitlines()[-1]
     wide = ["--cluster.gpus", "2", "--cluster.tensor_parallel", "2", "--cluster.address", ray_address]
     assert measure(asked, folder, *wide) == 2
-    assert "an engine cannot be split over several GPUs yet" in capsys.readouterr().err.splitlines()[-1]
+    assert (
+        "cluster.tensor_parallel = 2: only vLLM splits a model over several GPUs"
+        in capsys.readouterr().err.splitlines()[-1]
+    )

@@ -1,4 +1,4 @@
-"""A whole run on Ray whose engine is vLLM, for real: two ranks, and an engine on their seats and on one of its own."""
+"""A whole run on Ray whose engine is vLLM, for real: two ranks, and an engine on one seat, then split over two."""
 
 import json
 
@@ -10,6 +10,7 @@ from observe_r1.cli.main import main
 from observe_r1.demo.tiny_model import Sizes, make_tiny_model
 
 RATE = 1e-4
+SPLIT = {"cluster.gpus": 4, "cluster.layout": "apart", "cluster.tensor_parallel": 2, "cluster.engines": 1}
 
 
 @pytest.fixture(scope="module")
@@ -24,7 +25,7 @@ def options(world, tmp_path_factory):
     """Every group teaches: a reward of one's own that grows with the number of letters."""
     folder = tmp_path_factory.mktemp("vllm_runs")
     # vLLM's CPU attention wants heads of 32.
-    model = make_tiny_model(folder / "model", sizes=Sizes(heads=3, kv_heads=1), scale=2.0)
+    model = make_tiny_model(folder / "model", sizes=Sizes(width=128, heads=4, kv_heads=2), scale=2.0)
     reward = folder / "letters.py"
     reward.write_text("def reward(response, answer, example):\n    return len(response)\n")
     return {
@@ -60,7 +61,7 @@ def test_two_ranks_and_vllm_train_as_one_process_does_in_both_layouts(options, r
     ours, theirs = tmp_path / "ours", tmp_path / "theirs"
     cluster = options | {"run.output": ours, "cluster.address": ray_address}
     run(cluster, **{"run.steps": 2, "cluster.gpus": 2, "cluster.engines": 1})
-    run(cluster, **{"run.steps": 3, "cluster.gpus": 3, "cluster.layout": "apart", "run.resume": "true"})
+    run(cluster, **{"run.steps": 3, "run.resume": "true"}, **SPLIT)
     run(options, **{"run.steps": 3, "run.output": theirs})
     names = sorted(path.name for path in (theirs / "rollouts").iterdir())
     assert len(names) == 3

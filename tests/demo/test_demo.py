@@ -53,6 +53,10 @@ def test_demo_writes_what_it_promises_however_often_it_is_stopped(tmp_path, caps
     assert steps == list(range(1, 41)) and [path.name for path in folder.glob(".lock")] == []
 
     summary = json.loads((folder / "summary.json").read_text())
+    assert printed.endswith(f"the report is in {folder / 'report.html'}: any browser opens it\n")
+    report = (folder / "report.html").read_text()
+    assert "by the number of objects in the image" in report and "The ladder being climbed" in report
+    assert f"{summary['after']['accuracy']:.1%}</b>Held-out accuracy" in report and len(report) < 5_000_000
     assert set(summary) >= {"before", "after", "by_difficulty", "seconds"}
     assert summary["before"]["format"] > 0.2 and 0 <= summary["after"]["accuracy"] <= 1
     rows = [json.loads(line) for line in (folder / "held_out" / "held_out.jsonl").read_text().splitlines()]

@@ -123,11 +123,16 @@ def test_chat_template_without_a_system_message_and_with_plain_strings():
     )
 
 
-def test_every_word_of_the_world_is_one_token():
-    texts = [text for item in make_items("sft", 0, 300) for text in (item.demonstration, item.question.text)]
-    for text in (*texts, *FORMAT_PROMPTS.values()):
-        words = text.replace("?", " ?").replace(".", " .").replace(",", " ,").split()
-        assert len(TOKENIZER(text).input_ids) == len(words), TOKENIZER.tokenize(text)
+def test_every_word_of_the_world_is_one_token_and_so_is_what_prompts_repeat():
+    items = make_items("sft", 0, 300)
+    for text in [item.demonstration for item in items]:
+        assert len(TOKENIZER(text).input_ids) == len(text.split()), TOKENIZER.tokenize(text)
+    for text in FORMAT_PROMPTS.values():
+        assert len(TOKENIZER(f"a\n{text}<|im_end|>").input_ids) == 4, TOKENIZER.tokenize(text)
+    for question in [item.question for item in items]:
+        wording = {1: ["How many", " are there", "?"], 2: ["a", " and", "b", "?"]}[len(question.attributes)]
+        attributes = [word for attribute in question.attributes for word in attribute.plural.split()]
+        assert len(TOKENIZER(question.text).input_ids) <= len(wording) + len(attributes), question.text
     for colour in COLOURS:
         for shape in SHAPES:
             assert len(TOKENIZER(f" {colour}-{shape}").input_ids) == 1

@@ -95,6 +95,13 @@ def test_a_token_that_sees_much_more_in_one_part_than_in_the_other():
     torch.testing.assert_close(layout.attend(query, key, value, 1.0, 0), expected, rtol=1e-12, atol=1e-12)
 
 
+def test_prompts_with_one_response_each_take_one_call():
+    layout = PackedLayout([3, 4], [[2], [5]], CPU)
+    with patch.object(merged_attention, "_flash", wraps=merged_attention._flash) as flash:
+        layout.attend(*states(layout.tokens, 2), 0.3, 0)
+    assert flash.call_count == 1
+
+
 def test_bfloat16_is_as_near_as_its_rounding():
     layout = PackedLayout([40, 9], [[30, 17, 1], [5]], CPU)
     inputs = states(layout.tokens, 4, torch.bfloat16)

@@ -199,7 +199,7 @@ def test_threads_stay_ours_where_vllm_takes_the_function_away(vlm, monkeypatch):
 @pytest.mark.parametrize(
     ("name", "value", "reason"),
     [
-        ("tensor_parallel_size", 2, "vLLM samples in this process, on one GPU"),
+        ("tensor_parallel_size", 2, "cluster.tensor_parallel splits an engine over several GPUs"),
         ("data_parallel_size", 4, "vLLM samples in this process, on one GPU"),
         ("distributed_executor_backend", "ray", "vLLM samples in this process, on one GPU"),
         ("logprobs_mode", "raw_logprobs", "training needs the probabilities"),

@@ -171,6 +171,7 @@ def test_what_people_leave_in_a_run_that_comes_to_nothing_stays(tmp_path):
     with pytest.raises(UserError, match="no such data"), RunFolder(tmp_path, SETTINGS) as folder:
         for tracker in ("tensorboard", "wandb"):
             (tmp_path / tracker / "run-1").mkdir(parents=True)
+        (tmp_path / "trackers.json").write_text("{}")
         folder.evaluations.mkdir()
         folder.write_evaluation(0, [{}])
         (tmp_path / ".my-notes").mkdir()

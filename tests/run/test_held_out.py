@@ -1,11 +1,13 @@
 """Evaluation in training: what it writes, that it leaves training alone, and when it ends a run."""
 
+import html
 import io
 import json
 from dataclasses import replace
 
 import pytest
 from rich.console import Console
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from observe_r1.cli.main import main
 from observe_r1.config import RewardSettings, TrainSettings
@@ -40,6 +42,16 @@ def test_evaluations_are_written_and_leave_training_alone(world, tmp_path, capsy
     assert train(world, tmp_path / "with", *length, *held_out(world, *options)) == 0
     assert train(world, tmp_path / "without", *length) == 0
 
+    events = EventAccumulator(
+        str(tmp_path / "with" / "tensorboard"), {"images": 0, "tensors": 0, "scalars": 0}
+    ).Reload()
+    assert [event.step for event in events.Tensors("evaluation/text_summary")] == [0, 2, 3]
+    assert [event.step for event in events.Tensors("groups/text_summary")] == [1]
+    assert {f"groups/image {number}" for number in (1, 2, 3, 4)} <= set(events.Tags()["images"])
+    rows = lines(tmp_path / "with" / "rollouts" / "step-000001.jsonl")[:4]
+    shown = html.unescape(events.Tensors("groups/text_summary")[0].tensor_proto.string_val[0].decode())
+    assert all(f"| {row['advantage']:.4g} | {row['tokens']} |" in shown for row in rows)
+    assert [event.step for event in events.Scalars("evaluation/accuracy")] == [0, 2, 3]
     metrics = {row["step"]: row for row in lines(tmp_path / "with" / "metrics.jsonl")}
     figures = {f"evaluation/{name}" for name in ("accuracy", "format", "length", "avg@3", "pass@3")}
     assert list(metrics) == [0, 1, 2, 3]

@@ -1,141 +1,443 @@
-"""Trackers, each read back by something that did not write it."""
+"""Trackers, each read back by the library itself or, where it has no reader, by one that did not write it."""
 
+import html
+import io
 import json
 import math
 import os
+import re
 import resource
+import shutil
+import struct
 import sys
-from types import ModuleType, SimpleNamespace
+from pathlib import Path
 
 import pytest
+import torch
+from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.plugin_util import markdown_to_safe_html
 
-from observe_r1.config import RunSettings
+from observe_r1.config import DataSettings, RunSettings
 from observe_r1.errors import UserError
-from observe_r1.run.trackers import open_trackers
+from observe_r1.evaluation.accuracy import GradedQuestion, GradedResponse
+from observe_r1.records import Completion, Example, Group, Prompt
+from observe_r1.run.trackers import Trackers
+from observe_r1.run.trackers.tables import cut, evaluation_table, group_table, png
 
-METRICS = {"reward/mean": 0.5, "policy/entropy": 1.25, "policy/updates": 2.0}
+METRICS = {"reward/mean": 0.5, "evaluation/avg@8": 1.25, "rewards/http://x/../y": 2.0}
+HOSTILE = (
+    "<script>alert(1)</script> ![x](http://evil/p.png) <img src=x onerror=y> [a](javascript:b)\n"
+    "| # *b* `c` _d_ | \ud800\x1b[2J"
+)
+SHOWN = HOSTILE.replace("\ud800", "\ufffd").replace("\x1b", "\ufffd")
+DATA = DataSettings(path="d")
 
 
-class FakeWandb(ModuleType):
-    """Stands for the wandb package."""
+@pytest.fixture(scope="module")
+def database(tmp_path_factory):
+    """Return an empty database of MLflow's; to make one takes seconds."""
+    from mlflow import MlflowClient
 
-    def __init__(self, error=None):
-        super().__init__("wandb")
-        self.errors = SimpleNamespace(Error=type("Error", (Exception,), {}))
-        self.error = error
-        self.started = {}
-        self.logged = []
-        self.finished = False
+    path = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
+    MlflowClient(f"sqlite:///{path}").search_experiments()
+    return path
 
-    def init(self, **arguments):
-        if self.error:
-            raise self.errors.Error(self.error)
-        self.started = arguments
-        return self
 
-    def log(self, metrics, step):
-        self.logged.append((step, metrics))
-
-    def finish(self):
-        self.finished = True
+@pytest.fixture(autouse=True)
+def no_service_left():
+    """Stop what wandb leaves running, and let it read the environment again."""
+    yield
+    if "wandb" in sys.modules and sys.modules["wandb"] is not None:
+        sys.modules["wandb"].teardown()
 
 
 @pytest.fixture
-def folder(tmp_path):
-    (tmp_path / "config.yaml").write_text("optimizer: {lr: 1.0}\n")
-    return tmp_path
+def folder(tmp_path, monkeypatch, database):
+    """Return a run folder; what trackers keep elsewhere, and ask of the network, stays in `tmp_path`."""
+    run = tmp_path / "shapes"
+    run.mkdir()
+    (run / "config.yaml").write_text("optimizer: {lr: 1.0, betas: [0.5, 0.9]}\n")
+    for name in ("mlflow", "other"):
+        shutil.copy(database, tmp_path / f"{name}.db")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    monkeypatch.setenv("WANDB_DATA_DIR", str(tmp_path / "wandb-data"))
+    monkeypatch.chdir(tmp_path)
+    return run
+
+
+@pytest.fixture
+def trackio(tmp_path, monkeypatch):
+    """Return the library, which otherwise keeps its files under the user's home."""
+    import trackio
+    from trackio import sqlite_storage, utils
+    from trackio.media import media
+    from trackio.media import utils as media_utils
+
+    for module in (utils, sqlite_storage, media, media_utils):
+        for name in ("TRACKIO_DIR", "MEDIA_DIR"):
+            if hasattr(module, name):
+                monkeypatch.setattr(module, name, tmp_path / "trackio" / ("media" if name == "MEDIA_DIR" else ""))
+    return trackio
+
+
+def opened(folder, note=pytest.fail, **settings):
+    return Trackers(folder, RunSettings(**settings), note)
 
 
 def read_lines(folder):
     return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
 
 
-def test_metrics_are_one_json_object_a_step_on_disk_at_once(folder):
-    (tracker,) = open_trackers(folder, RunSettings())
-    tracker.write(1, METRICS)
-    assert read_lines(folder) == [{"step": 1, **METRICS}]
-    tracker.write(2, {"reward/mean": 0.75})
-    assert read_lines(folder)[1:] == [{"step": 2, "reward/mean": 0.75}]
-    tracker.close()
+def picture(size=(40, 30), noise=False):
+    image = Image.frombytes("RGB", size, os.urandom(3 * size[0] * size[1])) if noise else Image.new("RGB", size, "red")
+    return png(image)
 
 
-def test_what_is_no_number_is_null(folder):
-    (tracker,) = open_trackers(folder, RunSettings())
-    tracker.write(1, {"a": math.nan, "b": math.inf, "c": 1.0})
-    tracker.close()
-    assert read_lines(folder) == [{"step": 1, "a": None, "b": None, "c": 1.0}]
+def example(images=(), question="How many?"):
+    content = [*({"type": "image"} for _ in images), {"type": "text", "text": question}]
+    return Example("q1", ({"role": "user", "content": content},), tuple(images), "7", origin="row 1")
 
 
-def test_tensorboard_gets_every_scalar(folder):
-    trackers = open_trackers(folder, RunSettings(tensorboard=True))
+def group(text="<answer>7</answer>", images=(), question="How many?"):
+    """Return a group of two responses, the first of them right."""
+    ids = torch.ones(3, dtype=torch.long)
+    prompt = Prompt(ids=ids, token_types=torch.zeros(3, dtype=torch.long))
+    completions = tuple(Completion(ids, torch.zeros(3), each, 0, "stop") for each in (text, "<answer>8</answer>"))
+    parts = {"accuracy": torch.tensor([1.0, 0.0]), "format": torch.tensor([0.5, 0.0])}
+    values = {"correct": torch.tensor([True, False]), "bonus": torch.tensor([0.25, 0.0]), "weight": 1.5}
+    return Group(
+        example=example(images, question),
+        prompt=prompt,
+        completions=completions,
+        rewards=torch.tensor([1.5, 0.0]),
+        advantages=torch.tensor([0.75, -0.75]),
+        parts=parts,
+        **values,
+    )
+
+
+def tables(text=HOSTILE, images=None):
+    images = [picture()] if images is None else images
+    graded = GradedQuestion(example(images), GradedResponse(text, True, False, 5, "stop"))
+    return [group_table([group(text, images)], 4, 2_000_000, DATA), evaluation_table([graded], 2_000_000, DATA)]
+
+
+# What the trackers hold, in one form: {step: metrics}, settings, and the tables' rows by step with images as (w, h)
+
+
+def tensorboard(folder):
+    events = EventAccumulator(str(folder / "tensorboard"), {"tensors": 0, "images": 0, "scalars": 0}).Reload()
+    steps = {}
+    for name in events.Tags()["scalars"]:
+        for event in events.Scalars(name):
+            assert name not in steps.setdefault(event.step, {})
+            steps[event.step][name] = event.value
+    found = {}
+    for name in events.Tags()["tensors"]:
+        for event in events.Tensors(name):
+            text = event.tensor_proto.string_val[0].decode()
+            found.setdefault(event.step, {})[name.removesuffix("/text_summary")] = text
+    images = {
+        tag: [Image.open(io.BytesIO(i.encoded_image_string)).size for i in events.Images(tag)]
+        for tag in events.Tags()["images"]
+    }
+    return steps, found, images
+
+
+def wandb_records(folder):
+    """Yield what wandb's offline files hold: LevelDB's log format, in blocks of 32 KiB, of protobuf records."""
+    from wandb.proto.wandb_internal_pb2 import Record
+
+    for path in sorted((folder / "wandb").glob("offline-run-*/run-*.wandb"), key=os.path.getmtime):
+        data, at, record = path.read_bytes(), 7, b""
+        assert data[:4] == b":W&B"
+        while at + 7 <= len(data):
+            if 32768 - at % 32768 < 7:
+                at += 32768 - at % 32768
+                continue
+            _, length, kind = struct.unpack("<IHB", data[at : at + 7])
+            record += data[at + 7 : at + 7 + length]
+            at += 7 + length
+            if kind in (1, 4):  # whole, or its last part
+                yield path, Record.FromString(record)
+                record = b""
+
+
+def wandb(folder):
+    steps, shown, config, ids, images = {}, {}, {}, set(), {}
+    sys.modules["wandb"].teardown()  # until then a file may not be whole
+    for path, record in wandb_records(folder):
+        if record.HasField("run"):
+            ids.add((record.run.run_id, record.run.project))
+            config |= {item.key: json.loads(item.value_json) for item in record.run.config.update}
+        if record.HasField("artifact"):
+            (image,) = (each for each in record.artifact.manifest.contents if each.path.endswith(".png"))
+            images[record.artifact.name.rpartition("-")[2]] = Image.open(image.local_path).size
+        if record.HasField("history"):
+            row = {}
+            for item in record.history.item:
+                first, *inner = item.nested_key or [item.key]
+                if inner:
+                    row.setdefault(first, {})[inner[0]] = json.loads(item.value_json)
+                else:
+                    row[first] = json.loads(item.value_json)
+            step = row.pop("_step")
+            for name, value in row.items():
+                if isinstance(value, dict) and value.get("_type") == "table-file":
+                    shown.setdefault(step, {})[name] = json.loads((path.parent / "files" / value["path"]).read_text())
+                elif not name.startswith("_"):
+                    assert name not in steps.setdefault(step, {})
+                    steps[step][name] = value
+    return steps, shown, config, ids, images
+
+
+def mlflow(experiment):
+    from mlflow import MlflowClient
+
+    client = MlflowClient()
+    (run,) = client.search_runs([client.get_experiment_by_name(experiment).experiment_id])
+    steps = {}
+    for name in run.data.metrics:
+        for metric in client.get_metric_history(run.info.run_id, name):
+            assert name not in steps.setdefault(metric.step, {})
+            steps[metric.step][name] = metric.value
+    return steps, run, client
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_a_step_is_one_json_object_on_disk_at_once(folder, value, monkeypatch):
+    synced = []
+    trackers = opened(folder)
+    monkeypatch.setattr("os.fsync", lambda descriptor: synced.append(os.fstat(descriptor)))
+    trackers.write(1, METRICS | {"a": value}, [], whole=True)
+    assert read_lines(folder) == [{"step": 1, **METRICS, "a": None}]
+    assert os.path.samestat(synced[0], (folder / "metrics.jsonl").stat())
+    assert synced[0].st_size == (folder / "metrics.jsonl").stat().st_size
+    trackers.close()
+    assert not (folder / "trackers.json").exists()
+
+
+def test_tensorboard_shows_hostile_text_as_text(folder):
+    trackers = opened(folder, tensorboard=True)
     for step in (1, 2):
-        for tracker in trackers:
-            tracker.write(step, {name: value * step for name, value in METRICS.items()})
-    for tracker in trackers:
-        tracker.close()
-    events = EventAccumulator(str(folder / "tensorboard")).Reload()
-    assert set(events.Tags()["scalars"]) == METRICS.keys()
-    for name, value in METRICS.items():
-        assert [(event.step, event.value) for event in events.Scalars(name)] == [(1, value), (2, 2 * value)]
-    assert len(read_lines(folder)) == 2
+        trackers.write(step, {name: value * step for name, value in METRICS.items()}, tables(), whole=True)
+    trackers.close()
+    steps, found, images = tensorboard(folder)
+    assert steps == {step: {name: value * step for name, value in METRICS.items()} for step in (1, 2)}
+    assert images == {"groups/image 1": [(40, 30)] * 2, "evaluation/image 1": [(40, 30)] * 2}
+    assert "optimizer.betas" in html.unescape(found[0]["settings"])
+    for name in ("groups", "evaluation"):
+        shown = markdown_to_safe_html(found[2][name])
+        assert not re.search(r"<(?!/?(table|thead|tbody|tr|th|td|br)\b)", shown), shown
+        (cell,) = (c for c in re.findall(r"<td>(.*?)</td>", shown, re.DOTALL) if "script" in c)
+        assert html.unescape(re.sub(r"<br ?/?>", "\n", cell)) == SHOWN
+    row = html.unescape(re.findall(r"<tr>\n(.*?)</tr>", markdown_to_safe_html(found[1]["groups"]), re.DOTALL)[1])
+    cells = re.findall(r"<td>(.*?)</td>", row, re.DOTALL)
+    assert cells[:5] == ["1", "q1", "image 1", "How many?", "7"]
+    assert cells[6:] == ["True", "1", "0.5", "0.25", "1.5", "0.75", "3"]
 
 
-@pytest.mark.parametrize("tensorboard", [False, True])
-def test_a_full_disk_is_one_line_and_leaves_no_half_of_a_step(folder, tensorboard):
+@pytest.mark.parametrize("settings", [{}, {"tensorboard": True}])
+def test_a_full_disk_is_one_line_and_leaves_no_half_of_a_step(folder, settings):
     """Under a limit on the size of files, which fails as a full disk does: after a part of the step."""
-    tracker = open_trackers(folder, RunSettings(tensorboard=tensorboard))[-1]
-    tracker.write(1, METRICS)
-    (path,) = (folder / "tensorboard").iterdir() if tensorboard else [folder / "metrics.jsonl"]
+    trackers = opened(folder, **settings)
+    trackers.write(1, METRICS, tables(), whole=True)
+    path = next((folder / "tensorboard").iterdir()) if settings else folder / "metrics.jsonl"
     before, limits = path.read_bytes(), resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) + 300, limits[1]))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) + 2000, limits[1]))
     try:
-        for step in (2, 3):
-            with pytest.raises(UserError, match=f"cannot write '{path}': File too large"):
-                tracker.write(step, {f"metric {number}": 1.0 for number in range(100)})
-            assert path.read_bytes() == before
+        many = {f"metric {number}": 1.0 for number in range(150)}
+        with pytest.raises(UserError, match=f"cannot write '{path}': File too large"):
+            for step in range(2, 9):
+                before = path.read_bytes()
+                trackers.write(step, many, [], whole=True)
+        assert path.read_bytes() == before
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-    tracker.write(4, METRICS)
-    tracker.close()
-    if tensorboard:
-        events = EventAccumulator(str(folder / "tensorboard")).Reload()
-        assert [event.step for event in events.Scalars("reward/mean")] == [1, 4]
-    else:
-        assert [row["step"] for row in read_lines(folder)] == [1, 4]
+    trackers.close()
 
 
-def test_wandb_gets_settings_and_metrics(folder, monkeypatch):
-    wandb = FakeWandb()
-    monkeypatch.setitem(sys.modules, "wandb", wandb)
-    _, tracker = open_trackers(folder, RunSettings(wandb="shapes"))
-    tracker.write(3, METRICS)
-    tracker.close()
-    assert wandb.started["project"] == "shapes"
-    assert wandb.started["config"] == {"optimizer": {"lr": 1.0}}
-    assert wandb.started["dir"] == str(folder)
-    assert wandb.logged == [(3, METRICS)]
-    assert wandb.finished
+def test_wandb_goes_on_in_the_same_run_without_a_step_twice(folder):
+    trackers = opened(folder, wandb="shapes")
+    trackers.write(0, {"evaluation/accuracy": 0.25}, [], whole=True)
+    trackers.write(1, METRICS, tables(), whole=True)
+    trackers.write(2, METRICS, [], whole=True)
+    trackers.close()
+    resumed = opened(folder, wandb="shapes")  # from a checkpoint of step 1
+    for step in (2, 3):
+        resumed.write(step, METRICS, [], whole=True)
+    resumed.close()
+    steps, shown, config, ids, images = wandb(folder)
+    assert steps == {0: {"evaluation/accuracy": 0.25}, 1: METRICS, 2: METRICS, 3: METRICS}
+    assert config["optimizer.lr"] == 1.0
+    assert ids == {(json.loads((folder / "trackers.json").read_text())["wandb: shapes"]["id"], "shapes")}
+    groups = shown[1]["groups"]
+    rows = [dict(zip(groups["columns"], row, strict=True)) for row in groups["data"]]
+    assert rows[0]["response"] == SHOWN and rows[0]["advantage"] == 0.75 and rows[1]["advantage"] == -0.75
+    assert (rows[0]["accuracy"], rows[0]["format"], rows[0]["bonus"], rows[0]["correct"]) == (1.0, 0.5, 0.25, True)
+    assert [row["image"] for row in rows] == ["Image", None]
+    assert images == {"evaluation": (40, 30), "groups": (40, 30)}
+    assert shown[1]["evaluation"]["data"][0][4] == SHOWN
 
 
-def test_a_missing_wandb_names_the_extra(folder, monkeypatch):
-    monkeypatch.setitem(sys.modules, "wandb", None)
-    with pytest.raises(UserError, match=r"wandb is not installed: pip install -e '\.\[wandb\]'"):
-        open_trackers(folder, RunSettings(wandb="shapes"))
+def test_trackio_goes_on_in_the_same_run_without_a_step_twice(folder, trackio, tmp_path, capsys):
+    from trackio.sqlite_storage import SQLiteStorage
+
+    trackers = opened(folder, trackio="shapes")
+    trackers.write(0, {"evaluation/accuracy": 0.25}, [], whole=True)
+    trackers.write(1, METRICS, tables(), whole=True)
+    trackers.write(2, METRICS, [], whole=True)
+    trackers.close()
+    resumed = opened(folder, trackio="shapes")
+    for step in (2, 3):
+        resumed.write(step, METRICS, [], whole=True)
+    resumed.close()
+    assert not capsys.readouterr().out
+    (run,) = SQLiteStorage.get_runs("shapes")
+    logs = SQLiteStorage.get_logs("shapes", run)
+    assert [log["step"] for log in logs] == [0, 1, 2, 3]
+    assert [{name: log[name] for name in METRICS} for log in logs[1:]] == [METRICS] * 3
+    assert SQLiteStorage.get_run_config("shapes", run)["optimizer.lr"] == 1.0
+    rows = logs[1]["groups"]["_value"]
+    assert [row["response"] for row in rows] == [SHOWN, "<answer>8</answer>"]
+    assert [row["advantage"] for row in rows] == [0.75, -0.75]
+    assert Image.open(tmp_path / "trackio" / "media" / rows[0]["image"]["file_path"]).size == (40, 30)
+    assert logs[1]["evaluation"]["_value"][0]["well-formed"] is False
 
 
-def test_a_wandb_that_will_not_start_is_one_line(folder, monkeypatch):
-    monkeypatch.setitem(sys.modules, "wandb", FakeWandb("api_key not configured\nmore\nlines"))
-    with pytest.raises(UserError, match=r"run\.wandb = 'shapes': api_key not configured \(") as caught:
-        open_trackers(folder, RunSettings(wandb="shapes"))
+def test_mlflow_goes_on_in_the_same_run_without_a_step_twice(folder, tmp_path):
+    trackers = opened(folder, mlflow="shapes")
+    trackers.write(0, {"evaluation/accuracy": 0.25}, [], whole=True)
+    trackers.write(1, METRICS, tables(), whole=True)
+    trackers.write(2, METRICS, [], whole=True)
+    trackers.close()
+    (folder / "config.yaml").write_text("optimizer: {lr: 2.0}\n")  # MLflow refuses to change what it has noted
+    resumed = opened(folder, mlflow="shapes")
+    for step in (2, 3):
+        resumed.write(step, METRICS, [], whole=True)
+    resumed.close()
+    steps, run, client = mlflow("shapes")
+    renamed = {"reward/mean": 0.5, "evaluation/avg_at_8": 1.25, "rewards/http_/x/y": 2.0}
+    assert steps == {0: {"evaluation/accuracy": 0.25}, 1: renamed, 2: renamed, 3: renamed}
+    assert run.data.params == {"optimizer.lr": "1.0", "optimizer.betas": "[0.5, 0.9]"}
+    assert run.info.status == "FINISHED"
+    path = client.download_artifacts(run.info.run_id, "groups/step-000001.json")
+    table = json.loads(Path(path).read_text())
+    rows = [dict(zip(table["columns"], row, strict=True)) for row in table["data"]]
+    assert [row["response"] for row in rows] == [SHOWN, "<answer>8</answer>"]
+    assert [row["advantage"] for row in rows] == [0.75, -0.75]
+    assert [row["image"] for row in rows] == ["image 1", None]
+    images = [each.path for each in client.list_artifacts(run.info.run_id, "images") if each.path.endswith(".png")]
+    names = sorted(re.match(r"images/(\w+)[#~]image 1[%+]step[%+]1[%+]", path)[1] for path in images)
+    assert names == ["evaluation", "groups"]
+    assert Image.open(client.download_artifacts(run.info.run_id, images[0])).size == (40, 30)
+
+
+def test_a_tracker_that_does_not_answer_gets_its_steps_later(folder, monkeypatch):
+    notes = []
+    trackers = opened(folder, notes.append, mlflow="shapes", tensorboard=True)
+    trackers.write(1, METRICS, [], whole=True)
+    from mlflow import MlflowClient
+    from mlflow.exceptions import MlflowException
+
+    def down(*_, **__):
+        raise MlflowException("API request failed\nmore")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(MlflowClient, "log_batch", down)
+        for step in (2, 3):
+            trackers.write(step, METRICS, [], whole=True)
+    (note,) = notes
+    assert note.startswith("mlflow: shapes: API request failed; training goes on") and "\n" not in note
+    trackers.write(4, METRICS, [], whole=True)
+    trackers.close()
+    assert sorted(mlflow("shapes")[0]) == sorted(tensorboard(folder)[0]) == [1, 2, 3, 4]
+
+
+def test_one_that_is_asked_for_later_gets_the_whole_curve_and_an_unfinished_step_once(folder):
+    trackers = opened(folder)
+    for step in (1, 2):
+        trackers.write(step, METRICS, [], whole=True)
+    trackers.close()
+    resumed = opened(folder, tensorboard=True)
+    resumed.write(3, {"reward/mean": 1.0}, tables(), whole=False)  # Ctrl-C during its evaluation
+    resumed.close()
+    assert sorted(tensorboard(folder)[0]) == []
+    lines = (folder / "metrics.jsonl").read_text().splitlines(keepends=True)
+    (folder / "metrics.jsonl").write_text("".join(lines[:2]))  # as `RunFolder.cut_back` does
+    again = opened(folder, tensorboard=True)
+    again.write(3, {"reward/mean": 1.0, "evaluation/accuracy": 0.5}, [], whole=True)
+    again.close()
+    assert tensorboard(folder)[0] == {1: METRICS, 2: METRICS, 3: {"reward/mean": 1.0, "evaluation/accuracy": 0.5}}
+
+
+def test_groups_are_shown_at_the_first_step_and_every_so_many(folder):
+    trackers = opened(folder, tensorboard=True, track_every=3)
+    assert [step for step in range(8) if trackers.shows(step)] == [0, 1, 3, 6]
+    trackers.close()
+    assert not opened(folder).shows(1) and not opened(folder, tensorboard=True, track_groups=0).shows(1)
+
+
+@pytest.mark.parametrize("most", [10_000, 60_000])
+def test_a_table_keeps_to_its_bytes_and_texts_keep_their_ends(most):
+    images = [picture((900, 700), noise=True)] * 2
+    long = "<observe>" + "ü" * 40_000 + "the end"
+    count = 3
+    groups = group_table([group(long, images, long)] * 5, count, most, DATA)
+    graded = [GradedQuestion(example(images, long), GradedResponse(long, True, True, 5, "stop"))] * 40
+    evaluation = evaluation_table(graded, most, DATA)
+    assert (len(groups.rows), len(evaluation.rows)) == (2 * count, 32)
+    for table in (groups, evaluation):
+        cells = [cell for row in table.rows for cell in row]
+        size = sum(len(cell.encode()) for cell in cells if isinstance(cell, str))
+        size += sum(len(png(cell)) for cell in cells if isinstance(cell, Image.Image))
+        assert most / 4 < size <= most
+    text = groups.rows[0][groups.columns.index("response")]
+    assert text.startswith("<observe>ü") and text.endswith("üthe end") and " bytes … " in text
+    assert groups.rows[0][2].width > 1.5 * groups.rows[0][2].height  # both images, beside each other
+
+
+def test_short_text_is_whole_and_what_cannot_be_shown_is_marked():
+    assert cut("a\tb\nü", 7) == "a\tb\nü"
+    assert cut("a\x00\ud800\u202e", 90) == "a" + "\ufffd" * 3
+    assert len(cut("x" * 99, 30).encode()) <= 30 and cut("x" * 99, 3) == ""
+
+
+@pytest.mark.parametrize("kind", ["wandb", "trackio", "mlflow"])
+def test_a_missing_library_names_the_extra(folder, monkeypatch, kind):
+    monkeypatch.setitem(sys.modules, kind, None)
+    with pytest.raises(UserError, match=rf"run\.{kind} = 'p': {kind} is not installed: pip install -e '\.\[{kind}\]'"):
+        opened(folder, **{kind: "p"})
+
+
+@pytest.mark.parametrize(
+    ("settings", "variables", "message"),
+    [
+        ({"wandb": "p"}, {"WANDB_MODE": "online", "WANDB_API_KEY": "short"}, "run.wandb = 'p': .*wandb login"),
+        ({"mlflow": "p"}, {"MLFLOW_TRACKING_URI": "nowhere://x"}, "run.mlflow = 'p': .*MLFLOW_TRACKING_URI says"),
+        ({"trackio": "p_system"}, {}, "run.trackio = 'p_system': Project name 'p_system' is not allowed"),
+    ],
+)
+def test_a_tracker_that_will_not_start_is_one_line(folder, trackio, monkeypatch, settings, variables, message):
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(UserError, match=message) as caught:
+        opened(folder, **settings)
     assert "\n" not in str(caught.value)
 
 
-def test_a_line_is_on_disk_before_the_next_step_begins(tmp_path, monkeypatch):
-    (tracker,) = open_trackers(tmp_path, RunSettings(tensorboard=False))
-    synced = []
-    monkeypatch.setattr("os.fsync", lambda descriptor: synced.append(os.fstat(descriptor)))
-    tracker.write(1, METRICS)
-    tracker.close()
-    assert os.path.samestat(synced[0], (tmp_path / "metrics.jsonl").stat())
-    assert synced[0].st_size == (tmp_path / "metrics.jsonl").stat().st_size
+@pytest.mark.parametrize("content", ["{", "[]", '{"name": "x", "tensorboard": {"id": ""}}'])
+def test_changed_notes_of_the_trackers_are_one_line(folder, content):
+    (folder / "trackers.json").write_text(content)
+    with pytest.raises(UserError, match=r"trackers\.json: not as the run wrote it"):
+        opened(folder, tensorboard=True)
+
+
+def test_mlflow_says_where_the_run_is_not(folder, tmp_path, monkeypatch):
+    opened(folder, mlflow="shapes").close()
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/other.db")
+    with pytest.raises(UserError, match=r"run\.mlflow = 'shapes': .*MLFLOW_TRACKING_URI says"):
+        opened(folder, mlflow="shapes")

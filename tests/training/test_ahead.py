@@ -26,7 +26,7 @@ from observe_r1.rewards import Scores
 from observe_r1.rollout.embedded import EmbeddedEngine
 from observe_r1.run.resume import dump_groups, load_groups
 from observe_r1.training.ahead import AheadSampler
-from observe_r1.training.loop import Batcher, RunLength, train
+from observe_r1.training.loop import Batcher, RunLength, rollout_rows, train
 from observe_r1.training.prompts import PromptStream
 from observe_r1.training.sampler import GroupSampler, StoppedError, unseen
 
@@ -119,8 +119,8 @@ class Monitor:
     def stopped(self):
         return False
 
-    def write_rollouts(self, step, rows):
-        self.rollouts.append((step, list(rows)))
+    def write_rollouts(self, step, groups):
+        self.rollouts.append((step, list(rollout_rows(groups))))
 
     def step_done(self, step, metrics, *, last):
         self.step = step

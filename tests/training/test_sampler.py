@@ -13,7 +13,7 @@ from observe_r1.data.order import ladder
 from observe_r1.errors import UserError
 from observe_r1.objective import advantages
 from observe_r1.records import Completion, Example, Prompt
-from observe_r1.training.loop import Batcher, RunLength, train
+from observe_r1.training.loop import Batcher, RunLength, rollout_rows, train
 from observe_r1.training.prompts import PromptStream
 from observe_r1.training.sampler import GroupSampler, unseen
 from observe_r1.training.weight_sync import SharedWeights
@@ -72,8 +72,8 @@ class Silent:
     def stopped(self):
         return False
 
-    def write_rollouts(self, step, rows):
-        self.rollouts.append((step, list(rows)))
+    def write_rollouts(self, step, groups):
+        self.rollouts.append((step, list(rollout_rows(groups))))
 
     def step_done(self, step, metrics, *, last):
         self.step = step

@@ -1,0 +1,102 @@
+"""The README's two pictures, from the folder of a finished demo: the learning curve and the gallery of its report.
+
+python benchmarks/readme_pictures.py runs/demo --to docs
+
+Trains the demo's warm-started model once more by each recipe, evaluated on the held-out questions as it learns, into
+`pictures/` inside that folder; called again it resumes. The gallery is photographed in Chromium (extra `test`).
+"""
+
+import argparse
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator, PercentFormatter
+from playwright.sync_api import Page, sync_playwright
+
+from observe_r1.report.run_page import write_report
+from observe_r1.report.run_records import RunRecord, read_run
+from observe_r1.report.theme import on_both_papers
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+from browser import launch  # what the tests of pages drive
+
+RUNS = {"observe_r1": "Observe-R1", "grpo": "plain GRPO"}
+CURVE, GALLERY = "learning.png", "gallery.png"
+_WIDTH, _FONT = 760, 20
+"""Pixels of the photographed gallery, and of its letters: large, since a phone shows it at half its size."""
+
+
+def train(demo: Path, recipe: str, every: int, threads: int) -> RunRecord:
+    """Train by the demo's recipe of that name, with evaluations every so many steps; resume what was begun."""
+    folder = demo / "pictures" / recipe
+    options = {
+        "model.path": demo / "warm" / "model",
+        "data.path": demo / "ladder",
+        "evaluation.path": demo / "held_out" / "held_out.jsonl",
+        "evaluation.every": every,
+        "run.threads": threads,
+        "run.output": folder,
+        "run.resume": (folder / "config.yaml").is_file(),
+    }
+    words = [f"--{name}={str(value).lower() if isinstance(value, bool) else value}" for name, value in options.items()]
+    subprocess.run([sys.executable, "-m", "observe_r1.cli.main", "train", f"tiny/{recipe}", *words], check=True)
+    return read_run(folder)
+
+
+def draw_curve(runs: dict[str, RunRecord], image: Path) -> None:
+    """Draw held-out accuracy by step: ours in colour, plain GRPO in grey."""
+    for path, theme in on_both_papers(image):
+        figure = Figure(figsize=(5.6, 3.2), layout="constrained")
+        axes = figure.subplots()
+        looks = {"grpo": {"color": theme.muted}, "observe_r1": {"color": theme.first}}
+        for recipe, look in looks.items():
+            steps, shares = runs[recipe].curve("evaluation/accuracy")
+            axes.plot(steps, shares, "o-", label=f"{RUNS[recipe]}: {shares[0]:.0%} to {shares[-1]:.0%}", **look)
+        axes.set(ylim=(0, 1), xlabel="step", ylabel="right, of 1,000 held-out questions")
+        axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+        axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+        axes.set_title("Accuracy while the demo's model learns")
+        handles, labels = axes.get_legend_handles_labels()
+        axes.legend(handles[::-1], labels[::-1], loc="lower right", fontsize=10)
+        figure.savefig(path, dpi=160, metadata={"Software": None})
+
+
+def photograph(page_file: Path, image: Path) -> None:
+    """Photograph held-out questions that training has mended, in the page's gallery, light and dark."""
+    with sync_playwright() as playwright, launch(playwright) as browser:
+        for path, theme in on_both_papers(image):
+            scheme = "light" if theme.paper == "#ffffff" else "dark"
+            size = {"width": _WIDTH, "height": 900}
+            page = browser.new_page(viewport=size, color_scheme=scheme, device_scale_factor=2)
+            page.goto(f"{page_file.resolve().as_uri()}#part=held-out")
+            _photograph_cards(page, path)
+            page.close()
+
+
+def _photograph_cards(page: Page, path: Path) -> None:
+    cards = page.locator("#cards")
+    few = "#cards > :nth-child(n + 4) { display: none } #cards { margin: 0; padding: 8px }"
+    page.add_style_tag(content=f"{few} html {{ font-size: {_FONT}px }} body {{ font-size: 1rem }}")
+    cards.screenshot(path=path)
+
+
+def main() -> None:
+    """Train, draw and photograph."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("demo", type=Path, help="folder of a finished demo")
+    parser.add_argument("--to", type=Path, default=Path("docs"), help="folder of the pictures (%(default)s)")
+    parser.add_argument("--every", type=int, default=10, help="steps between evaluations (%(default)s)")
+    parser.add_argument("--threads", type=int, default=os.cpu_count(), help="CPU threads (%(default)s)")
+    given = parser.parse_args()
+    runs = {recipe: train(given.demo, recipe, given.every, given.threads) for recipe in RUNS}
+    draw_curve(runs, given.to / CURVE)
+    page = given.demo / "pictures" / "report.html"
+    write_report([run.path for run in runs.values()], page)
+    photograph(page, given.to / GALLERY)
+
+
+if __name__ == "__main__":
+    main()
