@@ -10,21 +10,25 @@ import argparse
 import os
 import subprocess
 import sys
+from io import BytesIO
 from pathlib import Path
 
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
+from PIL import Image
 from playwright.sync_api import Page, sync_playwright
 
 from observe_r1.report.run_page import write_report
 from observe_r1.report.run_records import RunRecord, read_run
-from observe_r1.report.theme import on_both_papers
+from observe_r1.report.theme import LIGHT, on_both_papers
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from browser import launch  # what the tests of pages drive
 
 RUNS = {"observe_r1": "Observe-R1", "grpo": "plain GRPO"}
 CURVE, GALLERY = "learning.png", "gallery.png"
+_CARDS = ("part=held-out&search=difference", "part=training&search=difference&from=60")
+"""Filters of the gallery; of each, the first card."""
 _WIDTH, _FONT = 760, 20
 """Pixels of the photographed gallery, and of its letters: large, since a phone shows it at half its size."""
 
@@ -65,22 +69,32 @@ def draw_curve(runs: dict[str, RunRecord], image: Path) -> None:
 
 
 def photograph(page_file: Path, image: Path) -> None:
-    """Photograph held-out questions that training has mended, in the page's gallery, light and dark."""
+    """Photograph two cards of the page's gallery, light and dark: a held-out question, and a group of training."""
     with sync_playwright() as playwright, launch(playwright) as browser:
         for path, theme in on_both_papers(image):
-            scheme = "light" if theme.paper == "#ffffff" else "dark"
-            size = {"width": _WIDTH, "height": 900}
-            page = browser.new_page(viewport=size, color_scheme=scheme, device_scale_factor=2)
-            page.goto(f"{page_file.resolve().as_uri()}#part=held-out")
-            _photograph_cards(page, path)
+            scheme = "light" if theme is LIGHT else "dark"
+            look = {"width": _WIDTH, "height": 900}
+            page = browser.new_page(viewport=look, color_scheme=scheme, device_scale_factor=2)
+            _stack([_card(page, f"{page_file.resolve().as_uri()}#{chosen}") for chosen in _CARDS], path)
             page.close()
 
 
-def _photograph_cards(page: Page, path: Path) -> None:
-    cards = page.locator("#cards")
-    few = "#cards > :nth-child(n + 4) { display: none } #cards { margin: 0; padding: 8px }"
-    page.add_style_tag(content=f"{few} html {{ font-size: {_FONT}px }} body {{ font-size: 1rem }}")
-    cards.screenshot(path=path)
+def _card(page: Page, address: str) -> Image.Image:
+    page.goto("about:blank")  # a change of the part after # alone loads nothing
+    page.goto(address)
+    page.add_style_tag(content=f"html {{ font-size: {_FONT}px }} body {{ font-size: 1rem }}")
+    return Image.open(BytesIO(page.locator("#cards > article").first.screenshot()))
+
+
+def _stack(cards: list[Image.Image], path: Path) -> None:
+    gap = 24
+    size = max(card.width for card in cards), sum(card.height + gap for card in cards) - gap
+    together = Image.new("RGBA", size)
+    top = 0
+    for card in cards:
+        together.paste(card, (0, top))
+        top += card.height + gap
+    together.save(path)
 
 
 def main() -> None:
@@ -94,7 +108,7 @@ def main() -> None:
     runs = {recipe: train(given.demo, recipe, given.every, given.threads) for recipe in RUNS}
     draw_curve(runs, given.to / CURVE)
     page = given.demo / "pictures" / "report.html"
-    write_report([run.path for run in runs.values()], page)
+    write_report([runs["observe_r1"].path], page)
     photograph(page, given.to / GALLERY)
 
 

@@ -92,7 +92,8 @@ function shownCard([card, responses]) {
     gold.append("Answer: ", element("span", "gold", card.answer));
     side.append(gold);
   }
-  const brief = responses.length > 3 ? [responses[0], responses[responses.length - 1]] : responses;
+  const ranked = [...responses].sort((one, other) => (other.advantage || 0) - (one.advantage || 0));
+  const brief = responses.length > 3 ? [ranked[0], ranked[ranked.length - 1]] : responses; // the best and the worst
   const shown = element("div", "responses");
   shown.append(...brief.map(shownResponse));
   side.append(shown);
