@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[1]
 _OUTSIDE = re.compile(r"\]\(\.\./(?!docs/)([^)#]+)")
 _PICTURE = re.compile(
     r'<picture>\s*<source media="\(prefers-color-scheme: dark\)" srcset="([^"]+)">\s*'
-    r'<img src="([^"]+)" alt="([^"]+)">\s*</picture>'
+    r'<img src="([^"]+)"(?: width="(\d+)")? alt="([^"]+)">\s*</picture>'
 )
 
 
@@ -38,4 +38,10 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
         markdown = _OUTSIDE.sub(r"](\1", markdown)
     else:  # it stands outside docs/, and the site has docs/ as its root
         markdown = re.sub(r"\]\((?:\.\./)?docs/", "](" + "../" * page.file.src_uri.count("/"), markdown)
-    return _PICTURE.sub(r"![\3](\2#only-light)![\3](\1#only-dark)", markdown)
+    return _PICTURE.sub(_both, markdown)
+
+
+def _both(found: re.Match[str]) -> str:
+    dark, light, width, alt = found.groups()
+    wide = f"{{ width={width} }}" if width else ""
+    return f"![{alt}]({light}#only-light){wide}![{alt}]({dark}#only-dark){wide}"

@@ -52,14 +52,15 @@ ELSEWHERE = {
     "push.repo": lambda name: name is not None,
     "server.url": lambda address: address is not None,
     "chat.web": bool,
+    "run.trackio": lambda project: project is not None,
     "report.serve": bool,
     "data.sources": lambda names: any(":" in name for name in names),
     "screen.benchmarks": lambda names: any(":" in name for name in names),
 }
 """Settings whose values need a GPU, several processes, a server or the Hub, or do not end: these are parsed only."""
 MODELS = ("MODEL", "Qwen/Qwen2.5-VL-3B-Instruct", "Qwen2.5-VL-3B-Instruct")
-AFTER_A_RUN = ("evaluation.md",)
-"""Pages that begin with a finished run, `runs/observe_r1`."""
+AFTER_RUNS = {"evaluation.md": ["observe_r1"], "report.md": ["observe_r1", "grpo"], "training.md": ["grpo"]}
+"""Pages that take finished runs for granted, and which in `runs/`."""
 
 
 def shrunk(kind, values, *rest, **named):
@@ -122,8 +123,8 @@ def place(brought, tmp_path, monkeypatch):
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
 def test_what_a_page_shows_is_true(page, place):
     namespace = {}
-    if page.name in AFTER_A_RUN:
-        Path("runs/observe_r1").symlink_to(place / "runs" / "demo" / "rl")
+    for name in AFTER_RUNS.get(page.name, ()):
+        shutil.copytree("runs/demo/rl", f"runs/{name}")
     for block in blocks(page):
         try:
             hold(block, namespace)
