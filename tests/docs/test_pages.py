@@ -67,7 +67,9 @@ def shrunk(kind, values, *rest, **named):
     """`config.validate`, with sizes that a test can bear."""
     names, given = setting_names(kind), flat(values)
     for name, most in SMALL.items():
-        if name in names and (given.get(name) in (None, "") or float(given[name]) > most):
+        if name not in names or (name.startswith("evaluation.") and given.get("evaluation.path") is None):
+            continue
+        if given.get(name) in (None, "") or float(given[name]) > most:
             given[name] = most
     given |= {name: value for name, value in HERE.items() if name in names}
     return validate(kind, nest(given), *rest, **named)
