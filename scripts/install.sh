@@ -75,5 +75,9 @@ if [[ ${#what[@]} -gt 0 ]]; then
   "$folder/bin/python" -m pip --version >/dev/null 2>&1 || "$folder/bin/python" -m ensurepip >/dev/null
   "$folder/bin/python" -m pip install "${what[@]}"
 fi
+if [[ $extra == test || $extra == benchmarks ]]; then
+  say "lmms-eval without the packages that its tasks do not need"
+  "$folder/bin/python" -m pip install --no-deps lmms-eval==0.7.3
+fi
 if [[ $extra == test ]]; then ensure_browser; fi
 echo "$inputs" >"$stamp"

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from observe_r1.run.benchmarks import RELEASE
+
 ROOT = Path(__file__).parents[1]
 PYTHON = """#!/bin/bash
 case "$*" in
@@ -73,11 +75,13 @@ def test_pip_takes_the_cpu_build_where_there_is_no_gpu(machine):
 def test_uv_takes_the_build_that_fits(machine, gpu, extra, build):
     code, ran, _ = machine(*extra, uv=True, gpu=gpu)
     what = ".[test]" if extra else "."
+    harness = ["python -m pip install --no-deps lmms-eval==" + RELEASE] if extra else []
     assert code == 0
     assert ran == [
         "uv venv --quiet --seed --clear --python >=3.11,<3.14 .venv",
         f"uv pip install --python .venv/bin/python --torch-backend {build} "
         f"--constraint constraints.txt --editable {what}",
+        *harness,
     ]
 
 
@@ -90,7 +94,7 @@ def test_pip_with_a_gpu_takes_the_ordinary_build(machine):
 def test_an_index_out_of_reach_is_said_and_left_out(machine, uv):
     code, ran, said = machine("test", uv=uv, reachable=False)
     assert code == 0
-    assert ran[-1] == "python -m pip install --constraint constraints.txt --editable .[test]"
+    assert ran[-2] == "python -m pip install --constraint constraints.txt --editable .[test]"
     assert "does not answer: pip takes torch from where it is configured to; .[test] wants the CPU build" in said
 
 
@@ -99,7 +103,7 @@ def test_nothing_is_done_twice_unless_what_is_asked_for_changed(machine):
     assert machine() == (0, [], "")
     (machine.folder / "constraints.txt").write_text("torch==2.14.0\n")
     assert len(machine()[1]) == 2  # pip, into the same environment
-    assert len(machine("test")[1]) == 2
+    assert len(machine("test")[1]) == 3  # and lmms-eval
 
 
 def test_an_environment_that_does_not_run_is_made_anew(machine):

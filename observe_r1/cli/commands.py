@@ -257,15 +257,18 @@ _COMMANDS = (
             "Each model answers every question once greedily and, with --samples K, K times at rollout.temperature:"
             " accuracy, avg@K, pass@K and maj@K with 95 % intervals, by difficulty, source and kind of answer. Models"
             " given with --against answer the same questions, and the differences are taken question by question."
-            " Every response is kept in --output. After Ctrl-C or a crash the same command resumes."
+            " Every response is kept in --output. After Ctrl-C or a crash the same command resumes. --benchmarks asks"
+            " the tasks of lmms-eval instead, with the base model beside the trained one."
         ),
         examples=(
             "observe-r1 evaluate runs/train/model held_out.jsonl --against Qwen/Qwen2.5-VL-3B-Instruct",
             "observe-r1 evaluate runs/train/model mathvista.parquet --samples 8 --rollout.engine vllm --output eval",
+            "observe-r1 evaluate runs/train/model --benchmarks mathvista,mmmu --rollout.engine vllm",
             "observe-r1 evaluate my-model held_out.jsonl --server http://localhost:8000/v1",
         ),
         short={
             "against": ("model.against",),
+            "benchmarks": ("benchmarks.names",),
             "samples": ("rollout.samples",),
             "seed": ("rollout.seed",),
             "output": ("run.output",),

@@ -11,6 +11,7 @@ from rich.text import Text
 from observe_r1.cli.terminal import one_line
 from observe_r1.config import EvaluateSettings
 from observe_r1.run import Ended
+from observe_r1.run.benchmarks import evaluate_benchmarks
 from observe_r1.run.evaluate import SUMMARY, evaluate
 from observe_r1.run.progress import Progress
 
@@ -23,7 +24,7 @@ _MOST_PARTS = 24
 def run(settings: EvaluateSettings, view: Progress) -> Ended:
     """Evaluate, and print the figures; arguments and errors as `run.evaluate.evaluate`."""
     try:
-        summary = evaluate(settings, view)
+        summary = evaluate_benchmarks(settings, view) if settings.benchmarks.names else evaluate(settings, view)
     except KeyboardInterrupt:
         summary = None
     view.close()
@@ -49,14 +50,46 @@ def tables(summary: dict[str, Any]) -> list[Table]:
     drawn = [_asked(models, heads)]
     drawn.append(_figures("figures, with 95 % intervals", heads, [model["figures"] for model in models]))
     if summary["differences"]:
-        leads = [f"model 1 minus {head.removeprefix('model ')}" for head in heads[1:]]
         found = [each["differences"] for each in summary["differences"]]
-        drawn.append(_figures("difference, question by question", leads, found, signed=True))
+        drawn.append(_figures("difference, question by question", _minus(heads), found, signed=True))
     for part, title in _PARTS.items():
         names = list(models[0]["by"][part])
         if 1 < len(names) <= _MOST_PARTS:
             drawn.append(_accuracy_by(models, heads, part, names, title))
+            if part == "source" and summary["differences"]:
+                drawn.append(_leads_by_source(summary["differences"], heads, names))
+    if "lmms_eval" in summary:
+        drawn.append(_scores_of_lmms_eval(summary, heads))
     return drawn
+
+
+def _leads_by_source(leads: list[dict[str, Any]], heads: list[str], names: list[str]) -> Table:
+    table = _with_columns("difference in accuracy by source", ("",), _minus(heads))
+    for name in names:
+        found = [lead["by"]["source"][name].get("accuracy") for lead in leads]
+        table.add_row(Text(one_line(name) or "none"), *(_cell(each, False, True) if each else "" for each in found))
+    return table
+
+
+def _scores_of_lmms_eval(summary: dict[str, Any], heads: list[str]) -> Table:
+    """Show what lmms-eval makes of the same responses, and how many it scores unlike our judge."""
+    found = summary["lmms_eval"]
+    table = _with_columns(
+        f"scored by lmms-eval {found['release']} (differs: unlike our judge)", ("", "answer by"), heads
+    )
+    for name in found["models"][0]:
+        for way, whose in (("our_extraction", "ours"), ("own_extraction", "its own")):
+            cells = [model[name] for model in found["models"]]
+            table.add_row(
+                name,
+                whose,
+                *(f"{100 * c[way]:.1f}% ({c[f'{way}_differs']:,} differ)" if c["questions"] else "" for c in cells),
+            )
+    return table
+
+
+def _minus(heads: list[str]) -> list[str]:
+    return [f"model 1 minus {head.removeprefix('model ')}" for head in heads[1:]]
 
 
 def _asked(models: list[dict[str, Any]], heads: list[str]) -> Table:

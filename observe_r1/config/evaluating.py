@@ -31,9 +31,9 @@ class EvaluateModelSettings(LadderModelSettings):
 class EvaluateDataSettings(AskedDataSettings):
     """The questions."""
 
-    path: NamesText
+    path: NamesText = ""
     """File of rows (JSON, JSONL, Parquet, CSV, TSV), folder, ladder or Hub name, as in training; several with commas
-    between them."""
+    between them. Needed unless `benchmarks.names` says what is asked."""
     max_samples: int | None = Field(None, ge=1)
     """Use only this many questions, from the start."""
     skip_bad: bool = False
@@ -62,6 +62,16 @@ class EvaluateRunSettings(Section):
     """CPU threads of this process; all cores by default."""
     json_summary: bool = False
     """Print the summary as one JSON object instead of tables (`--json`)."""
+
+
+class BenchmarkSettings(Section):
+    """Public benchmarks, through lmms-eval (extra `benchmarks`), in place of `data.path`."""
+
+    names: tuple[NamesText, ...] = ()
+    """Which ones: mathvista, mathverse, mathvision, mmmu, wemath, logicvista, olympiadbench. NAME:FOLDER reads a copy
+    of its repository on the Hub. The model that training began with answers, too (`model.against`)."""
+    limit: int | None = Field(None, ge=1)
+    """Ask only this many questions of each task, from the start: to see that all works."""
 
 
 class ServerSettings(Section):
@@ -99,5 +109,12 @@ class EvaluateSettings(Section):
     data: EvaluateDataSettings
     rollout: EvaluateRolloutSettings = EvaluateRolloutSettings()
     cluster: EngineClusterSettings = EngineClusterSettings()
+    benchmarks: BenchmarkSettings = BenchmarkSettings()
     server: ServerSettings = ServerSettings()
     run: EvaluateRunSettings = EvaluateRunSettings()
+
+    @model_validator(mode="after")
+    def _asks_something(self) -> Self:
+        if not self.data.path and not self.benchmarks.names:
+            raise ValueError("setting 'data.path' is missing: name a file of questions, or --benchmarks")
+        return self

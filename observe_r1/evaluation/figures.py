@@ -66,7 +66,7 @@ def summarize(models: Sequence[str], answered: Sequence[Sequence[Answered]], ask
 
     Returns:
         `models`: of each its `figures`, and those `by` difficulty, source and kind of answer; `differences`: of each
-        model but the first, how far the first one is above it.
+        model but the first, how far the first one is above it, and that `by` source.
 
     Raises:
         UserError: A model answered no question.
@@ -88,8 +88,13 @@ def summarize(models: Sequence[str], answered: Sequence[Sequence[Answered]], ask
                 },
             }
         )
+    sources = by(answered[0], "source")
     leads = [
-        {"against": model, "differences": _plain(differences(answered[0], questions, seed))}
+        {
+            "against": model,
+            "differences": _plain(differences(answered[0], questions, seed)),
+            "by": {"source": {name: _plain(differences(group, questions, seed)) for name, group in sources.items()}},
+        }
         for model, questions in zip(models[1:], answered[1:], strict=True)
     ]
     return {"models": found, "differences": leads}

@@ -48,6 +48,8 @@ from observe_r1.run.progress import Progress
 from observe_r1.run.setup import device_line
 
 SUMMARY, CONFIG = "summary.json", "config.yaml"
+BENCHMARKS, LOG = "benchmarks", "lmms_eval.log"
+"""What `run.benchmarks` puts there before any question is asked."""
 _MAY_CHANGE = (
     *("run.", "cluster.", "model.against", "rollout.max_rows", "rollout.cuda_graphs"),
     *("data.image_cache", "data.skip_bad"),
@@ -266,13 +268,21 @@ def _opened(settings: EvaluateSettings, questions: _Questions) -> Iterator[Path]
         if config.is_file() and (folder / BEGUN).is_file():  # a training run has a file of settings, too
             _compare(config, settings)
             _compare_inputs(folder / BEGUN, begun, settings)
-        elif {entry.name for entry in folder.iterdir()} - {LOCK, BEGUN, f"{BEGUN}.partial", f"{CONFIG}.partial"}:
-            raise UserError(f"--output {str(folder)!r}: neither empty nor an evaluation's folder: give another one")
+        else:
+            refuse_another_folder(folder)
         write_atomic(folder / BEGUN, json.dumps(begun, indent=1) + "\n")
         write_atomic(config, dump_settings(settings))
         yield folder
     finally:
         unlock_folder(folder, lock)
+
+
+def refuse_another_folder(folder: Path) -> None:
+    """Raise `UserError` if `folder` holds something and is not an evaluation's."""
+    ours = {LOCK, BEGUN, f"{BEGUN}.partial", f"{CONFIG}.partial", BENCHMARKS, LOG}
+    begun = (folder / CONFIG).is_file() and (folder / BEGUN).is_file()
+    if folder.is_dir() and not begun and {entry.name for entry in folder.iterdir()} - ours:
+        raise UserError(f"--output {str(folder)!r}: neither empty nor an evaluation's folder: give another one")
 
 
 def _compare_inputs(path: Path, begun: dict[str, str], settings: EvaluateSettings) -> None:

@@ -1,37 +1,23 @@
 """Trackers, each read back by the library itself or, where it has no reader, by one that did not write it."""
 
 import html
-import io
 import json
 import math
 import os
 import re
 import resource
 import shutil
-import struct
 import sys
 from pathlib import Path
 
 import pytest
-import torch
 from PIL import Image
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugin_util import markdown_to_safe_html
+from tracked import METRICS, SHOWN, mlflow, tables, tensorboard, wandb
 
-from observe_r1.config import DataSettings, RunSettings
+from observe_r1.config import RunSettings
 from observe_r1.errors import UserError
-from observe_r1.evaluation.accuracy import GradedQuestion, GradedResponse
-from observe_r1.records import Completion, Example, Group, Prompt
 from observe_r1.run.trackers import Trackers
-from observe_r1.run.trackers.tables import cut, evaluation_table, group_table, png
-
-METRICS = {"reward/mean": 0.5, "evaluation/avg@8": 1.25, "rewards/http://x/../y": 2.0}
-HOSTILE = (
-    "<script>alert(1)</script> ![x](http://evil/p.png) <img src=x onerror=y> [a](javascript:b)\n"
-    "| # *b* `c` _d_ | \ud800\x1b[2J"
-)
-SHOWN = HOSTILE.replace("\ud800", "\ufffd").replace("\x1b", "\ufffd")
-DATA = DataSettings(path="d")
 
 
 @pytest.fixture(scope="module")
@@ -89,122 +75,6 @@ def opened(folder, note=pytest.fail, **settings):
 
 def read_lines(folder):
     return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-
-
-def picture(size=(40, 30), noise=False):
-    image = Image.frombytes("RGB", size, os.urandom(3 * size[0] * size[1])) if noise else Image.new("RGB", size, "red")
-    return png(image)
-
-
-def example(images=(), question="How many?"):
-    content = [*({"type": "image"} for _ in images), {"type": "text", "text": question}]
-    return Example("q1", ({"role": "user", "content": content},), tuple(images), "7", origin="row 1")
-
-
-def group(text="<answer>7</answer>", images=(), question="How many?"):
-    """Return a group of two responses, the first of them right."""
-    ids = torch.ones(3, dtype=torch.long)
-    prompt = Prompt(ids=ids, token_types=torch.zeros(3, dtype=torch.long))
-    completions = tuple(Completion(ids, torch.zeros(3), each, 0, "stop") for each in (text, "<answer>8</answer>"))
-    parts = {"accuracy": torch.tensor([1.0, 0.0]), "format": torch.tensor([0.5, 0.0])}
-    values = {"correct": torch.tensor([True, False]), "bonus": torch.tensor([0.25, 0.0]), "weight": 1.5}
-    return Group(
-        example=example(images, question),
-        prompt=prompt,
-        completions=completions,
-        rewards=torch.tensor([1.5, 0.0]),
-        advantages=torch.tensor([0.75, -0.75]),
-        parts=parts,
-        **values,
-    )
-
-
-def tables(text=HOSTILE, images=None):
-    images = [picture()] if images is None else images
-    graded = GradedQuestion(example(images), GradedResponse(text, True, False, 5, "stop"))
-    return [group_table([group(text, images)], 4, 2_000_000, DATA), evaluation_table([graded], 2_000_000, DATA)]
-
-
-# What the trackers hold, in one form: {step: metrics}, settings, and the tables' rows by step with images as (w, h)
-
-
-def tensorboard(folder):
-    events = EventAccumulator(str(folder / "tensorboard"), {"tensors": 0, "images": 0, "scalars": 0}).Reload()
-    steps = {}
-    for name in events.Tags()["scalars"]:
-        for event in events.Scalars(name):
-            assert name not in steps.setdefault(event.step, {})
-            steps[event.step][name] = event.value
-    found = {}
-    for name in events.Tags()["tensors"]:
-        for event in events.Tensors(name):
-            text = event.tensor_proto.string_val[0].decode()
-            found.setdefault(event.step, {})[name.removesuffix("/text_summary")] = text
-    images = {
-        tag: [Image.open(io.BytesIO(i.encoded_image_string)).size for i in events.Images(tag)]
-        for tag in events.Tags()["images"]
-    }
-    return steps, found, images
-
-
-def wandb_records(folder):
-    """Yield what wandb's offline files hold: LevelDB's log format, in blocks of 32 KiB, of protobuf records."""
-    from wandb.proto.wandb_internal_pb2 import Record
-
-    for path in sorted((folder / "wandb").glob("offline-run-*/run-*.wandb"), key=os.path.getmtime):
-        data, at, record = path.read_bytes(), 7, b""
-        assert data[:4] == b":W&B"
-        while at + 7 <= len(data):
-            if 32768 - at % 32768 < 7:
-                at += 32768 - at % 32768
-                continue
-            _, length, kind = struct.unpack("<IHB", data[at : at + 7])
-            record += data[at + 7 : at + 7 + length]
-            at += 7 + length
-            if kind in (1, 4):  # whole, or its last part
-                yield path, Record.FromString(record)
-                record = b""
-
-
-def wandb(folder):
-    steps, shown, config, ids, images = {}, {}, {}, set(), {}
-    sys.modules["wandb"].teardown()  # until then a file may not be whole
-    for path, record in wandb_records(folder):
-        if record.HasField("run"):
-            ids.add((record.run.run_id, record.run.project))
-            config |= {item.key: json.loads(item.value_json) for item in record.run.config.update}
-        if record.HasField("artifact"):
-            (image,) = (each for each in record.artifact.manifest.contents if each.path.endswith(".png"))
-            images[record.artifact.name.rpartition("-")[2]] = Image.open(image.local_path).size
-        if record.HasField("history"):
-            row = {}
-            for item in record.history.item:
-                first, *inner = item.nested_key or [item.key]
-                if inner:
-                    row.setdefault(first, {})[inner[0]] = json.loads(item.value_json)
-                else:
-                    row[first] = json.loads(item.value_json)
-            step = row.pop("_step")
-            for name, value in row.items():
-                if isinstance(value, dict) and value.get("_type") == "table-file":
-                    shown.setdefault(step, {})[name] = json.loads((path.parent / "files" / value["path"]).read_text())
-                elif not name.startswith("_"):
-                    assert name not in steps.setdefault(step, {})
-                    steps[step][name] = value
-    return steps, shown, config, ids, images
-
-
-def mlflow(experiment):
-    from mlflow import MlflowClient
-
-    client = MlflowClient()
-    (run,) = client.search_runs([client.get_experiment_by_name(experiment).experiment_id])
-    steps = {}
-    for name in run.data.metrics:
-        for metric in client.get_metric_history(run.info.run_id, name):
-            assert name not in steps.setdefault(metric.step, {})
-            steps[metric.step][name] = metric.value
-    return steps, run, client
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])
@@ -379,31 +249,6 @@ def test_groups_are_shown_at_the_first_step_and_every_so_many(folder):
     assert [step for step in range(8) if trackers.shows(step)] == [0, 1, 3, 6]
     trackers.close()
     assert not opened(folder).shows(1) and not opened(folder, tensorboard=True, track_groups=0).shows(1)
-
-
-@pytest.mark.parametrize("most", [10_000, 60_000])
-def test_a_table_keeps_to_its_bytes_and_texts_keep_their_ends(most):
-    images = [picture((900, 700), noise=True)] * 2
-    long = "<observe>" + "ü" * 40_000 + "the end"
-    count = 3
-    groups = group_table([group(long, images, long)] * 5, count, most, DATA)
-    graded = [GradedQuestion(example(images, long), GradedResponse(long, True, True, 5, "stop"))] * 40
-    evaluation = evaluation_table(graded, most, DATA)
-    assert (len(groups.rows), len(evaluation.rows)) == (2 * count, 32)
-    for table in (groups, evaluation):
-        cells = [cell for row in table.rows for cell in row]
-        size = sum(len(cell.encode()) for cell in cells if isinstance(cell, str))
-        size += sum(len(png(cell)) for cell in cells if isinstance(cell, Image.Image))
-        assert most / 4 < size <= most
-    text = groups.rows[0][groups.columns.index("response")]
-    assert text.startswith("<observe>ü") and text.endswith("üthe end") and " bytes … " in text
-    assert groups.rows[0][2].width > 1.5 * groups.rows[0][2].height  # both images, beside each other
-
-
-def test_short_text_is_whole_and_what_cannot_be_shown_is_marked():
-    assert cut("a\tb\nü", 7) == "a\tb\nü"
-    assert cut("a\x00\ud800\u202e", 90) == "a" + "\ufffd" * 3
-    assert len(cut("x" * 99, 30).encode()) <= 30 and cut("x" * 99, 3) == ""
 
 
 @pytest.mark.parametrize("kind", ["wandb", "trackio", "mlflow"])
