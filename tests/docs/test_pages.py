@@ -59,7 +59,11 @@ ELSEWHERE = {
 }
 """Settings whose values need a GPU, several processes, a server or the Hub, or do not end: these are parsed only."""
 MODELS = ("MODEL", "Qwen/Qwen2.5-VL-3B-Instruct", "Qwen2.5-VL-3B-Instruct")
-AFTER_RUNS = {"evaluation.md": ["observe_r1"], "report.md": ["observe_r1", "grpo"], "training.md": ["observe_r1", "grpo"]}
+AFTER_RUNS = {
+    "evaluation.md": ["observe_r1"],
+    "report.md": ["observe_r1", "grpo"],
+    "training.md": ["observe_r1", "grpo"],
+}
 """Pages that take finished runs for granted, and which in `runs/`."""
 
 
