@@ -26,8 +26,10 @@ lint: test-environment
 fast: test-environment
 	$(BIN)/python -m pytest $(TWO) -m 'not slow'
 
-docs: environment
-	.venv/bin/python -m observe_r1.cli.openrlhf.convert > docs/coming-from-openrlhf.md
+# The site, into site/; site/index.html can be read from the disk.
+docs: test-environment
+	$(BIN)/python -m observe_r1.cli.openrlhf.convert > docs/coming-from-openrlhf.md
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build
 
 # Every documented way to install, on each Python; installs nothing.
 resolve: test-environment
@@ -44,4 +46,4 @@ test-environment:
 	scripts/install.sh $(TESTS) test
 
 clean:
-	rm -rf .venv .venv-tests runs
+	rm -rf .venv .venv-tests runs site

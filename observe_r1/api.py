@@ -31,9 +31,10 @@ def read_recipe(
 ) -> Settings:
     """Read a recipe and lay options over it, as `observe-r1 train RECIPE --name value …` does.
 
-    >>> settings = read_recipe("observe_r1", {"model.path": "tiny", "data.path": "questions.jsonl"})
-    >>> settings.objective.bonus
-    0.2
+    Examples:
+        >>> settings = read_recipe("observe_r1", {"model.path": "tiny", "data.path": "questions.jsonl"})
+        >>> settings.objective.bonus
+        0.2
 
     Args:
         recipe: The path of a YAML file, or the name of a packaged recipe, such as `observe_r1`.

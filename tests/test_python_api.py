@@ -1,6 +1,5 @@
-"""The Python of the README and of docs/python.md runs as it is written, on the tiny model."""
+"""What `from observe_r1 import …` offers. The Python of the pages runs in tests/docs/test_pages.py."""
 
-import re
 import subprocess
 import sys
 from pathlib import Path
@@ -9,23 +8,6 @@ import pytest
 
 import observe_r1
 from observe_r1 import LadderSettings, RunSettings, TrainSettings, UserError, read_recipe
-
-ROOT = Path(__file__).parents[1]
-BLOCKS = [
-    block
-    for page in ("README.md", "docs/python.md")
-    for block in re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(encoding="utf-8"), re.DOTALL)
-]
-
-SMALL = {
-    "rollout.prompts": 2,
-    "rollout.group_size": 2,
-    "rollout.max_new_tokens": 8,
-    "rollout.dynamic_sampling": False,
-    "optimizer.minibatch": 2,
-    "run.steps": 1,
-    "run.threads": 1,
-}
 
 
 def test_every_name_can_be_imported():
@@ -69,24 +51,3 @@ def test_anything_but_the_settings_is_one_line(function, kind, wrong):
     said = f"{function} takes {kind}, got {type(wrong).__name__}: read_recipe makes them"
     with pytest.raises(UserError, match=said):
         getattr(observe_r1, function)(wrong)
-
-
-def test_the_pages_run(world, tmp_path, monkeypatch, capsys):
-    """Every block, with the paths of the tiny world in place of those that the pages name, and small steps."""
-    (tmp_path / "questions.jsonl").symlink_to(world / "train" / "train.jsonl")
-    (tmp_path / "images").symlink_to(world / "train" / "images")
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("observe_r1.api.read_recipe", _small(observe_r1.api.read_recipe))
-    assert len(BLOCKS) == 6
-    for block in BLOCKS:
-        exec(block.replace("Qwen/Qwen2.5-VL-3B-Instruct", str(world / "warm" / "model")), {})
-    assert Path("runs/first/model/config.json").is_file()
-    assert Path("runs/ladder/ladder.jsonl").is_file()
-    assert Path("runs/third/metrics.jsonl").is_file()
-    assert Path("runs/evaluation/summary.json").is_file()
-    printed = capsys.readouterr().out
-    assert "1.0 0.5\n" in printed
-
-
-def _small(read):
-    return lambda recipe, options: read(recipe, options | SMALL)

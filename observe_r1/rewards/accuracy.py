@@ -35,8 +35,9 @@ def accuracy_reward(response: str, answer: str | float) -> float:
     The final answer is the text between the last complete pair of answer tags, or else what follows the thought.
     docs/rewards.md says what counts as the same. With a gold answer that cannot be verified every response scores 0.
 
-    >>> accuracy_reward("<think> one half </think> <answer> 0.5 </answer>", r"\\frac{1}{2}")
-    1.0
+    Examples:
+        >>> accuracy_reward("<think> one half </think> <answer> 0.5 </answer>", r"\\frac{1}{2}")
+        1.0
 
     Args:
         response: What the model wrote; anything but a string scores 0.

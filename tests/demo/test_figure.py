@@ -12,7 +12,7 @@ from observe_r1.report.theme import DARK, LIGHT
 
 PICTURE = re.compile(
     r'<picture>\s*<source media="\(prefers-color-scheme: dark\)" srcset="([^"]+)">\s*'
-    r'<img src="([^"]+)" alt="[^"]+">\s*</picture>'
+    r'<img src="([^"]+)"(?: width="\d+")? alt="[^"]+">\s*</picture>'
 )
 
 

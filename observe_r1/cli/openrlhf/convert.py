@@ -128,9 +128,11 @@ _GUIDE = """\
 `observe-r1 convert` turns the flags of their `train_ppo_ray` (of OpenRLHF's up to 0.11, with its dotted names) into a
 recipe; `observe-r1 convert sft` does the same for `train_sft`. Paste what followed the command, with your own paths:
 
-    observe-r1 convert --pretrain Qwen2.5-VL-3B-Instruct --prompt_data neuraladder.jsonl --save_path save/observe-r1 \\
-       --n_samples_per_prompt 8 --rollout_batch_size 128 --use_bonus --use_dyna_weight --shuffle … > r1.yaml
-    observe-r1 train r1.yaml
+```bash
+observe-r1 convert --pretrain Qwen2.5-VL-3B-Instruct --prompt_data neuraladder.jsonl --save_path save/observe-r1 \\
+  --n_samples_per_prompt 8 --rollout_batch_size 128 --use_bonus --use_dyna_weight --shuffle > r1.yaml
+observe-r1 train r1.yaml
+```
 
 The recipe holds only what differs from the closest packaged recipe, or from one that you name: `observe-r1
 convert grpo …`. `observe-r1 train` and `observe-r1 sft` take the same flags directly: they print the `convert` command,
