@@ -220,7 +220,7 @@ _COMMANDS = (
             "The new figures are in DIR/refreshed-1 (then -2, …). The ladder stays as it is until `observe-r1 ladder"
             " arrange DIR --arrange.measured refreshed-1`."
         ),
-        examples=("observe-r1 ladder refresh ladder --model runs/train/model",),
+        examples=("observe-r1 ladder refresh ladder --model runs/observe_r1/model",),
         short=_MEASURE | {"seed": ("rollout.seed",)},
     ),
     Command(
@@ -261,9 +261,9 @@ _COMMANDS = (
             " the tasks of lmms-eval instead, with the base model beside the trained one."
         ),
         examples=(
-            "observe-r1 evaluate runs/train/model held_out.jsonl --against Qwen/Qwen2.5-VL-3B-Instruct",
-            "observe-r1 evaluate runs/train/model mathvista.parquet --samples 8 --rollout.engine vllm --output eval",
-            "observe-r1 evaluate runs/train/model --benchmarks mathvista,mmmu --rollout.engine vllm",
+            "observe-r1 evaluate runs/observe_r1/model held_out.jsonl --against Qwen/Qwen2.5-VL-3B-Instruct",
+            "observe-r1 evaluate runs/observe_r1/model mathvista.parquet --samples 8 --rollout.engine vllm --output eval",
+            "observe-r1 evaluate runs/observe_r1/model --benchmarks mathvista,mmmu --rollout.engine vllm",
             "observe-r1 evaluate my-model held_out.jsonl --server http://localhost:8000/v1",
         ),
         short={
@@ -290,9 +290,9 @@ _COMMANDS = (
             " With --ask the command answers that one question and ends; with --web a page on this machine asks."
         ),
         examples=(
-            "observe-r1 chat runs/train/model --image diagram.png",
+            "observe-r1 chat runs/observe_r1/model --image diagram.png",
             "observe-r1 chat Qwen/Qwen2.5-VL-3B-Instruct --image a.png,b.png --ask 'What has changed?'",
-            "observe-r1 chat runs/train/model --web",
+            "observe-r1 chat runs/observe_r1/model --web",
         ),
         short={
             "ask": ("chat.ask",),
@@ -316,8 +316,8 @@ _COMMANDS = (
             " the figures of `observe-r1 evaluate`."
         ),
         examples=(
-            "observe-r1 export runs/train --to my-model --evaluation runs/evaluation",
-            "observe-r1 export runs/train --to my-model --push USER/my-model",
+            "observe-r1 export runs/observe_r1 --to my-model --evaluation runs/evaluation",
+            "observe-r1 export runs/observe_r1 --to my-model --push USER/my-model",
         ),
         short={
             name: (f"export.{name}",) for name in ("to", "best", "weights", "dtype", "evaluation", "push", "private")
