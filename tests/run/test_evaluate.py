@@ -235,7 +235,9 @@ def _summary(models):
     by = {"difficulty": {}, "source": source | {"b" * 30: {"questions": 8, "figures": figures(1)}}, "kind": {}}
     asked = [{"model": f"/long/path/of\x07/{'m' * 50}/{n}", "questions": 17, "left_out": 0} for n in range(models)]
     found = [model | {"figures": figures(n / 10), "by": by} for n, model in enumerate(asked)]
-    return {"models": found, "differences": [{"against": "", "differences": figures(0.1)} for _ in range(models - 1)]}
+    leads = {"source": {name: figures(0.1) for name in by["source"]}}
+    apart = [{"against": "", "differences": figures(0.1), "by": leads} for _ in range(models - 1)]
+    return {"models": found, "differences": apart}
 
 
 @pytest.mark.parametrize("models", [1, 2, 3, 4])
