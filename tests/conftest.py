@@ -20,6 +20,8 @@ from observe_r1.torch_compat import ensure_importable
 pytest.register_assert_rewrite("asked_ladder", "measured_ladder")
 ensure_importable()
 torch.set_num_threads(1)
+# Ray makes its processes nicer than all others; beside another file's tests they would hardly run.
+os.environ.setdefault("RAY_worker_niceness", "0")
 
 SLOW = {
     "cli/test_chat",
