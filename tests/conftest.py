@@ -129,6 +129,14 @@ def _no_process_survives():
     assert not survivors, f"processes outlive the tests of this file: {list(survivors.values())}"
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _sigterm_means_what_it_did():
+    """Ray leaves a handler behind. A forked process inherits it, and misses a signal that comes just before a wait."""
+    before = signal.getsignal(signal.SIGTERM)
+    yield
+    signal.signal(signal.SIGTERM, before)
+
+
 def _survivors() -> dict[int, str]:
     """Return what tests started and still runs, without what Python keeps for the next test."""
     kept = {os.getpid(), forkserver._forkserver._forkserver_pid, resource_tracker._resource_tracker._pid}

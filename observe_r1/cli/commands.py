@@ -262,7 +262,7 @@ _COMMANDS = (
         ),
         examples=(
             "observe-r1 evaluate runs/observe_r1/model held_out.jsonl --against Qwen/Qwen2.5-VL-3B-Instruct",
-            "observe-r1 evaluate runs/observe_r1/model mathvista.parquet --samples 8 --rollout.engine vllm --output eval",
+            "observe-r1 evaluate runs/observe_r1/model mathvista.parquet --samples 8 --rollout.engine vllm",
             "observe-r1 evaluate runs/observe_r1/model --benchmarks mathvista,mmmu --rollout.engine vllm",
             "observe-r1 evaluate my-model held_out.jsonl --server http://localhost:8000/v1",
         ),

@@ -33,7 +33,8 @@ class EngineActor:
         self._updating = False
         self._asked: queue.SimpleQueue[tuple[Callable[[], Any], Future[Any]]] = queue.SimpleQueue()
         self._open: dict[int, tuple[int, Future[Any]]] = {}
-        self._wanting: list[Future[int]] = []
+        self._taken = 0
+        self._wanting: list[tuple[int, Future[int]]] = []
         threading.Thread(target=self._work, daemon=True).start()
 
     async def start(
@@ -84,15 +85,21 @@ class EngineActor:
             ended.set_result(completions)
 
         def add() -> None:
+            self._taken += 1
             self._open[number] = self.engine.add(prompt, sampling, done), ended
 
         await self._between_steps(add)
         return await asyncio.wrap_future(ended)
 
-    async def room(self) -> int:
-        """Return how many more responses it can decode at once, as soon as that is not 0."""
+    async def room(self, taken: int) -> int:
+        """Return how many more responses it can decode at once, as soon as that is not 0.
+
+        Args:
+            taken: Prompts that it must have taken in before. Ray may hand over this call before an earlier one whose
+                arguments are larger.
+        """
         wanted: Future[int] = Future()
-        await self._between_steps(lambda: self._wanting.append(wanted))
+        await self._between_steps(lambda: self._wanting.append((taken, wanted)))
         return await asyncio.wrap_future(wanted)
 
     async def drop(self, numbers: Sequence[int]) -> None:
@@ -163,6 +170,7 @@ class EngineActor:
 
     def _tell_room(self) -> None:
         if self.engine is not None and (room := self.engine.rows - self.engine.unfinished) > 0:
-            wanting, self._wanting = self._wanting, []
-            for wanted in wanting:
+            told = [wanted for taken, wanted in self._wanting if taken <= self._taken]
+            self._wanting = [each for each in self._wanting if each[0] > self._taken]
+            for wanted in told:
                 wanted.set_result(room)

@@ -53,6 +53,8 @@ class Seat:
     """Whether it has the current weights, too."""
     room: int = 0
     """Responses that it can take now."""
+    given: int = 0
+    """Prompts that it was given since it started."""
     asking: bool = False
     """Whether it has been asked when it has room."""
     calls: dict[Any, Request] = field(default_factory=dict)
@@ -65,7 +67,8 @@ class Seat:
         options = {"num_cpus": 0, "max_concurrency": _AT_ONCE} | dict(self.options)
         self.actor = ray.remote(EngineActor).options(**options).remote()
         self.started = self.ready = self.asking = False
-        self.room, self.since, self._beat = 0, time.monotonic(), None
+        self.room = self.given = 0
+        self.since, self._beat = time.monotonic(), None
         return self.actor.start.remote(*arguments)
 
     def listen(self, timeout: float) -> None:

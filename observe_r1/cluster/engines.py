@@ -339,9 +339,10 @@ class EnginePool:
             call = seat.actor.sample.remote(request.number, request.prompt, request.sampling)
             seat.calls[call], self._calls[call] = request, (seat, "sample")
             seat.room -= request.sampling.n
+            seat.given += 1
         for seat in self._seats:
             if self._waiting and seat.ready and seat.room <= 0 and not seat.asking:
-                self._calls[seat.actor.room.remote()] = seat, "room"
+                self._calls[seat.actor.room.remote(seat.given)] = seat, "room"
                 seat.asking = True
 
     def _work_of(self, seat: Seat) -> float:

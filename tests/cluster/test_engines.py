@@ -281,6 +281,16 @@ def test_an_engine_that_is_busy_holds_no_prompt_up_but_its_own(many, prompts, tm
     assert sorted(done) == list(range(len(prompts)))
 
 
+def test_an_engine_tells_its_room_when_it_has_all_that_it_was_given(many, prompts):
+    """Whichever call arrives first."""
+    seat = many._seats[0]
+    seat.given += 1
+    room = seat.actor.room.remote(seat.given)
+    assert not ray.wait([room], timeout=0.5)[0]
+    group = seat.actor.sample.remote(10**6, prompts[0], Sampling(n=1, max_new_tokens=1))
+    assert ray.get(room) > 0 and len(ray.get(group)) == 1
+
+
 def test_new_weights_reach_every_engine_between_two_steps(many, vlm, prompts, expected):
     """Responses in flight go on; those asked for later are those of the new weights."""
     before, scaled, number = [], load_model_of(vlm), many.version
