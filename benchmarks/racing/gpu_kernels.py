@@ -249,7 +249,7 @@ def tower(case: Case) -> None:
     for name in ("ours", "sdpa", "flash_varlen", "flash_flex"):
         model.set_attn_implementation({"vision_config": "sdpa" if name == "ours" else name})
         if name == "ours":
-            prepare_tower(model, torch.bfloat16)  # patches are embedded its way in all that follow
+            prepare_tower(model, torch.bfloat16, model.device)  # patches are embedded its way in all that follow
         figures[name] = tried(lambda: _timed_tower(model, pixels, grid, expected, case.device))
         case.note(attention=figures)
     _insist([] if figures["ours"].get("agrees") else ["tower"])

@@ -202,7 +202,8 @@ def test_vllm_serves_it(whole, picture, served):
     )  # fmt: skip
     prompt = encode_prompt(example, load_processor(ModelSettings(path=str(whole))), QuestionSettings())
     assert reply["usage"]["prompt_tokens"] == len(prompt.ids), "the template did not ask for the format"
-    assert reply["choices"][0]["message"]["content"] == answered(whole, picture)
+    # vLLM leaves out a character whose bytes are cut off at the end.
+    assert reply["choices"][0]["message"]["content"] == answered(whole, picture).rstrip("\ufffd")
 
 
 def test_an_evaluation_at_its_server_is_the_embedded_engine_s(whole, served, tmp_path, capsys):

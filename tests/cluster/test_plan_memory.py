@@ -9,7 +9,7 @@ from observe_r1.demo.tiny_model import Sizes
 SIZES = Sizes(
     width=192, layers=4, heads=3, kv_heads=1, mlp=512, vision_width=160, vision_depth=3, vision_heads=2, vision_mlp=428
 )
-SMALL = {"budget": 450, "side": 20, "response": 90}
+SMALL = {"budget": 500, "side": 20, "response": 90}
 CASES = {
     "float32": {},
     "bfloat16, checkpointing": {"dtype": "bfloat16", "checkpointing": True},

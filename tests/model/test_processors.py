@@ -115,7 +115,7 @@ MISFITS = {
     ),
     "more tokens than embeddings": (
         add_token,
-        "the tokenizer gives ids up to 486, the model has embeddings for 486 tok",
+        "the tokenizer gives ids up to 495, the model has embeddings for 495 tok",
     ),
     "other patches": (
         change_images(patch_size=16),
@@ -136,11 +136,11 @@ MISFITS = {
     "no end": (no_end, "no token ends a response"),
     "an end that is text": (
         lambda folder: change(folder / "generation_config.json", eos_token_id=["<|im_end|>"]),
-        "generation_config.json: eos_token_id = '<|im_end|>': it should be the id of a token, 0 to 485",
+        "generation_config.json: eos_token_id = '<|im_end|>': it should be the id of a token, 0 to 494",
     ),
     "an end that no token has": (
         lambda folder: change(folder / "generation_config.json", eos_token_id=[2, 151645]),
-        "generation_config.json: eos_token_id = 151645: it should be the id of a token, 0 to 485",
+        "generation_config.json: eos_token_id = 151645: it should be the id of a token, 0 to 494",
     ),
     "no heads": (
         lambda folder: change_text(folder, num_attention_heads=0),

@@ -51,7 +51,7 @@ def test_both_sides_take_the_same_update(monkeypatch):
 def test_the_peer_s_tower_is_fused_for_the_type_that_it_computes_in(monkeypatch):
     """TRL holds float32 weights and computes in bfloat16, by autocast: FlashAttention takes what is computed."""
     types = []
-    monkeypatch.setattr("racing.trl_side.prepare_tower", lambda model, dtype: types.append(dtype))
+    monkeypatch.setattr("racing.trl_side.prepare_tower", lambda model, dtype, device: types.append(dtype))
     with questions(TINY, (8, 12), prompts=2, dtype="bfloat16") as (settings, examples):
         peer = TRLSide(settings, examples)
         peer.fuse_tower()
