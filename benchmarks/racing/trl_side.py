@@ -67,9 +67,7 @@ class TRLSide:
 
     def fuse_tower(self) -> None:
         """Make the image tower compute as ours does: all windows in one kernel, patches as one matrix product."""
-        prepare_tower(
-            self.model, torch.bfloat16 if self.trainer.args.bf16 else torch.float32, self.model.device
-        )
+        prepare_tower(self.model, torch.bfloat16 if self.trainer.args.bf16 else torch.float32, self.model.device)
 
     def sample(self) -> dict[str, Any]:
         """Preprocess, sample and score the script's responses to the first prompts."""

@@ -140,5 +140,5 @@ def test_flash_attention_is_taken_where_it_exists(monkeypatch, dtype, cores, wid
     assert model.config.vision_config._attn_implementation == "sdpa"  # on the CPU
     monkeypatch.setattr(type(model), "device", torch.device("cuda"))
     monkeypatch.setattr(image_tower, "has_tensor_cores", lambda device: cores)
-    prepare_tower(model, dtype, torch.device("cpu"))
+    prepare_tower(model, dtype, torch.device("cuda"))
     assert (model.config.vision_config._attn_implementation == FLASH_SEGMENTS) == flash

@@ -171,7 +171,7 @@ def test_placeholders_are_never_sampled(vlm, engine, prompts):
 
 def test_a_stop_string_ends_a_response(vlm, engine, prompts):
     (free,) = engine.generate(prompts[:1], Sampling(n=1, max_new_tokens=12))
-    stop = free[0].text[: len(free[0].text) // 2].split()[-1]
+    stop = vlm.processor.tokenizer.decode(free[0].ids[5:6])
     (stopped,) = engine.generate(prompts[:1], Sampling(n=1, max_new_tokens=12, stop=(stop,)))
     assert stopped[0].finish == "stop" and stopped[0].text.endswith(stop) and len(stopped[0].ids) < len(free[0].ids)
     assert stopped[0].ids.tolist() == free[0].ids.tolist()[: len(stopped[0].ids)]

@@ -41,7 +41,7 @@ def command(world, output, *options):
     paths = ["--model.path", str(model), "--data.path", str(data), "--run.output", str(output)]
     rollout = ["--rollout.prompts", "4", "--rollout.group_size", "4", "--rollout.max_new_tokens", "40"]
     dynamic = ["--rollout.dynamic_sampling", "true", "--rollout.max_age", "3", "--data.order", "adaptive"]
-    held_out = ["--evaluation.path", str(world / "sft" / "sft.jsonl"), "--evaluation.max_samples", "6"]
+    held_out = ["--evaluation.path", str(world / "sft" / "sft.jsonl"), "--evaluation.max_samples", "16"]
     evaluation = ["--evaluation.every", "2", "--evaluation.samples", "4", "--evaluation.best_by", "avg"]
     learning = ["--optimizer.minibatch", "2", "--optimizer.lr", "1e-4", "--run.threads", "1", "--model.device", "cpu"]
     length = ["--run.steps", str(STEPS), "--run.save_every", "2", "--run.keep", "1"]
