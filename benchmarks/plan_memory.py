@@ -75,7 +75,7 @@ def settings_of(folder: Path, case: dict[str, Any]) -> PlanSettings:
             "feature_cache": 0,
         },
         "data": {"path": str(folder / "questions" / "questions.json"), "format_prompt": "none"},
-        "optimizer": {"tokens_per_pack": case.get("budget", 1200), "head_chunk": case.get("chunk", 128)},
+        "optimizer": {"tokens_per_pack": case.get("budget", 1250), "head_chunk": case.get("chunk", 128)},
         "cluster": {"gpus": case.get("ranks")},
     }
     return PlanSettings.model_validate(values)
