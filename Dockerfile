@@ -21,9 +21,9 @@ FROM python:${PYTHON}-slim-bookworm AS base
 RUN apt-get update \
   && apt-get install --yes --no-install-recommends gcc libc6-dev \
   && rm -rf /var/lib/apt/lists/* \
-  && useradd --uid 1000 --create-home --home-dir /work observer
-ENV PATH=/opt/observe-r1/bin:$PATH HF_HOME=/work/.cache/huggingface PYTHONUNBUFFERED=1
-WORKDIR /work
+  && useradd --uid 1000 --create-home --home-dir /home/observer observer
+ENV PATH=/opt/observe-r1/bin:$PATH HF_HOME=/home/observer/.cache/huggingface PYTHONUNBUFFERED=1
+WORKDIR /home/observer
 USER 1000
 ENTRYPOINT ["observe-r1"]
 CMD ["--help"]
