@@ -3,6 +3,7 @@
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from parsing import parse
 
 from observe_r1.cli import words
 from observe_r1.cli.main import main
@@ -10,23 +11,6 @@ from observe_r1.cli.openrlhf.flags import FLAGS
 from observe_r1.cli.options import parse_settings
 from observe_r1.config import LadderSettings, SFTSettings, TrainSettings, setting_names
 from observe_r1.errors import UserError
-
-REQUIRED = ["--model.path", "m", "--data.path", "d"]
-
-
-def parse(*argv, kind=TrainSettings, verb="train"):
-    return parse_settings(kind, [*REQUIRED, *argv], verb=verb)
-
-
-@pytest.fixture
-def recipe(tmp_path):
-    def write(text, name="recipe.yaml"):
-        path = tmp_path / name
-        path.write_text(text, encoding="utf-8")
-        return str(path)
-
-    return write
-
 
 # Options
 

@@ -5,27 +5,13 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from parsing import parse
 
 from observe_r1.cli.options import parse_settings
 from observe_r1.config import SFTSettings, TrainSettings
 from observe_r1.errors import UserError
 
 RECIPES = Path(__file__).parents[2] / "observe_r1" / "recipes"
-REQUIRED = ["--model.path", "m", "--data.path", "d"]
-
-
-def parse(*argv, kind=TrainSettings, verb="train"):
-    return parse_settings(kind, [*REQUIRED, *argv], verb=verb)
-
-
-@pytest.fixture
-def recipe(tmp_path):
-    def write(text, name="recipe.yaml"):
-        path = tmp_path / name
-        path.write_text(text, encoding="utf-8")
-        return str(path)
-
-    return write
 
 
 def test_options_override_a_recipe(recipe):
