@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.text import Text
 
 from observe_r1.cli.terminal import one_line
-from observe_r1.config import DataCheckSettings, DataSettings, ModelSettings, ProcessorSettings
+from observe_r1.config import DataCheckSettings, FileSettings, ModelSettings, ProcessorSettings
 from observe_r1.data.alike import Alike
 from observe_r1.data.checking import CheckedRow, Repeats, RowCheck, read_example
 from observe_r1.data.examples import Examples, open_examples
@@ -88,7 +88,7 @@ def _checked(check: RowCheck, places: Iterator[Place]) -> Iterator[tuple[Place, 
         yield (examples, index), checked
 
 
-def _token_counter(model: ProcessorSettings, data: DataSettings) -> Callable[[Example], int] | None:
+def _token_counter(model: ProcessorSettings, data: FileSettings) -> Callable[[Example], int] | None:
     if model.path is None:
         return None
     from observe_r1.model.encoding import PromptTooLongError, encode_prompt
@@ -111,7 +111,7 @@ def _same_id(row: Example, first: Example) -> str:
     return f"{row.origin}, 'id': {shorten(row.id)} is already the id of {first.origin}: give every row its own"
 
 
-def _summarise(out: Console, survey: Survey, data: DataSettings) -> None:
+def _summarise(out: Console, survey: Survey, data: FileSettings) -> None:
     for name, figures in survey.lines(data.max_prompt_tokens, data.label_key):
         _say(out, f"{name:<10} {figures}")
     if survey.bad:

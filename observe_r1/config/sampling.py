@@ -103,13 +103,18 @@ class QuestionSettings(Section):
     """Where that text goes: into the system message or after the question."""
 
 
-class DataSettings(QuestionSettings):
+class FileSettings(QuestionSettings):
     """The questions."""
 
     path: NamesText
     """File of rows (JSON, JSONL, Parquet, CSV, TSV), glob, folder of such files or of images, or Hub name. `@SPLIT`
     after a folder or Hub name reads a split other than `train`. Several, separated by commas, are mixed; write `\\,`
     for a comma in a name."""
+
+
+class DataSettings(FileSettings):
+    """The questions."""
+
     probs: tuple[float, ...] | None = None
     """One probability per file, summing to 1: rows are interleaved until every file is exhausted, and those of smaller
     files repeat. By default files are joined."""

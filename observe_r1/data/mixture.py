@@ -12,7 +12,7 @@ from os.path import expanduser
 
 import numpy as np
 
-from observe_r1.config import DataSettings
+from observe_r1.config import DataSettings, FileSettings
 from observe_r1.data.examples import load_examples
 from observe_r1.data.lazy import Joined, LazySequence
 from observe_r1.errors import UserError
@@ -53,19 +53,20 @@ def load_data(settings: DataSettings, seed: int, *, require_answer: bool = True)
     Raises:
         UserError: As `load_examples`, or the probabilities do not fit the files.
     """
+    names = file_names(settings)
+    if settings.probs is not None:
+        _check_probs(settings.probs, len(names))
     files = [
-        load_examples(path, settings.input_key, settings.label_key, require_answer=require_answer)
-        for path in file_names(settings)
+        load_examples(name, settings.input_key, settings.label_key, require_answer=require_answer) for name in names
     ]
     return mix_sequences(files, settings.probs, seed, limit=settings.max_samples)
 
 
-def file_names(settings: DataSettings) -> list[str]:
+def file_names(settings: FileSettings) -> list[str]:
     """Return the names in `data.path`: commas separate them, `\\,` is a comma inside one.
 
     Raises:
-        UserError: A name is empty, a file's name has a comma that is not escaped, or the probabilities do not fit the
-            files.
+        UserError: A name is empty, or a file's name has a comma that is not escaped.
     """
     place, escaped = f"data.path = {settings.path!r}", settings.path.replace(",", "\\,")
     # Not through Path: an empty name beside a comma would become the current folder.
@@ -75,8 +76,6 @@ def file_names(settings: DataSettings) -> list[str]:
         raise UserError(f"{place}: a name is missing next to a comma")
     if len(paths) > 1 and os.path.exists(expanduser(settings.path)):  # noqa: PTH110, PTH111
         raise UserError(f"{place}: a comma separates two names; for one name with a comma in it write {escaped!r}")
-    if settings.probs is not None:
-        _check_probs(settings.probs, len(paths))
     return paths
 
 

@@ -21,7 +21,7 @@ import torch
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
-from observe_r1.config import DataSettings, EvaluateSettings, LadderSettings, dump_settings, flat
+from observe_r1.config import EvaluateSettings, FileSettings, LadderSettings, dump_settings, flat
 from observe_r1.data.alike import Alike
 from observe_r1.data.examples import open_examples
 from observe_r1.data.format_prompts import asked_format
@@ -142,7 +142,7 @@ def _questions(settings: EvaluateSettings, view: Progress) -> _Questions:
     data = settings.data
     files = [
         Joined(open_examples(name, data.input_key, data.label_key, require_answer=True))
-        for name in file_names(DataSettings(path=data.path))
+        for name in file_names(FileSettings(path=data.path))
     ]
     examples = mix_sequences(files, None, seed=0, limit=data.max_samples)
     rows: list[int] = []

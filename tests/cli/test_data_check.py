@@ -198,11 +198,17 @@ def test_an_image_that_the_processor_refuses_makes_a_row_bad(folder, capsys):
             "a.jsonl and --data.path b.jsonl are two values for data.path",
         ),
         (["check", "a.jsonl", "--prompt_data", "b.jsonl"], "unknown option '--prompt_data'; --help lists them all"),
-        (
-            ["check", "a.jsonl", "--data.probs", "0.5,0.5"],
-            "data.probs = 0.5,0.5: needs one probability per file, got 2",
+        *(
+            (["check", "a.jsonl", option, value], f"unknown option '{option}'; --help lists them all")
+            for option, value in [
+                ("--data.probs", "0.5,0.5"),
+                ("--data.order", "random"),
+            ]  # rows are checked as they are
         ),
-        (["check", "a.jsonl", "--data.oder", "random"], "unknown option '--data.oder' (did you mean '--data.order'?)"),
+        (
+            ["check", "a.jsonl", "--data.lable_key", "a"],
+            "unknown option '--data.lable_key' (did you mean '--data.label_key'?)",
+        ),
         (["chek", "a.jsonl"], "unknown command 'data chek' (did you mean 'check'?); `observe-r1 data` lists them"),
     ],
 )
