@@ -93,7 +93,8 @@ def test_the_snippet_that_is_printed_runs_and_asks_as_training_did(world, tmp_pa
     place = ["--data.format_prompt_place", place]
     assert run_train(world, tmp_path / "run", "--run.steps", "1", "--data.max_samples", "8", *place) == 0
     printed = capsys.readouterr().out
-    code = printed.partition("load it, in Python:\n\n")[2]
+    code, _, rest = printed.partition("load it, in Python:\n\n")[2].partition("\n\nevaluate it: ")
+    assert f"`observe-r1 report {tmp_path / 'run'}`" in rest
     assert FORMAT_PROMPTS["observe"] in code and "HELD_OUT.jsonl --against" in printed
     exec(code, {})
     said = capsys.readouterr().out.strip()
