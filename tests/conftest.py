@@ -72,6 +72,7 @@ SLOW = {
     "report/test_ladder_dataset",
     "report/test_ladder_figures",
     "report/test_ladder_page",
+    "report/test_live_run",
     "report/test_page_in_browser",
     "report/test_run_page",
     "rewards/test_file",
