@@ -28,6 +28,7 @@ from observe_r1.errors import UserError
 from observe_r1.files import json_line, write_atomic
 from observe_r1.registry import resolve
 from observe_r1.run.trackers.tables import Table
+from observe_r1.web import without_passwords
 
 KINDS = ("wandb", "mlflow", "trackio", "tensorboard")
 """Trackers, by the setting `run.KIND` and the module of that name; first those that can fail for a reason of the user's
@@ -87,7 +88,7 @@ class Trackers:
         self._file = AppendOnly(folder / "metrics.jsonl")
         self._state = _State(folder / _STATE)
         self._open: list[_Once] = []
-        values = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
+        values = without_passwords(yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8")))
         try:
             for kind in KINDS:
                 if asked := getattr(settings, kind):
