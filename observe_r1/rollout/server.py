@@ -192,9 +192,6 @@ class ChatServer:
         self._told = False
         self.finished = 0
 
-    def close(self) -> None:
-        """Do nothing: there is nothing to give back."""
-
     def generate(
         self,
         prompts: Sequence[ServerPrompt],
