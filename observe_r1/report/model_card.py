@@ -35,7 +35,7 @@ def write_model_card(new: Path, run: Path, source: Path, *, name: str, adapter: 
     Raises:
         UserError: A file of the run or the evaluation is missing or damaged, or another model was evaluated.
     """
-    recorded = without_passwords(recorded_settings(run))
+    recorded = recorded_settings(run)
     settings = _without_places(recorded)
     metrics = _loaded(run / "metrics.jsonl", lambda text: [json.loads(line) for line in text.splitlines()])
     drawn = draw_curves(metrics)
@@ -62,12 +62,12 @@ def write_model_card(new: Path, run: Path, source: Path, *, name: str, adapter: 
 
 
 def recorded_settings(run: Path) -> dict[str, Any]:
-    """Return the settings of a run by section; raise `UserError` if its folder does not have them."""
+    """Return a run's settings by section, without passwords; raise `UserError` if its folder does not have them."""
     path = run / "config.yaml"
     settings = _loaded(path, yaml.safe_load)
     if not isinstance(settings, dict) or not all(isinstance(settings.get(name), dict) for name in ("model", "data")):
         raise UserError(f"{path}: not as a run wrote it: put it back")
-    return settings
+    return without_passwords(settings)
 
 
 def draw_curves(metrics: list[dict[str, Any]]) -> bytes | None:

@@ -292,7 +292,7 @@ class ChatServer:
     def _takes(self, name: str) -> bool:
         """Whether the server answers for a model that it does not list: some load any model that they are asked for."""
         chat = {"model": name, "messages": [{"role": "user", "content": "?"}], "max_tokens": 1}
-        status, content = self._server.ask("POST", "/chat/completions", json.dumps(chat).encode(), self._headers)
+        status, content = self._ask("POST", "/chat/completions", json.dumps(chat).encode())
         try:
             taken = 200 <= status < 300 and _Answer.model_validate_json(content).model.startswith(name)
         except ValidationError:
