@@ -86,7 +86,7 @@ def drawn(comparison: Comparison, runs: Sequence[RunRecord]) -> list[Table | str
         shown.append(_table("settings that differ", names, settings, justify="left"))
     else:
         shown.append("all settings are the same")
-    shown.append(_table("curves: their ends, and from where", names, _curves(runs)))
+    shown.append(_table("figures at the end, and at the beginning", names, _curves(runs)))
     if comparison.held_out:
         heads, rows = held_out_table(comparison.held_out, names)
         shown.append(_table("held-out questions", heads, rows))
@@ -114,7 +114,7 @@ def _curves(runs: Sequence[RunRecord]) -> list[list[str]]:
 
 def _table(title: str, heads: Sequence[str], rows: Sequence[Sequence[str]], justify: str = "right") -> Table:
     table = Table(title=title, title_justify="left")
-    table.add_column("", overflow="fold")
+    table.add_column("", no_wrap=True)
     for head in heads:
         table.add_column(Text(head), justify="left" if justify == "left" else "right", overflow="fold")
     for row in rows:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from observe_r1.config import ReportOptions, ReportSettings
 from observe_r1.errors import UserError
+from observe_r1.report.memory import Memory
 from observe_r1.report.run_page import REPORT, render_report, write_report
 from observe_r1.report.serving import PageServer
 from observe_r1.run import Ended
@@ -38,7 +39,7 @@ def run(settings: ReportSettings, view: Progress) -> Ended:
 def _serve(options: ReportOptions, folders: list[Path], view: Progress) -> Ended:
     if options.to is not None:
         raise UserError("--to and --serve exclude each other: the page is written to a file, or served")
-    page = partial(render_report, folders)
+    page = partial(render_report, folders, memory=Memory())
     with PageServer(folders, options.port, lambda version: page(version=version)) as server:
         server.page()  # a folder that is none of ours is an error here, not in the browser
         view.close()

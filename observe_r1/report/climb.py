@@ -9,16 +9,29 @@ from typing import Any
 import matplotlib
 import numpy as np
 from matplotlib.colors import ListedColormap
-from matplotlib.ticker import PercentFormatter
+from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from observe_r1.report.charts import PAGE, TALL, WIDE, Chart, page_figure, page_style, page_svg, step_axis
 from observe_r1.report.run_questions import Questions
-from observe_r1.report.run_records import SampledGroup
 
 _MOST_LEVELS = 17
 """More difficulties than 16 responses a question can have are put together in tenths."""
 _BAND = 0.86
 """Of the height of a level, how much its questions fill."""
+
+
+_DIFFICULTY = "difficulty"
+_KNOWN = (
+    "The ladder being climbed",
+    "Every sampled group: its step across, its question upwards from easy to hard, and how many of its responses"
+    " are right by colour. Training at the edge of what the model can do shows as a band that rises.",
+)
+_UNKNOWN = (
+    "The questions over time",
+    "Every sampled group: its step across, its question upwards in the order of the dataset, and how many of its"
+    " responses are right by colour. Of these questions no difficulty is known.",
+)
+"""What the map is called and shows, where difficulties are known and where they are not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,19 +47,23 @@ class Climb:
     axis: str
 
 
-def climb_of(groups: Iterable[SampledGroup], questions: Questions) -> Climb | None:
+def climb_of(groups: Iterable[tuple[int, str, float]], questions: Questions) -> Climb | None:
     """Return where each group of a run is in training and among the questions; None where there is nothing to show.
 
     Questions whose difficulty is known stand in bands, one for each difficulty, within which they have the order of the
     dataset. Without difficulties they have that order alone.
+
+    Args:
+        groups: Of each, its step, the id of its question, and the share of its responses that are right.
+        questions: Of the run.
     """
     known = bool(questions.difficulty)
     places, levels = _bands(questions) if known else _rows(questions)
-    found = [(group.step, places[group.id], group.share_right) for group in groups if group.id in places]
+    found = [(step, places[row_id], share) for step, row_id, share in groups if row_id in places]
     if not found:
         return None
     steps, heights, shares = (list(column) for column in zip(*found, strict=True))
-    axis = "difficulty" if known else "question of the dataset"
+    axis = _DIFFICULTY if known else "row of the dataset"
     return Climb(steps, heights, shares, levels, axis)
 
 
@@ -75,16 +92,15 @@ def _rows(questions: Questions) -> Placed:
 
 
 def _round_numbers(count: int) -> tuple[tuple[str, float], ...]:
-    return tuple((f"{place:,.0f}", float(place)) for place in np.linspace(1, max(count, 2), 5).round())
+    """Return the first row and round numbers after it."""
+    places = [place for place in MaxNLocator(5, integer=True).tick_values(1, max(count, 2)) if 1 < place <= count]
+    return tuple((f"{place:,.0f}", float(place)) for place in (1, *places))
 
 
 def climb_chart(climb: Climb, number: int, name: str) -> Chart:
     """Return a map of questions against training time, coloured by the share of right responses."""
-    title = f"The ladder being climbed{name and ': '}{name}"
-    about = (
-        "Every sampled group: its step across, its question upwards from easy to hard, and how many of its responses"
-        " are right by colour. Training at the edge of what the model can do shows as a band that rises."
-    )
+    title, about = _KNOWN if climb.axis == _DIFFICULTY else _UNKNOWN
+    title += f"{name and ': '}{name}"
     svg, narrow = (_map(climb, title, size) for size in (WIDE, TALL))
     return Chart(title, about, svg, narrow, number)
 

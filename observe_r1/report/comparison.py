@@ -115,6 +115,12 @@ def held_out_table(held_out: HeldOut, names: Sequence[str]) -> tuple[list[str], 
     return heads, rows
 
 
+def held_out_columns(held_out: HeldOut) -> list[tuple[int, ...]]:
+    """Return the numbers of the runs that each column of `held_out_table` is about, the first column left out."""
+    first, *others = held_out.runs
+    return [(run,) for run in held_out.runs] + [(first, run) for run in others]
+
+
 def held_out_line(held_out: HeldOut, names: Sequence[str]) -> str:
     """Say over which questions and after which steps the figures of `held_out_table` are."""
     evaluated = ", ".join(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,6 +19,7 @@ from observe_r1.report.run_records import (
     evaluated_steps,
     held_out_groups,
     rollout_steps,
+    rollouts_file,
     sampled_groups,
 )
 
@@ -54,16 +55,14 @@ class Contents:
         questions = training_questions(run)
         self._note(run.name, questions)
         shown = dict(steps_shown(steps, most))
-
-        def groups() -> Iterator[SampledGroup]:
-            for step in steps:
-                found = sampled_groups(run, step)
-                self.groups += len(found)
-                for group in choose(found, shown.get(step, 0)):
-                    self._cards.append((training_card(group), number, group.id, questions))
-                yield from found
-
-        climb = climb_of(groups(), questions)
+        found = []
+        for step in steps:
+            count = shown.get(step, 0)
+            sampled = _sampled(run, step, count)
+            self.groups += len(sampled.marks)
+            self._cards += [(card, number, row_id, questions) for row_id, card in sampled.cards[:count]]
+            found += [(step, *mark) for mark in sampled.marks]
+        climb = climb_of(found, questions)
         if climb:
             self.climbs.append(climb_chart(climb, number, run.name if self.several else ""))
 
@@ -121,6 +120,33 @@ class Contents:
     def _note(self, name: str, questions: Questions) -> None:
         if questions.missing:
             self.notes.append(f"{name}: its questions and images cannot be shown: {questions.missing}")
+
+
+@dataclass(frozen=True, slots=True)
+class _Sampled:
+    """What a page needs of a step's responses, and remembers."""
+
+    marks: list[tuple[str, float]]
+    """Of every group, the id of its question and the share of its responses that are right."""
+    cards: list[tuple[str, dict[str, Any]]]
+    """Of the groups chosen for the gallery, the id and the card; fewer are the first of these."""
+
+
+def _sampled(run: RunRecord, step: int, most: int) -> _Sampled:
+    """Return a step's groups with `most` cards or more, as far as there are so many groups.
+
+    With every new step, a run has fewer cards of each of its steps, or of other steps one card: one of each is kept.
+    """
+
+    def read() -> _Sampled:
+        groups = sampled_groups(run, step)
+        cards = [(group.id, training_card(group)) for group in choose(groups, max(1, most))]
+        return _Sampled([(group.id, group.share_right) for group in groups], cards)
+
+    def is_enough(known: _Sampled) -> bool:
+        return len(known.cards) >= min(most, len(known.marks))
+
+    return run.memory.of_file(rollouts_file(run, step), "sampled", read, is_enough)
 
 
 def _place(card: dict[str, Any]) -> tuple[Any, ...]:

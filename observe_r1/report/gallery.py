@@ -135,10 +135,20 @@ def _response(row: dict[str, Any], by: str) -> dict[str, Any]:
 
 
 def choose(groups: Sequence[SampledGroup], most: int) -> list[SampledGroup]:
-    """Return at most `most` groups of a step, spread over it: those with both right and wrong responses first."""
+    """Return at most `most` groups of a step, spread over it: those with both right and wrong responses first.
+
+    Fewer groups are the first of more.
+    """
     mixed = [group for group in groups if 0 < group.share_right < 1]
     rest = [group for group in groups if not 0 < group.share_right < 1]
-    return spread(mixed, most) + spread(rest, most - min(most, len(mixed)))
+    return [each[place] for each in (mixed, rest) for place in _halving(len(each))][:most]
+
+
+def _halving(count: int) -> list[int]:
+    """Return the numbers below `count` so that the first of them, however many, are spread: 0, 4, 2, 6, 1, 5, 3, 7."""
+    bits = max(0, count - 1).bit_length()
+    turned = (int(f"{number:0{bits}b}"[::-1], 2) for number in range(1 << bits))
+    return [number for number in turned if number < count]
 
 
 def spread(items: Sequence[T], most: int) -> list[T]:

@@ -75,7 +75,7 @@ def _compared(compared: Compared) -> Cell:
 
 
 def _share(first: float, last: float) -> Cell:
-    return Cell(f"{last:.1%}", f"from {first:.1%} ({100 * (last - first):+z.1f})")
+    return Cell(f"{last:.1%}", f"from {first:.1%} ({100 * (last - first):+z.1f} points)")
 
 
 def _steps(run: RunRecord) -> Cell:

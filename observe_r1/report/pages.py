@@ -1,11 +1,13 @@
 """Self-contained HTML pages and Markdown from the templates beside this file.
 
 Models and strangers wrote what they show. In HTML all of it is escaped, and the content security policy of each page
-forbids scripts and everything from elsewhere.
+allows its own scripts alone, by their digests, and nothing from elsewhere.
 """
 
+import base64
 import re
 from functools import cache
+from hashlib import sha256
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
@@ -74,6 +76,13 @@ def _finalize(value: Any) -> Any:
 
 
 @cache
+def _script(template: str) -> dict[str, str]:
+    """Return a script as its page has it, and the digest by which the page's policy allows it."""
+    text = render_template(template)
+    return {"text": text, "digest": f"sha256-{base64.b64encode(sha256(text.encode()).digest()).decode()}"}
+
+
+@cache
 def _environment() -> Environment:
     environment = Environment(
         loader=PackageLoader("observe_r1.report"),
@@ -92,4 +101,5 @@ def _environment() -> Environment:
         "share": _share,
         "times": _times,
     }
+    environment.globals["script"] = _script
     return environment

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import base64
 import json
 from collections.abc import Callable, Sequence
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +11,20 @@ from observe_r1.errors import UserError
 from observe_r1.files import write_atomic
 from observe_r1.ladder.stage import LADDER
 from observe_r1.report.charts import Compared, compared_chart, curve_charts
-from observe_r1.report.comparison import Comparison, compare_runs, held_out_line, held_out_table, settings_table
+from observe_r1.report.comparison import (
+    Comparison,
+    compare_runs,
+    held_out_columns,
+    held_out_line,
+    held_out_table,
+    settings_table,
+)
 from observe_r1.report.contents import Contents
 from observe_r1.report.evaluation_records import EvaluationRecord, figures_table, is_evaluation, read_evaluation
 from observe_r1.report.gallery import MAX_GROUPS, Gallery
 from observe_r1.report.headline import headline
 from observe_r1.report.ladder_page import ladder_values
+from observe_r1.report.memory import Memory
 from observe_r1.report.pages import printable, render_template
 from observe_r1.report.run_records import RunRecord, is_run, label_runs, read_run
 
@@ -39,6 +45,7 @@ def render_report(
     *,
     version: str = "",
     compared: Sequence[Compared] = (),
+    memory: Memory | None = None,
 ) -> str:
     """Return the page of runs, evaluations and ladders.
 
@@ -47,13 +54,16 @@ def render_report(
         now: Is told what is being done.
         version: Of what is shown, where the page is served and looks for a newer one; empty for a file.
         compared: More that is to be shown before and after.
+        memory: Of the last time, so that of runs only what is new is read.
 
     Raises:
         UserError: A folder is none of these, is named twice, or a file in it is not as it was written.
     """
+    memory = memory or Memory()
+    memory.begin()
     names = dict(zip(folders, label_runs(folders), strict=True))
     kinds = {folder: _kind(folder) for folder in folders}
-    runs = [read_run(folder, name) for folder, name in names.items() if kinds[folder] == "run"]
+    runs = [read_run(folder, name, memory) for folder, name in names.items() if kinds[folder] == "run"]
     evaluations = [read_evaluation(folder, name) for folder, name in names.items() if kinds[folder] == "evaluation"]
     ladders = [ladder_values(folder) for folder in folders if kinds[folder] == "ladder"]
     now("drawing the curves")
@@ -92,7 +102,7 @@ def render_report(
             "cards": gallery.cards,
             "images": gallery.images,
         },
-        scripts=_scripts(gallery=gallery.groups > 0, served=bool(version)),
+        scripts=["report.js"] * (gallery.groups > 0) + ["refresh.js"] * bool(version),
     )
 
 
@@ -122,14 +132,6 @@ def _gallery_line(gallery: Gallery) -> str:
     return line + (" More images and texts would make the page too large." if gallery.full else "")
 
 
-def _scripts(*, gallery: bool, served: bool) -> list[dict[str, str]]:
-    """Return the scripts of the page with the digests by which its policy allows them, and nothing else."""
-    wanted = [name for name, needed in (("report.js", gallery), ("refresh.js", served)) if needed]
-    texts = [render_template(name) for name in wanted]
-    digests = [base64.b64encode(sha256(text.encode()).digest()).decode() for text in texts]
-    return [{"text": text, "digest": f"sha256-{digest}"} for text, digest in zip(texts, digests, strict=True)]
-
-
 def _shown_run(run: RunRecord) -> dict[str, str]:
     places = [Path(str(run.settings.get(name, ""))) for name in ("model.path", "data.path")]
     model, data = ("/".join(place.parts[-2:]) for place in places)  # not the whole: a page names nobody's home folder
@@ -143,10 +145,12 @@ def _shown_run(run: RunRecord) -> dict[str, str]:
 def _shown_comparison(comparison: Comparison, runs: Sequence[RunRecord]) -> dict[str, Any]:
     names, held_out = [run.name for run in runs], comparison.held_out
     heads, figures = held_out_table(held_out, names) if held_out else ([], [])
+    figures = [[cell.replace(",", ", ") for cell in row] for row in figures]  # a page is no narrow terminal
     return {
         "settings": settings_table(comparison),
         "heads": heads,
         "figures": figures,
+        "columns": held_out_columns(held_out) if held_out else [],
         "line": held_out_line(held_out, names) if held_out else "",
     }
 

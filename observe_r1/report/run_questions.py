@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -36,19 +37,22 @@ class Questions:
 
 def training_questions(run: RunRecord) -> Questions:
     """Return the questions of `data.path`; none, and why, where they can no longer be read."""
-    return _questions(run, {})
+    return _questions(run, "training", {})
 
 
 def held_out_questions(run: RunRecord) -> Questions:
     """Return the questions of `evaluation.path`; none, and why, where they can no longer be read."""
     own = {name: run.settings.get(f"evaluation.{name}") for name in ("path", "max_samples")}
-    return _questions(run, own | {"probs": None})
+    return _questions(run, "held-out", own | {"probs": None})
 
 
-def _questions(run: RunRecord, own: dict[str, Any]) -> Questions:
+def _questions(run: RunRecord, kind: str, own: dict[str, Any]) -> Questions:
+    """Return the questions of a run, which are the same from its beginning to its end, resumed or not."""
     values = {name.removeprefix("data."): value for name, value in run.settings.items() if name.startswith("data.")}
     seed, output = (run.settings.get(f"run.{name}") for name in ("seed", "output"))
-    return read_questions(values | own, int(seed or 0), run.path / CONFIG, str(output))
+    config = run.path / CONFIG
+    read = partial(read_questions, values | own, int(seed or 0), config, str(output))
+    return run.memory.of_file(config, f"{kind} questions", read, enough=lambda found: not found.missing)
 
 
 def read_questions(values: dict[str, Any], seed: int, recorded: Path, output: str) -> Questions:

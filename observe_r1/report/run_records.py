@@ -1,26 +1,26 @@
 """A run's folder as its reports read it: settings, metrics by step, and every response that it has sampled.
 
 A live run can be read at any time: its files are whole, except for the last line of the metrics, which is left out
-while it is being written.
+while it is being written. Read again with the same memory, only what is new is read.
 """
 
 import json
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import yaml
 
 from observe_r1.config import flat
 from observe_r1.data.json_rows import JsonRows
 from observe_r1.errors import UserError
+from observe_r1.report.memory import Memory
 from observe_r1.run.folder import steps_in
+from observe_r1.web import without_passwords
 
 CONFIG, METRICS, ROLLOUTS, EVALUATIONS = "config.yaml", "metrics.jsonl", "rollouts", "evaluations"
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +34,8 @@ class RunRecord:
     """By dotted name: `objective.bonus`."""
     metrics: tuple[dict[str, Any], ...]
     """One a step, by names such as `reward/mean`; `step` is in each."""
+    memory: Memory = field(default_factory=Memory, compare=False, repr=False)
+    """Of what was read of it."""
 
     @property
     def steps(self) -> int:
@@ -51,34 +53,38 @@ def is_run(folder: Path) -> bool:
     return (folder / CONFIG).is_file() and ((folder / METRICS).is_file() or (folder / ROLLOUTS).is_dir())
 
 
-def read_run(folder: Path, name: str = "") -> RunRecord:
+def read_run(folder: Path, name: str = "", memory: Memory | None = None) -> RunRecord:
     """Read a run's settings and metrics.
 
     Args:
         folder: Of the run, live or ended.
         name: See `RunRecord`; the folder's own by default.
+        memory: Of the last time that it was read.
 
     Raises:
         UserError: A file is missing or not as a run wrote it; names the file and, of metrics, the line.
     """
-    settings = _read(folder / CONFIG, lambda text: flat(yaml.safe_load(text)))
-    lines = _read(folder / METRICS, str.splitlines) if (folder / METRICS).is_file() else []
-    metrics = []
-    for number, line in enumerate(lines, start=1):
+    memory, path = memory or Memory(), folder / METRICS
+    settings = _read_settings(folder / CONFIG)
+
+    def parse(line: bytes, number: int) -> dict[str, Any]:
         try:
-            row = json.loads(line)
+            row: dict[str, Any] = json.loads(line)
             row["step"] = int(row["step"])
         except (ValueError, KeyError, TypeError) as error:
-            if number == len(lines):
-                break  # it is being written, or the run was killed while it was
-            raise UserError(f"{folder / METRICS} line {number}: not as a run wrote it: put the file back") from error
-        metrics.append(row)
-    return RunRecord(folder, name or folder.resolve().name, settings, tuple(metrics))
+            raise UserError(f"{path} line {number}: not as a run wrote it: put the file back") from error
+        return row
 
-
-def _read(path: Path, parse: Callable[[str], T]) -> T:
     try:
-        return parse(path.read_text(encoding="utf-8"))
+        metrics = memory.lines(path, parse) if path.is_file() else []
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror}: name the folder of a training run") from error
+    return RunRecord(folder, name or folder.resolve().name, settings, tuple(metrics), memory)
+
+
+def _read_settings(path: Path) -> dict[str, Any]:
+    try:
+        return flat(without_passwords(yaml.safe_load(path.read_text(encoding="utf-8"))))
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}: name the folder of a training run") from error
     except (ValueError, yaml.YAMLError, AttributeError) as error:
@@ -118,13 +124,23 @@ class SampledGroup:
 
 
 def sampled_groups(run: RunRecord, step: int) -> list[SampledGroup]:
-    """Return what a run sampled for `step`; see `rollout_steps`."""
-    return list(_groups(run.path / ROLLOUTS, step))
+    """Return what a run sampled for `step`; see `rollout_steps`. Too much to remember of every step."""
+    return list(_groups(rollouts_file(run, step), step))
 
 
 def held_out_groups(run: RunRecord, step: int) -> list[SampledGroup]:
     """Return the responses to the held-out questions after `step`; see `evaluated_steps`."""
-    return list(_groups(run.path / EVALUATIONS, step))
+    path = _file(run.path / EVALUATIONS, step)
+    return run.memory.of_file(path, "groups", lambda: list(_groups(path, step)))
+
+
+def rollouts_file(run: RunRecord, step: int) -> Path:
+    """Return the file that holds what a run sampled for `step`."""
+    return _file(run.path / ROLLOUTS, step)
+
+
+def _file(folder: Path, step: int) -> Path:
+    return folder / f"step-{step:06d}.jsonl"
 
 
 def rollout_steps(run: RunRecord) -> list[int]:
@@ -137,8 +153,7 @@ def evaluated_steps(run: RunRecord) -> list[int]:
     return sorted(steps_in(run.path / EVALUATIONS, ".jsonl"))
 
 
-def _groups(folder: Path, step: int) -> Iterator[SampledGroup]:
-    path = folder / f"step-{step:06d}.jsonl"
+def _groups(path: Path, step: int) -> Iterator[SampledGroup]:
     try:
         started = -1  # a question may be drawn twice in one step: its groups are told apart by where numbers restart
         rows = []

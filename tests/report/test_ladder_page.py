@@ -2,6 +2,7 @@ import json
 import re
 from base64 import b64decode, b64encode
 from collections import Counter
+from hashlib import sha256
 from io import BytesIO
 from textwrap import dedent
 
@@ -23,7 +24,10 @@ from observe_r1.report.ladder_page import EXAMPLES_PER_LEVEL, write_ladder_repor
 from observe_r1.report.ladder_summary import summarize_ladder
 from observe_r1.report.question import SIDE, inline_image
 
-POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
+POLICY = (
+    "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}'; "
+    "base-uri 'none'; form-action 'none'"
+)
 
 
 def ladder_rows(count=60):
@@ -178,7 +182,8 @@ def test_the_page_holds_all_in_one_file(built):
     assert page.count("article") == 8 * EXAMPLES_PER_LEVEL == page.count("img", decoding="async")
     assert "Also used to evaluate models mathvision : all of it" in page.text
     assert "answer free text 3 a gold answer that can be verified answer proof 2" in page.text
-    assert page.count("meta", content=POLICY) == 1
+    digest = b64encode(sha256(page.script.encode()).digest()).decode()
+    assert page.count("meta", content=POLICY.format(digest=digest)) == 1
     assert page.count("figcaption") == 3 and "how many questions it has" in page.text
 
 

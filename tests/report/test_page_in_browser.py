@@ -7,10 +7,24 @@ import sys
 
 import pytest
 from browser import Tab, open_browser
+from built_ladder import build, row
 from recorded_run import GROUP, record_run, step_metrics, write_metrics
 
+from observe_r1.report.ladder_page import write_ladder_report
 from observe_r1.report.pages import clean
 from observe_r1.report.run_page import render_report, write_report
+
+_LOOKS = """() => {
+  const known = {
+    "rgb(245, 246, 248)": "light", "rgb(13, 17, 23)": "dark", "rgb(31, 35, 40)": "light", "rgb(230, 237, 243)": "dark",
+  };
+  const inks = [...document.querySelectorAll("figure svg text")].map((each) => getComputedStyle(each).fill);
+  const figures = [...document.querySelectorAll("picture")].map((each) =>
+    each.querySelector("img").currentSrc === each.querySelector("source").srcset ? "dark" : "light");
+  if (inks.length + figures.length < 3) throw new Error("no charts");
+  return [getComputedStyle(document.body).backgroundColor, ...inks].map((each) => known[each]).concat(figures);
+}"""
+"""Light or dark: of the page's ground, of the text of its charts, of its figures."""
 
 HOSTILE = [
     "<script>alert(1)</script></script><script>alert(2)</script>",
@@ -32,8 +46,12 @@ def pages(tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs")
     first = record_run(folder / "first", steps=12)
     second = record_run(folder / "second", steps=12, held_out=False, quality=0.5)
+    third = record_run(folder / "third", steps=2)
     write_report([first], folder / "one.html")
     write_report([first, second], folder / "two.html")
+    write_report([second, first, third], folder / "three.html")
+    build(folder / "ladder", ladder=[row(1), row(2, correct=2)])
+    write_ladder_report(folder / "ladder")
     return folder
 
 
@@ -108,6 +126,39 @@ def test_runs_are_overlaid_and_hidden_one_by_one(open_page):
     assert tab.visible("figure.only-run-0") == 2 and tab.visible("figure.only-run-1") == 0
     tab.page.select_option("[name=run]", "1")
     assert tab.count() == (24, 96)
+
+
+def test_columns_are_hidden_with_their_run(open_page):
+    tab = open_page("three.html")
+    table = "table:has(th:text-is('held-out questions')) tr:first-child th:visible"
+    assert tab.page.locator(table).all_inner_texts() == ["held-out questions", "first", "third", "first minus third"]
+    tab.page.uncheck("#show-run-2")
+    assert tab.page.locator(table).all_inner_texts() == ["held-out questions", "first"]
+    shown = tab.page.locator("table:has(th:text-is('setting')) tr:first-child th:visible").all_inner_texts()
+    assert shown == ["setting", "second", "first"]
+    assert tab.visible("svg [id^='run-1-level-']") > 0 and tab.visible("svg [id^='run-2-level-']") == 0
+
+
+@pytest.mark.parametrize("name", ["one.html", "ladder/ladder.html"])
+@pytest.mark.parametrize("dark", [False, True], ids=["light system", "dark system"])
+def test_the_button_changes_the_look_and_is_remembered(open_page, name, dark):
+    tab = open_page(name, dark=dark)
+    page, looks = tab.page, ["dark", "light"] if dark else ["light", "dark"]
+
+    def shows(look, offered):
+        """Whether ground, charts and figures all have that look, and the button offers the other one."""
+        page.wait_for_function(f"({_LOOKS})().every(each => each === '{look}')", timeout=5_000)
+        return page.inner_text("#look").lower() == offered
+
+    assert shows(*looks)
+    page.click("#look")
+    assert shows(*looks[::-1])
+    page.reload()
+    assert shows(*looks[::-1])
+    page.click("#look")
+    assert shows(*looks)
+    page.emulate_media(color_scheme=looks[1])  # who has chosen what the system has goes with it from then on
+    assert shows(*looks[::-1])
 
 
 @pytest.mark.parametrize("name", ["one.html", "two.html"])

@@ -40,7 +40,7 @@ def page(run):
 
 def test_figures_and_their_change_are_those_of_the_metrics(page):
     said = text_of(page)
-    assert "75.0% held-out accuracy from 25.0% (+50.0)" in said
+    assert "75.0% held-out accuracy from 25.0% (+50.0 points)" in said
     assert "1.195 reward from 1.015 (+0.180)" in said  # means of steps 1, 2 and of 19, 20: a tenth of 20
     assert "20 steps in 40 s" in said and "20 steps, starting from base/model, on run-questions/train.jsonl." in said
 

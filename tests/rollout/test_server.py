@@ -175,7 +175,8 @@ def drip(handler):
         ((429, b"slow down"), " answered with status 429: 'slow down'"),
         (None, " does not answer (server.retries: 0): "),
         (lambda _: time.sleep(1), " does not answer (server.retries: 0): Read timed out"),
-        ((401, b'{"error": {"message": "no\\nkey"}}'), " answered with status 401: no key: put its key into"),
+        ((401, b'{"error": {"message": "bad\\nkey s3cret"}}'), " answered with status 401: bad key ...: put its key"),
+        ((500, b"what is s3cret?"), " answered with status 500: 'what is ...?'"),
         ((422, b'{"detail": "Unexpected fields: top_k"}'), " refuses it with status 422: Unexpected fields: top_k"),
         ((200, b"", {"Content-Length": 10**12}, drip), " took over 0.6 s for its answer"),
         ((302, b"", {"Location": "/v1/chat/completions"}), " does not answer (server.retries: 0): too many redirects"),
@@ -187,7 +188,8 @@ def drip(handler):
         ((200, b'{"choices": [{"message": {"content": "a"}}]}'), " must answer as OpenAI's API does: usage: Field"),
     ],
 )  # fmt: skip
-def test_an_answer_that_is_none_is_told_in_one_line(server, answer, line):
+def test_an_answer_that_is_none_is_told_in_one_line(server, answer, line, monkeypatch):
+    monkeypatch.setenv(KEY, "s3cret")
     server.answers = [models("ours"), answer]
     with pytest.raises(UserError) as caught:
         asked(server, ["a"], retries=0, timeout=0.3 if callable(answer) or drip in (answer or ()) else 20)

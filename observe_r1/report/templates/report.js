@@ -81,7 +81,7 @@ function shownCard([card, responses]) {
   if (data.runs.length > 1) facts.push(data.runs[card.run]);
   if (card.part === "training") facts.push("step " + card.step);
   else facts.push(card.part);
-  if (card.difficulty !== null) facts.push("difficulty " + number(card.difficulty));
+  if (card.difficulty !== null) facts.push("difficulty " + number(card.difficulty, 3));
   if (card.of > 1) facts.push(card.right + " of " + card.of + " right");
   if (card.weight !== undefined && card.weight !== null) facts.push("weight " + number(card.weight));
   const side = element("div");
