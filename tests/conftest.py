@@ -28,6 +28,7 @@ SLOW = {
     "cli/test_chat_web",
     "cli/test_export",
     "cli/test_original_commands",
+    "cli/test_pushing",
     "cli/test_start_up",
     "cli/test_terminal",
     "cluster/test_adapter_runs",

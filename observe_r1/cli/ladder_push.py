@@ -4,15 +4,12 @@ from contextlib import ExitStack
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from huggingface_hub.errors import HFValidationError
-from huggingface_hub.utils import validate_repo_id
-
 from observe_r1.config import PushSettings
 from observe_r1.errors import UserError
 from observe_r1.files import replacing
 from observe_r1.ladder.folder import locked
 from observe_r1.ladder.stage import LADDER
-from observe_r1.model.hub import upload
+from observe_r1.model.upload import check_repo_name, upload
 from observe_r1.report.ladder_dataset import write_ladder_dataset
 from observe_r1.run import Ended
 from observe_r1.run.progress import Progress
@@ -31,10 +28,7 @@ def run(settings: PushSettings, view: Progress) -> Ended:
     options = settings.push
     ladder = Path(options.ladder)
     if options.repo is not None:
-        try:
-            validate_repo_id(options.repo)
-        except HFValidationError as error:
-            raise UserError(f"push.repo = {options.repo!r}: {error}") from error
+        check_repo_name(options.repo, "push.repo")
     if not (ladder / LADDER).is_file():
         raise UserError(f"push.ladder = {options.ladder!r}: there is no {LADDER} in it: name the folder of a ladder")
     with ExitStack() as stack:
@@ -53,8 +47,9 @@ def run(settings: PushSettings, view: Progress) -> Ended:
         done = [f"{count:,} question" + "s" * (count != 1)] + [f"in {new}"] * (options.to is not None)
         if options.repo is not None:
             view.now(f"uploading to {options.repo}")
-            address = upload(options.repo, new, "push.repo", kind="dataset", private=options.private)
-            done.append(f"uploaded to {address}")
+            stays = options.to is not None
+            place = upload(options.repo, new, "push.repo", kind="dataset", private=options.private, stays=stays)
+            done.append(f"uploaded to {place}")
     view.close()
     print("; ".join(done))
     name = options.repo or options.to
