@@ -38,7 +38,7 @@ def run(settings: ExportSettings, view: Progress) -> Ended:
     line = f"the model is in {new}, its card in {new / 'README.md'}"
     if options.push is not None:
         view.now(f"uploading to {options.push}")
-        place = upload(options.push, new, "export.push", kind="model", private=options.private, stays=True)
+        place = upload(options.push, new, "export.push", kind="model", private=options.private)
         line += f"; uploaded to {place}"
     view.close()
     print(line)

@@ -2,12 +2,18 @@
 
 import json
 import os
+import re
+import shlex
+import socket
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from built_ladder import build, row
 from hub_server import TOKEN, standin
+
+from observe_r1.cli.main import main
 
 COMMANDS = """
 import json, os, sys, time
@@ -130,7 +136,8 @@ def test_what_the_hub_refuses_is_one_line_that_says_what_has_arrived(hub, comman
     assert code == 2
     assert error(err).endswith(
         f"push.repo = 'me/none': the Hub answers 401 Unauthorized: Invalid username or password. {SIGN_IN}; "
-        f"nothing was uploaded; it is in {tmp_path / 'new'}"
+        f"nothing was uploaded; the finished dataset is in {tmp_path / 'new'}: `hf upload me/none {tmp_path / 'new'} . "
+        "--repo-type dataset --private --delete 'data/*.parquet' --delete 'figures/*.png'` uploads it later"
     )
     empty = f"no file has arrived at {hub.url}/datasets/me/read"
     for step in ("preupload", "info/lfs/objects/batch", "^/lfs/", "/commit/main"):
@@ -138,12 +145,12 @@ def test_what_the_hub_refuses_is_one_line_that_says_what_has_arrived(hub, comman
         code, _, err = command("ladder", "push", ladder, "me/read")
         assert code == 2
         assert "the Hub answers 403 Forbidden: You have read-only access." in error(err), step
-        assert error(err).endswith(empty), "the folder is gone: it is not said to be there"
+        assert f"; {empty}; the finished dataset is in " in error(err)
         assert hub.files("me/read", "datasets") == {}
     hub.refused = {"repos/create": (403, "You have no rights here."), "/api/datasets/": (404, "Not found")}
     code, _, err = command("ladder", "push", ladder, "other/new")
     assert code == 2 and "403 Forbidden: You have no rights here." in error(err)
-    assert error(err).endswith("nothing was uploaded")
+    assert "; nothing was uploaded; the finished dataset is in " in error(err)
     for name, why in (("new", "whose is it?"), ("a b/new", "a b/new")):
         code, _, err = command("export", tmp_path, "--to", tmp_path / "x", "--push", name)
         assert code == 2 and why in error(err) and "export.push" in error(err)
@@ -156,11 +163,11 @@ def test_a_connection_that_breaks_is_one_line_and_the_same_command_goes_on(hub, 
 
     hub.broken = ("^/lfs/",)
     code, err = pushed()
-    assert code == 2 and error(err).endswith(f"no file has arrived at {hub.url}/datasets/me/far")
+    assert code == 2 and f"; no file has arrived at {hub.url}/datasets/me/far; " in error(err)
     assert "Error while uploading" in error(err)
     hub.broken = ("/commit/main",)
     code, err = pushed()
-    assert code == 2 and error(err).endswith(f"no file has arrived at {hub.url}/datasets/me/far")
+    assert code == 2 and f"; no file has arrived at {hub.url}/datasets/me/far; " in error(err)
     assert hub.files("me/far", "datasets") == {}
     uploaded = set(hub.large)
     hub.broken = ("/commit/main", "^/api/datasets/me/far$")
@@ -171,8 +178,45 @@ def test_a_connection_that_breaks_is_one_line_and_the_same_command_goes_on(hub, 
     assert set(hub.large) == uploaded, "what had arrived before is not sent again"
 
 
-def test_a_commit_whose_answer_is_lost_is_said_to_have_arrived(hub, command, ladder):
+def test_a_commit_whose_answer_is_lost_has_arrived(hub, command, ladder):
     hub.unanswered = ("/commit/main",)
-    code, _, err = command("ladder", "push", ladder, "me/lost")
-    assert code == 2 and error(err).endswith(f"all files have arrived at {hub.url}/datasets/me/lost")
+    code, out, err = command("ladder", "push", ladder, "me/lost")
+    assert code == 0 and f"uploaded to {hub.url}/datasets/me/lost" in out, err
     assert "data/train-00000.parquet" in hub.files("me/lost", "datasets")
+
+
+@pytest.mark.parametrize("kind", ["dataset", "model"])
+def test_without_a_network_the_folder_stays_and_the_line_says_how_to_upload_it(
+    kind, hub, ladder, world, tmp_path, capsys, monkeypatch
+):
+    words, private = {
+        "dataset": (["ladder", "push", str(ladder), "me/later"], True),
+        "model": (["export", str(world / "warm"), "--to", str(tmp_path / "new"), "--push", "me/later"], False),
+    }[kind]
+    words += ["--private", str(private).lower()]
+    with socket.socket() as nobody:
+        nobody.bind(("127.0.0.1", 0))  # and does not listen
+        monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", f"http://127.0.0.1:{nobody.getsockname()[1]}")
+        monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+        assert main(words) == 2
+    line = error(capsys.readouterr().err)
+    assert "= 'me/later': the Hugging Face Hub cannot be reached (" in line
+    assert "; nothing was uploaded; " in line and "auth login" not in line, "signing in would not help"
+    place, typed = re.search(rf"the finished {kind} is in (\S+): `(hf upload .*)` uploads it later$", line).groups()
+    finished = contents(Path(place))
+    assert finished
+
+    hf, *typed = shlex.split(typed)
+    home = {"HF_ENDPOINT": hub.url, "HF_TOKEN": TOKEN, "HF_HOME": str(tmp_path / "home"), "HF_HUB_DISABLE_XET": "1"}
+    subprocess.run([Path(sys.executable).with_name(hf), *typed], env=os.environ | home, check=True, capture_output=True)
+    assert hub.files("me/later", f"{kind}s") == finished
+    assert hub.repos[f"{kind}s", "me/later"]["private"] is private
+
+
+def test_no_folder_is_left_of_a_push_that_succeeds(hub, ladder, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", hub.url)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DISABLE_XET", True)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
+    assert main(["ladder", "push", str(ladder), "me/gone"]) == 0, capsys.readouterr().err
+    assert not list(tmp_path.iterdir()) and hub.files("me/gone", "datasets")
