@@ -1,7 +1,7 @@
 """From a command line to settings."""
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from parsing import parse
 
@@ -95,7 +95,6 @@ def test_a_negative_value_reaches_validation():
         parse("--objective.bonus", "-1")
 
 
-@settings(deadline=None)
 @given(
     lr=st.floats(min_value=1e-30, max_value=1e3),
     seed=st.integers(0, 10**9 - 1),
