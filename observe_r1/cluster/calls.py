@@ -9,6 +9,7 @@ says that its connection broke. What tells the two apart is not the error but th
     an error, all ranks answer                              bad input or a bug  that error, with its rank's traceback
     an error, all answer, the call took `cluster.timeout`   a wait in vain      RankLostError
     some ranks have ended `cluster.timeout` ago             a rank hangs        RankLostError
+    all answer, no weights arrive in `cluster.timeout`      a wait in vain      RankLostError
 """
 
 from collections.abc import Sequence
@@ -41,20 +42,27 @@ _GONE = (
 """What Ray raises where a process or its machine is gone, or what they held."""
 
 
-def collect(references: Sequence[Any], ranks: Sequence[Any] = (), *, timeout: float = float("inf")) -> list[Any]:
+def collect(
+    references: Sequence[Any],
+    ranks: Sequence[Any] = (),
+    *,
+    timeout: float = float("inf"),
+    limit: float = float("inf"),
+) -> list[Any]:
     """Wait for calls that were made together, and return their results in order.
 
     Args:
         references: One per call.
         ranks: The actors that wait for each other in the calls; each has a method `alive`.
         timeout: Seconds that ranks may wait for each other.
+        limit: Seconds that the calls may take, for those that have no limit of their own: NCCL waits without end.
 
     Raises:
         RankLostError: A process died or hangs.
         UserError: A call raised it.
         Exception: Another one that a call raised, caused by a `RayTaskError` that shows its traceback.
     """
-    watch, waiting, first = _Watch(ranks, timeout), list(references), None
+    watch, waiting, first, begun = _Watch(ranks, timeout), list(references), None, monotonic()
     while waiting:
         done, waiting = ray.wait(waiting, timeout=_LOOK)
         for reference in done:
@@ -76,6 +84,8 @@ def collect(references: Sequence[Any], ranks: Sequence[Any] = (), *, timeout: fl
         if first and waiting and monotonic() - first > timeout:
             raise RankLostError(f"a rank hangs: others ended over {timeout:.0f} s (cluster.timeout) before it")
         watch.look()
+        if waiting and monotonic() - begun > limit:
+            raise RankLostError(f"ranks or engines waited in vain for each other for {limit:.0f} s (cluster.timeout)")
     return ray.get(list(references))
 
 

@@ -317,9 +317,12 @@ class PolicyRanks:
                 raise RankLostError("ranks wait for an engine that has died")
             self._changed = False
             connect, self._met = engines != self._met, []
+            before = [rank.gpu.remote() for rank in self._ranks]  # answered when the ranks come to the transfer
             calls = [rank.send.remote(engines, version, connect) for rank in self._ranks]
+        everybody = [*self._ranks, *engines]
         try:
-            collect(calls, [*self._ranks, *engines], timeout=self._timeout)
+            collect(before, everybody, timeout=self._timeout)
+            collect(calls, everybody, timeout=self._timeout, limit=self._timeout)
         except Exception:
             ended, _ = ray.wait(calls, num_returns=len(calls), timeout=_LAST_WORDS)
             self._hung = len(ended) < len(calls)

@@ -104,6 +104,8 @@ def test_a_rank_that_hangs_is_lost(tmp_path, monkeypatch):
     process = ray.get(other.process.remote())
     with pytest.raises(RankLostError, match="others ended over 1 s"):
         collect([waiting.process.remote(), other.sleep.remote(3)], ranks, timeout=1.0)
+    with pytest.raises(RankLostError, match=r"waited in vain for each other for 1 s"):
+        collect([waiting.sleep.remote(3), other.sleep.remote(3)], ranks, limit=1.0)
     with pytest.raises(RankLostError, match=r"waited in vain for each other: .*[Tt]imed out"):
         collect([waiting.add.remote(), other.sleep.remote(2 * GLOO)], ranks, timeout=GLOO)
     ray.get(other.process.remote())  # it has slept
