@@ -1,6 +1,7 @@
 """The card of an exported model: what it was trained on and how, its curves, its evaluation, and how to run it."""
 
 import json
+from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from observe_r1.errors import UserError
 from observe_r1.report.pages import render_template
+from observe_r1.report.run_records import read_run
 from observe_r1.report.theme import LIGHT, Theme, styled
 
 CURVES = "curves.png"
@@ -33,7 +35,7 @@ def write_model_card(new: Path, run: Path, source: Path, *, name: str, adapter: 
         UserError: A file of the run or the evaluation is missing or damaged, or another model was evaluated.
     """
     settings = _without_places(recorded_settings(run))
-    metrics = _loaded(run / "metrics.jsonl", lambda text: [json.loads(line) for line in text.splitlines()])
+    metrics = read_run(run).metrics
     drawn = draw_curves(metrics)
     if drawn:
         (new / CURVES).write_bytes(drawn)
@@ -63,7 +65,7 @@ def recorded_settings(run: Path) -> dict[str, Any]:
     return settings
 
 
-def draw_curves(metrics: list[dict[str, Any]]) -> bytes | None:
+def draw_curves(metrics: Sequence[dict[str, Any]]) -> bytes | None:
     """Return reward, accuracy and length against the step as a PNG; None where there is nothing to draw."""
     panels = {
         "share of responses": {"right": "reward/accuracy", "well-formed": "response/well_formed"},
@@ -80,7 +82,7 @@ def draw_curves(metrics: list[dict[str, Any]]) -> bytes | None:
     return buffer.getvalue()
 
 
-def _draw(axes: Any, title: str, curves: dict[str, str], metrics: list[dict[str, Any]], theme: Theme) -> None:
+def _draw(axes: Any, title: str, curves: dict[str, str], metrics: Sequence[dict[str, Any]], theme: Theme) -> None:
     for (label, key), color in zip(curves.items(), (theme.first, theme.second), strict=False):
         found = [(row["step"], row[key]) for row in metrics if row.get(key) is not None]
         axes.plot(*zip(*found, strict=True), color=color, label=label)
