@@ -142,10 +142,9 @@ def _loaded(benchmark: str, config: dict[str, Any]) -> Any:
         if not isinstance(reason, OSError | ValueError | RuntimeError | DatasetsError):
             raise
         words = " ".join(str(reason.__cause__ or reason).split())
-        copy = (
-            f"; {benchmark}:FOLDER reads a copy of {config['dataset_path']}" if "dataset_kwargs" not in config else ""
-        )
-        raise UserError(f"{benchmark}: {config['dataset_path']}: its data cannot be read: {words}{copy}") from error
+        place = config["dataset_path"]
+        copy = "" if "dataset_kwargs" in config else f"; {benchmark}:FOLDER reads a copy of {place}"
+        raise UserError(f"{benchmark}: {place}: its data cannot be read: {words}{copy}") from error
 
 
 def _turn(turn: Mapping[str, Any], folder: Path) -> dict[str, Any]:
