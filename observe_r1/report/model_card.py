@@ -12,7 +12,7 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from observe_r1.errors import UserError
 from observe_r1.report.pages import render_template
-from observe_r1.report.run_records import read_run
+from observe_r1.report.run_records import METRICS, read_run
 from observe_r1.report.theme import LIGHT, Theme, styled
 from observe_r1.web import without_passwords
 
@@ -36,6 +36,8 @@ def write_model_card(new: Path, run: Path, source: Path, *, name: str, adapter: 
         UserError: A file of the run or the evaluation is missing or damaged, or another model was evaluated.
     """
     settings = _without_places(without_passwords(recorded_settings(run)))
+    if not (run / METRICS).is_file():
+        raise UserError(f"{run / METRICS}: No such file or directory: name the folder of a training run")
     metrics = read_run(run).metrics
     drawn = draw_curves(metrics)
     if drawn:

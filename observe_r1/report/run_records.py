@@ -83,7 +83,7 @@ def read_run(folder: Path, name: str = "", memory: Memory | None = None) -> RunR
     def parse(line: bytes, number: int) -> dict[str, Any]:
         try:
             return _metrics_row(line)
-        except (ValueError, KeyError, TypeError, RecursionError) as error:
+        except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
             raise UserError(f"{path} line {number}: not as a run wrote it: put the file back") from error
 
     try:
@@ -94,7 +94,7 @@ def read_run(folder: Path, name: str = "", memory: Memory | None = None) -> RunR
 
 
 def _metrics_row(line: bytes) -> dict[str, Any]:
-    """Return a line of metrics; raise one of four errors for what no run has written."""
+    """Return a line of metrics; raise one of five errors for what no run has written."""
     row: dict[str, Any] = json.loads(line)
     row["step"] = int(row["step"])
     numbers = [value for value in row.values() if isinstance(value, int | float)]
