@@ -8,7 +8,7 @@ from observe_r1.config import ExportOptions, ExportSettings
 from observe_r1.errors import UserError
 from observe_r1.files import replacing
 from observe_r1.model.handover import copy_adapter, copy_checkpoint
-from observe_r1.model.hub import upload
+from observe_r1.model.upload import check_repo_name, upload
 from observe_r1.report.model_card import recorded_settings, write_model_card
 from observe_r1.run import Ended
 from observe_r1.run.progress import Progress
@@ -29,6 +29,8 @@ def run(settings: ExportSettings, view: Progress) -> Ended:
     """
     options = settings.export
     new = Path(options.to)
+    if options.push is not None:
+        check_repo_name(options.push, "export.push")
     if new.exists() and (not new.is_dir() or any(new.iterdir())):
         raise UserError(f"export.to = {options.to!r}: something is there already: give a new folder")
     view.now(f"copying the model to {new}")
@@ -36,7 +38,8 @@ def run(settings: ExportSettings, view: Progress) -> Ended:
     line = f"the model is in {new}, its card in {new / 'README.md'}"
     if options.push is not None:
         view.now(f"uploading to {options.push}")
-        line += f"; uploaded to {upload(options.push, new, 'export.push', kind='model', private=options.private)}"
+        place = upload(options.push, new, "export.push", kind="model", private=options.private)
+        line += f"; uploaded to {place}"
     view.close()
     print(line)
     return Ended(0, f"look at it: `observe-r1 chat {new}`; serve it: `vllm serve {new}`")

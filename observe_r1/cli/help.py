@@ -25,7 +25,7 @@ def describe(command: Command) -> str:
     parts = [
         f"Usage: observe-r1 {command.name} {command.takes} [--SECTION.SETTING VALUE ...]",
         _fill(command.sentence, width),
-        _fill(command.about.format(recipes=", ".join(packaged_recipes())), width),
+        _fill(command.about.format(recipes=", ".join(packaged_recipes(kind))), width),
         _fill(
             "Write lists as a,b or as YAML and mappings as a=1,b=2; null unsets a setting, and --NAME alone switches a"
             " true|false setting on.",

@@ -1,5 +1,7 @@
 """Commands that only answer a question: how the accuracy reward reads an answer, which datasets a ladder can read."""
 
+from collections.abc import Sequence
+
 from observe_r1.cli.arguments import Arguments
 from observe_r1.cli.start import heavy_imports
 from observe_r1.cli.terminal import one_line, show
@@ -15,8 +17,8 @@ def judge(argv: list[str]) -> int:
         epilog="Example: observe-r1 data judge --gold '\\frac{1}{2}' --answer 'The answer is 0.5.'",
     )
     parser.add_argument("--gold", required=True, help="the gold answer, as in a dataset")
-    parser.add_argument("--answer", required=True, help="a final answer, or a whole response; --answer=-5 for -5")
-    asked = parser.parse_args(argv)
+    parser.add_argument("--answer", required=True, help="a final answer, or a whole response")
+    asked = parser.parse_args(_with_values(argv))
     with heavy_imports():
         from observe_r1.data.wrong_value import shorten
         from observe_r1.rewards.accuracy import gold_fault
@@ -33,6 +35,17 @@ def judge(argv: list[str]) -> int:
         print(f"{name:<7} {one_line(text)}\n   read {one_line(readings)}")
     print(verdict(answer, gold))
     return 0 if matches(answer, gold) else 1
+
+
+def _with_values(argv: Sequence[str]) -> list[str]:
+    """Write each option together with its value, which argparse takes for an option if it begins with a minus."""
+    words: list[str] = []
+    for word in argv:
+        if words and words[-1] in ("--gold", "--answer") and word.startswith("-") and not word.startswith("--"):
+            words[-1] += f"={word}"
+        else:
+            words.append(word)
+    return words
 
 
 def sources(argv: list[str]) -> int:

@@ -5,23 +5,42 @@ another. A later layer replaces a setting whole: `rewards.functions: {accuracy: 
 """
 
 import os
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+from observe_r1.cli.commands import COMMANDS
 from observe_r1.config import Section, nest, setting_names, validate_each
 from observe_r1.errors import UserError
-from observe_r1.registry import nearest
+from observe_r1.registry import nearest, resolve
 from observe_r1.yaml_text import read_yaml
 
 _PACKAGED = Path(__file__).parents[1] / "recipes"
 _MOST_EXTENDED = 16
+_OTHER_VERBS = {"sft": "sft", "ladder": "ladder build"}
+"""By the last part of a packaged recipe's name, the command that it is for; all others are for `train`."""
 
 
 @cache
-def packaged_recipes() -> tuple[str, ...]:
-    """Return the names of the recipes that come with the package, such as `observe_r1` and `tiny/grpo`."""
-    return tuple(sorted(path.relative_to(_PACKAGED).with_suffix("").as_posix() for path in _PACKAGED.rglob("*.yaml")))
+def packaged_recipes(kind: type[Section] = Section) -> tuple[str, ...]:
+    """Return the names of the recipes that come with the package, such as `observe_r1` and `tiny/grpo`.
+
+    Args:
+        kind: The settings of a command: only its own recipes; by default those of all commands.
+    """
+    names = sorted(path.relative_to(_PACKAGED).with_suffix("").as_posix() for path in _PACKAGED.rglob("*.yaml"))
+    return tuple(name for name in names if kind is Section or issubclass(kind, _settings_of(_verb(name))))
+
+
+def _verb(packaged: str) -> str:
+    """Return the command that a packaged recipe is for; `plan` takes those of `train`."""
+    return _OTHER_VERBS.get(packaged.rpartition("/")[2], "train")
+
+
+def _settings_of(verb: str) -> type[Section]:
+    kind: type[Section] = resolve(COMMANDS[verb].settings)
+    return kind
 
 
 def read_recipe(word: str, kind: type[Section]) -> dict[str, Any]:
@@ -40,9 +59,9 @@ def read_recipe(word: str, kind: type[Section]) -> dict[str, Any]:
     Raises:
         UserError: there is no such recipe, it is broken, or a setting in it is unknown or has a bad value.
     """
-    path = _find(word, Path())
+    path = _find(word, Path(), kind)
     if path is None:
-        raise UserError(f"no recipe {word!r:.300}{_hint(word)}")
+        raise UserError(f"no recipe {word!r:.300}{_hint(word, kind)}")
     return _read(path, kind, ())
 
 
@@ -65,9 +84,9 @@ def _read_parent(path: Path, parent: Any, kind: type[Section], chain: tuple[Path
     place = f"{path}: extends = {parent!r:.300}"
     if not isinstance(parent, str):
         raise UserError(f"{place}: give one recipe: its path, relative to this file, or a packaged recipe's name")
-    target = _find(parent, path.parent)
+    target = _find(parent, path.parent, kind)
     if target is None:
-        raise UserError(f"{place}: no such file{_hint(parent)}")
+        raise UserError(f"{place}: no such file{_hint(parent, kind)}")
     if any(target.samefile(other) for other in chain):
         raise UserError(f"{place}: these recipes extend each other in a circle")
     if len(chain) > _MOST_EXTENDED:
@@ -75,19 +94,30 @@ def _read_parent(path: Path, parent: Any, kind: type[Section], chain: tuple[Path
     return _read(target, kind, chain)
 
 
-def _find(word: str, folder: Path) -> Path | None:
-    """Return the recipe that `word` means, seen from `folder`: a packaged one by its name, else a file."""
+def _find(word: str, folder: Path, kind: type[Section]) -> Path | None:
+    """Return the recipe that `word` means, seen from `folder`: a packaged one by its name, else a file.
+
+    Raises:
+        UserError: It is a packaged one of another command.
+    """
     if word in packaged_recipes():
+        if word not in packaged_recipes(kind):
+            raise UserError(f"{word!r} is a recipe of `observe-r1 {_verb(word)}`{_listed(kind)}")
         return (_PACKAGED / word).with_suffix(".yaml")
     # Path.exists raises for some of the names that no file can have.
     return folder / word if os.path.exists(folder / word) else None  # noqa: PTH110
 
 
-def _hint(word: str) -> str:
+def _hint(word: str, kind: type[Section]) -> str:
     """Name the packaged recipes, first the one that `word` may mean."""
-    known, name = packaged_recipes(), word.removeprefix("recipes/").removesuffix(".yaml")
+    known, name = packaged_recipes(kind), word.removeprefix("recipes/").removesuffix(".yaml")
     meant = f" (did you mean {name!r}?)" if name in known else nearest(name, known)
-    return f"{meant}; packaged recipes, by their names alone: {', '.join(known)}"
+    return f"{meant}{_listed(kind)}"
+
+
+def _listed(kind: type[Section]) -> str:
+    known = packaged_recipes(kind)
+    return f"; packaged recipes for this command, by their names alone: {', '.join(known)}" if known else ""
 
 
 def default_settings(kind: type[Section]) -> dict[str, Any]:
@@ -123,5 +153,18 @@ def flatten(kind: type[Section], values: dict[Any, Any], source: str) -> dict[st
             raise UserError(f"{source}: section {key!r} is {value!r}; it should hold settings, one per line")
     for name in flat:
         if name not in known:
-            raise UserError(f"{source}: unknown setting {name!r}{nearest(name, [*known, *kind.model_fields])}")
+            hint = _whose(flat) or nearest(name, [*known, *kind.model_fields])
+            raise UserError(f"{source}: unknown setting {name!r}{hint}")
     return flat
+
+
+def _whose(settings: Mapping[str, Any]) -> str:
+    """Name the first command that has all of these settings; empty if none has."""
+    names: set[str] = set()
+    for name, value in settings.items():  # a section that the command does not have is still one value
+        whole = isinstance(value, dict) and "." not in name
+        names |= {f"{name}.{setting}" for setting in value} if whole else {name}
+    takes_recipes = (each for each in COMMANDS.values() if each.settings and each.words in ("recipe", "sources"))
+    owners = (each.name for each in takes_recipes if names <= setting_names(resolve(each.settings)).keys())
+    owner = next(owners, None)
+    return f": these are settings of `observe-r1 {owner}`" if owner else ""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import glob
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -69,15 +69,19 @@ def find_parts(place: str, split: str, *, asked: bool) -> list[str]:
         return found
     if _HUB_NAME.fullmatch(place) and path.suffix.lower() not in FILE_KINDS:
         return [place]
-    raise MissingDataError(f"{place}: no such file{_neighbour(path)}")
+    raise MissingDataError(f"{place}: no such file{beside(path, _holds_rows)}")
 
 
-def _neighbour(path: Path) -> str:
-    """Suggest the file of rows, or the folder, beside the missing `path` that the user may mean."""
+def beside(missing: Path, fits: Callable[[Path], bool]) -> str:
+    """Return ` (did you mean 'x'?)` for what is beside the missing path, `fits`, and has nearly its name."""
     with suppress(OSError):
-        beside = [p.name for p in path.parent.iterdir() if p.suffix.lower() in FILE_KINDS or p.is_dir()]
-        return did_you_mean([str(path.with_name(name)) for name in closest(path.name, beside)])
+        names = [path.name for path in missing.parent.iterdir() if fits(path)]
+        return did_you_mean([str(missing.with_name(name)) for name in closest(missing.name, names)])
     return ""
+
+
+def _holds_rows(path: Path) -> bool:
+    return path.suffix.lower() in FILE_KINDS or path.is_dir()
 
 
 def is_saved(folder: Path) -> bool:

@@ -1,8 +1,6 @@
-"""From a model's name, a folder or a repository on the Hugging Face Hub, to the folder that holds its checkpoint; and
-from a folder to the Hub."""
+"""From a model's name, a folder or a repository on the Hugging Face Hub, to the folder that holds its checkpoint."""
 
 from pathlib import Path
-from typing import Literal
 
 from huggingface_hub import HfApi, constants, snapshot_download, try_to_load_from_cache
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, HTTPError, LocalEntryNotFoundError
@@ -66,30 +64,6 @@ def checkpoint_folder(path: str, *, trust_code: bool, weights: bool) -> Path:
             raise UserError(f"{place}: cannot be fetched from the Hugging Face Hub: {reason}") from error
     check_files(folder, place, trust_code=trust_code)
     return folder
-
-
-def upload(name: str, folder: Path, setting: str, *, kind: Literal["model", "dataset"], private: bool) -> str:
-    """Upload a folder to the Hub, with the token that `hf auth login` or HF_TOKEN gives; return its address there.
-
-    Args:
-        name: On the Hub, `USER/NAME`.
-        folder: What is uploaded.
-        setting: That gave the name, with which the error begins.
-        kind: Of the repository.
-        private: Whether a repository that does not exist yet is made private.
-
-    Raises:
-        UserError: The Hub cannot be reached, or refuses it.
-    """
-    api = HfApi()
-    try:
-        address = api.create_repo(name, repo_type=kind, private=private, exist_ok=True)
-        api.upload_folder(repo_id=name, repo_type=kind, folder_path=folder, commit_message="Made by Observe-R1")
-    except (HfHubHTTPError, HFValidationError, HTTPError, OSError) as error:
-        reason = str(error).strip().splitlines()[0]
-        kept = f": it is in {folder}" if folder.exists() else ""
-        raise UserError(f"{setting} = {name!r}: {reason}{kept} (`hf auth login` signs in)") from error
-    return str(address)
 
 
 def _is_folder(path: str, place: str) -> bool:

@@ -6,7 +6,7 @@ from observe_r1.cli.main import main
 
 
 def judge(capsys, gold, answer):
-    code = main(["data", "judge", f"--gold={gold}", f"--answer={answer}"])
+    code = main(["data", "judge", "--gold", gold, f"--answer={answer}"])
     return code, capsys.readouterr()
 
 
@@ -32,6 +32,12 @@ def test_readings_and_verdict(capsys, gold, answer, code, lines):
     assert all(line in printed.out for line in lines), printed.out
 
 
+@pytest.mark.parametrize("words", [["--gold", "-\\frac{1}{2}", "--answer", "-0.5"], ["--answer", "-.5", "--gold=-1/2"]])
+def test_negative_answers_are_values_and_no_options(words, capsys):
+    assert main(["data", "judge", *words]) == 0
+    assert "number -1/2" in capsys.readouterr().out
+
+
 def test_an_eaten_backslash_is_named(capsys):
     code, printed = judge(capsys, "\x0crac{1}{2}", "0.5")
     assert code == 2
@@ -54,6 +60,7 @@ def test_help_teaches(capsys):
     ("words", "fault"),
     [
         (["data", "judge"], "the following arguments are required: --gold, --answer"),
+        (["data", "judge", "--answer", "-5", "--gold"], "argument --gold: expected one argument"),
         (["data", "judge", "--gol", "1", "--answer", "1"], "the following arguments are required: --gold"),
         (["ladder", "sources", "all"], "unrecognized arguments: all"),
         (["serve-rewards", "accuracy", "--port", "x"], "argument --port: invalid int value: 'x'"),

@@ -7,6 +7,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from parsing import parse
 
+from observe_r1.cli.main import main
 from observe_r1.cli.options import parse_settings
 from observe_r1.config import SFTSettings, TrainSettings
 from observe_r1.errors import UserError
@@ -127,9 +128,36 @@ def test_a_recipe_may_extend_a_packaged_one_by_its_name(recipe):
 def test_a_recipe_that_is_not_there_names_the_packaged_ones(word, hint, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(
-        UserError, match=rf"did you mean {hint}\?\); packaged recipes, .*: grpo, observe_r1, .*tiny/sft"
+        UserError,
+        match=rf"did you mean {hint}\?\); packaged recipes for this command, .*: grpo, observe_r1, .*tiny/grpo",
     ):
         parse(word)
+
+
+@pytest.mark.parametrize(
+    ("verb", "name", "whose"),
+    [("train", "tiny/ladder", "ladder build"), ("plan", "tiny/ladder", "ladder build"), ("sft", "grpo", "train"),
+     ("ladder build", "observe_r1", "train"), ("evaluate", "grpo", "train"), ("train", "tiny/sft", "sft")],
+)  # fmt: skip
+def test_a_recipe_of_another_command_is_refused_with_its_name(verb, name, whose, recipe, capsys):
+    words = [name, recipe(f"extends: {name}\n")]
+    if name != "tiny/sft":  # a run has all settings of a warm start
+        words += [f"{RECIPES / name}.yaml", recipe(f"extends: {RECIPES / name}.yaml\n", "other.yaml")]
+    for word in words:
+        assert main([*verb.split(), word]) == 2
+        error = capsys.readouterr().err
+        assert f"`observe-r1 {whose}`" in error and error.count("\n") == 1, error
+
+
+@pytest.mark.parametrize(
+    ("verb", "listed", "others"),
+    [("train", "tiny/observe_r1", ["tiny/sft", "tiny/ladder"]), ("sft", "tiny/sft", ["grpo", "tiny/ladder"]),
+     ("plan", "qwen2_5_vl_3b_24gb", ["tiny/sft", "tiny/ladder"])],
+)  # fmt: skip
+def test_help_lists_the_recipes_of_the_command_alone(verb, listed, others, capsys):
+    assert main([verb, "--help"]) == 0
+    about = " ".join(capsys.readouterr().out.partition("Examples:")[0].split())
+    assert listed in about and not any(other in about for other in others)
 
 
 def test_recipes_that_extend_each_other_without_end_are_refused(recipe):
@@ -201,7 +229,7 @@ WORDS += [
 WORDS += ["{", "}", "[", "]", "'", '"', "|", ">", "%YAML 1.1", "---", "#", "\\U99999999", "\t", "\0", "9" * 400, "a: b"]
 
 
-@settings(deadline=None, max_examples=400, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=400, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     st.binary(max_size=60) | st.lists(st.sampled_from(WORDS), max_size=24).map(lambda words: "".join(words).encode())
 )

@@ -104,17 +104,23 @@ def test_what_cannot_be_pushed_is_one_line(ladder, tmp_path, capsys, words, line
 def test_a_ladder_that_is_none_or_lacks_an_image_leaves_nothing(ladder, tmp_path, capsys):
     new = str(tmp_path / "new")
     assert main(["ladder", "push", str(tmp_path / "settings"), "--to", new]) == 2
-    assert "there is no ladder.jsonl in it" in capsys.readouterr().err
+    assert "there is no ladder.jsonl in it: name the folder of a ladder" in capsys.readouterr().err
+    (tmp_path / "settings" / "ladder.yaml").touch()
+    assert main(["ladder", "push", str(tmp_path / "settings"), "--to", new]) == 2
+    assert f"`observe-r1 ladder build {tmp_path}/settings` finishes it" in capsys.readouterr().err
+    assert main(["ladder", "push", str(tmp_path / "laddr"), "--to", new]) == 2
+    assert f"'{tmp_path}/laddr': no such folder (did you mean '{ladder}'?)" in capsys.readouterr().err
     (tmp_path / "outside.jpg").unlink()
     assert main(["ladder", "push", str(ladder), "--to", new]) == 2
     assert "ladder.jsonl row 2: image" in capsys.readouterr().err
     assert not Path(new).exists()
 
 
-def test_without_a_token_the_hub_s_refusal_is_one_line(ladder, tmp_path, capsys, monkeypatch):
+def test_offline_mode_is_named(ladder, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     new = tmp_path / "new"
     assert main(["ladder", "push", str(ladder), "me/ladder", "--to", str(new)]) == 2
     said = capsys.readouterr().err
-    assert "push.repo = 'me/ladder': " in said and f"it is in {new} (`hf auth login` signs in)" in said
+    assert "push.repo = 'me/ladder': the Hugging Face Hub cannot be reached, as HF_HUB_OFFLINE is set; " in said
+    assert f"the finished dataset is in {new}: `hf upload me/ladder {new} . --repo-type dataset" in said
     assert 'load_dataset("me/ladder", split="train")' in (new / "README.md").read_text()
