@@ -16,7 +16,7 @@ from observe_r1.cli.recipe import read_recipe as read_settings
 from observe_r1.cli.start import check_needs
 from observe_r1.config import EvaluateSettings, LadderSettings, Section, SFTSettings, TrainSettings, nest, validate
 from observe_r1.errors import UserError
-from observe_r1.run.evaluate import SUMMARY
+from observe_r1.evaluation.figures import SUMMARY
 from observe_r1.run.progress import Progress
 from observe_r1.run.sft import fine_tune_model
 from observe_r1.run.train import train_model

@@ -1,17 +1,27 @@
 """`observe-r1 chat`: questions typed in the terminal, answers in colour as they are generated."""
 
+from __future__ import annotations
+
 import re
 import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.text import Text
 
+from observe_r1.cli.start import heavy_imports
 from observe_r1.cli.terminal import escaped, one_line
 from observe_r1.config import ChatSettings
+from observe_r1.data.chat import parse_chat
+from observe_r1.data.images import PrivateImageError, open_image
 from observe_r1.errors import UserError
 from observe_r1.run import Ended
-from observe_r1.run.chat import ChatModel
 from observe_r1.run.progress import Progress
+
+if TYPE_CHECKING:
+    from observe_r1.run.chat import ChatModel
 
 _STYLES = {"observe": "cyan", "think": "yellow", "answer": "bold green"}
 """Of what stands between each pair of tags."""
@@ -28,8 +38,11 @@ def run(settings: ChatSettings, view: Progress) -> Ended:
         view: Shows that the model loads; entered already.
 
     Raises:
-        UserError: The model cannot be loaded, or the question of `chat.ask` cannot be asked.
+        UserError: An image cannot be opened, the model cannot be loaded, or the question of `chat.ask` cannot be asked.
     """
+    check_images(settings.chat.image, "--image")
+    with heavy_imports():
+        from observe_r1.run.chat import ChatModel
     view.now(f"loading {settings.model.path}")
     model = ChatModel(settings)
     view.close()
@@ -40,13 +53,33 @@ def run(settings: ChatSettings, view: Progress) -> Ended:
         serve(model, settings)
         return Ended(0, "")
     if options.ask is not None:
-        _answer(model, options.ask, options.image)
+        _answer(model, options.ask, options.image, options.max_new_tokens)
         return Ended(0, "")
-    _converse(model, options.image)
+    _converse(model, options.image, options.max_new_tokens)
     return Ended(0, "")
 
 
-def _converse(model: ChatModel, images: tuple[str, ...]) -> None:
+def check_images(images: Sequence[str], place: str) -> None:
+    """Check that images are there and can be shown, before anything is loaded.
+
+    Args:
+        images: Files or http(s) addresses.
+        place: Who names them, for errors.
+
+    Raises:
+        UserError: One is missing, no image, or cannot be fetched.
+    """
+    if not images:
+        return
+    turn = {"role": "user", "content": [{"type": "image", "image": image} for image in images]}
+    for source in parse_chat([turn], place, Path.cwd()).images:
+        try:
+            open_image(source, place)
+        except PrivateImageError as error:
+            raise UserError(f"{error.refused}: download it and name the file") from error
+
+
+def _converse(model: ChatModel, images: tuple[str, ...], longest: int) -> None:
     """Answer question after question until the input ends."""
     print(_HELP, file=sys.stderr)
     while True:
@@ -56,25 +89,37 @@ def _converse(model: ChatModel, images: tuple[str, ...]) -> None:
             return
         command, _, names = question.partition(" ")
         if command == "/image":
-            images = tuple(name.strip() for name in names.split(",") if name.strip())
-            print(f"shown: {one_line(', '.join(images)) or 'no image'}", file=sys.stderr)
+            images = _shown(images, tuple(name.strip() for name in names.split(",") if name.strip()))
         elif question.startswith("/"):
             print(f"{one_line(command)} is no command: {_HELP}", file=sys.stderr)
         elif question:
             try:
-                _answer(model, question, images)
+                _answer(model, question, images, longest)
             except UserError as error:
                 print(f"observe-r1: {one_line(str(error))}", file=sys.stderr)
             except KeyboardInterrupt:
                 print("\nstopped", file=sys.stderr)
 
 
-def _answer(model: ChatModel, question: str, images: tuple[str, ...]) -> None:
+def _shown(before: tuple[str, ...], images: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the images that the next questions are about, and say so; those of `before` where one cannot be opened."""
+    try:
+        check_images(images, "/image")
+    except UserError as error:
+        print(f"observe-r1: {one_line(str(error))}", file=sys.stderr)
+        images = before
+    print(f"shown: {one_line(', '.join(images)) or 'no image'}", file=sys.stderr)
+    return images
+
+
+def _answer(model: ChatModel, question: str, images: tuple[str, ...], longest: int) -> None:
     drawn = ColouredAnswer(Console(highlight=False, soft_wrap=True))
     try:
-        model.answer(question, images, drawn.write)
+        cut_off = model.answer(question, images, drawn.write)
     finally:
         drawn.end()
+    if cut_off:
+        print(f"cut off after {longest:,} tokens: --chat.max_new_tokens lets answers be longer", file=sys.stderr)
 
 
 class ColouredAnswer:

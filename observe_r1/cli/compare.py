@@ -8,10 +8,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from observe_r1.cli.report import check_target, write_page
 from observe_r1.cli.terminal import one_line
 from observe_r1.config import CompareSettings
 from observe_r1.errors import UserError
-from observe_r1.report.charts import MOST_RUNS
 from observe_r1.report.comparison import (
     Comparison,
     as_json,
@@ -21,8 +21,7 @@ from observe_r1.report.comparison import (
     settings_table,
 )
 from observe_r1.report.headline import FIGURES, headline
-from observe_r1.report.run_page import write_report
-from observe_r1.report.run_records import RunRecord, is_run, label_runs, read_run
+from observe_r1.report.run_records import MOST_RUNS, RunRecord, is_run, label_runs, read_run
 from observe_r1.run import Ended
 from observe_r1.run.panel import sparkline
 from observe_r1.run.progress import Progress
@@ -40,14 +39,14 @@ def run(settings: CompareSettings, view: Progress) -> Ended:
     """
     options = settings.compare
     folders = [Path(folder) for folder in options.runs]
+    to = None if options.to is None else Path(options.to)
+    if to is not None:
+        check_target(to)
     runs = read_runs(folders)
     view.now("comparing the runs")
     comparison = compare_runs(runs)
-    if options.to is not None:
-        try:
-            write_report(folders, Path(options.to), view.now)
-        except OSError as error:
-            raise UserError(f"--to {options.to!r}: cannot be written: {error.strerror}") from error
+    if to is not None:
+        write_page(folders, to, view)
     view.close()
     if options.json_summary:
         print(json.dumps(as_json(comparison, runs, [key for _, key, _ in FIGURES])))
@@ -55,7 +54,7 @@ def run(settings: CompareSettings, view: Progress) -> Ended:
     console = Console()
     for shown in drawn(comparison, runs):
         console.print(shown)
-    if options.to is not None:
+    if to is not None:
         print(f"the page is {options.to}; any browser opens it")
     return Ended(0, "")
 
@@ -92,7 +91,11 @@ def drawn(comparison: Comparison, runs: Sequence[RunRecord]) -> list[Table | str
         shown.append(_table("held-out questions", heads, rows))
         shown.append(held_out_line(comparison.held_out, names))
     else:
-        shown.append("fewer than two runs have answered the same held-out questions (evaluation.path)")
+        first, *others = (f"{run.path / 'model'}" for run in runs)
+        shown.append(
+            "fewer than two runs have answered the same held-out questions (evaluation.path); this asks their models:"
+            f" `observe-r1 evaluate {first} HELD_OUT.jsonl --against {','.join(others)}`"
+        )
     return shown
 
 

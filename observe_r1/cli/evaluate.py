@@ -2,6 +2,7 @@
 
 import json
 import sys
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -10,9 +11,11 @@ from rich.text import Text
 
 from observe_r1.cli.terminal import one_line
 from observe_r1.config import EvaluateSettings
+from observe_r1.evaluation.figures import SUMMARY
+from observe_r1.report.run_records import is_run
 from observe_r1.run import Ended
 from observe_r1.run.benchmarks import evaluate_benchmarks
-from observe_r1.run.evaluate import SUMMARY, evaluate
+from observe_r1.run.evaluate import evaluate
 from observe_r1.run.progress import Progress
 
 _IN_TOKENS = "length"
@@ -40,7 +43,17 @@ def run(settings: EvaluateSettings, view: Progress) -> Ended:
         console.print(table)
     folder = settings.run.output
     print(f"every response is in {folder}/<model's number>/, all figures in {folder}/{SUMMARY}")
-    return Ended(0, "")
+    return Ended(0, next_steps(settings))
+
+
+def next_steps(settings: EvaluateSettings) -> str:
+    """Return what to do with an evaluation: look at it and, of a run's model, hand that over with its figures."""
+    folder, model = settings.run.output, Path(settings.model.path)
+    line = f"look at it: `observe-r1 report {folder}`"
+    if is_run(model.parent) and model.name in ("model", "best"):
+        best = " --best" if model.name == "best" else ""
+        line += f"; hand the model over: `observe-r1 export {model.parent} --to NEW_FOLDER{best} --evaluation {folder}`"
+    return line
 
 
 def tables(summary: dict[str, Any]) -> list[Table]:

@@ -11,9 +11,9 @@ from typing import Any, TypeVar, get_args, get_origin
 
 from pydantic.fields import FieldInfo
 
-from observe_r1.cli.commands import COMMANDS
+from observe_r1.cli.commands import COMMANDS, Command
 from observe_r1.cli.recipe import default_settings, read_recipe
-from observe_r1.cli.words import CommandLine, read_words
+from observe_r1.cli.words import CommandLine, how_to_give, read_words
 from observe_r1.config import Section, flat, nest, setting_names, validate
 from observe_r1.config.idle import unmet_need
 from observe_r1.errors import UserError
@@ -39,11 +39,11 @@ def parse_settings(kind: type[S], argv: Sequence[str], *, verb: str) -> S:
         from observe_r1.cli.openrlhf.convert import convert_hint
 
         print(f"observe-r1: {convert_hint(verb, argv)}", file=sys.stderr)
-    return settings_of(kind, given)
+    return settings_of(kind, given, COMMANDS[verb])
 
 
-def settings_of(kind: type[S], given: CommandLine) -> S:
-    """Lay the layers of a command line over each other and validate the result.
+def settings_of(kind: type[S], given: CommandLine, command: Command) -> S:
+    """Lay the layers of a command line of `command` over each other and validate the result.
 
     Raises:
         UserError: as `parse_settings`.
@@ -60,7 +60,7 @@ def settings_of(kind: type[S], given: CommandLine) -> S:
     settings |= options
     for name, info in names.items():
         if info.is_required() and name not in settings:
-            raise UserError(f"setting {name!r} is missing: write it in a recipe or give --{name}")
+            raise UserError(f"setting {name!r} is missing: {how_to_give(command, name)}")
     together = f"{given.recipe} and the command line" if given.recipe else "command line"
     validated = validate(kind, nest(settings), "command line", together=together)
     _refuse_idle(given.options, validated)

@@ -79,6 +79,28 @@ def read_words(command: Command, kind: type[Section], argv: Sequence[str]) -> Co
     return reader.given
 
 
+_BARE = {
+    "file": ["data.path"],
+    "model": ["model.path", "data.path"],
+    "run": ["export.run"],
+    "push": ["push.ladder", "push.repo"],
+    "reported": ["report.folders"],
+    "compared": ["compare.runs"],
+}
+"""Settings that the words before the options give, by what a command's words mean."""
+
+
+def how_to_give(command: Command, setting: str) -> str:
+    """Return how somebody who types `command` gives it a setting: as a word, by its short name, or in a recipe."""
+    usage = f"`observe-r1 {command.name} {command.takes}`"
+    if setting in _BARE.get(command.words, ()):
+        return f"the command is {usage}"
+    short = next((name for name, settings in command.short.items() if settings == (setting,)), None)
+    if command.words == "recipe":
+        return f"write it in a recipe or give --{short or setting}"
+    return f"give --{short or setting}; the command is {usage}"
+
+
 class _Reader:
     """Takes words from the left: options and their values into `given`, all others into `bare`."""
 
@@ -192,6 +214,11 @@ def _model(reader: _Reader) -> None:
         reader.bare.remove(word)
         reader.take_recipe(word)
     model, data = reader.bare[:1], reader.bare[1:]
+    if "data.path" in reader.names and model and os.path.isfile(model[0]):  # noqa: PTH113 (Path's may raise)
+        name = f"observe-r1 {reader.command.name}"
+        raise UserError(
+            f"{model[0]!r} is a file, and the model comes first: `{name} {(data or ['MODEL'])[0]} {model[0]}`"
+        )
     if data and "data.path" not in reader.names:
         raise UserError(
             f"unexpected {data[0]!r}: observe-r1 {reader.command.name} takes one model; --help lists options"
@@ -201,15 +228,16 @@ def _model(reader: _Reader) -> None:
 
 
 def _run(reader: _Reader) -> None:
-    _in_turn(reader, ["export.run"], "the folder of one run")
+    _in_turn(reader, "the folder of one run")
 
 
 def _push(reader: _Reader) -> None:
-    _in_turn(reader, ["push.ladder", "push.repo"], "a ladder's folder and a name on the Hub")
+    _in_turn(reader, "a ladder's folder and a name on the Hub")
 
 
-def _in_turn(reader: _Reader, settings: list[str], what: str) -> None:
-    """Take one word for each of `settings`."""
+def _in_turn(reader: _Reader, what: str) -> None:
+    """Take one word for each of the settings that the command's words give."""
+    settings = _BARE[reader.command.words]
     if len(reader.bare) > len(settings):
         word = reader.bare[len(settings)]
         raise UserError(f"unexpected {word!r}: observe-r1 {reader.command.name} takes {what}")

@@ -2,7 +2,7 @@
 
 from typing import Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from observe_r1.config.ladder import LadderModelSettings
 from observe_r1.config.section import NonEmptyText, PathText, Section
@@ -25,8 +25,8 @@ class ChatOptions(Section):
     format_prompt: Literal["auto", "observe", "think", "none"] = "auto"
     """Which text asks for the response format; `auto` takes the one that the model was trained with, and `observe`
     where its folder does not say."""
-    temperature: float = Field(0.0, ge=0)
-    """Sampling temperature; 0 takes the most probable token."""
+    temperature: float = 0.0
+    """Sampling temperature, from 0.001 to 1000; 0 takes the most probable token."""
     max_new_tokens: int = Field(2048, ge=1)
     """Longest answer, in tokens."""
     seed: int = Field(0, ge=0)
@@ -35,6 +35,13 @@ class ChatOptions(Section):
     """Ask and answer on a page in the browser of this machine (needs the extra `web`)."""
     port: int | None = Field(None, ge=1, le=65535)
     """Port of the page; by default the first free one from 7860 on."""
+
+    @field_validator("temperature")
+    @classmethod
+    def _scores_stay_finite(cls, value: float) -> float:
+        if value and not 1e-3 <= value <= 1e3:
+            raise ValueError("should be 0, which takes the most probable token, or from 0.001 to 1000")
+        return value
 
     @model_validator(mode="after")
     def _one_way_to_ask(self) -> Self:

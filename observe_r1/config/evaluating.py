@@ -1,5 +1,6 @@
 """The settings of `observe-r1 evaluate`."""
 
+import os
 import re
 from typing import Annotated, Any, Self
 
@@ -117,4 +118,11 @@ class EvaluateSettings(Section):
     def _asks_something(self) -> Self:
         if not self.data.path and not self.benchmarks.names:
             raise ValueError("setting 'data.path' is missing: name a file of questions, or --benchmarks")
+        # An evaluation writes down where the questions of its benchmarks are, and resumes with that.
+        own = os.path.join(self.run.output, "benchmarks", "questions.jsonl")  # noqa: PTH118 (as it is written down)
+        if self.benchmarks.names and self.data.path not in ("", own):
+            raise ValueError(
+                f"--benchmarks asks questions of its own, and data.path = {self.data.path!r} names others: give one of "
+                "the two"
+            )
         return self

@@ -145,6 +145,7 @@ _IN_WORDS = {
     "int_from_float": "should be a whole number",
     "int_parsing": "should be a whole number",
     "int_type": "should be a whole number",
+    "string_too_short": "should not be empty",
     "string_type": "should be text (in a recipe, text that looks like something else needs quotes)",
 }
 """What pydantic's types of errors mean to somebody who does not know pydantic."""

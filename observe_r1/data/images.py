@@ -39,6 +39,18 @@ _FORMATS = ("BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
 # What Pillow's decoders raise on broken files: they have no error class of their own.
 _BROKEN = (OSError, SyntaxError, ValueError, TypeError, IndexError, EOFError, struct.error)
 
+
+class PrivateImageError(UserError):
+    """An image at an address that is not public."""
+
+    def __init__(self, refused: str) -> None:
+        super().__init__(
+            f"{refused}: download it and name the file, or, if you trust this dataset, set data.allow_private_addresses"
+        )
+        self.refused = refused
+        """What is refused, and why: for those who have no such setting."""
+
+
 _LOOKALIKES = (
     (re.compile(rb"\s*<(!doctype\s+html|html)", re.IGNORECASE), "is an HTML page (a download that failed?)"),
     (re.compile(re.escape(LFS_POINTER)), "is a Git LFS pointer, not the file itself: run `git lfs pull`"),
@@ -190,10 +202,7 @@ def _download(url: str, place: str, *, public_only: bool) -> bytes:
             f"{place} cannot be fetched: incomplete after {DEADLINE:g} s: download it and name the file"
         ) from error
     except PrivateAddressError as error:
-        raise UserError(
-            f"{place} is not fetched: {error}: download it and name the file, or, if you trust this dataset, "
-            "set data.allow_private_addresses"
-        ) from error
+        raise PrivateImageError(f"{place} is not fetched: {error}") from error
     except HTTPError as error:
         reason = error.reason if isinstance(error, MaxRetryError) else error
         raise UserError(f"{place} cannot be fetched: {without_password(' '.join(str(reason).split()))}") from error

@@ -21,7 +21,8 @@ from observe_r1.model.encoding import encode_prompt
 from observe_r1.model.loading import load_model
 from observe_r1.records import Example, Prompt, Sampling
 from observe_r1.report.charts import Compared
-from observe_r1.report.run_page import REPORT, write_report
+from observe_r1.report.pages import REPORT
+from observe_r1.report.run_page import write_report
 from observe_r1.report.theme import Theme, on_both_papers
 from observe_r1.rewards import Scorer
 from observe_r1.rollout.embedded import EmbeddedEngine

@@ -18,6 +18,8 @@ from observe_r1.errors import UserError
 from observe_r1.rewards.judge.answer import final_answer
 from observe_r1.rewards.judge.comparing import matches
 
+SUMMARY = "summary.json"
+"""The file that holds what `summarize` returns, in the folder of an evaluation."""
 RESAMPLES = 2000
 _LEVEL = 0.95
 

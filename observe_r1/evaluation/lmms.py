@@ -134,6 +134,8 @@ def _tasks(job: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
 
 
 def _loaded(benchmark: str, config: dict[str, Any]) -> Any:
+    place = config["dataset_path"]
+    copy = "" if Path(place).is_absolute() else f"; {benchmark}:FOLDER reads a copy of {place}"
     ConfigurableMessagesTask.download.retry.stop = stop_after_attempt(1)  # `datasets` tries again where that may help
     try:
         return ConfigurableMessagesTask(config=config)
@@ -142,7 +144,7 @@ def _loaded(benchmark: str, config: dict[str, Any]) -> Any:
         if not isinstance(reason, OSError | ValueError | RuntimeError | DatasetsError):
             raise
         words = " ".join(str(reason.__cause__ or reason).split())
-        raise UserError(f"{benchmark}: {config['dataset_path']}: its data cannot be read: {words}") from error
+        raise UserError(f"{benchmark}: {place}: its data cannot be read: {words}{copy}") from error
 
 
 def _turn(turn: Mapping[str, Any], folder: Path) -> dict[str, Any]:

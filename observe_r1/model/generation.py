@@ -18,7 +18,7 @@ def stream_answer(
     dtype: torch.dtype,
     temperature: float,
     max_new_tokens: int,
-) -> None:
+) -> bool:
     """Sample one response from the distribution that training samples from.
 
     Args:
@@ -28,6 +28,9 @@ def stream_answer(
         dtype: Compute type.
         temperature: 0 takes the most probable token.
         max_new_tokens: Longest response, in tokens.
+
+    Returns:
+        Whether the response was cut off there, before its own end.
     """
     vlm.model.set_attn_implementation({"text_config": "sdpa"})  # a single response has no prefix to share
     ids, device = prompt.ids[None], vlm.device
@@ -49,10 +52,11 @@ def stream_answer(
         suppress_tokens=list(vlm.suppressed_ids),
     )
     with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
-        vlm.model.generate(
+        generated = vlm.model.generate(
             **{name: to_device(each, device) for name, each in inputs.items() if each is not None},
             streamer=_Words(vlm.processor.tokenizer, write),
         )
+    return int(generated[0, -1]) not in vlm.stop_ids
 
 
 class _Words(TextStreamer):

@@ -2,8 +2,9 @@
 
 from pathlib import Path
 
-from huggingface_hub import HfApi, snapshot_download, try_to_load_from_cache
+from huggingface_hub import HfApi, constants, snapshot_download, try_to_load_from_cache
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, HTTPError, LocalEntryNotFoundError
+from huggingface_hub.utils import get_session
 
 from observe_r1.errors import UserError
 from observe_r1.model.checkpoint import check_files, stored_weights
@@ -30,6 +31,15 @@ def check_model_path(path: str, setting: str = "model.path", *, trust_code: bool
         check_files(Path(path), place, trust_code=trust_code)
         for _ in stored_weights(Path(path), place):
             pass
+
+
+def hub_answers() -> bool:
+    """Whether the Hub can be reached, whatever it says."""
+    try:
+        get_session().head(constants.ENDPOINT, timeout=_PATIENCE)
+    except (HTTPError, OSError):  # where HF_HUB_OFFLINE is set, it is an OSError
+        return False
+    return True
 
 
 def checkpoint_folder(path: str, *, trust_code: bool, weights: bool) -> Path:

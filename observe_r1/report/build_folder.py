@@ -9,9 +9,9 @@ from typing import Any
 import yaml
 
 from observe_r1.config import LadderSettings, QuestionSettings, validate
-from observe_r1.data.json_rows import JsonRows
 from observe_r1.errors import UserError
 from observe_r1.ladder.difficulty import in_words, read_asked
+from observe_r1.ladder.questions import Columns, stage_rows
 from observe_r1.ladder.stage import RECORDED
 from observe_r1.web import without_password
 
@@ -78,6 +78,6 @@ def _shortened(text: str) -> str:
     return _FOLDERS.sub(r"\1", text)
 
 
-def optional_rows(path: Path) -> Sequence[dict[str, Any]]:
-    """Return the rows of a file, read one at a time; none if there is no such file."""
-    return JsonRows(path) if path.exists() else ()
+def optional_rows(path: Path, columns: Columns | None = None) -> Sequence[dict[str, Any]]:
+    """Return the rows of a file as `ladder.questions.stage_rows`; none if there is no such file."""
+    return stage_rows(path, columns) if path.exists() else ()

@@ -20,11 +20,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from observe_r1.errors import UserError
-from observe_r1.report.run_records import RunRecord
+from observe_r1.report.run_records import MOST_RUNS, RunRecord
 from observe_r1.report.theme import Theme, styled
-
-MOST_RUNS = 6
-"""Runs that are told apart by colour in one chart."""
 
 _VARIABLES = {
     "#0a0b01": "paper",

@@ -10,7 +10,7 @@ from typing import Any
 from observe_r1.errors import UserError
 from observe_r1.evaluation.figures import Answer, Answered, Figure, differences, figures
 from observe_r1.report.pages import printable
-from observe_r1.report.run_records import EVALUATIONS, RunRecord, SampledGroup, evaluated_steps, held_out_groups
+from observe_r1.report.run_records import EVALUATIONS, RunRecord, SampledGroup, evaluated_steps, held_out_groups, when
 
 NOT_COMPARED = ("run.output", "run.resume")
 """Settings that say where a run is, not what it does."""
@@ -124,7 +124,7 @@ def held_out_columns(held_out: HeldOut) -> list[tuple[int, ...]]:
 def held_out_line(held_out: HeldOut, names: Sequence[str]) -> str:
     """Say over which questions and after which steps the figures of `held_out_table` are."""
     evaluated = ", ".join(
-        f"{names[number]} after step {step:,}" for number, step in zip(held_out.runs, held_out.steps, strict=True)
+        f"{names[number]} {when(step)}" for number, step in zip(held_out.runs, held_out.steps, strict=True)
     )
     line = f"Last evaluations ({evaluated}) over the {held_out.questions:,} questions that all of them have"
     if any(asked != held_out.questions for asked in held_out.asked):

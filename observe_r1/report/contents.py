@@ -21,6 +21,7 @@ from observe_r1.report.run_records import (
     rollout_steps,
     rollouts_file,
     sampled_groups,
+    when,
 )
 
 _MOST_LEVELS = 16
@@ -75,13 +76,13 @@ class Contents:
         first, last = ({group.id: group for group in held_out_groups(run, step)} for step in (steps[0], steps[-1]))
         self._levels, levels = _levels(questions)
         if steps[0] != steps[-1] and not self._held_out:  # the first run's beginning stands for that of all
-            self._held_out.append((_when(steps[0]), _right(first, levels), number))
+            self._held_out.append((when(steps[0]), _right(first, levels), number))
         whose = f"{run.name}, " if self.several else ""
-        self._held_out.append((f"{whose}{_when(steps[-1])}", _right(last, levels), number))
+        self._held_out.append((f"{whose}{when(steps[-1])}", _right(last, levels), number))
         self.groups += len(last)
         for row_id in spread([row_id for row_id in first if row_id in last], most):
             pair = {group.step: group for group in (first[row_id], last[row_id])}  # one, where there is one evaluation
-            rows = [(_when(step), group.rows[0]) for step, group in pair.items()]
+            rows = [(when(step), group.rows[0]) for step, group in pair.items()]
             card = answers_card("held-out", steps[-1], str(rows[0][1]["answer"]), rows)
             self._cards.append((card, number, row_id, questions))
 
@@ -154,10 +155,6 @@ def _place(card: dict[str, Any]) -> tuple[Any, ...]:
     compared = card["part"] != "training"
     mended = compared and card["responses"][-1]["correct"] and not card["responses"][0]["correct"]
     return _PARTS.index(card["part"]), card["run"], card["step"] or 0, not mended
-
-
-def _when(step: int) -> str:
-    return f"after step {step}" if step else "before training"
 
 
 def _levels(questions: Questions) -> tuple[str, dict[str, str]]:

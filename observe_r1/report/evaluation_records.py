@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,13 +12,13 @@ import yaml
 
 from observe_r1.data.json_rows import JsonRows
 from observe_r1.errors import UserError
-from observe_r1.ladder.stage import BEGUN, RESPONSES
+from observe_r1.evaluation.figures import SUMMARY
+from observe_r1.ladder.stage import RESPONSES
 from observe_r1.report.charts import Compared
 from observe_r1.report.gallery import answers_card
 from observe_r1.report.pages import printable
 from observe_r1.report.run_questions import Questions, read_questions
-from observe_r1.report.run_records import label_runs
-from observe_r1.run.evaluate import CONFIG, SUMMARY
+from observe_r1.report.run_records import CONFIG, label_runs
 
 _PARTS = {"difficulty": "difficulty", "source": "source", "kind": "kind of answer"}
 _MOST_LEVELS = 16
@@ -38,11 +38,6 @@ class EvaluationRecord:
     questions: Questions
 
 
-def is_evaluation(folder: Path) -> bool:
-    """Whether a folder is that of an evaluation."""
-    return (folder / BEGUN).is_file() and (folder / CONFIG).is_file() and not (folder / "rollouts").exists()
-
-
 def read_evaluation(folder: Path, name: str) -> EvaluationRecord:
     """Read an evaluation that has come to its end.
 
@@ -58,7 +53,16 @@ def read_evaluation(folder: Path, name: str) -> EvaluationRecord:
         raise UserError(f"{folder}: the evaluation has no {error.filename}: run its command again") from error
     except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError) as error:
         raise UserError(f"{folder}: not as the evaluation wrote it ({error}): put its files back") from error
-    return EvaluationRecord(folder, name, tuple(label_runs(models)), summary, questions)
+    return EvaluationRecord(folder, name, _model_names(models), summary, questions)
+
+
+def _model_names(models: Sequence[Path]) -> tuple[str, ...]:
+    """Return names of models, all different: one that is there twice (at a server and here, say) is numbered."""
+    places = [model.resolve() for model in models]
+    once = list(dict.fromkeys(places))
+    names = dict(zip(once, label_runs(once), strict=True))
+    numbered = enumerate(places, start=1)
+    return tuple(names[p] if places.count(p) == 1 else f"{names[p]} (model {number})" for number, p in numbered)
 
 
 def figures_table(record: EvaluationRecord) -> tuple[list[str], list[list[str]]]:

@@ -1,11 +1,16 @@
 """The figures that a run is told by: what they are at its end, and how far that is from its beginning."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from dataclasses import dataclass
 from operator import mul
+from typing import TYPE_CHECKING
 
-from observe_r1.report.charts import Compared
-from observe_r1.report.run_records import RunRecord
+from observe_r1.report.run_records import RunRecord, when
+
+if TYPE_CHECKING:
+    from observe_r1.report.charts import Compared  # with matplotlib, which the terminal does without
 
 FIGURES = (
     ("held-out accuracy", "evaluation/accuracy", "share"),
@@ -61,6 +66,9 @@ def _cell(run: RunRecord, key: str, kind: str) -> Cell:
     if found is None:
         return Cell()
     first, last = found
+    steps, _ = run.curve(key)
+    if len(steps) == 1 and key.startswith("evaluation/"):  # of one evaluation nobody can tell what was learned
+        return Cell(f"{last:.1%}", f"{when(steps[0])}, evaluated once")
     if kind == "share":
         return _share(first, last)
     digits = 1 if kind == "tokens" else 3

@@ -14,6 +14,7 @@ import numpy as np
 
 from observe_r1.data.json_rows import JsonRows
 from observe_r1.errors import UserError
+from observe_r1.ladder.difficulty import FIGURE_COLUMNS
 from observe_r1.ladder.stage import DROPPED, LADDER, MEASURED, UNSOLVED
 from observe_r1.report.build_folder import BuildFolder, optional_rows
 
@@ -108,7 +109,7 @@ def summarize_ladder(build: BuildFolder) -> LadderSummary:
     numbers = np.array([row[:5] for row in table])
     difficulty, complexity, slot = numbers[:, 0], numbers[:, 1], numbers[:, 4].astype(int)
     own = {row[7]: row[0] for row in table}
-    rows = optional_rows(build.measured / MEASURED)
+    rows = optional_rows(build.measured / MEASURED, FIGURE_COLUMNS)
     measured = [(own.get(row["id"], row["difficulty"]), row["tries"]) for row in rows]
     tries = {number for _, number in measured}
     difficulties = _difficulties(difficulty, measured, tries)
@@ -186,7 +187,10 @@ def _by_source(sources: Sequence[str], level: np.ndarray, levels: int) -> dict[s
 
 def count_dropped(folder: Path) -> tuple[tuple[str, str, int], ...]:
     """Return each stage and reason with the number of rows dropped; stages in their order, frequent reasons first."""
-    counts = Counter((str(row["stage"]), str(row["reason"])) for row in optional_rows(folder / DROPPED))
+    counts = Counter(
+        (str(row["stage"]), str(row["reason"]))
+        for row in optional_rows(folder / DROPPED, {"stage": str, "reason": str})
+    )
     stages = list(dict.fromkeys(stage for stage, _ in counts))
     ranked = sorted(counts.items(), key=lambda item: (stages.index(item[0][0]), -item[1]))
     return tuple((stage, reason, count) for (stage, reason), count in ranked)

@@ -2,6 +2,7 @@
 
 import json
 import shlex
+from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from observe_r1.errors import UserError
 from observe_r1.report.pages import render_template
+from observe_r1.report.run_records import METRICS, read_run
 from observe_r1.report.theme import LIGHT, Theme, styled
 from observe_r1.web import without_passwords
 
@@ -37,7 +39,9 @@ def write_model_card(new: Path, run: Path, source: Path, *, name: str, adapter: 
     """
     recorded = recorded_settings(run)
     settings = _without_places(recorded)
-    metrics = _loaded(run / "metrics.jsonl", lambda text: [json.loads(line) for line in text.splitlines()])
+    if not (run / METRICS).is_file():
+        raise UserError(f"{run / METRICS}: No such file or directory: name the folder of a training run")
+    metrics = read_run(run).metrics
     drawn = draw_curves(metrics)
     if drawn:
         (new / CURVES).write_bytes(drawn)
@@ -70,7 +74,7 @@ def recorded_settings(run: Path) -> dict[str, Any]:
     return without_passwords(settings)
 
 
-def draw_curves(metrics: list[dict[str, Any]]) -> bytes | None:
+def draw_curves(metrics: Sequence[dict[str, Any]]) -> bytes | None:
     """Return reward, accuracy and length against the step as a PNG; None where there is nothing to draw."""
     panels = {
         "share of responses": {"right": "reward/accuracy", "well-formed": "response/well_formed"},
@@ -87,7 +91,7 @@ def draw_curves(metrics: list[dict[str, Any]]) -> bytes | None:
     return buffer.getvalue()
 
 
-def _draw(axes: Any, title: str, curves: dict[str, str], metrics: list[dict[str, Any]], theme: Theme) -> None:
+def _draw(axes: Any, title: str, curves: dict[str, str], metrics: Sequence[dict[str, Any]], theme: Theme) -> None:
     for (label, key), color in zip(curves.items(), (theme.first, theme.second), strict=False):
         found = [(row["step"], row[key]) for row in metrics if row.get(key) is not None]
         axes.plot(*zip(*found, strict=True), color=color, label=label)

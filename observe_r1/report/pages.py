@@ -12,6 +12,8 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 
+REPORT = "report.html"
+"""The name of the page of a run, where nobody gives another."""
 _NOT_TEXT = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202d\u202e\ud800-\udfff\ufdd0-\ufdef\ufffe\uffff]")
 """What HTML does not allow even as a character reference, carriage returns, and overrides of the writing direction."""
 

@@ -7,9 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from observe_r1.errors import UserError
 from observe_r1.files import write_atomic
-from observe_r1.ladder.stage import LADDER
 from observe_r1.report.charts import Compared, compared_chart, curve_charts
 from observe_r1.report.comparison import (
     Comparison,
@@ -20,16 +18,14 @@ from observe_r1.report.comparison import (
     settings_table,
 )
 from observe_r1.report.contents import Contents
-from observe_r1.report.evaluation_records import EvaluationRecord, figures_table, is_evaluation, read_evaluation
+from observe_r1.report.evaluation_records import EvaluationRecord, figures_table, read_evaluation
+from observe_r1.report.folder_kinds import folder_kinds
 from observe_r1.report.gallery import MAX_GROUPS, Gallery
 from observe_r1.report.headline import headline
 from observe_r1.report.ladder_page import ladder_values
 from observe_r1.report.memory import Memory
 from observe_r1.report.pages import printable, render_template
-from observe_r1.report.run_records import RunRecord, is_run, label_runs, read_run
-
-REPORT = "report.html"
-"""The page's name where nobody gives another."""
+from observe_r1.report.run_records import RunRecord, label_runs, read_run
 
 
 def write_report(
@@ -62,7 +58,7 @@ def render_report(
     memory = memory or Memory()
     memory.begin()
     names = dict(zip(folders, label_runs(folders), strict=True))
-    kinds = {folder: _kind(folder) for folder in folders}
+    kinds = folder_kinds(folders)
     runs = [read_run(folder, name, memory) for folder, name in names.items() if kinds[folder] == "run"]
     evaluations = [read_evaluation(folder, name) for folder, name in names.items() if kinds[folder] == "evaluation"]
     ladders = [ladder_values(folder) for folder in folders if kinds[folder] == "ladder"]
@@ -104,20 +100,6 @@ def render_report(
         },
         scripts=["report.js"] * (gallery.groups > 0) + ["refresh.js"] * bool(version),
     )
-
-
-def _kind(folder: Path) -> str:
-    if is_run(folder):
-        return "run"
-    if is_evaluation(folder):
-        return "evaluation"
-    if (folder / LADDER).is_file():
-        return "ladder"
-    if not folder.is_dir():
-        raise UserError(f"{folder}: no such folder: name the folder of a run, a ladder or an evaluation")
-    inside = sorted(each.name for each in folder.iterdir() if each.is_dir() and (is_run(each) or is_evaluation(each)))
-    hint = f": did you mean {folder / inside[0]}?" if inside else ": name one of them"
-    raise UserError(f"{folder}: not the folder of a run, a ladder or an evaluation{hint}")
 
 
 def _gallery_line(gallery: Gallery) -> str:

@@ -21,6 +21,14 @@ from observe_r1.run.folder import steps_in
 from observe_r1.web import without_passwords
 
 CONFIG, METRICS, ROLLOUTS, EVALUATIONS = "config.yaml", "metrics.jsonl", "rollouts", "evaluations"
+MOST_RUNS = 6
+"""Runs that are told apart by colour in one chart."""
+_LARGEST = 1e100
+"""Metrics are made of float32, at most 3e38, and sums of these; a run writes null for what is not finite."""
+_COLUMNS: dict[str, type] = {"id": str, "response": int, "text": str, "answer": str, "correct": bool}
+"""Columns of every response, and their types."""
+_SAMPLED: dict[str, Any] = _COLUMNS | {"advantage": int | float}
+"""Of a response sampled in training."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +56,11 @@ class RunRecord:
         return [step for step, _ in found], [float(value) for _, value in found]
 
 
+def when(step: int) -> str:
+    """Return after which step something was, in words; 0 is the starting model."""
+    return f"after step {step:,}" if step else "before training"
+
+
 def is_run(folder: Path) -> bool:
     """Whether a folder is that of a training run."""
     return (folder / CONFIG).is_file() and ((folder / METRICS).is_file() or (folder / ROLLOUTS).is_dir())
@@ -69,17 +82,25 @@ def read_run(folder: Path, name: str = "", memory: Memory | None = None) -> RunR
 
     def parse(line: bytes, number: int) -> dict[str, Any]:
         try:
-            row: dict[str, Any] = json.loads(line)
-            row["step"] = int(row["step"])
-        except (ValueError, KeyError, TypeError) as error:
+            return _metrics_row(line)
+        except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
             raise UserError(f"{path} line {number}: not as a run wrote it: put the file back") from error
-        return row
 
     try:
         metrics = memory.lines(path, parse) if path.is_file() else []
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}: name the folder of a training run") from error
     return RunRecord(folder, name or folder.resolve().name, settings, tuple(metrics), memory)
+
+
+def _metrics_row(line: bytes) -> dict[str, Any]:
+    """Return a line of metrics; raise one of five errors for what no run has written."""
+    row: dict[str, Any] = json.loads(line)
+    row["step"] = int(row["step"])
+    numbers = [value for value in row.values() if isinstance(value, int | float)]
+    if row["step"] < 0 or not all(abs(value) < _LARGEST for value in numbers):  # which NaN is not, either
+        raise ValueError("a number that no run has written")
+    return row
 
 
 def _read_settings(path: Path) -> dict[str, Any]:
@@ -125,13 +146,13 @@ class SampledGroup:
 
 def sampled_groups(run: RunRecord, step: int) -> list[SampledGroup]:
     """Return what a run sampled for `step`; see `rollout_steps`. Too much to remember of every step."""
-    return list(_groups(rollouts_file(run, step), step))
+    return list(_groups(rollouts_file(run, step), step, _SAMPLED))
 
 
 def held_out_groups(run: RunRecord, step: int) -> list[SampledGroup]:
     """Return the responses to the held-out questions after `step`; see `evaluated_steps`."""
     path = _file(run.path / EVALUATIONS, step)
-    return run.memory.of_file(path, "groups", lambda: list(_groups(path, step)))
+    return run.memory.of_file(path, "groups", lambda: list(_groups(path, step, _COLUMNS)))
 
 
 def rollouts_file(run: RunRecord, step: int) -> Path:
@@ -153,15 +174,23 @@ def evaluated_steps(run: RunRecord) -> list[int]:
     return sorted(steps_in(run.path / EVALUATIONS, ".jsonl"))
 
 
-def _groups(path: Path, step: int) -> Iterator[SampledGroup]:
-    try:
-        started = -1  # a question may be drawn twice in one step: its groups are told apart by where numbers restart
-        rows = []
-        for row in JsonRows(path):
-            started += row["response"] == 0
-            rows.append((started, row))
-        for _, group in groupby(rows, key=lambda pair: pair[0]):
-            members = tuple(row for _, row in group)
-            yield SampledGroup(step, str(members[0]["id"]), members)
-    except (KeyError, TypeError) as error:
-        raise UserError(f"{path}: not as a run wrote it ({error} is missing): put the file back") from error
+def _groups(path: Path, step: int, columns: dict[str, Any]) -> Iterator[SampledGroup]:
+    started = -1  # a question may be drawn twice in one step: its groups are told apart by where numbers restart
+    rows = []
+    for number, row in enumerate(JsonRows(path), start=1):
+        _check(row, columns, f"{path} row {number}")
+        started += row["response"] == 0
+        rows.append((started, row))
+    for _, group in groupby(rows, key=lambda pair: pair[0]):
+        members = tuple(row for _, row in group)
+        yield SampledGroup(step, members[0]["id"], members)
+
+
+def _check(row: Any, columns: dict[str, Any], place: str) -> None:
+    """Raise `UserError` unless a row is an object with these columns."""
+    wrong = "not as a run wrote it: put the file back"
+    if not isinstance(row, dict):
+        raise UserError(f"{place}: {wrong}")
+    for name, kind in columns.items():
+        if not isinstance(row.get(name), kind):
+            raise UserError(f"{place}, {name!r}: {wrong}")

@@ -6,16 +6,21 @@ read it through a name that it points here.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from hashlib import sha256
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from socketserver import TCPServer
 from threading import Lock
+from traceback import format_exc
 
 from observe_r1.errors import UserError
 
 HOST = "127.0.0.1"
+_HTTP_PORT = 80
+"""Browsers leave it out of the name that they ask."""
 _WATCHED = ("metrics.jsonl", "config.yaml", "summary.json", "ladder.jsonl", "rollouts", "evaluations")
 
 
@@ -42,7 +47,12 @@ class PageServer(ThreadingHTTPServer):
         self._folders, self._render = folders, render
         self._made = ("", "")
         self._making = Lock()
-        self.names = {f"{host}:{self.server_address[1]}" for host in (HOST, "localhost")}
+        port = self.server_address[1]
+        self.names = {f"{host}:{port}" for host in (HOST, "localhost")}
+        if port == _HTTP_PORT:
+            self.names |= {HOST, "localhost"}
+        self._told = ""
+        """The last traceback that the terminal has shown."""
         self.url = f"http://{HOST}:{self.server_address[1]}/"
 
     def server_bind(self) -> None:
@@ -54,7 +64,7 @@ class PageServer(ThreadingHTTPServer):
         seen = sha256()
         for folder in self._folders:
             for name in _WATCHED:
-                if (folder / name).exists():
+                with suppress(FileNotFoundError):
                     state = (folder / name).stat()
                     seen.update(repr((str(folder), name, state.st_mtime_ns, state.st_size)).encode())
         return seen.hexdigest()
@@ -67,6 +77,12 @@ class PageServer(ThreadingHTTPServer):
                 self._made = version, self._render(version)
             return self._made[1]
 
+    def tell(self, traceback: str) -> None:
+        """Show a traceback in the terminal, once: the page is asked for again and again."""
+        if traceback != self._told:
+            self._told = traceback
+            print(traceback, end="", file=sys.stderr, flush=True)
+
 
 class _Handler(BaseHTTPRequestHandler):
     server: PageServer
@@ -76,14 +92,27 @@ class _Handler(BaseHTTPRequestHandler):
         if self.headers.get("Host") not in self.server.names:
             self._answer(403, "text/plain", f"open {self.server.url}")
         elif self.path == "/":
-            try:
-                self._answer(200, "text/html", self.server.page())
-            except UserError as error:
-                self._answer(500, "text/plain", str(error))
+            self._answer(*self._page())
         elif self.path == "/version":
             self._answer(200, "text/plain", self.server.version())
         else:
             self._answer(404, "text/plain", "the page is at /")
+
+    def _page(self) -> tuple[int, str, str]:
+        try:
+            return 200, "text/html", self.server.page()
+        except UserError as error:
+            return 500, "text/plain", str(error)
+        except Exception as error:  # noqa: BLE001 (a bug of ours: the terminal has its traceback, and the server goes on)
+            self.server.tell(format_exc())
+            return 500, "text/plain", f"the page cannot be made ({type(error).__name__}): the terminal says more"
+
+    def handle_one_request(self) -> None:
+        """Handle a request whose browser may leave at any moment."""
+        try:
+            super().handle_one_request()
+        except (ConnectionError, TimeoutError):
+            self.close_connection = True
 
     def _answer(self, status: int, kind: str, text: str) -> None:
         body = text.encode()

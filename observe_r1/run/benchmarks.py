@@ -25,15 +25,17 @@ import yaml
 
 from observe_r1.config import EvaluateSettings
 from observe_r1.errors import UserError, how_to_install
+from observe_r1.evaluation.figures import SUMMARY
 from observe_r1.files import clear_unfinished, json_line, replacing, write_atomic
 from observe_r1.ladder.difficulty import RESPONSE_COLUMNS
 from observe_r1.ladder.questions import stage_rows
 from observe_r1.ladder.stage import RESPONSES
+from observe_r1.model.hub import hub_answers
 from observe_r1.registry import nearest
 from observe_r1.rewards.accuracy import labelled_gold
 from observe_r1.rewards.judge.answer import final_answer
 from observe_r1.rewards.judge.options import find_options, named_options
-from observe_r1.run.evaluate import BENCHMARKS, CONFIG, LOG, SUMMARY, evaluate, refuse_another_folder
+from observe_r1.run.evaluate import BENCHMARKS, CONFIG, LOG, evaluate, refuse_another_folder
 from observe_r1.run.progress import Progress
 
 RELEASE = "0.7.3"
@@ -78,8 +80,6 @@ def evaluate_benchmarks(settings: EvaluateSettings, view: Progress) -> dict[str,
         settings = settings.model_copy(update={"model": settings.model.model_copy(update={"against": (base,)})})
     _write_questions(folder, job, view)
     questions = str(folder / BENCHMARKS / "questions.jsonl")
-    if settings.data.path not in ("", questions):
-        raise UserError(f"data.path = {settings.data.path!r} and --benchmarks: one evaluation takes one of the two")
     data = settings.data.model_copy(update={"path": questions, "skip_bad": True})
     summary = evaluate(settings.model_copy(update={"data": data}), view)
     if summary is None:
@@ -201,14 +201,17 @@ def _means(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
 def run_lmms_eval(job: dict[str, Any], log: Path) -> None:
     """Have lmms-eval do a job; raise `UserError` with its reason where the user can mend it."""
     command = [sys.executable, "-P", "-m", "observe_r1.evaluation.lmms"]
+    offline = bool(set(job["tasks"]) - set(job["folders"])) and not hub_answers()
+    alone = _ALONE | ({"HF_HUB_OFFLINE": "1"} if offline else {})  # else `datasets` asks again and again
     with log.open("w", encoding="utf-8") as out:
         done = subprocess.run(  # noqa: S603 (our own module)
-            command, env=os.environ | _ALONE, input=json.dumps(job), text=True, stdout=out, stderr=subprocess.STDOUT
+            command, env=os.environ | alone, input=json.dumps(job), text=True, stdout=out, stderr=subprocess.STDOUT
         )
     if done.returncode == -signal.SIGINT:
         raise KeyboardInterrupt  # Ctrl-C reaches every process of the terminal
     *_, last = ["", *log.read_text(encoding="utf-8", errors="replace").splitlines()]
     if done.returncode == 2 and last.startswith("error: "):
-        raise UserError(f"--benchmarks: {last.removeprefix('error: ')}")
+        why = "the Hugging Face Hub does not answer: " if offline else ""
+        raise UserError(f"--benchmarks: {why}{last.removeprefix('error: ')}")
     if done.returncode:
         raise RuntimeError(f"lmms-eval ended with {done.returncode}: {log} has its traceback, which ends: {last}")

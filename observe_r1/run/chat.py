@@ -7,12 +7,15 @@ import torch
 
 from observe_r1.config import ChatSettings, ModelSettings, QuestionSettings
 from observe_r1.data.chat import parse_chat
+from observe_r1.data.format_prompts import asked_format
+from observe_r1.data.images import PrivateImageError
+from observe_r1.errors import UserError
 from observe_r1.model.device import compute_dtype
-from observe_r1.model.encoding import encode_prompt
+from observe_r1.model.encoding import PromptTooLongError, encode_prompt
 from observe_r1.model.generation import stream_answer
 from observe_r1.model.loading import load_model
 from observe_r1.model.saving import trained_format
-from observe_r1.records import Example
+from observe_r1.records import Example, Prompt
 
 _PLACE = "the question"
 
@@ -40,13 +43,16 @@ class ChatModel:
         self._asked = QuestionSettings.model_validate({"format_prompt": asked, "format_prompt_place": where})
         torch.manual_seed(self._options.seed)
 
-    def answer(self, question: str, images: Sequence[str], write: Callable[[str], None]) -> None:
+    def answer(self, question: str, images: Sequence[str], write: Callable[[str], None]) -> bool:
         """Answer a question, which knows nothing of those before it: the model was trained on single questions.
 
         Args:
             question: What is asked.
             images: Files or http(s) addresses.
             write: Is given the answer, a word or so at a time.
+
+        Returns:
+            Whether the answer was cut off at `chat.max_new_tokens`, before its own end.
 
         Raises:
             UserError: An image cannot be opened, or the model cannot take the question.
@@ -55,12 +61,26 @@ class ChatModel:
         turn = {"role": "user", "content": [*shown, {"type": "text", "text": question}]}
         chat = parse_chat([turn], _PLACE, Path.cwd())
         example = Example(id="", messages=chat.messages, images=chat.images, answer="", origin=_PLACE)
-        prompt = encode_prompt(example, self._vlm.processor, self._asked)
-        stream_answer(
+        return stream_answer(
             self._vlm,
-            prompt,
+            self._encoded(example),
             write,
             dtype=self._dtype,
             temperature=self._options.temperature,
             max_new_tokens=self._options.max_new_tokens,
         )
+
+    def _encoded(self, example: Example) -> Prompt:
+        """Return the question as the model takes it; what is wrong with it is said in the words of a chat."""
+        asked = self._asked
+        if asked_format(example.messages) != "none":  # the question brings its own prompt along
+            asked = asked.model_copy(update={"format_prompt": "none"})
+        try:
+            return encode_prompt(example, self._vlm.processor, asked)
+        except PromptTooLongError as error:
+            raise UserError(
+                f"{_PLACE}: {error.tokens:,} tokens with its images, of {asked.max_prompt_tokens:,} that a chat takes: "
+                "shorten it, or show fewer or smaller images"
+            ) from error
+        except PrivateImageError as error:
+            raise UserError(f"{error.refused}: download it and name the file") from error

@@ -9,7 +9,7 @@ summary.json                   figures of every model, and how far the first one
 """
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager, nullcontext
 from dataclasses import replace
 from hashlib import sha256
@@ -28,7 +28,7 @@ from observe_r1.data.format_prompts import asked_format
 from observe_r1.data.lazy import Joined, LazySequence
 from observe_r1.data.mixture import file_names, mix_sequences
 from observe_r1.errors import UserError
-from observe_r1.evaluation.figures import Answer, Answered, summarize
+from observe_r1.evaluation.figures import SUMMARY, Answer, Answered, summarize
 from observe_r1.files import LOCK, json_line, lock_folder, make_folder, unlock_folder, write_atomic
 from observe_r1.ladder.difficulty import RESPONSE_COLUMNS, measure_questions
 from observe_r1.ladder.inference import EngineMaker
@@ -47,7 +47,7 @@ from observe_r1.run.engines import at_server, engines_for
 from observe_r1.run.progress import Progress
 from observe_r1.run.setup import device_line
 
-SUMMARY, CONFIG = "summary.json", "config.yaml"
+CONFIG = "config.yaml"
 BENCHMARKS, LOG = "benchmarks", "lmms_eval.log"
 """What `run.benchmarks` puts there before any question is asked."""
 _MAY_CHANGE = (
@@ -98,7 +98,8 @@ def evaluate(settings: EvaluateSettings, view: Progress) -> dict[str, Any] | Non
         answered = []
         for number, model in enumerate(models, start=1):
             maker = at_server(server) if server is not None and number == 1 else start
-            if not _ask(folder / str(number), model, questions, settings, watch, maker):
+            shown = replace(watch, note=_once(view.note))  # two rounds say the same of a model
+            if not _ask(folder / str(number), model, questions, settings, shown, maker):
                 return None
             answered.append(_answers(folder / str(number), questions, settings))
         view.stop.after("")  # every response is kept: from here on Ctrl-C loses nothing and ends at once
@@ -106,6 +107,18 @@ def evaluate(settings: EvaluateSettings, view: Progress) -> dict[str, Any] | Non
         summary = summarize(models, answered, questions.read, settings.rollout.seed)
         write_atomic(folder / SUMMARY, json_line(summary))
         return summary
+
+
+def _once(note: Callable[[str], None]) -> Callable[[str], None]:
+    """Return a `note` that says each line once."""
+    said: set[str] = set()
+
+    def say(line: str) -> None:
+        if line not in said:
+            said.add(line)
+            note(line)
+
+    return say
 
 
 def _with_server(settings: EvaluateSettings, view: Progress) -> tuple[EvaluateSettings, ChatServer | None]:
@@ -138,7 +151,7 @@ class _Questions(LazySequence[Example]):
 
 
 def _questions(settings: EvaluateSettings, view: Progress) -> _Questions:
-    """Return the questions; raise `UserError` for a duplicate id and, unless `data.skip_bad`, for a broken row."""
+    """Return the questions; raise `UserError`, unless `data.skip_bad`, for a broken row and a duplicate id."""
     data = settings.data
     files = [
         Joined(open_examples(name, data.input_key, data.label_key, require_answer=True))
@@ -155,15 +168,15 @@ def _questions(settings: EvaluateSettings, view: Progress) -> _Questions:
             try:
                 example = examples[row]
                 require_verifiable(example)
+                if example.id in origins:
+                    raise UserError(
+                        f"{example.origin}: duplicate id {example.id!r}, it is that of {origins[example.id]} too"
+                    )
             except UserError as error:
                 if not data.skip_bad:
                     raise UserError(f"{error} (--skip-bad leaves such rows out)") from error
                 skipped.add(str(error), start="skipped: ")
                 continue
-            if example.id in origins:
-                raise UserError(
-                    f"{example.origin}: duplicate id {example.id!r}, it is that of {origins[example.id]} too"
-                )
             rows.append(row)
             origins[example.id] = example.origin
             images = [image if isinstance(image, bytes) else image.rpartition("/")[2] for image in example.images]

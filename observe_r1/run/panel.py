@@ -49,6 +49,10 @@ _BARS = "▁▂▃▄▅▆▇█"
 _TREND_WIDTH = 16
 
 
+def _no_history() -> dict[str, list[float]]:
+    return {each.metric: [] for each in RESULTS if each.trend}
+
+
 class Activity(NamedTuple):
     """What is being done now, and how much of it."""
 
@@ -77,13 +81,17 @@ class Status:
     """The share of the run that earlier processes did."""
     metrics: dict[str, float] = field(default_factory=dict)
     """Of the latest step; an evaluation's stay until the next evaluation."""
-    history: dict[str, list[float]] = field(default_factory=lambda: {each.metric: [] for each in RESULTS if each.trend})
+    history: dict[str, list[float]] = field(default_factory=_no_history)
     facts: dict[str, str] = field(default_factory=dict)
     stages: dict[str, tuple[int, int | None]] = field(default_factory=dict)
     """Rows done and their total, by stage."""
     activity: Activity | None = None
     stopping: str = ""
     """What happens next, once the run was asked to stop."""
+
+    def forget(self) -> None:
+        """Forget all steps: a run that has lost a rank starts again from a checkpoint."""
+        self.metrics, self.history = {}, _no_history()
 
     def take(self, step: int, metrics: dict[str, float], now: float) -> None:
         """Take the metrics of `step`; those that do not advance the run, an evaluation's, start its pace anew."""

@@ -5,7 +5,7 @@ What is shown, and how it is drawn, is in `panel`; here is when.
 
 import math
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from threading import Event, Thread
 from time import monotonic
@@ -114,6 +114,13 @@ class Progress:
         """
         self._status.step = self._printed_step = step
         self._status.done_before, self._status.pace_since = done, monotonic()
+
+    def recall(self, rows: Iterable[tuple[int, dict[str, float]]]) -> None:
+        """Take the steps, with their metrics, that earlier processes did: the panel draws them, and a log has them."""
+        self._status.forget()
+        for step, metrics in rows:
+            self._status.take(step, metrics, monotonic())
+            self._printed_step = step
 
     def now(self, what: str, total: int = 0, done: Callable[[], int] = int) -> None:
         """Show what is being done until the next call.

@@ -1,5 +1,6 @@
 """What a run writes down: metrics, evaluations, checkpoints and the best model step by step, at the end the model."""
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
@@ -16,7 +17,7 @@ from observe_r1.run.folder import RunFolder
 from observe_r1.run.held_out import HeldOutEvaluator
 from observe_r1.run.progress import Progress
 from observe_r1.run.resume import RunState
-from observe_r1.run.trackers import Trackers
+from observe_r1.run.trackers import Trackers, rows_between
 from observe_r1.run.trackers.tables import Table, evaluation_table, group_table
 from observe_r1.training.loop import rollout_rows
 from observe_r1.training.parts import SavedPolicy
@@ -98,6 +99,8 @@ class Recorder:
         if settings.run.resume:
             self._resume()
         folder.cut_back(self.step, measured=self.step if self._owed is None else self.step - 1)
+        if settings.run.resume and folder.metrics.is_file():
+            view.recall(rows_between(folder.metrics, -1, math.inf))
         self._shown: Table | None = None
         """Groups of the step that is being made, for the trackers."""
         self._trackers = Trackers(folder.path, settings.run, view.note)

@@ -54,17 +54,17 @@ def test_a_greedy_answer_is_the_sampler_s(world, asked, capsys):
     (first, *_) = load_examples(str(world / "train" / "train.jsonl"), "message", "answer")
     question = first.messages[-1]["content"][-1]["text"]
     assert main(["chat", str(world / "warm" / "model"), "--image", first.images[0], "--ask", question]) == 0
-    printed = capsys.readouterr().out
+    printed, said = capsys.readouterr()
     vlm = load_model(ModelSettings(path=str(world / "warm" / "model"), device="cpu"), frozen=True)
     prompt = encode_prompt(first, vlm.processor, QuestionSettings())
     ((completion,),) = EmbeddedEngine(vlm).generate([prompt], Sampling(temperature=0, max_new_tokens=2048))
     assert printed.split() == completion.text.split()
+    assert completion.finish == "stop" and "cut off" not in said
 
 
 def test_questions_are_typed_until_the_input_ends(asked, picture, capsys, monkeypatch):
     typed = [
         "/image /nowhere.png",
-        "what?",
         "/imagine",
         "<|image_pad|>",
         f"/image {picture}",
@@ -76,7 +76,8 @@ def test_questions_are_typed_until_the_input_ends(asked, picture, capsys, monkey
     assert asked("--chat.max_new_tokens", "4") == 0
     printed = capsys.readouterr()
     assert len(printed.out.strip().splitlines()) == 2
-    assert "'/nowhere.png': no such file" in printed.err
+    assert printed.err.count("cut off after 4 tokens: --chat.max_new_tokens") == 2
+    assert "/image: image '/nowhere.png': no such file" in printed.err
     assert "special token '<|image_pad|>'" in printed.err
     assert "/imagine is no command" in printed.err
     assert "shown: no image" in printed.err
@@ -101,17 +102,39 @@ def test_ctrl_c_stops_an_answer_and_not_the_chat(asked, capsys, monkeypatch):
     assert len(printed.out.strip().splitlines()) == 2
 
 
-def test_a_question_that_cannot_be_asked_is_one_line(asked, capsys):
-    assert asked("--ask", "what?", "--image", "/nowhere.png") == 2
-    printed = capsys.readouterr()
-    assert printed.out.strip() == ""
-    assert printed.err.strip().splitlines()[-1] == "observe-r1: error: the question: image '/nowhere.png': no such file"
+def test_a_question_over_the_limit_is_told_in_words_of_a_chat(asked, capsys):
+    assert asked("--ask", "how many circles? " * 9000) == 2
+    said = capsys.readouterr().err.strip().splitlines()[-1]
+    assert "the question: " in said and "tokens with its images, of 9,216 that a chat takes: shorten it" in said
+
+
+@pytest.mark.parametrize(
+    ("options", "line"),
+    [
+        (["--image", "/nowhere.png"], "--image: image '/nowhere.png': no such file"),
+        (["--image", __file__], "is not an image of a known format"),
+        (["--image", "http://127.0.0.1:9/a.png"], "an address of a private network: download it and name the file"),
+        (["--ask", ""], "chat.ask = '': should not be empty"),
+        (["--temperature", "1e-300"], "should be 0, which takes the most probable token, or from 0.001 to 1000"),
+        (["--temperature", "1e300"], "or from 0.001 to 1000"),
+    ],
+)
+def test_what_cannot_be_asked_is_one_line_before_a_model_is_loaded(capsys, options, line):
+    assert main(["chat", "/no/model", *options]) == 2
+    said = capsys.readouterr().err.strip().splitlines()[-1]
+    assert said.startswith("observe-r1: error: ") and line in said and "data." not in said
+
+
+@pytest.mark.parametrize("temperature", ["0.001", "1000"])
+def test_every_temperature_that_is_taken_samples(asked, capsys, temperature):
+    assert asked("--ask", "How many?", "--temperature", temperature, "--chat.max_new_tokens", "2") == 0
+    assert "cut off after 2 tokens" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
     ("words", "line"),
     [
-        (["chat"], "setting 'model.path' is missing: write it in a recipe or give --model.path"),
+        (["chat"], "setting 'model.path' is missing: the command is `observe-r1 chat MODEL`"),
         (["chat", "MODEL", "more"], "unexpected 'more': observe-r1 chat takes one model; --help lists options"),
     ],
 )

@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+from pathlib import Path
 
 import pytest
 import yaml
@@ -111,6 +112,8 @@ def test_runs_without_common_questions_or_differing_settings_say_so(runs, tmp_pa
     shown = capsys.readouterr().out
     assert "all settings are the same" in shown
     assert "fewer than two runs have answered the same held-out questions" in shown
+    command = f"observe-r1 evaluate {runs[0]}/model HELD_OUT.jsonl --against {tmp_path / 'copy' / 'model'}"
+    assert command.replace(" ", "") in "".join(shown.split())
     shutil.rmtree(tmp_path / "copy" / "evaluations")
     assert main(["compare", runs[0], str(tmp_path / "copy"), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["held_out"] is None
@@ -136,6 +139,21 @@ def test_what_cannot_be_compared_is_one_line(runs, words, message, capsys):
     error = captured.err.strip().splitlines()[-1]  # before it, perhaps, what was being done
     assert error.startswith("observe-r1: error: ") and message in error and "Traceback" not in captured.err
     assert not captured.out
+
+
+def test_a_run_that_was_evaluated_once_has_not_learned_nothing(runs, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "160")
+    for folder in map(Path, runs):
+        lines = (folder / "metrics.jsonl").read_text()
+        at = {"step": 0, "evaluation/accuracy": 0.72}
+        (folder / "metrics.jsonl").write_text(json.dumps(at) + "\n" + lines)
+        for path in (folder / "evaluations").iterdir():
+            path.rename(path.with_name("step-000000.jsonl"))
+    assert main(["compare", *runs]) == 0
+    shown = capsys.readouterr().out
+    (line,) = (line for line in shown.splitlines() if "held-out accuracy" in line)
+    assert line.count("72.0% before training, evaluated once") == 2 and "from" not in line
+    assert "ours before training, grpo before training" in " ".join(shown.split())
 
 
 def test_a_damaged_evaluation_is_one_line_that_names_it(runs, tmp_path, capsys):

@@ -2,12 +2,14 @@
 
 import gc
 import os
+import shutil
 import subprocess
 import sys
 from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+from recorded_run import record_run
 
 from observe_r1.cli.start import heavy_imports
 
@@ -107,3 +109,36 @@ sys.exit(main({[*command.split(), "--help"]}))
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "\n")
     assert done.stdout.startswith(f"Usage: observe-r1 {command}")
+
+
+def test_what_is_wrong_with_a_folder_or_an_image_is_told_before_anything_slow_is_loaded(tmp_path):
+    (tmp_path / "no_image.png").write_text("no image")
+    run = record_run(tmp_path / "run", steps=2)
+    other = shutil.copytree(run, tmp_path / "other")
+    wrong = [
+        (["report", "nowhere"], "nowhere: no such folder"),
+        (["report", run, run], "named twice"),
+        (["report", run, "--to", "nowhere/page.html"], "--to 'nowhere/page.html': there is no folder 'nowhere'"),
+        (["report", run, "--to", tmp_path], "is a folder: name a file in it"),
+        (["compare", run, "nowhere"], "nowhere: no such folder"),
+        (["compare", run, other, "--to", "nowhere/page.html"], "there is no folder 'nowhere'"),
+        (["compare", run, other], ""),  # as text it needs no more than the files
+        (["chat", "model", "--image", tmp_path / "no_image.png"], "is not an image of a known format"),
+        (["evaluate", run / "metrics.jsonl", "model"], "the model comes first: `observe-r1 evaluate model "),
+    ]
+    code = f"""
+import sys
+from observe_r1.cli.main import main
+for words in {[[str(word) for word in words] for words, _ in wrong]}:
+    print("ends with", main(words), file=sys.stderr)
+print(*[name for name in ("torch", "transformers", "matplotlib") if name in sys.modules], file=sys.stderr)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path)
+    *said, loaded = done.stderr.splitlines()
+    assert loaded == ""
+    lines = [line for line in said if line.startswith(("observe-r1: ", "ends with"))]
+    for words, line in wrong:
+        if line:
+            assert line in lines.pop(0), words
+        assert lines.pop(0) == f"ends with {2 if line else 0}", words
+    assert not lines

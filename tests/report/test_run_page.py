@@ -2,6 +2,11 @@
 
 import json
 import re
+import shutil
+import socket
+import struct
+from urllib.error import HTTPError
+from urllib.request import Request, urlopen
 
 import pytest
 import yaml
@@ -13,11 +18,14 @@ from recorded_run import GROUP, record_run
 from observe_r1.cli.main import main
 from observe_r1.errors import UserError
 from observe_r1.evaluation.figures import Answer, Answered, summarize
-from observe_r1.report import gallery
+from observe_r1.report import gallery, serving
+from observe_r1.report.build_folder import open_build
 from observe_r1.report.charts import smoothed
+from observe_r1.report.ladder_summary import summarize_ladder
 from observe_r1.report.run_page import render_report
-from observe_r1.report.run_records import SampledGroup, label_runs, read_run
+from observe_r1.report.run_records import SampledGroup, held_out_groups, label_runs, read_run, sampled_groups
 from observe_r1.report.serving import PageServer
+from observe_r1.threads import in_daemon_thread
 
 
 def data_of(page):
@@ -193,7 +201,19 @@ def spoiled(name, text):
         (lambda folder: record_run(folder / "rl", steps=1), "not the folder of a run, .*did you mean .*x/rl\\?"),
         (spoiled("metrics.jsonl", "1\n2\n"), "metrics.jsonl line 1: not as a run wrote it"),
         (spoiled("config.yaml", "- 1"), "config.yaml: not as a run wrote it"),
-        (spoiled("rollouts/step-000002.jsonl", "{}\n"), "step-000002.jsonl: not as a run wrote it"),
+        *(
+            (spoiled("metrics.jsonl", f'{{"step": 1}}\n{line}\n'), "metrics.jsonl line 2: not as a run wrote it")
+            for line in (
+                '{"step": 2, "reward/mean": NaN}',
+                '{"step": 2, "reward/mean": -Infinity}',
+                '{"step": 2, "reward/mean": 1e308}',
+                '{"step": 2, "reward/mean": 1' + 400 * "0" + "}",
+                '{"step": Infinity}',
+                '{"step": -1}',
+                "[" * 100_000,
+            )
+        ),
+        (spoiled("rollouts/step-000002.jsonl", "{}\n"), "step-000002.jsonl row 1, 'id': not as a run wrote it"),
         (spoiled("rollouts/step-000002.jsonl", "{"), "step-000002.jsonl"),
     ],
 )
@@ -203,6 +223,85 @@ def test_what_cannot_be_shown_is_one_line(tmp_path, capsys, make, words):
     error = capsys.readouterr().err.splitlines()[-1]
     assert error.startswith("observe-r1: error: ") and re.search(words, error)
     assert not (tmp_path / "x" / "report.html").exists()
+
+
+@pytest.mark.parametrize("value", [None, [1], {}])
+def test_a_response_without_what_the_page_needs_is_named(run, tmp_path, value):
+    folder = shutil.copytree(run, tmp_path / "run")
+    for read, name, kind in (
+        (sampled_groups, "rollouts", "id response text answer correct advantage"),
+        (held_out_groups, "evaluations", "id response text answer correct"),
+    ):
+        path = folder / name / "step-000020.jsonl"
+        rows = [json.loads(line) for line in path.read_text().splitlines()]
+        for column in kind.split():
+            spoilt = [rows[0], rows[1] | {column: value}, *rows[2:]]
+            path.write_text("".join(json.dumps(row) + "\n" for row in spoilt))
+            with pytest.raises(UserError, match=f"step-000020.jsonl row 2, '{column}': not as a run wrote it"):
+                read(read_run(folder), 20)
+        path.write_text(json.dumps(rows[0]) + "\n[1]\n")
+        with pytest.raises(UserError, match=r"step-000020.jsonl row 2: not as a run wrote it"):
+            read(read_run(folder), 20)
+
+
+def test_a_measurement_without_its_figures_is_named(tmp_path):
+    folder = build(tmp_path / "ladder", ladder=[row(1)], measured=[{"id": "id-1"}])
+    with pytest.raises(UserError, match=r"measured.jsonl row 1, 'tries': not as the build wrote it"):
+        summarize_ladder(open_build(folder))
+    build(folder, measured=[], dropped=[{"id": "id-1"}])
+    with pytest.raises(UserError, match=r"dropped.jsonl row 1, 'stage': not as the build wrote it"):
+        summarize_ladder(open_build(folder))
+
+
+def fetched(server, host=None):
+    """Status and text of the page."""
+    port = server.server_address[1]
+    request = Request(f"http://127.0.0.1:{port}/", headers={"Host": host or f"127.0.0.1:{port}"})
+    try:
+        with urlopen(request, timeout=20) as answer:
+            return answer.status, answer.read().decode()
+    except HTTPError as error:
+        return error.code, error.read().decode()
+
+
+def test_what_the_page_fails_on_is_told_once_and_the_server_goes_on(run, capsys):
+    def render(version):
+        raise type(errors[-1])(*errors[-1].args)
+
+    errors = [ZeroDivisionError("a bug")]
+    with PageServer([run], 0, render) as server:
+        in_daemon_thread(server.serve_forever)
+        for _ in range(2):
+            status, text = fetched(server)
+            assert status == 500 and "ZeroDivisionError" in text and "the terminal says more" in text
+        said = capsys.readouterr().err
+        assert said.count("Traceback") == 1 and said.rstrip().endswith("ZeroDivisionError: a bug")
+        errors.append(UserError("metrics.jsonl: put it back"))
+        assert fetched(server) == (500, "metrics.jsonl: put it back")
+        with socket.create_connection(server.server_address) as left:  # a browser that leaves at once
+            left.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            left.sendall(b"GET / HTTP/1.1\r\n")
+        assert fetched(server)[0] == 500
+        server.shutdown()
+    assert capsys.readouterr().err == ""
+
+
+def test_only_own_names_are_answered_and_a_browser_names_no_port_80(run, monkeypatch):
+    with PageServer([run], 0, lambda version: "page") as server:
+        in_daemon_thread(server.serve_forever)
+        port = server.server_address[1]
+        asked = (f"localhost:{port}", "localhost", "127.0.0.1", f"evil.com:{port}", "evil.com")
+        assert [fetched(server, host)[0] for host in asked] == [200, 403, 403, 403, 403]
+        server.shutdown()
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    monkeypatch.setattr(serving, "_HTTP_PORT", port)
+    with PageServer([run], port, lambda version: "page") as server:
+        in_daemon_thread(server.serve_forever)
+        asked = (f"localhost:{port}", "localhost", "127.0.0.1", f"evil.com:{port}", "evil.com")
+        assert [fetched(server, host)[0] for host in asked] == [200, 200, 200, 403, 403]
+        server.shutdown()
 
 
 def test_the_command_writes_where_it_is_told(run, page, tmp_path, capsys):

@@ -223,7 +223,10 @@ def test_every_task_is_in_the_release_and_in_the_documentation():
         (["--benchmarks", "mmmu,mmmu:."], "mmmu is named twice"),
         (["--benchmarks", "mmmu:gone"], "there is no folder 'gone'"),
         (["--benchmarks.limit", "3"], "holds other benchmarks, another limit"),
-        (["--data.path", "held_out.jsonl"], "one evaluation takes one of the two"),
+        (
+            ["--data.path", "held_out.jsonl"],
+            "asks questions of its own, and data.path = 'held_out.jsonl' names others",
+        ),
     ],
 )
 def test_what_does_not_fit_is_one_line(evaluated, world, names, capsys, more, said):
@@ -249,6 +252,15 @@ def test_data_that_cannot_be_read_is_one_line_and_leaves_nothing_half_written(wo
     assert main(words(world, f"mmmu:{tmp_path / 'empty'}", tmp_path / "run")) == 2
     assert "neither empty nor an evaluation's folder" in capsys.readouterr().err
     assert [path.name for path in (tmp_path / "run").iterdir()] == ["mine.txt"]
+
+
+def test_a_hub_that_does_not_answer_is_said_and_how_to_do_without(world, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "empty"))
+    assert main(words(world, "mathvista", tmp_path / "evaluation")) == 2
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert said.startswith("observe-r1: error: --benchmarks: the Hugging Face Hub does not answer: mathvista: ")
+    assert said.endswith("; mathvista:FOLDER reads a copy of AI4Math/MathVista")
 
 
 def test_without_lmms_eval_the_error_says_how_to_install_it(world, names, tmp_path, capsys, monkeypatch):

@@ -93,6 +93,20 @@ def test_what_was_interrupted_is_resumed_to_the_same_responses(evaluated, world,
         assert (output / name).read_bytes() == (evaluated / name).read_bytes()
 
 
+def test_a_model_beside_itself_is_asked_once_in_words_and_reported(evaluated, world, questions, tmp_path, capsys):
+    output, model = shutil.copytree(evaluated, tmp_path / "evaluation"), world / "warm" / "model"
+    shutil.rmtree(output / "1")
+    assert main(words(world, questions, output, "--against", str(model))) == 0
+    said = capsys.readouterr()
+    assert said.err.count("is asked for the observe format") == 2  # once for each model, in two rounds
+    last = said.out.splitlines()[-1]
+    assert f"look at it: `observe-r1 report {output}`" in last
+    assert f"`observe-r1 export {world / 'warm'} --to NEW_FOLDER --evaluation {output}`" in last
+    assert main(["report", str(output)]) == 0
+    page = (output / "report.html").read_text()
+    assert "model (model 1)" in page and "minus model (model 2)" in page
+
+
 def test_json_for_machines(evaluated, world, questions, tmp_path, capsys):
     output = shutil.copytree(evaluated, tmp_path / "evaluation")
     assert main(words(world, questions, output, "--json")) == 0
@@ -119,7 +133,8 @@ def test_bad_input_is_one_line(world, questions, tmp_path, capsys):
     twice.write_text(questions.read_text() + questions.read_text().splitlines()[0] + "\n")
     (tmp_path / "images").symlink_to(questions.parent / "images")
     assert main(words(world, twice, tmp_path / "evaluation")) == 2
-    assert "twice.jsonl row 7: duplicate id 'world-" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "twice.jsonl row 7: duplicate id 'world-" in said and "(--skip-bad leaves such rows out)" in said
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "mine.txt").touch()
     assert main(words(world, questions, tmp_path / "full")) == 2
@@ -193,6 +208,7 @@ def test_skip_bad_leaves_out_every_kind_of_broken_row_and_counts_them(world, que
         "answer": "it depends on what the author of this question meant, which nobody will ever know for sure"
     }
     rows_of[4] |= {"message": rows_of[4]["message"].replace("images/", "gone/")}
+    rows_of.append(rows_of[5])
     broken, output = questions.with_name("broken.jsonl"), tmp_path / "evaluation"
     broken.write_text("".join(json.dumps(row) + "\n" for row in rows_of))
     assert main(words(world, broken, output)) == 2
@@ -200,10 +216,10 @@ def test_skip_bad_leaves_out_every_kind_of_broken_row_and_counts_them(world, que
     assert "--skip-bad" in said
     assert main(words(world, broken, output, "--skip-bad")) == 0
     (model,) = json.loads((output / "summary.json").read_text())["models"]
-    assert (model["questions"], model["left_out"]) == (3, 3)
+    assert (model["questions"], model["left_out"]) == (3, 4)
     said = capsys.readouterr()
-    assert "3 of 6" in said.out
-    assert all(f"broken.jsonl row {number}" in said.err for number in (1, 3, 5))
+    assert "3 of 7" in said.out
+    assert all(f"broken.jsonl row {number}" in said.err for number in (1, 3, 5, 7))
 
 
 def test_ctrl_c_at_the_end_of_a_round_begins_no_other(world, questions, tmp_path, monkeypatch, capsys):

@@ -172,10 +172,26 @@ def test_a_resumed_run_starts_at_its_step(clock, terminal):
     assert "75%  1:00 elapsed, 1:00 left" in drawn(view, 80)  # a quarter took a minute here
 
 
+def test_a_resumed_run_shows_what_it_did_before(clock):
+    view = Progress("train", 12, Console(file=io.StringIO(), force_terminal=True, width=80))
+    view.about(model="m")
+    for _ in range(2):  # a run that has lost a rank starts again
+        rows = [(step, {"reward/mean": float(step), "progress": step / 12}) for step in range(1, 7)]
+        view.recall([(0, {"evaluation/accuracy": 0.72}), *rows])
+        view.start(6, 0.5)
+    clock.now += 60
+    text = drawn(view, 80)
+    assert "held-out" in text and "72.0%" in text and "6.000" in text and text.count("▁▂▄▅▇█") == 1
+    assert "step 6/12" in text and "left" not in text
+    view.update(7, {"reward/mean": 7.0, "progress": 7 / 12})
+    assert "1:00 elapsed, 5:00 left" in drawn(view, 80)
+
+
 def test_a_resumed_run_that_does_nothing_more_has_no_line_of_a_step(clock):
     console = log_console()
     with Progress("train", 6, console) as view:
         view.about(model="m")
+        view.recall([(step, {"reward/mean": 1.0}) for step in range(1, 7)])
         view.start(6, 1.0)
     assert console.file.getvalue() == "train: model m\n"
 

@@ -172,8 +172,11 @@ def test_ctrl_c_in_an_evaluation_leaves_it_to_the_resumed_run(world, unbroken, t
     assert "interrupted after step 2" in capsys.readouterr().out
     assert [("evaluation/accuracy" in row) for row in timeless(run)] == [True, False, False]
     assert names_in(run / "checkpoints") == ["step-000002"] and names_in(run / "evaluations") == ["step-000000.jsonl"]
+    recalled, recall = [], Progress.recall
+    monkeypatch.setattr(Progress, "recall", lambda view, rows: recall(view, recalled.extend(rows) or recalled))
     assert main(command(world, run, "--run.resume")) == 0
     assert_same(run, unbroken)
+    assert [step for step, _ in recalled] == [0, 1] and "evaluation/accuracy" in recalled[0][1]
 
 
 def digest(tensor):

@@ -53,7 +53,7 @@ def convert(verb: str, argv: Sequence[str]) -> str:
     """
     kind: type[Section] = resolve(COMMANDS[verb].settings)
     given = read_words(COMMANDS[verb], kind, argv)
-    settings = settings_of(kind, given)
+    settings = settings_of(kind, given, COMMANDS[verb])
     bases = [given.recipe] if given.recipe else [None, *_METHODS[verb]]
     changes = {base: _changes(settings, base) for base in bases}
     base = min(bases, key=lambda base: len(changes[base]))

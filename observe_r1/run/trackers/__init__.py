@@ -215,7 +215,7 @@ class _Once:
                 self._told = True
 
     def _hand_over_missed(self, before: float) -> None:
-        for missed, values in _rows_between(self._metrics, self._state.steps[self._key], before):
+        for missed, values in rows_between(self._metrics, self._state.steps[self._key], before):
             self._hand_over(missed, values, ())
 
     def _hand_over(self, step: int, metrics: dict[str, float], tables: Sequence[Table]) -> None:
@@ -241,8 +241,8 @@ class _Once:
             self._note(f"{self._key}: {error}")
 
 
-def _rows_between(path: Path, after: int, before: float) -> Iterator[tuple[int, dict[str, float]]]:
-    """Yield the steps that lie between two, and their metrics that are numbers."""
+def rows_between(path: Path, after: int, before: float) -> Iterator[tuple[int, dict[str, float]]]:
+    """Yield the steps of a `metrics.jsonl` that lie between two, and their metrics that are numbers."""
     for line in path.read_text(encoding="ascii").splitlines():
         row: dict[str, Any] = json.loads(line)
         step = row.pop("step")
