@@ -2,6 +2,8 @@
 
 - Files outside docs/ that pages link to (`../CONTRIBUTING.md`, `../examples/…`) come along.
 - A `<picture>` follows the reader's system; on the site it follows the site's own switch between light and dark.
+- So that code fits a phone: names in tables may continue on the next line after a sign such as `/` or `_`; options of a
+  command may not after their hyphens; JSON lines are coloured and broken as JSON is.
 """
 
 import re
@@ -13,6 +15,11 @@ from mkdocs.structure.pages import Page
 
 ROOT = Path(__file__).parents[1]
 _OUTSIDE = re.compile(r"\]\(\.\./(?!docs/)([^)#]+)")
+_CELL = re.compile(r"<td\b.*?</td>", re.DOTALL)
+_NAMES = re.compile(r"(?<=<code>)[^<]+(?=</code>)")
+_JOINT = re.compile(r"((?<=\w)[/_.,=@:]|,)(?=[^\s;])")
+_CODE = re.compile(r"<code>.*?</code>", re.DOTALL)
+_OPTION = re.compile(r"(?<![\w-])(--?[A-Za-z](?:[\w.-]|<wbr>)*)")
 _PICTURE = re.compile(
     r'<picture>\s*<source media="\(prefers-color-scheme: dark\)" srcset="([^"]+)">\s*'
     r'<img src="([^"]+)"(?: width="(\d+)")? alt="([^"]+)">\s*</picture>'
@@ -38,7 +45,13 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
         markdown = _OUTSIDE.sub(r"](\1", markdown)
     else:  # it stands outside docs/, and the site has docs/ as its root
         markdown = re.sub(r"\]\((?:\.\./)?docs/", "](" + "../" * page.file.src_uri.count("/"), markdown)
-    return _PICTURE.sub(_both, markdown)
+    return _PICTURE.sub(_both, markdown.replace("```jsonl\n", "```json\n"))
+
+
+def on_page_content(html: str, page: Page, config: MkDocsConfig, files: Files) -> str:
+    """Mark where code may be broken, and where not."""
+    html = _CELL.sub(lambda cell: _NAMES.sub(lambda names: _JOINT.sub(r"\1<wbr>", names[0]), cell[0]), html)
+    return _CODE.sub(lambda code: _OPTION.sub(r'<span class="option">\1</span>', code[0]), html)
 
 
 def _both(found: re.Match[str]) -> str:

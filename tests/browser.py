@@ -23,9 +23,9 @@ def open_browser():
 
 
 class Tab:
-    """A page in a window of its own, and all that it complained about."""
+    """A page in a window of its own, and all that it complained about: requests elsewhere than to `address` too."""
 
-    def __init__(self, browser, address, *, width=1280, dark=False):
+    def __init__(self, browser, address, *, page="", width=1280, dark=False):
         self.complaints = []
         scheme = "dark" if dark else "light"
         self._context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)
@@ -34,7 +34,7 @@ class Tab:
         self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
         self.page.on("dialog", lambda dialog: (self.complaints.append("a dialog"), dialog.dismiss()))
         self.page.on("request", lambda request: self._requested(request.url, address))
-        self.page.goto(address)
+        self.page.goto(address + page)
 
     def _requested(self, url, address):
         if not url.startswith(("data:", address)):

@@ -8,7 +8,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 class ScriptedServer:
     """Answers with the next of `answers`, then with `usual`: a status, a
-    body and perhaps how to write it. None breaks the connection.
+    body, and perhaps how to write it or headers. None breaks the connection.
 
     Args:
         usual: Takes a request's JSON and returns an answer; for a `GET`, its path.
@@ -38,9 +38,12 @@ class ScriptedServer:
                 answer = answer(question) if callable(answer) else answer
                 if answer is None:
                     return  # the connection breaks
-                status, body, write = (*answer, lambda handler: handler.wfile.write(body))[:3]
+                status, body, *more = answer
+                headers = {"Content-Length": len(body)} | next((each for each in more if isinstance(each, dict)), {})
+                write = next(filter(callable, more), lambda handler: handler.wfile.write(body))
                 self.send_response(status)
-                self.send_header("Content-Length", str(len(body)))
+                for name, value in headers.items():
+                    self.send_header(name, str(value))
                 self.end_headers()
                 with suppress(ConnectionError):  # the client may have had enough
                     write(self)

@@ -40,8 +40,8 @@ def check_data(settings: DataCheckSettings, view: Progress) -> tuple[int, str]:
 
     Args:
         settings: The dataset, and the model whose processor counts tokens.
-        view: Of the start of the command; it is closed once the files are open, because checking prints between its own
-            lines.
+        view: Of the start of the command; it is closed before the rows are checked, because that prints between its
+            own lines.
 
     Returns:
         Exit code 0 if every row is good, else 2; and nothing more to print.
@@ -52,10 +52,10 @@ def check_data(settings: DataCheckSettings, view: Progress) -> tuple[int, str]:
     data = settings.data
     view.now(f"opening {data.path}")
     parts = [open_examples(name, data.input_key, data.label_key, require_answer=False) for name in file_names(data)]
-    view.close()
     files = list(chain.from_iterable(parts))
     rows = mix_sequences(files, None, seed=0, limit=data.max_samples)
     check = RowCheck(data, require_verifiable, _token_counter(settings.model, data))
+    view.close()
     out, survey, problems = Console(), Survey(), Alike()
     # A view that shares the terminal with printed lines must know of them; if they go to a file, it has its own.
     try:

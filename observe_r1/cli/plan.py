@@ -54,7 +54,14 @@ def run(settings: PlanSettings, view: Progress) -> tuple[int, str]:
     if schedules:
         console.print(_schedules(schedules))
     if asked.why:
-        console.print(f"does not fit: {asked.why}", highlight=False, soft_wrap=True)
+        fit = next((made.layout.gpus for made in sweep if not made.why), None)
+        console.print(
+            f"does not fit: {asked.why}. "
+            + (f"{fit:,} such GPUs fit: --cluster.gpus {fit}; " if fit else "No number of such GPUs fits; ")
+            + "docs/memory.md says what takes less, as the recipes qwen2_5_vl_3b_80gb and qwen2_5_vl_3b_24gb do",
+            highlight=False,
+            soft_wrap=True,
+        )
         return 2, ""
     console.print(
         f"fits; largest optimizer.tokens_per_pack: {asked.budget:,}. Computed, not measured: docs/plan.md",

@@ -175,6 +175,8 @@ def _explain(kind: type[Section], error: Any) -> str:
     value = "" if isinstance(error["input"], dict) else f" = {error['input']!r}"
     reason = _IN_WORDS.get(error["type"], error["msg"].removeprefix("Value error, "))
     reason = re.sub("^Input should ", "should ", reason)
+    if error.get("ctx", {}).get("min_length") == 1:
+        reason = "should not be empty"
     if not key and error["type"] != "value_error":
         return f"should hold settings, section by section, not {error['input']!r:.60}"
     return f"{key}{value}: {reason}" if _is_of_one_setting(error) or error["type"] != "value_error" else reason

@@ -1,6 +1,7 @@
 """The card of an exported model: what it was trained on and how, its curves, its evaluation, and how to run it."""
 
 import json
+import shlex
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -12,10 +13,12 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 from observe_r1.errors import UserError
 from observe_r1.report.pages import render_template
 from observe_r1.report.theme import LIGHT, Theme, styled
+from observe_r1.web import without_passwords
 
 CURVES = "curves.png"
 _INCHES, _DPI = (7.2, 2.9), 160
 _LENGTH = "length"
+_FILES = (".json", ".jsonl", ".parquet")
 
 
 def write_model_card(new: Path, run: Path, source: Path, *, name: str, adapter: bool, evaluation: Path | None) -> None:
@@ -32,22 +35,26 @@ def write_model_card(new: Path, run: Path, source: Path, *, name: str, adapter: 
     Raises:
         UserError: A file of the run or the evaluation is missing or damaged, or another model was evaluated.
     """
-    settings = _without_places(recorded_settings(run))
+    recorded = recorded_settings(run)
+    settings = _without_places(recorded)
     metrics = _loaded(run / "metrics.jsonl", lambda text: [json.loads(line) for line in text.splitlines()])
     drawn = draw_curves(metrics)
     if drawn:
         (new / CURVES).write_bytes(drawn)
-    base = str(settings["model"]["path"])
+    base = _named(str(recorded["model"]["path"]))
+    best = _loaded(run / "best.json", json.loads)["step"] if source.name == "best" else None
     card = render_template(
         "model_card.md.j2",
-        metadata=yaml.safe_dump(_metadata(settings, base), sort_keys=False),
+        metadata=yaml.safe_dump(_metadata(recorded), sort_keys=False),
         name=name,
+        typed=shlex.quote(name),
         base=base,
         adapter=adapter,
         settings=yaml.safe_dump(settings, sort_keys=False, allow_unicode=True),
         data=str(settings["data"]["path"]),
         steps=metrics[-1]["step"] if metrics else 0,
-        by_reinforcement="rollout" in settings,
+        best=best,
+        rollout=settings.get("rollout"),
         curves=CURVES if drawn else None,
         **_evaluated(evaluation, source),
     )
@@ -55,12 +62,12 @@ def write_model_card(new: Path, run: Path, source: Path, *, name: str, adapter: 
 
 
 def recorded_settings(run: Path) -> dict[str, Any]:
-    """Return the settings of a run by section; raise `UserError` if its folder does not have them."""
+    """Return a run's settings by section, without passwords; raise `UserError` if its folder does not have them."""
     path = run / "config.yaml"
     settings = _loaded(path, yaml.safe_load)
     if not isinstance(settings, dict) or not all(isinstance(settings.get(name), dict) for name in ("model", "data")):
         raise UserError(f"{path}: not as a run wrote it: put it back")
-    return settings
+    return without_passwords(settings)
 
 
 def draw_curves(metrics: list[dict[str, Any]]) -> bytes | None:
@@ -108,26 +115,40 @@ def _loaded(path: Path, parse: Any) -> Any:
 
 
 def _without_places(value: Any) -> Any:
-    """Return settings in which paths of this machine are names alone."""
+    """Return settings in which paths of this machine are names alone; keys may be files of rewards."""
     if isinstance(value, dict):
-        return {name: _without_places(each) for name, each in value.items()}
+        return {_without_places(name): _without_places(each) for name, each in value.items()}
     if isinstance(value, str):
         return ",".join(Path(each).name if each.startswith(("/", "~", ".")) else each for each in value.split(","))
     return value
 
 
-def _metadata(settings: dict[str, Any], base: str) -> dict[str, Any]:
+def _named(model: str) -> str:
+    """Return what to call a model: its name on the Hub, or its folder, with the run before `model` and `best`."""
+    path = Path(model)
+    if _is_on_hub(model):
+        return model
+    return f"{path.parent.name}/{path.name}" if path.name in ("model", "best") else path.name
+
+
+def _is_on_hub(name: str) -> bool:
+    """Whether `name` is the Hub's, USER/NAME perhaps with a split, and not a folder's or a file's."""
+    path = Path(name.partition("@")[0]).expanduser()
+    return name.count("/") == 1 and name[0] not in "/~." and path.suffix not in _FILES and not path.exists()
+
+
+def _metadata(settings: dict[str, Any]) -> dict[str, Any]:
     """Return the card's header (hf.co/docs/hub/model-cards)."""
     header: dict[str, Any] = {"library_name": "transformers", "pipeline_tag": "image-text-to-text"}
-    if base.count("/") == 1:
+    if _is_on_hub(base := settings["model"]["path"]):
         header["base_model"] = base
-    if settings["data"]["path"].count("/") == 1 and "," not in settings["data"]["path"]:
-        header["datasets"] = [settings["data"]["path"].partition("@")[0]]
+    if data := [name.partition("@")[0] for name in settings["data"]["path"].split(",") if _is_on_hub(name)]:
+        header["datasets"] = data
     return header | {"tags": ["observe-r1", "reinforcement-learning", "grpo", "reasoning"]}
 
 
 def _evaluated(evaluation: Path | None, source: Path) -> dict[str, Any]:
-    """Return the rows of the card's table: figures of this model, and its lead over the others."""
+    """Return the rows of the card's table: figures of this model, and its lead over the others; and what was asked."""
     if evaluation is None:
         return {"figures": [], "against": []}
     path = evaluation / "summary.json"
@@ -140,15 +161,22 @@ def _evaluated(evaluation: Path | None, source: Path) -> dict[str, Any]:
                 f"run `observe-r1 evaluate {source} QUESTIONS`"
             )
         rows = [
-            [figure, _cell(figure, value), *(_cell(figure, lead["differences"][figure], "+") for lead in leads)]
+            [
+                f"{figure}, tokens" if figure == _LENGTH else figure,
+                _cell(figure, value),
+                *(_cell(figure, lead["differences"][figure], lead=True) for lead in leads),
+            ]
             for figure, value in own["figures"].items()
         ]
-        return {"figures": rows, "against": [Path(lead["against"]).name for lead in leads], "asked": own["questions"]}
+        against = [_named(lead["against"]) for lead in leads]
+        asked = _without_places(recorded_settings(evaluation))
     except (OSError, ValueError, KeyError, IndexError, TypeError) as error:
         raise UserError(f"export.evaluation: {path} is not what `observe-r1 evaluate` writes: {error}") from error
+    return {"figures": rows, "against": against, "count": own["questions"], "asked": asked}
 
 
-def _cell(figure: str, value: dict[str, float], sign: str = "") -> str:
-    scale, unit, digits = (1, "", 0) if figure == _LENGTH else (100, " %", 1)
+def _cell(figure: str, value: dict[str, float], *, lead: bool = False) -> str:
+    scale, unit, digits = (1, "", 0) if figure == _LENGTH else (100, " points" if lead else " %", 1)
+    sign = "+" if lead else ""
     mean, low, high = (f"{value[key] * scale:{sign}z.{digits}f}" for key in ("mean", "low", "high"))
     return f"{mean}{unit} [{low}, {high}]"

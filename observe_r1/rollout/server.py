@@ -35,7 +35,9 @@ _LONGEST = 1 << 26
 _OF_THE_PROMPT = (400, 413, 422)
 """Statuses by which a server refuses one prompt: too long, too many images."""
 _OF_THE_KEY = (401, 403)
-_NO_LIST = (404, 405, 501)
+_ENOUGH = 8
+"""Questions to which no model that samples is likely to give equal responses."""
+_NO_LIST = (404, 405, 500, 501)
 _DIALECTS: dict[str, dict[str, Any]] = {
     "vllm": {"repetition_penalty": 1.0, "min_p": 0.0, "top_k": 0, "include_stop_str_in_output": True},
     "sglang": {"repetition_penalty": 1.0, "min_p": 0.0, "top_k": -1, "no_stop_trim": True},
@@ -110,6 +112,8 @@ def _data_url(image: Image.Image, most: int) -> str:
 
 class _Message(BaseModel):
     content: str | None = None
+    reasoning: str | None = None
+    reasoning_content: str | None = None
 
 
 class _Choice(BaseModel):
@@ -122,7 +126,8 @@ class _Usage(BaseModel):
 
 
 class _Answer(BaseModel):
-    choices: list[_Choice] = Field(min_length=1)
+    model: str = ""
+    choices: list[_Choice] = Field(min_length=1, max_length=1)
     usage: _Usage
 
 
@@ -173,11 +178,11 @@ class ChatServer:
             longest=_LONGEST,
             settings=("server.timeout", "server.retries"),
         )
-        self._headers = _key()
+        self._key = _key()
         known = {each.id: each for each in self._models()}
         self.model = settings.model or model
         """Its name at the server."""
-        if known and self.model not in known:
+        if known and self.model not in known and not self._takes(self.model):
             if settings.model or not is_folder or len(known) > 1:
                 listed = ", ".join(sorted(known)[:8]) + ", …" * (len(known) > 8)
                 raise UserError(
@@ -186,14 +191,11 @@ class ChatServer:
                 )
             (self.model,) = known
             note(f"{self._server.name} calls its only model {self.model!r}: that one is asked")
-        self._dialect = _DIALECTS.get(known[self.model].owned_by, {}) if known else {}
+        self._dialect = _DIALECTS.get(known[self.model].owned_by, {}) if self.model in known else {}
         self._kept: dict[tuple[ServerPrompt, int], ServerReply] = {}
         """Responses of a batch in which the server refused a prompt; the batch is asked again without that one."""
-        self._told = False
+        self._told: set[str] = set()
         self.finished = 0
-
-    def close(self) -> None:
-        """Do nothing: there is nothing to give back."""
 
     def generate(
         self,
@@ -230,6 +232,13 @@ class ChatServer:
             first = min(refused)
             raise RefusedPromptError(first, refused[first])
         self._kept.clear()
+        texts = [{reply.text for reply in group.values()} for group in groups]
+        if sampling.temperature and sampling.n > 1 and len(texts) >= _ENOUGH and all(len(each) == 1 for each in texts):
+            self._note_once(
+                "same",
+                f"gave {sampling.n} equal responses to each of {len(texts)} questions at temperature "
+                f"{sampling.temperature:g}: it may not sample (docs/evaluation.md)",
+            )
         return [[group[number] for number in range(sampling.n)] for group in groups]
 
     def _reply(self, prompt: ServerPrompt, number: int, sampling: Sampling) -> ServerReply:
@@ -237,19 +246,33 @@ class ChatServer:
             return before
         fields = json.dumps(self._fields(prompt, number, sampling))
         body = f'{fields[:-1]}, "messages": {prompt.messages}}}'.encode()
-        status, content = self._server.ask("POST", "/chat/completions", body, self._headers)
+        status, content = self._ask("POST", "/chat/completions", body)
         if status in _OF_THE_PROMPT:
             raise _RefusedError(f"{self._server.name} refuses it with status {status}: {_reason(content)}")
         answer = self._parsed(_Answer, status, content)
         choice, tokens = answer.choices[0], answer.usage.completion_tokens
         finish: Literal["stop", "length"] = "length" if choice.finish_reason == "length" else "stop"
-        if finish == "length" and tokens < sampling.max_new_tokens and not self._told:
-            self._told = True
-            self._note(
-                f"{self._server.name} cut a response at {tokens:,} tokens, before rollout.max_new_tokens = "
-                f"{sampling.max_new_tokens:,}: it has a limit of its own (docs/evaluation.md)"
+        if finish == "length" and tokens < sampling.max_new_tokens:
+            self._note_once(
+                "cut",
+                f"cut a response at {tokens:,} tokens, before rollout.max_new_tokens = {sampling.max_new_tokens:,}: "
+                "it has a limit of its own (docs/evaluation.md)",
+            )
+        if choice.message.reasoning or choice.message.reasoning_content:
+            self._note_once(
+                "reasoning",
+                "keeps the reasoning apart from the response, which is judged without it and is not well-formed: start "
+                "it without its parser for reasoning",
             )
         return ServerReply(choice.message.content or "", tokens, finish)
+
+    def _ask(self, method: str, path: str, body: bytes | None = None) -> tuple[int, bytes]:
+        """Return status and content of an answer; a refusal without the key, which some servers repeat."""
+        headers = {"Authorization": f"Bearer {self._key}"} if self._key else {}
+        status, content = self._server.ask(method, path, body, headers)
+        if self._key and status >= 400:
+            content = content.replace(self._key.encode(), b"...")
+        return status, content
 
     def _fields(self, prompt: ServerPrompt, number: int, sampling: Sampling) -> dict[str, Any]:
         """Return what a request asks for besides the chat."""
@@ -261,9 +284,26 @@ class ChatServer:
         asked |= self._settings.fields or {}
         return {name: value for name, value in asked.items() if value is not None}
 
+    def _note_once(self, kind: str, what: str) -> None:
+        if kind not in self._told:
+            self._told.add(kind)
+            self._note(f"{self._server.name} {what}")
+
+    def _takes(self, name: str) -> bool:
+        """Whether the server answers for a model that it does not list: some load any model that they are asked for."""
+        chat = {"model": name, "messages": [{"role": "user", "content": "?"}], "max_tokens": 1}
+        status, content = self._ask("POST", "/chat/completions", json.dumps(chat).encode())
+        try:
+            taken = 200 <= status < 300 and _Answer.model_validate_json(content).model.startswith(name)
+        except ValidationError:
+            return False
+        if taken:
+            self._note(f"{self._server.name} does not list {name!r}, but answers for it")
+        return taken
+
     def _models(self) -> list[_Model]:
         """Return the models that the server lists; none where it lists none."""
-        status, content = self._server.ask("GET", "/models", headers=self._headers)
+        status, content = self._ask("GET", "/models")
         return [] if status in _NO_LIST else self._parsed(_Models, status, content).data
 
     def _parsed(self, kind: type[_Parsed], status: int, content: bytes) -> _Parsed:
@@ -282,18 +322,18 @@ class ChatServer:
             ) from error
 
 
-def _key() -> dict[str, str]:
+def _key() -> str:
     key = os.environ.get(KEY, "").strip()
     if not (key.isascii() and key.isprintable()):
         raise UserError(f"the environment variable {KEY} holds characters that no key has: set it again")
-    return {"Authorization": f"Bearer {key}"} if key else {}
+    return key
 
 
 def _reason(content: bytes) -> str:
     """Return what a server says is wrong, on one line."""
     try:
         said = json.loads(content)
-        message = said.get("error", said)["message"]
+        message = said["detail"] if "detail" in said else said.get("error", said)["message"]
         return " ".join(str(message).split())[:400]
     except (ValueError, RecursionError, AttributeError, KeyError, TypeError):
         return beginning(content)

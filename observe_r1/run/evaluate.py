@@ -10,7 +10,7 @@ summary.json                   figures of every model, and how far the first one
 
 import json
 from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import replace
 from hashlib import sha256
 from itertools import groupby
@@ -181,19 +181,25 @@ def _ask(
     rounds: dict[str, dict[str, Any]] = {"greedy": greedy}
     if settings.rollout.samples:
         rounds["sampled"] = {"group_size": settings.rollout.samples}
-    for name, sampling in rounds.items():
-        if is_complete(place / name, MEASURE):
-            continue
-        if watch.stopped():
-            return False
-        make_folder(place)
-        make_folder(place / name)
-        watch.note(f"{name} responses of {model}")
-        label = f"{name}, model {place.name}" if settings.model.against else name
-        written_in = asked_format(questions[0].messages)
-        measurement, shown = _as_measurement(settings, model, sampling), _labelled(watch, label)
-        if not measure_questions(place / name, questions, measurement, shown, start, written_in=written_in):
-            return False
+    rounds = {name: sampling for name, sampling in rounds.items() if not is_complete(place / name, MEASURE)}
+    if not rounds:
+        return True
+    if watch.stopped():
+        return False
+    make_folder(place)
+    with start(model, _as_measurement(settings, model, {})) as loaded:  # once: rounds differ in how they sample alone
+        for name, sampling in rounds.items():
+            if watch.stopped():
+                return False
+            make_folder(place / name)
+            watch.note(f"{name} responses of {model}")
+            label = f"{name}, model {place.name}" if settings.model.against else name
+            written_in = asked_format(questions[0].messages)
+            measurement, shown = _as_measurement(settings, model, sampling), _labelled(watch, label)
+            if not measure_questions(
+                place / name, questions, measurement, shown, lambda *_: nullcontext(loaded), written_in=written_in
+            ):
+                return False
     return True
 
 

@@ -14,17 +14,21 @@ _LONGEST_QUESTION = 400
 def next_steps(settings: TrainSettings | SFTSettings, example: Example, device: str) -> str:
     """Return the lines; `example` is a question that the Python code asks the model, which ran on `device`."""
     folder = Path(settings.run.output)
+    model = folder / "model"
     figures = f"{folder / 'metrics.jsonl'} has the figures of every step"
     if settings.run.tensorboard:
         figures += f" (`tensorboard --logdir {folder}` draws them)"
+    lines = [
+        f"load it, in Python:\n\n{snippet(settings, example, device)}",
+        f"evaluate it: `observe-r1 evaluate {model} HELD_OUT.jsonl --against {settings.model.path}` asks both models "
+        "your questions, and shows how much it has improved",
+    ]
     if isinstance(settings, TrainSettings):
         figures += f", {folder / 'rollouts'} every response; `observe-r1 report {folder}` makes one page of them"
-    return (
-        f"load it, in Python:\n\n{snippet(settings, example, device)}\n"
-        f"evaluate it: `observe-r1 evaluate {folder / 'model'} HELD_OUT.jsonl --against {settings.model.path}` asks "
-        "both models your questions, and shows how much it has improved\n"
-        f"look at it: {figures}\n"
-    )
+    lines.append(f"look at it: {figures}")
+    if isinstance(settings, SFTSettings):
+        lines.append(f"train it: `observe-r1 train observe_r1 --model.path {model} --data.path QUESTIONS.jsonl`")
+    return "\n".join(lines) + "\n"
 
 
 def snippet(settings: TrainSettings | SFTSettings, example: Example, device: str) -> str:

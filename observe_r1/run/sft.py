@@ -62,5 +62,6 @@ def fine_tune_model(settings: SFTSettings, view: Progress) -> Ended:
             fine_tune(policy, stream, batcher, length, recorder)
     view.close()
     print(recorder.line)
-    hints = next_steps(settings, examples[0], vlm.device.type) if recorder.step else ""
-    return Ended(130 if view.stop.requested else 0, hints)
+    if view.stop.requested:
+        return Ended(130, "")  # the line above says how to go on
+    return Ended(0, next_steps(settings, examples[0], vlm.device.type) if recorder.step else "")

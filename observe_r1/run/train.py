@@ -66,8 +66,9 @@ def train_model(settings: TrainSettings, view: Progress) -> Ended:
         recorder, device = train_to_the_end(settings, prepared, view)
     view.close()
     print(recorder.line)
-    hints = next_steps(settings, examples[0], device) if recorder.step else ""
-    return Ended(130 if view.stop.requested else 0, hints)
+    if view.stop.requested:
+        return Ended(130, "")  # the line above says how to go on
+    return Ended(0, next_steps(settings, examples[0], device) if recorder.step else "")
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 import itertools
 import json
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -233,7 +234,7 @@ def test_an_evaluation_at_its_server_is_the_embedded_engine_s(whole, served, tmp
     assert "has no model 'theirs'" in capsys.readouterr().err
 
 
-def test_the_card_tells_of_the_run(run, world, tmp_path, capsys):
+def test_the_card_tells_of_the_run_and_its_code_runs(run, world, picture, tmp_path, capsys, monkeypatch):
     held_out = write_questions(tmp_path / "data", "held_out", seed=0, count=4)
     evaluation = tmp_path / "evaluation"
     own, other = str(run / "model"), str(world / "warm" / "model")
@@ -254,14 +255,39 @@ def test_the_card_tells_of_the_run(run, world, tmp_path, capsys):
     header = yaml.safe_load(card.split("---\n")[1])
     assert header["pipeline_tag"] == "image-text-to-text" and "base_model" not in header
     figures = json.loads((evaluation / "summary.json").read_text())["models"][0]["figures"]["accuracy"]
-    assert f"| accuracy | {100 * figures['mean']:.1f} % [" in card
-    assert "4 questions, 95 % intervals" in card
-    assert "1 step on `train.jsonl`" in card
+    assert f"| accuracy | {100 * figures['mean']:.1f} % [" in card and " points [" in card
+    assert "| minus `warm/model` |" in card and "| length, tokens |" in card
+    assert "each of 4 questions of `held_out.jsonl`, of up to 8 tokens; means with 95 %" in card
+    assert "1 step on `train.jsonl`,\neach with 2 questions and 2 sampled responses to each." in card
+    (python,) = re.findall(r"^```python\n(.*?)^```", card, re.DOTALL | re.MULTILINE)
+    shutil.copy(picture, tmp_path / "diagram.png")
+    monkeypatch.chdir(tmp_path)
+    exec(python, {})
+    assert capsys.readouterr().out.strip()
     assert str(tmp_path.parent) not in card and str(Path.home()) not in card, "a path of this machine"
     assert (tmp_path / "new" / "curves.png").read_bytes().startswith(b"\x89PNG")
     assert main(["export", str(world / "warm"), "--to", str(tmp_path / "other"), "--evaluation", str(evaluation)]) == 2
     assert "has the figures of" in capsys.readouterr().err
     assert not (tmp_path / "other").exists()
+
+
+def test_only_what_is_on_the_hub_is_linked_to(run, tmp_path, monkeypatch):
+    """A folder or a file with a relative path looks like the name of a repository."""
+    copy = shutil.copytree(run, tmp_path / "run")
+    monkeypatch.chdir(tmp_path)
+
+    def header(model, data):
+        settings = yaml.safe_load((copy / "config.yaml").read_text())
+        settings["model"]["path"], settings["data"]["path"] = model, data
+        (copy / "config.yaml").write_text(yaml.safe_dump(settings))
+        shutil.rmtree(tmp_path / "new", ignore_errors=True)
+        assert main(["export", "run", "--to", "new"]) == 0
+        return yaml.safe_load((tmp_path / "new" / "README.md").read_text().split("---\n")[1])
+
+    local = header("run/model", "data/train.jsonl")
+    assert "base_model" not in local and "datasets" not in local
+    hub = header("Qwen/Qwen2.5-VL-3B-Instruct", "me/ladder@train,data/more.jsonl,me/second")
+    assert (hub["base_model"], hub["datasets"]) == ("Qwen/Qwen2.5-VL-3B-Instruct", ["me/ladder", "me/second"])
 
 
 def test_adapters_go_by_themselves(world, tmp_path, capsys):

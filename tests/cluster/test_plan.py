@@ -177,6 +177,12 @@ def run(capsys, *words):
 def test_the_command_says_whether_it_fits(capsys):
     code, out, _ = run(capsys, "observe_r1", "--cluster.gpus", "8", "--gpu", "H100")
     assert code == 0 and "fits; largest optimizer.tokens_per_pack" in out and "1,024" in out
+    for gpu, way in (
+        ("h100", "2 such GPUs fit: --cluster.gpus 2"),
+        ("rtx4090", "No number of such GPUs fits"),
+    ):
+        code, out, _ = run(capsys, "observe_r1", "--cluster.gpus", "1", "--gpu", gpu)
+        assert code == 2 and way in out.splitlines()[-1] and "qwen2_5_vl_3b_24gb" in out.splitlines()[-1]
     code, out, _ = run(capsys, "observe_r1", "--cluster.gpus", "1", "--gpu", "a10g", "--json")
     found = json.loads(out)
     assert code == 2 and not found["plan"]["fits"] and "GiB" in found["plan"]["why"] and "step" not in found["plan"]

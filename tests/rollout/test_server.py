@@ -5,6 +5,7 @@ import json
 import threading
 import time
 from base64 import b64decode
+from dataclasses import replace
 
 import pytest
 from PIL import Image
@@ -25,9 +26,10 @@ def models(*ids, **more):
     return 200, json.dumps({"data": [{"id": each, **OWNER, **more} for each in ids]}).encode()
 
 
-def said(text, *, tokens=3, finish="stop"):
-    choice = {"message": {"role": "assistant", "content": text}, "finish_reason": finish}
-    return 200, json.dumps({"choices": [choice], "usage": {"completion_tokens": tokens}}).encode()
+def said(text, *, tokens=3, finish="stop", model="ours", choices=1, **more):
+    choice = {"message": {"role": "assistant", "content": text, **more}, "finish_reason": finish}
+    usage = {"completion_tokens": tokens}
+    return 200, json.dumps({"model": model, "choices": [choice] * choices, "usage": usage}).encode()
 
 
 def last_text(question):
@@ -160,24 +162,37 @@ def test_a_busy_a_failing_a_silent_and_a_breaking_server_are_asked_again(server)
     assert len(server.asked) == 10
 
 
+def drip(handler):
+    """Write an answer that has no end."""
+    while True:
+        handler.wfile.write(b" ")
+        time.sleep(0.05)
+
+
 @pytest.mark.parametrize(
     ("answer", "line"),
     [
         ((429, b"slow down"), " answered with status 429: 'slow down'"),
         (None, " does not answer (server.retries: 0): "),
         (lambda _: time.sleep(1), " does not answer (server.retries: 0): Read timed out"),
-        ((401, b'{"error": {"message": "no\\nkey"}}'), " answered with status 401: no key: put its key into"),
+        ((401, b'{"error": {"message": "bad\\nkey s3cret"}}'), " answered with status 401: bad key ...: put its key"),
+        ((500, b"what is s3cret?"), " answered with status 500: 'what is ...?'"),
+        ((422, b'{"detail": "Unexpected fields: top_k"}'), " refuses it with status 422: Unexpected fields: top_k"),
+        ((200, b"", {"Content-Length": 10**12}, drip), " took over 0.6 s for its answer"),
+        ((302, b"", {"Location": "/v1/chat/completions"}), " does not answer (server.retries: 0): too many redirects"),
         ((200, b"<html>"), " answered something that is not JSON: '<html>'"),
         ((200, b"[" * 100_000), " answered something that is not JSON: '[[["),
         ((200, b"[]"), " must answer as OpenAI's API does: answer: "),
+        (said("a", choices=2), " must answer as OpenAI's API does: choices: List should have at most 1 item"),
         ((200, b'{"choices": []}'), " must answer as OpenAI's API does: choices: List should have at least 1 item"),
         ((200, b'{"choices": [{"message": {"content": "a"}}]}'), " must answer as OpenAI's API does: usage: Field"),
     ],
 )  # fmt: skip
-def test_an_answer_that_is_none_is_told_in_one_line(server, answer, line):
+def test_an_answer_that_is_none_is_told_in_one_line(server, answer, line, monkeypatch):
+    monkeypatch.setenv(KEY, "s3cret")
     server.answers = [models("ours"), answer]
     with pytest.raises(UserError) as caught:
-        asked(server, ["a"], retries=0, timeout=0.3 if callable(answer) else 20)
+        asked(server, ["a"], retries=0, timeout=0.3 if callable(answer) or drip in (answer or ()) else 20)
     assert f"server {server.url}{line}" in str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -209,6 +224,60 @@ def test_a_response_that_the_server_cut_is_noted_once(server):
     assert {group[0].finish for group in groups} == {"length"}
     (line,) = notes
     assert "cut a response at 8 tokens, before rollout.max_new_tokens = 64" in line
+
+
+def test_reasoning_that_is_kept_apart_is_noted_once(server):
+    server.usual = lambda question: (
+        models("ours") if question == "/v1/models" else said("<answer>7</answer>", reasoning_content="I see 7.")
+    )
+    notes = []
+    asked(server, note=notes.append)
+    (line,) = notes
+    assert "keeps the reasoning apart from the response" in line
+
+
+def test_a_server_that_does_not_sample_is_noted_once(server):
+    sampling = Sampling(n=2, temperature=1.0, max_new_tokens=8)
+    notes = []
+    asked(server, "abcdefgh", sampling, note=notes.append)
+    (line,) = notes
+    assert "gave 2 equal responses to each of 8 questions at temperature 1: it may not sample" in line
+    for few_or_greedy in (("abc", sampling), ("abcdefgh", replace(sampling, temperature=0))):
+        asked(server, *few_or_greedy, note=pytest.fail)
+
+
+def test_it_follows_a_server_that_moved_and_waits_as_long_as_a_busy_one_asks_for(server):
+    with scripted(lambda question: said(last_text(question)), "/v1") as new:
+        server.answers = [models("ours"), (307, b"", {"Location": f"{new.url}/chat/completions"})]
+        new.answers = [(429, b"", {"Retry-After": "1"})]
+        before = time.monotonic()
+        assert asked(server, ["a"], retries=2)[0][0].text == "a"
+        assert time.monotonic() - before >= 1 and len(new.asked) == 2
+
+
+def test_a_key_goes_to_no_other_server(server, monkeypatch):
+    monkeypatch.setenv(KEY, "secret")
+    with scripted(lambda question: said(last_text(question)), "/v1") as new:
+        elsewhere = new.url.replace("127.0.0.1", "localhost")
+        server.answers = [models("ours"), (307, b"", {"Location": f"{elsewhere}/chat/completions"})]
+        asked(server, ["a"], retries=1)
+        assert server.headers["Authorization"] == "Bearer secret" and "Authorization" not in new.headers
+
+
+def test_a_model_that_is_loaded_when_it_is_asked_for_need_not_be_listed(server):
+    """As `transformers serve` does, which lists what is in the cache; where there is none, it fails."""
+
+    def usual(question):
+        return models("theirs") if question == "/v1/models" else said(last_text(question), model="a/folder@main")
+
+    server.usual = usual
+    for is_folder in (True, False):
+        notes = []
+        chat = ChatServer(ServerSettings(url=server.url), "a/folder", is_folder=is_folder, note=notes.append)
+        assert chat.model == "a/folder" and "does not list 'a/folder', but answers for it" in notes[0]
+    server.answers = [(500, b"Internal Server Error")]
+    chat = ChatServer(ServerSettings(url=server.url, retries=0), "a/folder", is_folder=True, note=print)
+    assert chat.generate([prompt("a")], GREEDY)[0][0].text == "a"
 
 
 def test_the_model_is_found_by_its_name(server):

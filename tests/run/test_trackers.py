@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
+from scripted_server import scripted
 from tensorboard.plugin_util import markdown_to_safe_html
 from tracked import METRICS, SHOWN, mlflow, tables, tensorboard, wandb
 
@@ -240,11 +241,32 @@ def test_a_tracker_that_does_not_answer_gets_its_steps_later(folder, monkeypatch
         patch.setattr(MlflowClient, "log_batch", down)
         for step in (2, 3):
             trackers.write(step, METRICS, [], whole=True)
-    (note,) = notes
-    assert note.startswith("mlflow: shapes: API request failed; training goes on") and "\n" not in note
+        (note,) = notes
+        assert note.startswith("mlflow: shapes: API request failed; training goes on") and "\n" not in note
+        trackers.close()
+    assert notes[1:] == ["mlflow: shapes: lacks the last steps: the same command with --run.resume hands them over"]
+    trackers = opened(folder, mlflow="shapes", tensorboard=True)
     trackers.write(4, METRICS, [], whole=True)
     trackers.close()
     assert sorted(mlflow("shapes")[0]) == sorted(tensorboard(folder)[0]) == [1, 2, 3, 4]
+
+
+def test_one_that_is_away_is_not_asked_at_every_step(folder, monkeypatch):
+    """Nor does MLflow itself try for minutes."""
+    from mlflow import MlflowClient
+
+    trackers = opened(folder, print, mlflow="shapes")
+    tries = []
+    with scripted(lambda question: tries.append(question) or (503, b"busy"), "") as server:
+        trackers._open[0]._tracker._client = MlflowClient(server.url)
+        for step in range(1, 9):
+            trackers.write(step, METRICS, [], whole=True)
+        assert 1 <= len(tries) <= 2
+        tries.clear()
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", server.url)
+        with pytest.raises(UserError, match=r"run\.mlflow = 'more': .*503"):
+            opened(folder, mlflow="more")
+        assert 1 <= len(tries) <= 2
 
 
 def test_one_that_is_asked_for_later_gets_the_whole_curve_and_an_unfinished_step_once(folder):
@@ -278,11 +300,19 @@ def test_a_missing_library_names_the_extra(folder, monkeypatch, kind):
         opened(folder, **{kind: "p"})
 
 
+def test_a_folder_that_cannot_be_made_is_one_line(folder):
+    (folder / "tensorboard").write_text("a file")
+    with pytest.raises(UserError, match=r"run\.tensorboard: cannot write '.*/tensorboard': File exists"):
+        opened(folder, tensorboard=True)
+
+
 @pytest.mark.parametrize(
     ("settings", "variables", "message"),
     [
         ({"wandb": "p"}, {"WANDB_MODE": "online", "WANDB_API_KEY": "short"}, "run.wandb = 'p': .*wandb login"),
         ({"mlflow": "p"}, {"MLFLOW_TRACKING_URI": "nowhere://x"}, "run.mlflow = 'p': .*MLFLOW_TRACKING_URI says"),
+        ({"mlflow": "p"}, {"MLFLOW_TRACKING_URI": "sqlite:////proc/no/x.db"}, "run.mlflow: cannot write '/proc/no': "),
+        ({"wandb": "p"}, {"WANDB_MODE": "nonsense"}, "run.wandb = 'p': .*nonsense"),
         ({"trackio": "p_system"}, {}, "run.trackio = 'p_system': Project name 'p_system' is not allowed"),
     ],
 )

@@ -18,6 +18,7 @@ from contextlib import contextmanager, suppress
 from math import inf
 from pathlib import Path
 from secrets import token_hex
+from time import monotonic
 from typing import Any, Protocol
 
 import yaml
@@ -28,12 +29,15 @@ from observe_r1.errors import UserError
 from observe_r1.files import json_line, write_atomic
 from observe_r1.registry import resolve
 from observe_r1.run.trackers.tables import Table
+from observe_r1.web import without_passwords
 
 KINDS = ("wandb", "mlflow", "trackio", "tensorboard")
 """Trackers, by the setting `run.KIND` and the module of that name; first those that can fail for a reason of the user's
 account."""
 
 _STATE = "trackers.json"
+_PAUSE = 60.0
+"""Seconds before a tracker that has not answered is tried again: a try may take a while, and the run waits for it."""
 
 
 class TrackerDownError(Exception):
@@ -87,14 +91,18 @@ class Trackers:
         self._file = AppendOnly(folder / "metrics.jsonl")
         self._state = _State(folder / _STATE)
         self._open: list[_Once] = []
-        values = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
+        values = without_passwords(yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8")))
         try:
             for kind in KINDS:
                 if asked := getattr(settings, kind):
                     key = kind if asked is True else f"{kind}: {asked}"
                     start = resolve(f"observe_r1.run.trackers.{kind}:start")
                     name = f"{folder.absolute().name}-{self._state.name}"
-                    tracker = start(asked, folder, flat(values), name, self._state.ids.get(key))
+                    try:
+                        tracker = start(asked, folder, flat(values), name, self._state.ids.get(key))
+                    except OSError as error:
+                        place = error.filename or folder
+                        raise UserError(f"run.{kind}: cannot write {str(place)!r}: {error.strerror}") from error
                     self._state.found(key, tracker)
                     self._open.append(_Once(key, tracker, self._state, folder / "metrics.jsonl", note))
             for each in self._open:
@@ -178,6 +186,8 @@ class _Once:
     def __init__(self, key: str, tracker: Tracker, state: _State, metrics: Path, note: Callable[[str], None]) -> None:
         self._key, self._tracker, self._state, self._metrics, self._note = key, tracker, state, metrics, note
         self._behind = self._told = False
+        self._again = 0.0
+        """When one that did not answer is tried again, as `monotonic` counts."""
 
     def catch_up(self) -> None:
         """Hand over all steps of `metrics` that the tracker lacks."""
@@ -185,7 +195,7 @@ class _Once:
             self._hand_over_missed(inf)
 
     def write(self, step: int, metrics: dict[str, float], tables: Sequence[Table]) -> None:
-        if step <= self._state.steps[self._key]:
+        if step <= self._state.steps[self._key] or (self._behind and monotonic() < self._again):
             return
         with self._patience():
             if self._behind:
@@ -199,7 +209,7 @@ class _Once:
             yield
             self._behind = self._told = False
         except TrackerDownError as error:
-            self._behind = True
+            self._behind, self._again = True, monotonic() + _PAUSE
             if not self._told:
                 self._note(f"{self._key}: {error}; training goes on, and steps are handed over once it answers")
                 self._told = True
@@ -220,6 +230,11 @@ class _Once:
             raise
 
     def close(self) -> None:
+        if self._behind:
+            self.catch_up()
+        if self._behind:
+            self._note(f"{self._key}: lacks the last steps: the same command with --run.resume hands them over")
+            return
         try:
             self._tracker.close()
         except TrackerDownError as error:

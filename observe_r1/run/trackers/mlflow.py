@@ -3,6 +3,7 @@
 Without that it is MLflow's own default, `mlflow.db` in the folder where the command runs. Its tables show text as text.
 """
 
+import os
 import re
 import time
 from collections.abc import Sequence
@@ -15,6 +16,8 @@ from observe_r1.run.trackers.tables import Table
 
 _BATCH = 100
 """Parameters that MLflow takes at a time."""
+_IMPATIENT = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "10"}
+"""By itself MLflow tries for minutes to reach a server, and a run would wait; missed steps are handed over later."""
 _LONGEST = 6000
 """Characters of a parameter that it keeps."""
 
@@ -26,6 +29,8 @@ def start(asked: str, folder: Path, settings: dict[str, Any], name: str, known: 
         from mlflow.exceptions import MlflowException
     except ImportError as error:
         raise UserError(f"run.mlflow = {asked!r}: mlflow is not installed: {how_to_install('mlflow')}") from error
+    for variable, value in _IMPATIENT.items():
+        os.environ.setdefault(variable, value)
     try:
         client = MlflowClient()
         if known is None:

@@ -36,8 +36,8 @@ def start(asked: str, folder: Path, settings: dict[str, Any], name: str, known: 
             resume="allow" if known else None,
             allow_val_change=True,
         )
-    except wandb.errors.Error as error:
-        reason = str(error).splitlines()[0]
+    except (wandb.errors.Error, ValueError) as error:  # the latter for variables of wandb's that make no sense
+        reason = " ".join(str(error).split())[:300]
         raise UserError(
             f"run.wandb = {asked!r}: {reason} (sign in by `wandb login`, or set WANDB_MODE=offline)"
         ) from error
