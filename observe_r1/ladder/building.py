@@ -8,8 +8,8 @@ from observe_r1.config import LadderSettings
 from observe_r1.errors import UserError
 from observe_r1.ladder import difficulty
 from observe_r1.ladder.arranging import arrange
-from observe_r1.ladder.filtering import filter_questions
 from observe_r1.ladder.beforehand import measuring_model, stages_ended
+from observe_r1.ladder.filtering import filter_questions
 from observe_r1.ladder.inference import EngineMaker, model_at
 from observe_r1.ladder.journal import is_complete
 from observe_r1.ladder.questions import read_questions
