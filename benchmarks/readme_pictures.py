@@ -1,18 +1,23 @@
-"""The README's two pictures, from the folder of a finished demo: the learning curve and the gallery of its report.
+"""The README's two pictures, from the folders of finished demos: the learning curves and the gallery of a report.
 
-python benchmarks/readme_pictures.py runs/demo --to docs
+for seed in 0 1 2 3; do observe-r1 demo --seed $seed --output runs/demo$seed --threads 1; done
+python benchmarks/readme_pictures.py runs/demo? --every 20 --threads 1 --to docs
 
-Trains the demo's warm-started model once more by each recipe, evaluated on the held-out questions as it learns, into
-`pictures/` inside that folder; called again it resumes. The gallery is photographed in Chromium (extra `test`).
+Trains each demo's warm-started model once more by each recipe, evaluated on the held-out questions as it learns, into
+`pictures/` inside that folder; called again it resumes. The gallery is that of the first demo, photographed in Chromium
+(extra `test`).
 """
 
 import argparse
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 from PIL import Image
@@ -41,6 +46,7 @@ def train(demo: Path, recipe: str, every: int, threads: int) -> RunRecord:
         "data.path": demo / "ladder",
         "evaluation.path": demo / "held_out" / "held_out.jsonl",
         "evaluation.every": every,
+        "run.seed": read_run(demo / "rl").settings["run.seed"],
         "run.threads": threads,
         "run.output": folder,
         "run.resume": (folder / "config.yaml").is_file(),
@@ -50,22 +56,41 @@ def train(demo: Path, recipe: str, every: int, threads: int) -> RunRecord:
     return read_run(folder)
 
 
-def draw_curve(runs: dict[str, RunRecord], image: Path) -> None:
-    """Draw held-out accuracy by step: ours in colour, plain GRPO in grey."""
+def draw_curves(runs: dict[str, list[RunRecord]], image: Path) -> None:
+    """Draw held-out accuracy by responses sampled: each run faint, and the mean of each recipe, ours in colour."""
     for path, theme in on_both_papers(image):
         figure = Figure(figsize=(5.6, 3.2), layout="constrained")
         axes = figure.subplots()
         looks = {"grpo": {"color": theme.muted}, "observe_r1": {"color": theme.first}}
         for recipe, look in looks.items():
-            steps, shares = runs[recipe].curve("evaluation/accuracy")
-            axes.plot(steps, shares, "o-", label=f"{RUNS[recipe]}: {shares[0]:.0%} to {shares[-1]:.0%}", **look)
-        axes.set(ylim=(0, 1), xlabel="step", ylabel="right, of 1,000 held-out questions")
+            _draw_recipe(axes, RUNS[recipe], runs[recipe], look)
+        axes.set(ylim=(0, 1), xlabel="thousand responses sampled", ylabel="right, of 1,000 held-out questions")
         axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
         axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
         axes.set_title("Accuracy while the demo's model learns")
         handles, labels = axes.get_legend_handles_labels()
-        axes.legend(handles[::-1], labels[::-1], loc="lower right", fontsize=10)
+        axes.legend(handles[::-1], labels[::-1], loc="lower right", fontsize=9)
         figure.savefig(path, dpi=160, metadata={"Software": None})
+
+
+def _draw_recipe(axes: Any, name: str, runs: Sequence[RunRecord], look: dict[str, Any]) -> None:
+    curves = [_learning_curve(run) for run in runs]
+    for sampled, shares in curves:
+        axes.plot(sampled, shares, alpha=0.35, linewidth=1, **look)
+    grid = np.linspace(0, min(sampled[-1] for sampled, _ in curves), 100)
+    mean = np.mean([np.interp(grid, sampled, shares) for sampled, shares in curves], axis=0)
+    ends = [np.mean([shares[place] for _, shares in curves]) for place in (0, -1)]
+    steps = round(np.mean([run.steps for run in runs]))
+    axes.plot(grid, mean, linewidth=2.5, label=f"{name}, {steps} steps: {ends[0]:.0%} to {ends[1]:.0%}", **look)
+
+
+def _learning_curve(run: RunRecord) -> tuple[list[float], list[float]]:
+    """Return how many thousand responses a run had sampled at each evaluation, and the share of right answers."""
+    sampled = {0: 0.0}
+    for step, prompts in zip(*run.curve("rollout/prompts_drawn"), strict=True):
+        sampled[step] = prompts * run.settings["rollout.group_size"] / 1000
+    steps, shares = run.curve("evaluation/accuracy")
+    return [sampled[step] for step in steps], shares
 
 
 def photograph(page_file: Path, image: Path) -> None:
@@ -100,15 +125,15 @@ def _stack(cards: list[Image.Image], path: Path) -> None:
 def main() -> None:
     """Train, draw and photograph."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("demo", type=Path, help="folder of a finished demo")
+    parser.add_argument("demos", type=Path, nargs="+", help="folders of finished demos, of different seeds")
     parser.add_argument("--to", type=Path, default=Path("docs"), help="folder of the pictures (%(default)s)")
     parser.add_argument("--every", type=int, default=10, help="steps between evaluations (%(default)s)")
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="CPU threads (%(default)s)")
     given = parser.parse_args()
-    runs = {recipe: train(given.demo, recipe, given.every, given.threads) for recipe in RUNS}
-    draw_curve(runs, given.to / CURVE)
-    page = given.demo / "pictures" / "report.html"
-    write_report([runs["observe_r1"].path], page)
+    runs = {recipe: [train(demo, recipe, given.every, given.threads) for demo in given.demos] for recipe in RUNS}
+    draw_curves(runs, given.to / CURVE)
+    page = given.demos[0] / "pictures" / "report.html"
+    write_report([runs["observe_r1"][0].path], page)
     photograph(page, given.to / GALLERY)
 
 

@@ -12,6 +12,7 @@ import time
 import uuid
 from pathlib import Path
 
+import hypothesis
 import pytest
 import torch
 
@@ -20,6 +21,8 @@ from observe_r1.torch_compat import ensure_importable
 pytest.register_assert_rewrite("asked_ladder", "measured_ladder")
 ensure_importable()
 torch.set_num_threads(1)
+hypothesis.settings.register_profile("untimed", deadline=None)  # a busy machine is no failure
+hypothesis.settings.load_profile("untimed")
 # Ray makes its processes nicer than all others; beside another file's tests they would hardly run.
 os.environ.setdefault("RAY_worker_niceness", "0")
 

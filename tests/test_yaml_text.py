@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from observe_r1.errors import UserError
@@ -80,7 +80,6 @@ WORDS = st.sampled_from(
 )
 
 
-@settings(deadline=None)
 @given(VALUES | st.lists(WORDS))
 def test_what_is_written_reads_back_the_same_for_any_reader(values):
     text = dump_yaml(values)
@@ -127,7 +126,6 @@ def test_text_that_is_not_utf_8_is_named_with_its_line(tmp_path):
         read_yaml(path)
 
 
-@settings(deadline=None)
 @given(st.text() | st.text(st.sampled_from("ab:-?[]{},&*!|>'\"%#\\U\n\t 019.e~=<@`"), max_size=40))
 def test_any_text_is_values_or_one_line(text):
     try:

@@ -111,7 +111,7 @@ class PolicyRank:
         temperature, dtype = settings.rollout.temperature, compute_dtype(settings.model)
         self.policy = ShardedPolicy(
             # Every rank holds quantized weights whole: their scales belong to the whole.
-            load_model(settings.model, weights=settings.model.quantize != "none"),
+            load_model(settings.model, weights=settings.model.quantize != "none", share=(self.rank, self.ranks)),
             settings.optimizer,
             settings.objective,
             cluster,
@@ -122,9 +122,9 @@ class PolicyRank:
         if settings.objective.kl_coef and settings.model.lora_rank:
             self.reference = self.policy.base()
         elif settings.objective.kl_coef:
-            frozen, mesh = load_model(settings.model, frozen=True, weights=False), self.policy.mesh
+            frozen = load_model(settings.model, frozen=True, weights=False, share=(self.rank, self.ranks))
             self.reference = ShardedLogprobModel(
-                frozen, settings.optimizer, cluster, mesh, temperature=temperature, dtype=dtype
+                frozen, settings.optimizer, cluster, self.policy.mesh, temperature=temperature, dtype=dtype
             )
         device = self.policy.vlm.device
         return torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"

@@ -48,7 +48,9 @@ class VisionLanguageModel:
         return self.place or self.model.device
 
 
-def load_model(settings: ModelSettings, *, frozen: bool = False, weights: bool = True) -> VisionLanguageModel:
+def load_model(
+    settings: ModelSettings, *, frozen: bool = False, weights: bool = True, share: tuple[int, int] = (0, 1)
+) -> VisionLanguageModel:
     """Load a model, and the processor beside it, as `settings` ask: frozen parts, LoRA adapters, quantized weights.
 
     Weights that are trained are float32 (master weights; compute may run in bfloat16), the others in the compute type.
@@ -59,6 +61,7 @@ def load_model(settings: ModelSettings, *, frozen: bool = False, weights: bool =
             model, which sees each image once per rollout, or one that only samples.
         weights: Without them the model takes no memory, for an engine that has its own, or to be sharded before
             `fill_model`; they are checked all the same.
+        share: Without weights, the part that is checked: number of this rank, and of how many that all load the model.
 
     Raises:
         UserError: The path holds no model, its architecture is not supported, its files are missing, damaged or do not
@@ -74,7 +77,7 @@ def load_model(settings: ModelSettings, *, frozen: bool = False, weights: bool =
         check_processor(processor, config, place)
         quantized = quantization(settings, device) if weights and not frozen else {}
         model = _empty_model(config, folder, place, settings.trust_remote_code)
-        check_finite(folder, place)
+        check_finite(folder, place, (0, 1) if weights else share)
         if weights:
             model = _filled_model(folder, place, {"trust_remote_code": settings.trust_remote_code} | quantized)
     keep_trainable(model)

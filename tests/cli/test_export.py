@@ -11,6 +11,7 @@ import sys
 import time
 from base64 import b64encode
 from pathlib import Path
+from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
 import pytest
@@ -185,7 +186,10 @@ def failing_after(most, served):
     def answer(question):
         if question == "/v1/models":
             return 200, _asked(f"{served}/models")
-        return (200, _asked(f"{served}/chat/completions", question)) if next(left) > 0 else (500, b"gone")
+        try:
+            return (200, _asked(f"{served}/chat/completions", question)) if next(left) > 0 else (500, b"gone")
+        except HTTPError as error:
+            return error.code, error.read()
 
     return answer
 
@@ -212,7 +216,7 @@ def test_an_evaluation_at_its_server_is_the_embedded_engine_s(whole, served, tmp
     questions = write_questions(tmp_path / "data", "held_out", seed=0, count=5)
     common = [str(whole), str(questions), "--rollout.max_new_tokens", "8", "--rollout.batch", "2", "--samples", "2"]
     at_server = ["evaluate", *common, "--output", str(tmp_path / "served"), "--server"]
-    with scripted(failing_after(3, served), "/v1") as relay:
+    with scripted(failing_after(4, served), "/v1") as relay:
         assert main([*at_server, relay.url, "--server.retries", "0"]) == 2
         assert "answered with status 500" in capsys.readouterr().err
     assert main([*at_server, served]) == 0

@@ -229,7 +229,7 @@ WORDS += [
 WORDS += ["{", "}", "[", "]", "'", '"', "|", ">", "%YAML 1.1", "---", "#", "\\U99999999", "\t", "\0", "9" * 400, "a: b"]
 
 
-@settings(deadline=None, max_examples=400, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=400, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     st.binary(max_size=60) | st.lists(st.sampled_from(WORDS), max_size=24).map(lambda words: "".join(words).encode())
 )

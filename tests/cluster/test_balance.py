@@ -19,7 +19,6 @@ def sizes(most, largest=BUDGET):
     return st.lists(st.tuples(st.integers(1, largest), st.integers(1, 1000)), min_size=1, max_size=most)
 
 
-@settings(deadline=None)
 @given(sizes(40, largest=150), st.integers(1, 6))
 def test_every_piece_is_in_one_pack_within_the_budget_and_every_rank_makes_every_pass(drawn, ranks):
     pieces = pieces_of(drawn)
@@ -31,7 +30,6 @@ def test_every_piece_is_in_one_pack_within_the_budget_and_every_rank_makes_every
     assert all(any(each) for each in passes)
 
 
-@settings(deadline=None)
 @given(sizes(20), st.integers(1, 4))
 def test_without_a_budget_each_piece_has_a_pack_of_its_own(drawn, ranks):
     passes = plan_passes(pieces_of(drawn), 0, ranks)
@@ -39,7 +37,7 @@ def test_without_a_budget_each_piece_has_a_pack_of_its_own(drawn, ranks):
     assert all(len(pack) <= 1 for each in passes for pack in each)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(sizes(7, largest=1), st.integers(2, 3))
 def test_the_slowest_rank_has_at_most_four_thirds_of_the_best_plans_work(drawn, ranks):
     pieces = pieces_of(drawn)
@@ -50,7 +48,7 @@ def test_the_slowest_rank_has_at_most_four_thirds_of_the_best_plans_work(drawn, 
     assert best <= makespan(plan_passes(pieces, BUDGET, ranks)) <= best * 4 / 3
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(sizes(6), st.integers(1, 2))
 def test_no_more_passes_than_first_fit_is_bound_to(drawn, ranks):
     def fewest():

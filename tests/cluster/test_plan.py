@@ -60,7 +60,7 @@ def test_one_gpu_takes_what_the_page_on_memory_says(size):
 
 
 @given(budget=st.integers(1, 40_000), shard=st.sampled_from([1, 2, 4, 8]), gpu=st.sampled_from(sorted(GPUS)))
-@examples(max_examples=40, deadline=None)
+@examples(max_examples=40)
 def test_the_largest_budget_is_the_largest(small, budget, shard, gpu):
     settings, layout = planned(), Layout(8, 8, shard, 8, 1, colocated=True)
 

@@ -99,7 +99,7 @@ SMALL = {"train": st.integers(0, 9), "publish": st.integers(0, 3), "ahead": st.i
 
 
 @given(ROLLOUTS, *(st.integers(*each) for each in ((1, 3), (1, 4), (0, 2), (1, 9), (1, 3), (0, 3))))
-@examples(max_examples=300, deadline=None)
+@examples(max_examples=300)
 def test_it_agrees_with_a_clock_that_ticks(rollouts, engines, rows, prompt, train, publish, ahead):
     steps = simulate(workload(engines, rows, prompt, 1, train, publish, ahead), rollouts)
     sampled, handed, published, ages = second_by_second(rollouts, engines, rows, prompt, train, publish, ahead)
@@ -111,7 +111,7 @@ def test_it_agrees_with_a_clock_that_ticks(rollouts, engines, rows, prompt, trai
 
 
 @given(ROLLOUTS, st.integers(1, 3), st.integers(1, 4), st.integers(0, 2), *SMALL.values())
-@examples(max_examples=200, deadline=None)
+@examples(max_examples=200)
 def test_what_always_holds(rollouts, engines, rows, prompt, train, publish, ahead):
     work = Workload(engines, rows, prompt, lambda rows: 1 + rows / 4, lambda tokens: train, publish, ahead)
     steps = simulate(work, rollouts)

@@ -187,7 +187,7 @@ SEEDS = [
 ]
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(st.data())
 @pytest.mark.filterwarnings("ignore")
 def test_damaged_files_open_or_are_refused(data: st.DataObject) -> None:

@@ -52,7 +52,6 @@ def test_text_that_is_not_utf8(tmp_path: Path) -> None:
 VALUES = st.dictionaries(st.text(max_size=5), st.text() | st.integers() | st.booleans(), max_size=3)
 
 
-@settings(deadline=None)
 @given(
     rows=st.lists(VALUES, max_size=6),
     ascii_only=st.booleans(),
@@ -93,7 +92,7 @@ def offsets_or_error(path: Path, window: int) -> list[int] | str:
             return str(error)
 
 
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 @given(
     rows=LISTS,
     indent=st.none() | st.integers(0, 40),

@@ -61,7 +61,7 @@ def test_every_row_comes_and_smaller_files_repeat_in_order(mix: tuple[list[int],
     assert len(mixed) == max(exhausted_at)
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(mixes(), st.integers(0, 2**32))
 def test_same_as_datasets(mix: tuple[list[int], list[float]], seed: int) -> None:
     lengths, probs = mix

@@ -22,7 +22,8 @@ from observe_r1.cli.commands import COMMANDS
 from observe_r1.cli.main import main
 from observe_r1.cli.options import parse_settings
 from observe_r1.config import TrainSettings, flat, nest, setting_names, validate, validate_each
-from observe_r1.demo.dataset import write_questions
+from observe_r1.demo.dataset import make_item, write_questions
+from observe_r1.demo.scene import render
 from observe_r1.registry import resolve
 
 KINDS = {"bash", "slurm", "python", "yaml", "json", "jsonl", "csv", "text", "dockerfile"}
@@ -88,6 +89,8 @@ def brought(world, tmp_path_factory):
     for name in ("sft", "tiny", "train", "warm"):
         (demo / name).symlink_to(world / name)
     write_questions(demo / "held_out", "held_out", seed=0, count=12)
+    shown = make_item("held_out", 0, 576)  # by docs/index.md
+    render(shown.scene).save(demo / "held_out" / "images" / f"{shown.id}.png")
     for name in MODELS:
         (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).symlink_to(world / "warm" / "model")

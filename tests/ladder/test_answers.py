@@ -165,7 +165,7 @@ def test_one_answer_with_separators_in_it(answer):
 WORDS = st.text(st.sampled_from("bcdfgmnpst "), min_size=2, max_size=8).map(str.strip).filter(lambda t: len(t) > 1)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.lists(WORDS | st.integers(0, 999).map(str), min_size=2, max_size=6, unique=True), st.data())
 def test_the_text_of_an_option_becomes_its_letter(options, data):
     index = data.draw(st.integers(0, len(options) - 1))
@@ -174,14 +174,14 @@ def test_the_text_of_an_option_becomes_its_letter(options, data):
     assert checked_answer(example(question, options[index])) == (ascii_uppercase[index], None)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.text(max_size=60), st.text(max_size=20))
 def test_any_text_gets_a_verdict(question, answer):
     checked, reason = checked_answer(example(question, answer))
     assert isinstance(checked, str) and (reason is None or reason)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.text("(abc123) .?\n", max_size=60), st.text("abc123ABC().", max_size=6))
 def test_capitals_change_nothing_but_labels(question, answer):
     asked = example(f"Which? (1) x (2) y {question}", answer)

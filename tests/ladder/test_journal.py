@@ -38,7 +38,7 @@ def work(folder, stage, names, die_at=None, torn=b""):
 STAGES = (("first", FILES), ("second", ("b.jsonl",)))
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     st.lists(st.tuples(st.integers(0, ROWS), st.sampled_from([b"", b'{"half": ', b"{}\n", b"\xff\n\n"])), max_size=4)
 )

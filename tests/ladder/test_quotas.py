@@ -15,7 +15,7 @@ LEVELS = st.lists(st.tuples(st.integers(0, 400), st.integers(0, 20)), min_size=1
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(LEVELS, st.integers(1, 2000))
 def test_the_ladder_is_as_large_as_can_be_and_no_level_gives_more_than_it_has(levels, size):
     counts = [count for count, _ in levels]
@@ -34,7 +34,7 @@ def test_the_ladder_is_as_large_as_can_be_and_no_level_gives_more_than_it_has(le
     assert bool(said) == any(count < round(Fraction(size * share, parts)) for count, share in levels)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.lists(st.integers(0, 300), min_size=9, max_size=9))
 def test_without_a_size_every_level_that_has_questions_keeps_its_share(counts):
     drawn, _ = quotas(counts, None, PUBLISHED_SHARES)

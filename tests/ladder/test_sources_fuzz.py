@@ -53,7 +53,7 @@ def test_a_column_of_any_wrong_kind(layout: Layout, key: str, images: Path) -> N
         adapt(layout, layout.row | {key: value}, images)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.sampled_from(LAYOUTS), st.data())
 def test_rows_of_wrong_kinds(images: Path, layout: Layout, data: st.DataObject) -> None:
     changed = data.draw(st.lists(st.sampled_from(list(layout.row)), max_size=4))

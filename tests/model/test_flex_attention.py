@@ -56,7 +56,7 @@ def listed(count, columns):
     return dense
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(layouts)
 def test_block_mask_is_the_rule(layout):
     mask, expected = layout.block_mask, visible(layout)

@@ -47,7 +47,7 @@ def states(tokens, heads, dtype=torch.float64):
 
 
 @given(groups=GROUPS, heads=st.sampled_from([2, 4]), slack=st.sampled_from([0, 2, 64]))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_output_and_gradients_are_those_of_the_softmax_written_out(groups, heads, slack):
     prompts, responses = [prompt for prompt, _ in groups], [lengths for _, lengths in groups]
     layout = PackedLayout(prompts, responses, CPU)

@@ -177,7 +177,7 @@ def fuzzed(sound_model, tmp_path_factory):
 @pytest.mark.parametrize(
     "name", ["config.json", "generation_config.json", "processor_config.json", "tokenizer_config.json"]
 )
-@settings(max_examples=5, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=5, suppress_health_check=list(HealthCheck))
 @given(data=st.data())
 def test_any_value_ends_in_a_model_that_can_be_saved_or_in_one_line(name, sound_model, fuzzed, data):
     config = json.loads((sound_model / name).read_text())

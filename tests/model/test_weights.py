@@ -24,6 +24,8 @@ from model_folders import (
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForImageTextToText
 
+from observe_r1.errors import UserError
+from observe_r1.model.checkpoint import check_finite
 from observe_r1.model.hub import check_model_path
 
 
@@ -146,6 +148,34 @@ def test_weights_that_are_not_the_model_s(kind, weights, folder):
     damage(folder)
     message = refusal(lambda path: load(path, weights=weights), folder)
     assert re.search(reason, message), message
+
+
+@pytest.mark.parametrize("ranks", [1, 2, 3])
+def test_ranks_that_load_together_read_each_weight_once(ranks, folder):
+    """The one that reads a weight finds its fault; ranks that load the weights, quantized, look for all themselves."""
+    spoilt = {name: torch.full_like(weight, torch.nan) for name, weight in load_file(folder / WEIGHTS).items()}
+    sound = load_file(folder / WEIGHTS)
+    for name in spoilt:
+        save_file(sound | {name: spoilt[name]}, folder / WEIGHTS, metadata={"format": "pt"})
+        finds = []
+        for rank in range(ranks):
+            try:
+                check_finite(folder, "model.path", (rank, ranks))
+            except UserError as error:
+                assert f"values of {name!r} are NaN or infinite" in str(error)
+                finds.append(rank)
+        assert len(finds) == 1, name
+    for share in [(0, 2), (1, 2)]:
+        assert "are NaN or infinite" in refusal(lambda path, share=share: load(path, share=share), folder)
+    refusals = [not _loads(folder, (rank, ranks)) for rank in range(ranks)]
+    assert sum(refusals) == 1
+
+
+def _loads(folder, share):
+    try:
+        return load(folder, weights=False, share=share)
+    except UserError:
+        return None
 
 
 ROPE = {"rope_type": "default", "rope_theta": 10.0}

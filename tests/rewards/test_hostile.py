@@ -18,9 +18,7 @@ from observe_r1.run.folder import RunFolder
 from observe_r1.training.loop import rollout_rows
 
 # 250 groups of 8: two thousand texts.
-thorough = settings(
-    max_examples=250, deadline=None, database=None, suppress_health_check=list(HealthCheck), derandomize=True
-)
+thorough = settings(max_examples=250, database=None, suppress_health_check=list(HealthCheck), derandomize=True)
 
 
 def asks(answer: str) -> Example:

@@ -128,7 +128,7 @@ def test_the_places_at_which_options_are_looked_for_do_not_grow_with_the_questio
 TEXTS = st.text("ab12°.% \n", max_size=6)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.lists(TEXTS, min_size=2, max_size=4), st.data())
 def test_a_labelled_gold_answer_takes_nothing_away_and_gives_one_letter(texts, data):
     question = "Which?" + "".join(f" ({letter}) {text}" for letter, text in zip("ABCD", texts, strict=False))

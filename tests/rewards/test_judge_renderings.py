@@ -125,7 +125,7 @@ KINDS = {
 
 @pytest.mark.parametrize("render", KINDS, ids=lambda render: render.__name__)
 @given(data=st.data())
-@settings(max_examples=40, deadline=None)  # the first unit loads the registry of units
+@settings(max_examples=40)
 def test_a_value_is_right_in_any_notation_and_another_in_none(render, data):
     value, other = data.draw(KINDS[render]), data.draw(KINDS[render])
     gold = data.draw(st.sampled_from([*render(value)]))
@@ -140,7 +140,7 @@ def test_a_value_is_right_in_any_notation_and_another_in_none(render, data):
 
 
 @given(TEXTS, st.sampled_from(["3", "x^2+1", "5 cm", "red", "(1, 2)"]))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_no_text_makes_a_reading_or_its_explanation_raise(text, gold):
     accuracy_reward(f"<answer>{text}</answer>", gold)
     read_as(text)

@@ -287,7 +287,7 @@ def test_completions_bear_the_version_of_the_weights():
     assert {c.version for g in sampler.generate(prompts(), Sampling(max_new_tokens=2)) for c in g} == {3}
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     logits=st.lists(st.floats(-6, 6), min_size=4, max_size=12),
     top_k=st.integers(0, 12),

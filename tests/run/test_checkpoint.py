@@ -74,7 +74,7 @@ def newest(folder):
     return folder / f"step-{STEPS[-1]:06d}"
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(name=st.sampled_from(FILES), place=st.floats(0, 1, exclude_max=True), bit=st.integers(0, 7))
 def test_any_bit_that_flips_in_any_file_is_found(saved, policy, tmp_path, name, place, bit):
     run = tmp_path / "run"

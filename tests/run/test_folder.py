@@ -4,7 +4,7 @@ import json
 
 import pytest
 import yaml
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from observe_r1.config import TrainSettings
@@ -37,7 +37,6 @@ TEXT = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"])
 
 @example(path="1e5", stop=["010", "no", "~"], lr=1e22)
 @example(path="\x85", stop=["\u2028"], lr=1e-6)
-@settings(deadline=None)
 @given(path=TEXT, stop=st.lists(TEXT.filter(bool), max_size=3), lr=st.floats(min_value=1e-300, max_value=1e300))
 def test_any_settings_survive_being_written(path, stop, lr):
     settings = TrainSettings(model={"path": path}, data={"path": "d"}, rollout={"stop": stop}, optimizer={"lr": lr})
@@ -231,7 +230,6 @@ def test_rollouts_are_one_file_a_step(tmp_path):
         assert [json.loads(line) for line in path.read_text().splitlines()] == rows
 
 
-@settings(deadline=None)
 @given(st.text(st.characters(exclude_categories=[])))
 def test_any_response_is_one_line_of_ascii_and_comes_back(text):
     line = json_line({"text": text})

@@ -5,7 +5,7 @@ import re
 from threading import Event
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
@@ -283,7 +283,6 @@ def test_a_note_is_harmless():
     assert console.file.getvalue() == "�[2J[red]not markup[/red]�\n"
 
 
-@settings(deadline=None)
 @given(st.lists(st.floats(allow_nan=True, allow_infinity=True, width=32), max_size=100), st.integers(1, 20))
 def test_a_trend_has_one_bar_a_stretch(values, width):
     finite = [value for value in values if value == value and abs(value) != float("inf")]
