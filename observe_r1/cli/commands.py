@@ -123,7 +123,7 @@ _COMMANDS = (
         about="NeuraLadder orders raw visual questions from easy to hard for the model that will learn from them.",
         examples=(
             "observe-r1 ladder build questions.jsonl geometry3k:hiyouga/geometry3k --model MODEL --output DIR",
-            "observe-r1 train --model.path MODEL --data.path DIR",
+            "observe-r1 train observe_r1 --model.path MODEL --data.path DIR",
         ),
     ),
     Command(
@@ -135,9 +135,10 @@ _COMMANDS = (
         words="sources",
         about=(
             "Sources are files in message format (JSON, JSONL, Parquet) and public datasets as NAME:PATH_OR_HUB_NAME,"
-            " each alone or as --source SOURCE. The ladder is DIR/ladder.jsonl; `observe-r1 train --data.path DIR`"
-            " trains on it. After Ctrl-C or a crash the same command resumes, as does `observe-r1 ladder build DIR`."
-            " A recipe (YAML of the settings below, by section) may be named among the sources."
+            " each alone or as --source SOURCE. The ladder is DIR/ladder.jsonl; `observe-r1 train observe_r1"
+            " --model.path MODEL --data.path DIR` trains on it. After Ctrl-C or a crash the same command resumes, as"
+            " does `observe-r1 ladder build DIR`. A recipe (YAML of the settings below, by section) may be named among"
+            " the sources."
         ),
         examples=(
             "observe-r1 ladder build questions.jsonl --model Qwen/Qwen2.5-VL-3B-Instruct --output ladder",
@@ -232,8 +233,8 @@ _COMMANDS = (
         words="push",
         about=(
             "The dataset is Parquet with the images inside, the ladder's order, difficulties and card."
-            " `observe-r1 train --data.path USER/NAME` and `datasets.load_dataset` read it. `hf auth login` or HF_TOKEN"
-            " signs in. Look at the licences of your sources on the card before you make it public."
+            " Training (`--data.path USER/NAME`) and `datasets.load_dataset` read it. `hf auth login` or HF_TOKEN signs"
+            " in. Look at the licences of your sources on the card before you make it public."
         ),
         examples=(
             "observe-r1 ladder push ladder USER/my-ladder",

@@ -21,6 +21,7 @@ from observe_r1.data.images import MOST_HELD, held_bytes
 from observe_r1.data.mixture import file_names, mix_sequences
 from observe_r1.data.wrong_value import shorten
 from observe_r1.errors import UserError
+from observe_r1.ladder.answers import checked_answer
 from observe_r1.records import Example
 from observe_r1.rewards.accuracy import require_verifiable
 from observe_r1.rewards.judge.reading import read
@@ -135,6 +136,8 @@ class Survey:
         """Of rows that have one."""
         self._bad = bytearray()
         self._answers: Counter[str] = Counter()
+        self._not_for_ladders: Counter[str] = Counter()
+        """Why a ladder drops rows that are good."""
         self._demonstrations = 0
         """Rows with a response instead of a gold answer."""
         self._characters, self._tokens = array("L"), array("L")
@@ -162,6 +165,8 @@ class Survey:
             self.ids.add(place, example.id)
         if example.answer or example.response is None:
             self._answers[_answer_kind(example.answer)] += 1
+            if not row.problems and (reason := checked_answer(example)[1]):
+                self._not_for_ladders[reason] += 1
         else:
             self._demonstrations += 1
         self._characters.append(_characters(example))
@@ -189,6 +194,10 @@ class Survey:
             lines.append(("prompts", f"{_spread(self._tokens)} tokens, image tokens included; {limit}"))
         if self._widths:
             lines.append(("images", f"{len(self._widths):,}: {self._image_sizes()} pixels"))
+        if dropped := self._not_for_ladders:
+            reasons = ", ".join(f"{count:,} {reason}" for reason, count in dropped.most_common())
+            whose = f"{_counted(dropped.total(), 'row')} by their gold answers or questions"
+            lines.append(("ladder", f"drops {whose} (training does not): {reasons}"))
         repeated = sum(1 for _ in self._questions.pairs())
         lines.append(("repeated", f"{repeated:,} (rows with the question and images of an earlier row)"))
         return lines

@@ -1,5 +1,6 @@
 """The commands of `observe-r1 ladder` that work on a folder: they call the ladder's stages and print what came out."""
 
+import shlex
 from collections import Counter
 from functools import partial
 from pathlib import Path
@@ -14,9 +15,10 @@ from observe_r1.config import LadderSettings
 from observe_r1.errors import UserError
 from observe_r1.ladder.arranging import NOT_DRAWN
 from observe_r1.ladder.arranging import arrange as arrange_ladder
+from observe_r1.ladder.beforehand import check_settings, stages_ended
 from observe_r1.ladder.folder import locked, opened
 from observe_r1.ladder.questions import stage_rows
-from observe_r1.ladder.stage import DROPPED, LADDER, MEASURED, RESPONSES, SCREENED, UNSOLVED, Watch
+from observe_r1.ladder.stage import ARRANGE, DROPPED, LADDER, MEASURED, RESPONSES, SCREENED, UNSOLVED, Watch
 from observe_r1.report.build_folder import open_build
 from observe_r1.report.ladder_page import most_frequent, write_ladder_report
 from observe_r1.report.ladder_summary import LadderSummary, count_dropped, summarize_ladder
@@ -25,6 +27,8 @@ from observe_r1.run.progress import Progress
 
 Dropped = tuple[tuple[str, str, int], ...]
 """Stage, reason and number of rows, see `count_dropped`."""
+Done = tuple[str, str]
+"""What was written, in lines; and the command to run next."""
 
 _BAR_WIDTH = 30
 _MOST_REASONS = 12
@@ -41,25 +45,31 @@ def run_on_folder(verb: str, settings: LadderSettings, view: Progress) -> tuple[
         view: Entered.
 
     Returns:
-        Exit code 0, or 130 if Ctrl-C ended it early; and nothing more to print.
+        Exit code 0, or 130 if Ctrl-C ended it early; and the command to run next, to be printed last.
 
     Raises:
         UserError: the folder, a file in it or a setting is wrong, or the disk is full.
     """
     if verb == "review":
         return _review(Path(settings.run.output), view)
+    if verb != "refresh":
+        check_settings(settings, verb)
     settings, model = (settings, {}) if verb == "arrange" else _prepare_model(settings)
     view.about(**model, folder=settings.run.output)
     view.stop.after("this batch, which is kept")
     watch = Watch(view.stage, view.note, view.now, lambda: view.stop.requested)
     try:
-        line = _refresh(settings, watch, view) if verb == "refresh" else _stages(verb, settings, watch, view)
+        done = _refresh(settings, watch, view) if verb == "refresh" else _stages(verb, settings, watch, view)
     except KeyboardInterrupt:
-        line = None
+        done = None
     view.close()
-    same = "the same command without --anew" if settings.run.anew else "the same command"
-    print(line or f"interrupted: {view.line}; {same} resumes")
-    return 0 if line else 130, ""
+    if done is None:
+        same = "the same command without --anew" if settings.run.anew else "the same command"
+        print(f"interrupted: {view.line}; {same} resumes")
+        return 130, ""
+    lines, hint = done
+    print(lines)
+    return 0, hint
 
 
 build, screen, measure, arrange, review, refresh = (
@@ -86,8 +96,9 @@ def _prepare_model(settings: LadderSettings) -> tuple[LadderSettings, dict[str, 
     return settings, {"model": settings.model.path, "device": device}
 
 
-def _stages(verb: str, settings: LadderSettings, watch: Watch, view: Progress) -> str | None:
+def _stages(verb: str, settings: LadderSettings, watch: Watch, view: Progress) -> Done | None:
     """Run one stage of a build, or all; return what was written, None if it was stopped."""
+    finished = verb == "build" and ARRANGE in stages_ended(settings)
     if verb == "arrange":
         with opened(settings, verb) as folder:
             view.now("arranging")
@@ -97,10 +108,11 @@ def _stages(verb: str, settings: LadderSettings, watch: Watch, view: Progress) -
         from observe_r1.run.engines import engines_for
 
         stages = {"build": building.build, "screen": building.screen, "measure": building.measure}
-        building.check_settings(settings, verb)
+        building.check_models(settings, verb)
         with opened(settings, verb) as folder, engines_for(settings, view) as start:
             if not stages[verb](folder, settings, watch, start):
                 return None
+    model = settings.model.path or "MODEL"
     if verb in ("build", "arrange"):
         with locked(folder):
             view.now("drawing the report")
@@ -108,19 +120,16 @@ def _stages(verb: str, settings: LadderSettings, watch: Watch, view: Progress) -
             view.close()
             summary = summarize_ladder(open_build(folder))
         _show(mostly_lost(summary.count, summary.dropped, summary.unsolved), summary.dropped, levels_table(summary))
-        return _built(folder)
+        next_ = _command("train", "observe_r1", "--model.path", model, "--data.path", folder)
+        return _built(folder, finished), f"train on it: {next_}"
     if verb == "screen":
         left, lost = len(stage_rows(folder / SCREENED)), count_dropped(folder)
         _show(mostly_lost(left, lost), lost)
-        model = "" if settings.model.path else " --model MODEL"
-        return (
-            f"{_questions(folder / SCREENED)} in {folder / SCREENED}; {_dropped(folder)}; "
-            f"`observe-r1 ladder measure {folder}{model}` measures them"
-        )
-    return (
-        f"{_questions(folder / MEASURED)} measured in {folder / MEASURED}, their "
-        f"responses in {RESPONSES}; `observe-r1 ladder arrange {folder}` makes the ladder"
-    )
+        named = () if settings.model.path else ("--model", model)
+        lines = [f"screened: {_questions(folder / SCREENED)}, in {folder / SCREENED}", *_dropped(folder)]
+        return "\n".join(lines), f"measure them: {_command('ladder', 'measure', folder, *named)}"
+    line = f"measured: {_questions(folder / MEASURED)}, in {folder / MEASURED}; responses in {folder / RESPONSES}"
+    return line, f"make the ladder: {_command('ladder', 'arrange', folder)}"
 
 
 def _show(warning: str, dropped: Dropped, *tables: Table) -> None:
@@ -132,16 +141,25 @@ def _show(warning: str, dropped: Dropped, *tables: Table) -> None:
         console.print(table)
 
 
-def _built(folder: Path) -> str:
-    unsolved = len(stage_rows(folder / UNSOLVED))
-    line = f"ladder of {_questions(folder / LADDER)} in {folder / LADDER}, shown in ladder.html"
-    if unsolved:
-        line += f"; {unsolved:,} unsolved in {UNSOLVED} (`observe-r1 ladder review {folder}`)"
-    return f"{line}; {_dropped(folder)}; `observe-r1 train --data.path {folder}` trains on it"
+def _built(folder: Path, finished: bool) -> str:
+    already = " (it was finished already, so no model was asked)" * finished
+    lines = [f"ladder: {_questions(folder / LADDER)}, in {folder / LADDER}{already}"]
+    if stage_rows(folder / UNSOLVED):
+        unsolved = f"{_questions(folder / UNSOLVED)} that no response solved, in {folder / UNSOLVED}"
+        lines.append(f"set aside: {unsolved}; decide about them: {_command('ladder', 'review', folder)}")
+    lines += [*_dropped(folder), f"look at it: {folder / 'ladder.html'}"]
+    return "\n".join(lines)
 
 
-def _dropped(folder: Path) -> str:
-    return f"{len(stage_rows(folder / DROPPED)):,} dropped ({DROPPED} says why)"
+def _dropped(folder: Path) -> list[str]:
+    """Return the line about dropped questions, where there are any."""
+    path = folder / DROPPED
+    return [f"dropped: {_questions(path)}; {path} says why"] if stage_rows(path) else []
+
+
+def _command(*words: object) -> str:
+    """Return a command of ours to copy."""
+    return f"`{shlex.join(['observe-r1', *map(str, words)])}`"
 
 
 def _questions(path: Path) -> str:
@@ -151,16 +169,16 @@ def _questions(path: Path) -> str:
 
 def _review(folder: Path, view: Progress) -> tuple[int, str]:
     if not (folder / UNSOLVED).is_file():
-        raise UserError(f"{folder}: nothing to review yet: run `observe-r1 ladder arrange {folder}` first")
+        raise UserError(f"{folder}: nothing to review yet: run {_command('ladder', 'arrange', folder)} first")
     with locked(folder):
         view.now("drawing the page")
         page, decisions = write_review(folder)
     view.close()
-    print(f"look at {page}, decide in {decisions}, then run `observe-r1 ladder arrange {folder}`")
-    return 0, ""
+    print(f"look at {page}, and decide in {decisions}")
+    return 0, f"then use your decisions: {_command('ladder', 'arrange', folder)}"
 
 
-def _refresh(settings: LadderSettings, watch: Watch, view: Progress) -> str | None:
+def _refresh(settings: LadderSettings, watch: Watch, view: Progress) -> Done | None:
     from observe_r1.ladder.refreshing import refresh
     from observe_r1.run.engines import engines_for
 
@@ -171,8 +189,8 @@ def _refresh(settings: LadderSettings, watch: Watch, view: Progress) -> str | No
         return _moved(folder, refreshed) if refreshed else None
 
 
-def _moved(folder: Path, refreshed: Path) -> str:
-    """Show how questions moved; returns the last line."""
+def _moved(folder: Path, refreshed: Path) -> Done:
+    """Show how questions moved."""
     from observe_r1.ladder.refreshing import MOVES, moves
 
     moved = moves(folder, refreshed)
@@ -181,12 +199,13 @@ def _moved(folder: Path, refreshed: Path) -> str:
     easier = sum(count for (before, after), count in moved.items() if after < before)
     harder = sum(count for (before, after), count in moved.items() if after > before)
     change = sum((after - before) * count for (before, after), count in moved.items()) / max(moved.total(), 1)
-    return (
-        f"{_questions(refreshed / MEASURED)}: {easier:,} easier, {harder:,} harder, "
-        f"{moved.total() - easier - harder:,} unchanged, difficulty {change:+z.3f} on average; the figures are in "
-        f"{refreshed}, every move in its {MOVES}; "
-        f"`observe-r1 ladder arrange {folder} --arrange.measured {refreshed.name}` uses them"
-    )
+    lines = [
+        f"measured again: {_questions(refreshed / MEASURED)}, {easier:,} easier, {harder:,} harder, "
+        f"{moved.total() - easier - harder:,} unchanged; difficulty {change:+z.3f} on average",
+        f"look at it: the figures are in {refreshed}, every move in {refreshed / MOVES}",
+    ]
+    arranged = _command("ladder", "arrange", folder, "--arrange.measured", refreshed.name)
+    return "\n".join(lines), f"use the new figures: {arranged}"
 
 
 def levels_table(summary: LadderSummary) -> Table:

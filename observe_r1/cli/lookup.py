@@ -21,6 +21,7 @@ def judge(argv: list[str]) -> int:
     asked = parser.parse_args(_with_values(argv))
     with heavy_imports():
         from observe_r1.data.wrong_value import shorten
+        from observe_r1.ladder.answers import has_multiple_answers
         from observe_r1.rewards.accuracy import gold_fault
         from observe_r1.rewards.judge.answer import final_answer
         from observe_r1.rewards.judge.comparing import matches, verdict
@@ -33,6 +34,8 @@ def judge(argv: list[str]) -> int:
     for name, text in (("gold", gold), ("answer", answer)):
         readings = "; or ".join(map(described, read(text))) or "nothing: not an answer as a whole"
         print(f"{name:<7} {one_line(text)}\n   read {one_line(readings)}")
+    if has_multiple_answers(asked.gold):
+        print("        several values: training verifies them, a ladder drops such questions")
     print(verdict(answer, gold))
     return 0 if matches(answer, gold) else 1
 

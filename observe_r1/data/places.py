@@ -69,7 +69,14 @@ def find_parts(place: str, split: str, *, asked: bool) -> list[str]:
         return found
     if _HUB_NAME.fullmatch(place) and path.suffix.lower() not in FILE_KINDS:
         return [place]
+    if path.exists():
+        raise UserError(f"{place}: is neither a file nor a folder but {_what(path)}: give a file")
     raise MissingDataError(f"{place}: no such file{beside(path, _holds_rows)}")
+
+
+def _what(path: Path) -> str:
+    """Return in words what is at a path that is neither a file nor a folder."""
+    return "a pipe" if path.is_fifo() else "a socket" if path.is_socket() else "a device"
 
 
 def beside(missing: Path, fits: Callable[[Path], bool]) -> str:

@@ -8,10 +8,10 @@ from observe_r1.config import LadderSettings
 from observe_r1.errors import UserError
 from observe_r1.ladder import difficulty
 from observe_r1.ladder.arranging import arrange
+from observe_r1.ladder.beforehand import measuring_model, stages_ended
 from observe_r1.ladder.filtering import filter_questions
-from observe_r1.ladder.inference import EngineMaker, measuring_model, model_at
-from observe_r1.ladder.journal import is_complete, read_progress
-from observe_r1.ladder.mix import check_shares
+from observe_r1.ladder.inference import EngineMaker, model_at
+from observe_r1.ladder.journal import is_complete
 from observe_r1.ladder.questions import read_questions
 from observe_r1.ladder.screening import screen_with_models
 from observe_r1.ladder.stage import MEASURE, READ, SCREEN, SCREENED, Watch, round_name
@@ -19,21 +19,17 @@ from observe_r1.model.hub import check_model_path
 from observe_r1.model.loading import load_model
 
 
-def check_settings(settings: LadderSettings, verb: str) -> None:
-    """Check, before the long work, what would end it.
+def check_models(settings: LadderSettings, verb: str) -> None:
+    """Check each model that `verb` will ask, all but the values of its weights.
 
     Args:
         settings: Of the ladder.
         verb: The command, such as `build`.
 
     Raises:
-        UserError: A model that `verb` will ask is not available, or there is not one share per level.
+        UserError: One is not available.
     """
-    arranging = settings.arrange
-    if verb == "build" and arranging.shares is not None and arranging.measured == ".":
-        check_shares(arranging.shares, settings.rollout.group_size + 1)
-    progress = {} if settings.run.anew else read_progress(Path(settings.run.output))
-    ended = {stage for stage, state in progress.items() if state["complete"]}
+    ended = stages_ended(settings)
     if verb in ("build", "measure") and MEASURE not in ended:
         _check_model(measuring_model(settings), "model.path", settings)
     if verb in ("build", "screen") and SCREEN not in ended:

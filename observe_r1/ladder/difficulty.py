@@ -15,6 +15,7 @@ from observe_r1.config.ladder import LadderDataSettings
 from observe_r1.data.format_prompts import FORMAT_PROMPTS, asked_format
 from observe_r1.errors import UserError
 from observe_r1.files import write_atomic
+from observe_r1.ladder.beforehand import measuring_model
 from observe_r1.ladder.journal import Journal
 from observe_r1.ladder.stage import ASKED, DROPPED, MEASURE, MEASURED, RESPONSES, SCREENED, Watch
 from observe_r1.records import Example
@@ -127,7 +128,6 @@ def measure_questions(
     from observe_r1.ladder.inference import (
         BatchInference,
         grading,
-        measuring_model,
         random_stream,
         with_instruction,
     )

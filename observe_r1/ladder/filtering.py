@@ -145,8 +145,6 @@ def filter_questions(folder: Path, settings: LadderSettings, watch: Watch) -> bo
         UserError: A source or benchmark cannot be opened or, unless `skip_bad`, has a bad row.
     """
     data = settings.data
-    if not data.sources:
-        raise UserError("setting 'data.sources' is missing: name the files or datasets to build the ladder from")
     count = 0
     with ExitStack() as stack:
         skipped = stack.enter_context(closing(Alike(watch.note)))

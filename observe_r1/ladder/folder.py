@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Set
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import dropwhile
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from observe_r1.ladder.stage import (
     ASKED,
     BEGUN,
     DROPPED,
+    IMAGES,
     LADDER,
     MEASURE,
     MEASURED,
@@ -82,7 +83,7 @@ def opened(settings: LadderSettings, verb: str) -> Iterator[Path]:
     """Yield the locked folder `run.output`, with the settings recorded in its `ladder.yaml`.
 
     With `run.anew`, the files of the verb's stage and of later ones are removed. If the command fails before anything
-    was written with its settings, the recorded settings are put back.
+    was written with its settings, the recorded settings are put back, or nothing is left of a folder that was new.
 
     Args:
         settings: Of the ladder.
@@ -93,14 +94,9 @@ def opened(settings: LadderSettings, verb: str) -> Iterator[Path]:
             other settings, models or files.
     """
     folder = Path(settings.run.output)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"--output {str(folder)!r}: cannot be a ladder's folder: {error.strerror}") from error
-    with locked(folder):
+    with _made(folder), locked(folder):
+        check_place(folder)
         before = (folder / RECORDED).read_bytes() if (folder / RECORDED).is_file() else None
-        if before is None and {entry.name for entry in folder.iterdir()} - {LOCK, f"{RECORDED}.partial"}:
-            raise UserError(f"--output {str(folder)!r}: neither empty nor a ladder's folder: name another one")
         anew = [_FIRST_STAGE[verb]] if settings.run.anew and verb in _FIRST_STAGE else []
         going_on = begun_before(folder, anew).keys()
         if before is not None:
@@ -120,7 +116,40 @@ def opened(settings: LadderSettings, verb: str) -> Iterator[Path]:
             # A setting that was refused must not come back; one that a stage has used must.
             if before is not None and begun_before(folder, [ARRANGE]) == begun:
                 write_atomic(folder / RECORDED, before)
+            if before is None and not begun_before(folder, []):
+                _remove_from(folder, READ)
+                remove_files(folder, [RECORDED, BEGUN, f"{IMAGES}/*"])
             raise
+
+
+def check_place(folder: Path) -> None:
+    """Raise `UserError` if the folder holds something else than a ladder, or a file is in its way."""
+    there = next(each for each in (folder, *folder.parents) if each.exists())
+    if not there.is_dir():
+        raise UserError(f"--output {str(folder)!r}: cannot be a ladder's folder: {str(there)!r} is a file")
+    try:
+        names = {entry.name for entry in folder.iterdir()} if folder.exists() else set()
+    except OSError as error:
+        raise UserError(f"--output {str(folder)!r}: cannot be a ladder's folder: {error.strerror}") from error
+    if names - {LOCK, f"{RECORDED}.partial"} and RECORDED not in names:
+        raise UserError(f"--output {str(folder)!r}: neither empty nor a ladder's folder: name another one")
+
+
+@contextmanager
+def _made(folder: Path) -> Iterator[None]:
+    """Make the folder, and those above it, for the block; if it fails, those that it leaves empty are removed again."""
+    new = [each for each in (folder, *folder.parents) if not each.exists()]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"--output {str(folder)!r}: cannot be a ladder's folder: {error.strerror}") from error
+    try:
+        yield
+    except UserError:
+        with suppress(OSError):  # what is not empty stays
+            for each in new:
+                each.rmdir()
+        raise
 
 
 def _remove_from(folder: Path, stage: str) -> None:

@@ -57,13 +57,6 @@ def with_instruction(example: Example, text: str) -> Example:
     return replace(example, messages=(*before, {**last, "content": [*last["content"], instruction]}))
 
 
-def measuring_model(settings: LadderSettings) -> str:
-    """Return the path of the model that measures; raise `UserError` if none is named."""
-    if settings.model.path is None:
-        raise UserError("setting 'model.path' is missing: name the model that measures (--model)")
-    return settings.model.path
-
-
 def model_at(path: str, settings: LadderSettings) -> ModelSettings:
     """Return how the model at `path` is loaded."""
     return ModelSettings(**(settings.model.model_dump() | {"path": path}))

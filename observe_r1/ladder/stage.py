@@ -73,7 +73,7 @@ _KEPT_BY = {
     "simple": "a higher screen.threshold, or fewer screen.models",
     "low complexity": "a lower arrange.min_complexity",
     "not drawn for size or shares": "other arrange.size or arrange.shares",
-    "answer": "a gold answer that can be verified",
+    "answer": "one gold answer that can be verified",
     "duplicate": "nothing: each question is kept once",
     "benchmark": "fewer screen.benchmarks",
     "arrange": "arrange.measured: another measurement",

@@ -1,6 +1,7 @@
 """`observe-r1 data check`: all that is wrong with a dataset, many alike in one line, the rest in figures."""
 
 import json
+import os
 import signal
 import socket
 import subprocess
@@ -65,6 +66,28 @@ def test_a_good_dataset_in_figures(folder, capsys):
             "good: all 5 rows",
         ],
     )
+
+
+def test_rows_that_training_takes_and_a_ladder_drops_are_counted(folder, capsys):
+    several, proof = row(1, answer="5 and 6"), {**row(2, answer="red"), "problem": "<image>Prove that it is red."}
+    path = write(folder / "a.jsonl", several, proof, row(3, answer="x = 1, y = 2"), row(4))
+    code, lines = check(capsys, path)
+    why = "2 multiple answers, 1 asks for a proof"
+    expected = f"ladder     drops 3 rows by their gold answers or questions (training does not): {why}"
+    assert code == 0 and expected in lines and lines[-1] == "good: all 4 rows"
+    assert main(["ladder", "screen", str(path), "--output", str(folder / "ladder"), "--model.device", "cpu"]) == 0
+    dropped = [json.loads(line)["reason"] for line in (folder / "ladder" / "dropped.jsonl").read_text().splitlines()]
+    assert sorted(dropped) == ["asks for a proof", "multiple answers", "multiple answers"]
+    capsys.readouterr()
+    assert main(["data", "judge", "--gold", "5 and 6", "--answer", "6 and 5"]) == 0
+    assert "training verifies them, a ladder drops such questions" in capsys.readouterr().out
+
+
+def test_what_is_no_file_is_said(folder, capsys):
+    os.mkfifo(folder / "pipe.jsonl")
+    for name, what in ((str(folder / "pipe.jsonl"), "a pipe"), ("/dev/null", "a device")):
+        assert main(["data", "check", name]) == 2
+        assert f"{name}: is neither a file nor a folder but {what}: give a file" in capsys.readouterr().err
 
 
 def test_every_problem_of_few_rows_is_a_line_of_its_own(folder, capsys):

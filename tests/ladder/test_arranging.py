@@ -128,7 +128,7 @@ def test_a_measurement_that_has_not_ended_is_not_arranged(built):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda row: row.pop("tries"), r"row 3, 'tries': not as the build wrote it: needs int \(.*--anew\), got None"),
+        (lambda row: row.pop("tries"), r"row 3, 'tries': not as the build wrote it: needs int \(.*--anew\), got null"),
         (lambda row: row.update(correct="2"), "row 3, 'correct': not as the build wrote it: needs int .* got '2'"),
         (lambda row: row.update(complexity=None), "row 3, 'complexity': not as the build wrote it: needs int | float"),
         (lambda row: row.update(id=7), "row 3, 'id': not as the build wrote it: needs str .* got 7"),
@@ -214,7 +214,12 @@ def test_the_command_arranges_reviews_and_remembers_its_settings(built, tmp_path
     assert f"nothing to review yet: run `observe-r1 ladder arrange {folder}` first" in capsys.readouterr().err
     assert not (built / "review.html").exists()
     assert main(["ladder", "arrange", folder, "--arrange.min_complexity", "100", "--seed", "3"]) == 0
-    assert "ladder of " in capsys.readouterr().out
+    *_, last = (said := capsys.readouterr().out).splitlines()
+    assert last == f"train on it: `observe-r1 train observe_r1 --model.path MODEL --data.path {folder}`"
+    assert f"\nladder: {len(read(built / 'ladder.jsonl'))} questions, in {folder}/ladder.jsonl\n" in said
+    dropped = len(read(built / "dropped.jsonl"))
+    assert f"\ndropped: {dropped} questions; {folder}/dropped.jsonl says why\n" in said
+    assert f"\nlook at it: {folder}/ladder.html\n" in said
     recorded = yaml.safe_load((built / "ladder.yaml").read_text())["arrange"]
     assert recorded["min_complexity"] == 100 and recorded["seed"] == 3
     once = (built / "ladder.jsonl").read_bytes()

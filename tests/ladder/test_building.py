@@ -239,6 +239,7 @@ def test_a_finished_ladder_is_not_taken_for_one_of_other_weights_or_questions(
     name = file if file.suffix == ".jsonl" else file.parent
     assert f"{name} changed since the ladder in '{output}' began with it: " in capsys.readouterr().err
     assert contents(output) == contents(whole) and main(words(world, output)) == 0
+    assert "ladder.jsonl (it was finished already, so no model was asked)\n" in capsys.readouterr().out
 
 
 def hold(folder, ready):

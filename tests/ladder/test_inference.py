@@ -65,11 +65,13 @@ def test_the_last_line_of_each_stage_names_the_next(questions, log, capsys):
     questions.write_text(questions.read_text().splitlines()[0] + "\n")
     out = questions.parent / "out"
     assert build(questions, verb="screen") == 0
-    said = capsys.readouterr().out
-    assert said.startswith(f"1 question in {out}/screened.jsonl; 0 dropped (dropped.jsonl says why); ")
-    assert f"`observe-r1 ladder measure {out} --model MODEL` measures them" in said
+    first, *_, last = capsys.readouterr().out.splitlines()
+    assert first == f"screened: 1 question, in {out}/screened.jsonl"
+    assert last == f"measure them: `observe-r1 ladder measure {out} --model MODEL`"
     assert main(["ladder", "measure", str(out), "--model=measurer"]) == 0
-    assert capsys.readouterr().out.startswith(f"1 question measured in {out}/measured.jsonl")
+    first, *_, last = capsys.readouterr().out.splitlines()
+    assert first == f"measured: 1 question, in {out}/measured.jsonl; responses in {out}/responses.jsonl"
+    assert last == f"make the ladder: `observe-r1 ladder arrange {out}`"
 
 
 def test_a_broken_question_ends_the_stage_before_its_batch_is_sampled(questions, log, capsys):
@@ -140,7 +142,7 @@ def test_what_the_newer_model_solves_joins_the_ladder(questions, log, capsys):
     assert [row["id"] for row in read(out / "ladder.jsonl")] == ["q0", "q2", "q4"]
     assert refresh(questions, "--model=second") == 0
     said = capsys.readouterr().out
-    assert "6 questions: 3 easier, 3 harder, 0 unchanged, difficulty +0.000 on average" in said and "was \\ is" in said
+    assert "6 questions, 3 easier, 3 harder, 0 unchanged; difficulty +0.000 on average" in said and "was \\ is" in said
     moved = json.loads((out / "refreshed-1" / "moves.json").read_text())
     assert moved == [{"was": 0.0, "is": 1.0, "questions": 3}, {"was": 1.0, "is": 0.0, "questions": 3}]
     assert main(["ladder", "arrange", str(out), "--arrange.measured=refreshed-1"]) == 0
@@ -162,7 +164,7 @@ def test_moves_between_many_levels_are_a_line_and_a_file(questions, log, capsys)
         rows = [{"id": f"q{number}", "difficulty": level} for number, level in enumerate(levels, start=first)]
         (path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     line = ladder_commands._moved(folder, refreshed)
-    assert "10 questions: 4 easier, 5 harder, 1 unchanged, difficulty -0.019 on average; the figures are in" in line
+    assert "10 questions, 4 easier, 5 harder, 1 unchanged; difficulty -0.019 on average" in "".join(line)
     assert capsys.readouterr().out == ""
     moved = json.loads((refreshed / "moves.json").read_text())
     assert [(row["was"], row["is"], row["questions"]) for row in moved] == [*zip(was, now, [1] * 10, strict=True)]
@@ -187,7 +189,7 @@ def test_a_refresh_goes_on_with_the_ladder_that_it_began_with_alone(questions, l
     assert main(["ladder", "arrange", str(out)]) == 0
     assert refresh(questions, "--model=newer") == 0
     assert {row["id"] for row in read(out / "refreshed-2" / "measured.jsonl")} == {"q1", "q2", "q4", "q3", "q5"}
-    assert "5 questions: 0 easier, 0 harder, 5 unchanged" in capsys.readouterr().out
+    assert "5 questions, 0 easier, 0 harder, 5 unchanged" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(("options", "asked"), [([], COUNT), (["--anew"], 2 + COUNT)])

@@ -64,15 +64,34 @@ def source_files(text: str, *, benchmark: bool = False) -> list[Path]:
         benchmark: As there.
     """
     try:
-        if _is_public(text):
-            _, place, split, asked = _public(text, benchmark)
-        else:
-            place, asked = place_and_split(text)
-            split = asked or "train"
-        parts = [Path(part) for part in find_parts(place, split, asked=bool(asked))]
+        parts = [Path(part) for part in _parts(text, benchmark)]
     except UserError:
         return []
     return [file for part in parts for file in ([part] if part.is_file() else sorted(part.glob("*")))]
+
+
+def check_sources(sources: Sequence[str], *, benchmark: bool = False) -> None:
+    """Check that each source is on this machine, or may be on the Hub, which is not asked.
+
+    Args:
+        sources: As those of `read_sources`.
+        benchmark: As there.
+
+    Raises:
+        UserError: One has another form, is unknown, or is not there.
+    """
+    for text in sources:
+        _parts(text, benchmark)
+
+
+def _parts(text: str, benchmark: bool) -> list[str]:
+    """Return what `find_parts` finds of a source."""
+    if _is_public(text):
+        _, place, split, asked = _public(text, benchmark)
+    else:
+        place, asked = place_and_split(text)
+        split = asked or "train"
+    return find_parts(place, split, asked=bool(asked))
 
 
 def _is_public(text: str) -> bool:
