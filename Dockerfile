@@ -21,7 +21,10 @@ FROM python:${PYTHON}-slim-bookworm AS base
 RUN apt-get update \
   && apt-get install --yes --no-install-recommends gcc libc6-dev \
   && rm -rf /var/lib/apt/lists/* \
-  && useradd --uid 1000 --create-home --home-dir /home/observer observer
+  && useradd --uid 1000 --create-home --home-dir /home/observer observer \
+  && chmod 1777 /home/observer
+# `docker run --user` may name anybody: they have this home, and a name, too.
+ENV HOME=/home/observer USER=observer
 ENV PATH=/opt/observe-r1/bin:$PATH HF_HOME=/home/observer/.cache/huggingface PYTHONUNBUFFERED=1
 WORKDIR /home/observer
 USER 1000

@@ -14,8 +14,10 @@ import json
 import platform
 import statistics
 import tempfile
+from contextlib import ExitStack, nullcontext
 from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 import torch
 from racing.models import SMALL
@@ -63,12 +65,12 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=Path(__file__).parent / "results" / "measuring.json")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    with tempfile.TemporaryDirectory() as name:
+    with tempfile.TemporaryDirectory() as name, ExitStack() as stack:
         settings = prepare(Path(name), arguments)
         folder, rollout = Path(name) / "ladder", settings.rollout
         assert settings.model.path
-        loaded: tuple[EmbeddedEngine, Encoder[Prompt]] = load_engine(settings.model.path, settings)  # type: ignore[assignment]
-        engine, encode = loaded
+        loaded = stack.enter_context(load_engine(settings.model.path, settings))
+        engine, encode = cast(tuple[EmbeddedEngine, Encoder[Prompt]], loaded)
         engine.vlm = replace(engine.vlm, stop_ids=())
         examples = read_questions(folder / "screened.jsonl")
         prompts = [encode(e, settings=settings.data, stream=random_stream(e)) for e in examples]
@@ -80,7 +82,7 @@ def main() -> None:
 
         def with_measuring() -> None:
             start_over(folder, [MEASURE])
-            measure_questions(folder, examples, settings, Watch(), lambda path, settings: (engine, encode))
+            measure_questions(folder, examples, settings, Watch(), lambda path, settings: nullcontext((engine, encode)))
 
         alone(), with_measuring()  # once to warm up
         times = interleave({"engine": alone, "measure": with_measuring}, arguments.repetitions)

@@ -119,7 +119,7 @@ def closest(name: str, known: Iterable[str], slip_in: int = 5) -> list[str]:
 
     A slip is a character that is extra, missing, wrong or swapped with the next. A name may have one slip per `slip_in`
     characters, and two at most; names that differ by more mean different things. Each part of a dotted name is compared
-    by itself, and may have one slip per four characters.
+    by itself, and may have one slip per four characters, rounded up from three.
     """
     slips = {other: count for other in known if (count := _slips(name, other, slip_in)) is not None}
     fewest = min(slips.values(), default=0)
@@ -132,8 +132,8 @@ def _slips(name: str, other: str, slip_in: int) -> int | None:
     if len(parts) != len(others):
         return None
     counts = [_edits(part, another) for part, another in zip(parts, others, strict=True)]
-    length = slip_in if len(parts) == 1 else 4
-    allowed = all(count <= min(_MOST_SLIPS, len(part) // length) for count, part in zip(counts, parts, strict=True))
+    most = [len(part) // slip_in if len(parts) == 1 else (len(part) + 1) // 4 for part in parts]
+    allowed = all(count <= min(_MOST_SLIPS, limit) for count, limit in zip(counts, most, strict=True))
     return sum(counts) if allowed else None
 
 

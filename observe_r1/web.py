@@ -112,6 +112,15 @@ def without_password(text: str) -> str:
     return _PASSWORD.sub("…@", text)
 
 
+def without_passwords(value: Any) -> Any:
+    """Return settings for others to see, as JSON has them: every text `without_password`, names of settings too."""
+    if isinstance(value, dict):
+        return {without_passwords(name): without_passwords(each) for name, each in value.items()}
+    if isinstance(value, list):
+        return [without_passwords(each) for each in value]
+    return without_password(value) if isinstance(value, str) else value
+
+
 def _is_public(address: str) -> bool:
     """Whether an IP address, or the IPv4 address inside an IPv6 address, is one of the open internet."""
     ip: IPv4Address | IPv6Address = ip_address(address)

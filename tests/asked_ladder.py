@@ -1,6 +1,7 @@
 """A ladder measured by an engine that remembers what it was asked and answers 1, or as the model `second` 2."""
 
 import json
+from contextlib import closing, contextmanager
 from functools import partial
 
 import pytest
@@ -60,9 +61,11 @@ def log(monkeypatch, processor):
         if path == "missing":
             raise UserError(f"{setting} = 'missing': no such folder")
 
+    @contextmanager
     def load(path, settings):
         check(path)
-        return Engine(path, asked, settings.rollout.max_new_tokens), partial(encode_prompt, processor=processor)
+        with closing(Engine(path, asked, settings.rollout.max_new_tokens)) as engine:
+            yield engine, partial(encode_prompt, processor=processor)
 
     monkeypatch.setattr(building, "_check_model", check)
     monkeypatch.setattr(engines, "load_engine", load)

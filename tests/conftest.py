@@ -74,6 +74,7 @@ SLOW = {
     "report/test_ladder_page",
     "report/test_live_run",
     "report/test_page_in_browser",
+    "report/test_no_secrets",
     "report/test_run_page",
     "rewards/test_file",
     "rewards/test_hostile",

@@ -103,6 +103,7 @@ def check_other(words: list[str]) -> None:
         "source": _source,
         "export": lambda words: None if all("=" in word for word in words[1:]) else _unknown(words),
         "docker": _docker,
+        "mkdir": lambda words: None if words[1] == "-p" else _unknown(words),
         "vllm": _vllm,
         "mkdocs": lambda words: None if words[1:] == ["serve"] else _unknown(words),
     }

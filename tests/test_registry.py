@@ -56,6 +56,8 @@ def test_names_that_mean_something_else_are_not_offered(typed, other):
 
 def test_a_dotted_name_says_more_of_what_is_meant():
     assert closest("data.oder", NAMES) == ["data.order"]
+    assert closest("model.pth", NAMES) == ["model.path"]
+    assert closest("rn.seed", NAMES) == []  # too short to tell
     assert closest("optimizer.beta", NAMES) == ["optimizer.betas"]
 
 

@@ -39,6 +39,15 @@ def test_slow_files_are_named_as_they_are_called():
     assert {name for name in SLOW if not (ROOT / "tests" / f"{name}.py").exists()} == set()
 
 
+def test_contributing_lists_the_rooms_in_the_order_that_is_enforced():
+    block = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8").partition("```text\n")[2].partition("```")[0]
+    *rooms, rest = block.splitlines()
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    layers = settings["tool"]["importlinter"]["contracts"][0]["layers"]
+    enforced = [name.strip("()") for layer in layers for name in layer.split(" | ")]
+    assert [*(line.split()[0] for line in rooms), *rest.split(", ")] == enforced
+
+
 def test_each_extra_and_what_it_needs_has_an_exact_version():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     pins = {pin.name: pin for pin in map(Requirement, (ROOT / "constraints.txt").read_text().splitlines()[1:])}

@@ -124,11 +124,13 @@ def wandb(folder):
     return steps, shown, config, ids, images
 
 
-def mlflow(experiment):
+def mlflow(experiment, run_id=None):
+    """Read a run of an experiment; without `run_id`, its only one."""
     from mlflow import MlflowClient
 
     client = MlflowClient()
-    (run,) = client.search_runs([client.get_experiment_by_name(experiment).experiment_id])
+    runs = client.search_runs([client.get_experiment_by_name(experiment).experiment_id])
+    (run,) = (run for run in runs if run_id in (None, run.info.run_id))
     steps = {}
     for name in run.data.metrics:
         for metric in client.get_metric_history(run.info.run_id, name):

@@ -14,9 +14,10 @@ from threading import Event
 from typing import TYPE_CHECKING
 
 from PIL import Image, ImageDraw
-from starlette.datastructures import MutableHeaders
+from starlette.datastructures import Headers, MutableHeaders
 from starlette.middleware import Middleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
+from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from observe_r1.cli.terminal import escaped, one_line
@@ -27,6 +28,7 @@ from observe_r1.threads import in_daemon_thread
 
 if TYPE_CHECKING:
     from gradio import Blocks
+    from gradio.data_classes import ImageData
 
 _HOST = "127.0.0.1"
 _NAMES = [_HOST, "localhost"]
@@ -110,22 +112,32 @@ def opened_page(model: ChatModel, settings: ChatSettings) -> Iterator[str]:
 
 
 class _OwnOnly:
-    """Tells the browser to load nothing from elsewhere.
+    """Tells the browser to load nothing from elsewhere, and refuses what a page from elsewhere sends.
 
     Args:
-        app: Whose answers are told of it.
+        app: Is asked what this page asks.
     """
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and _is_from_elsewhere(Headers(scope=scope)):
+            await PlainTextResponse("this page answers itself alone", status_code=403)(scope, receive, send)
+            return
+
         async def told(message: Message) -> None:
             if message["type"] == "http.response.start":
                 MutableHeaders(scope=message)["Content-Security-Policy"] = _POLICY
             await send(message)
 
         await self._app(scope, receive, told)
+
+
+def _is_from_elsewhere(headers: Headers) -> bool:
+    """Whether a request comes from another site's page: a browser sends some of those without asking first."""
+    origin = headers.get("origin")
+    return origin is not None and origin != f"http://{headers.get('host')}"
 
 
 def _page(model: ChatModel, settings: ChatSettings, folder: Path) -> Blocks:
@@ -146,6 +158,8 @@ def _page(model: ChatModel, settings: ChatSettings, folder: Path) -> Blocks:
                 image = gr.Image(
                     shown, label="image", type="filepath", image_mode=None, sources=["upload", "clipboard"]
                 )
+                # Gradio's own opens the file, and fails with a traceback if that is no image.
+                image.preprocess = _path_of  # type: ignore[method-assign, assignment]
                 question = gr.Textbox(label="question", lines=2, autofocus=True)
                 with gr.Row():
                     ask = gr.Button("Ask", variant="primary")
@@ -156,6 +170,10 @@ def _page(model: ChatModel, settings: ChatSettings, folder: Path) -> Blocks:
         stop.click(None, cancels=[asked])
         example.click(lambda: (str(drawn), _EXAMPLE), None, [image, question], api_visibility="private")
     return page
+
+
+def _path_of(uploaded: ImageData | None) -> str | None:
+    return None if uploaded is None else uploaded.path
 
 
 def answers(model: ChatModel, image: str | None, question: str) -> Iterator[str]:

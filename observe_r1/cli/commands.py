@@ -97,7 +97,7 @@ _COMMANDS = (
         "check a dataset: read every row, open every image, verify every gold answer",
         run="observe_r1.cli.data_check:check_data",
         settings="observe_r1.config:DataCheckSettings",
-        takes="FILE[,FILE]",
+        takes="FILE...",
         words="file",
         about=(
             "A line for each bad row says all that is wrong with it: a question in an unknown layout, missing or"
@@ -109,7 +109,7 @@ _COMMANDS = (
         examples=(
             "observe-r1 data check questions.jsonl",
             "observe-r1 data check train.parquet --data.label_key reward_model.ground_truth",
-            "observe-r1 data check a.jsonl,b.jsonl --model.path Qwen/Qwen2.5-VL-3B-Instruct",
+            "observe-r1 data check a.jsonl b.jsonl --model.path Qwen/Qwen2.5-VL-3B-Instruct",
         ),
     ),
     Command(

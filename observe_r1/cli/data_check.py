@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.text import Text
 
 from observe_r1.cli.terminal import one_line
-from observe_r1.config import DataCheckSettings, DataSettings, ModelSettings, ProcessorSettings
+from observe_r1.config import DataCheckSettings, FileSettings, ModelSettings, ProcessorSettings
 from observe_r1.data.alike import Alike
 from observe_r1.data.checking import CheckedRow, Repeats, RowCheck, read_example
 from observe_r1.data.examples import Examples, open_examples
@@ -24,7 +24,7 @@ from observe_r1.errors import UserError
 from observe_r1.records import Example
 from observe_r1.rewards.accuracy import require_verifiable
 from observe_r1.rewards.judge.reading import read
-from observe_r1.rewards.judge.values import kind
+from observe_r1.rewards.judge.values import Several, kind
 from observe_r1.run.progress import Progress
 from observe_r1.threads import in_order
 
@@ -40,7 +40,8 @@ def check_data(settings: DataCheckSettings, view: Progress) -> tuple[int, str]:
 
     Args:
         settings: The dataset, and the model whose processor counts tokens.
-        view: Of the start of the command; it is closed, because checking prints between its own lines.
+        view: Of the start of the command; it is closed once the files are open, because checking prints between its own
+            lines.
 
     Returns:
         Exit code 0 if every row is good, else 2; and nothing more to print.
@@ -48,9 +49,10 @@ def check_data(settings: DataCheckSettings, view: Progress) -> tuple[int, str]:
     Raises:
         UserError: a file or the model cannot be read.
     """
-    view.close()
     data = settings.data
+    view.now(f"opening {data.path}")
     parts = [open_examples(name, data.input_key, data.label_key, require_answer=False) for name in file_names(data)]
+    view.close()
     files = list(chain.from_iterable(parts))
     rows = mix_sequences(files, None, seed=0, limit=data.max_samples)
     check = RowCheck(data, require_verifiable, _token_counter(settings.model, data))
@@ -88,7 +90,7 @@ def _checked(check: RowCheck, places: Iterator[Place]) -> Iterator[tuple[Place, 
         yield (examples, index), checked
 
 
-def _token_counter(model: ProcessorSettings, data: DataSettings) -> Callable[[Example], int] | None:
+def _token_counter(model: ProcessorSettings, data: FileSettings) -> Callable[[Example], int] | None:
     if model.path is None:
         return None
     from observe_r1.model.encoding import PromptTooLongError, encode_prompt
@@ -111,13 +113,13 @@ def _same_id(row: Example, first: Example) -> str:
     return f"{row.origin}, 'id': {shorten(row.id)} is already the id of {first.origin}: give every row its own"
 
 
-def _summarise(out: Console, survey: Survey, data: DataSettings) -> None:
+def _summarise(out: Console, survey: Survey, data: FileSettings) -> None:
     for name, figures in survey.lines(data.max_prompt_tokens, data.label_key):
         _say(out, f"{name:<10} {figures}")
     if survey.bad:
         _say(out, f"bad: {survey.bad:,} of {survey.rows:,} rows, see above")
     else:
-        _say(out, f"good: all {survey.rows:,} rows")
+        _say(out, f"good: {'all' if survey.rows > 1 else 'the'} {_counted(survey.rows, 'row')}")
 
 
 def _say(out: Console, line: str) -> None:
@@ -173,12 +175,13 @@ class Survey:
         """Return the figures, each with its name."""
         answers = [f"{count:,} {kind}" for kind, count in self._answers.most_common()]
         if count := self._demonstrations:
-            noun = "demonstration" if count == 1 else "demonstrations"
-            answers.append(f"{count:,} {noun}: for sft; train and ladder need a gold answer in {label_key!r}")
+            answers.append(
+                f"{_counted(count, 'demonstration')}: for sft; train and ladder need a gold answer in {label_key!r}"
+            )
         lines = [
             ("rows", f"{self.rows:,}"),
-            ("answers", ", ".join(answers)),
-            ("questions", f"{_spread(self._characters)} characters"),
+            ("answers", ", ".join(answers) or "none"),
+            ("questions", f"{_spread(self._characters)} characters" if self._characters else "none"),
         ]
         if self._tokens:
             over = int((np.array(self._tokens) > max_prompt_tokens).sum())
@@ -199,7 +202,13 @@ class Survey:
 
 def _answer_kind(answer: str) -> str:
     readings = read(answer)
-    return kind(readings[0]) if readings else "unverifiable" if answer else "absent"
+    if not readings:
+        return "unverifiable" if answer else "absent"
+    return "of several values" if isinstance(readings[0], Several) else kind(readings[0])
+
+
+def _counted(count: int, noun: str) -> str:
+    return f"{count:,} {noun}{'s' * (count != 1)}"
 
 
 def _characters(example: Example) -> int:
@@ -207,7 +216,5 @@ def _characters(example: Example) -> int:
 
 
 def _spread(values: array[int]) -> str:
-    if not values:
-        return "no"
     ordered = np.sort(np.array(values))
     return f"{ordered[0]:,} to {ordered[-1]:,} (median {ordered[(len(ordered) - 1) // 2]:,})"

@@ -1,7 +1,6 @@
 """Commands that only answer a question: how the accuracy reward reads an answer, which datasets a ladder can read."""
 
-from argparse import ArgumentParser
-
+from observe_r1.cli.arguments import Arguments
 from observe_r1.cli.start import heavy_imports
 from observe_r1.cli.terminal import one_line, show
 from observe_r1.errors import UserError
@@ -9,8 +8,8 @@ from observe_r1.errors import UserError
 
 def judge(argv: list[str]) -> int:
     """Print how a gold answer and an answer are read, and whether they match. Returns 0 if they do, else 1."""
-    parser = ArgumentParser(
-        "observe-r1 data judge",
+    parser = Arguments(
+        "data judge",
         description="Show how the accuracy reward reads a gold answer and an answer, and whether they match."
         " Exit code 0: the answer is right; 1: it is wrong.",
         epilog="Example: observe-r1 data judge --gold '\\frac{1}{2}' --answer 'The answer is 0.5.'",
@@ -38,9 +37,10 @@ def judge(argv: list[str]) -> int:
 
 def sources(argv: list[str]) -> int:
     """Print the public datasets that a ladder can read. Returns 0."""
-    parser = ArgumentParser(
-        "observe-r1 ladder sources",
+    parser = Arguments(
+        "ladder sources",
         description="List the public datasets that `observe-r1 ladder build NAME:PATH_OR_HUB_NAME` reads.",
+        epilog="Example: observe-r1 ladder build geometry3k:hiyouga/geometry3k --model MODEL --output ladder",
     )
     parser.parse_args(argv)
     from observe_r1.ladder.sources.stream import describe_sources

@@ -14,7 +14,8 @@ from pydantic.fields import FieldInfo
 from observe_r1.cli.commands import COMMANDS
 from observe_r1.cli.recipe import default_settings, read_recipe
 from observe_r1.cli.words import CommandLine, read_words
-from observe_r1.config import Section, nest, setting_names, validate
+from observe_r1.config import Section, flat, nest, setting_names, validate
+from observe_r1.config.idle import unmet_need
 from observe_r1.errors import UserError
 from observe_r1.yaml_text import parse_yaml
 
@@ -61,7 +62,17 @@ def settings_of(kind: type[S], given: CommandLine) -> S:
         if info.is_required() and name not in settings:
             raise UserError(f"setting {name!r} is missing: write it in a recipe or give --{name}")
     together = f"{given.recipe} and the command line" if given.recipe else "command line"
-    return validate(kind, nest(settings), "command line", together=together)
+    validated = validate(kind, nest(settings), "command line", together=together)
+    _refuse_idle(given.options, validated)
+    return validated
+
+
+def _refuse_idle(options: Mapping[str, str], settings: Section) -> None:
+    """Raise `UserError` for an option without effect. A recipe may have such settings: an option may turn them off."""
+    values, defaults = flat(settings.model_dump()), default_settings(type(settings))
+    for name, text in options.items():
+        if values.get(name) != defaults.get(name) and (need := unmet_need(name, values)):
+            raise UserError(f"--{name} {text} has no effect without {need}: give that too, or leave it out")
 
 
 def _translated(

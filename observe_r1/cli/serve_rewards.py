@@ -2,16 +2,16 @@
 
 import signal
 import sys
-from argparse import ArgumentParser
 
+from observe_r1.cli.arguments import Arguments
 from observe_r1.cli.start import heavy_imports
 from observe_r1.cli.terminal import show
 
 
 def run(argv: list[str]) -> int:
     """Serve until Ctrl-C (exit code 130) or SIGTERM (143), which end calls that are open, too."""
-    parser = ArgumentParser(
-        "observe-r1 serve-rewards",
+    parser = Arguments(
+        "serve-rewards",
         description="Serve rewards over HTTP: POST {'query': [...], 'prompts': [...], 'labels': [...]} is answered by"
         " {'rewards': [...]}. It listens on this machine alone unless --host says otherwise. Ctrl-C stops it.",
         epilog="Example: observe-r1 serve-rewards my_reward.py --port 5000, then"

@@ -183,11 +183,7 @@ def _recipe(reader: _Reader) -> None:
 
 
 def _file(reader: _Reader) -> None:
-    if len(reader.bare) > 1:
-        raise UserError(f"unexpected {reader.bare[1]!r}: write several files as one word: {','.join(reader.bare)}")
-    for word in reader.bare:
-        if (other := reader.given.options.setdefault("data.path", word)) != word:
-            raise UserError(f"{word} and --data.path {other} are two values for data.path: give one")
+    _take(reader, "data.path", reader.bare)
 
 
 def _model(reader: _Reader) -> None:
@@ -200,10 +196,8 @@ def _model(reader: _Reader) -> None:
         raise UserError(
             f"unexpected {data[0]!r}: observe-r1 {reader.command.name} takes one model; --help lists options"
         )
-    for setting, words in (("model.path", model), ("data.path", data)):
-        word = ",".join(words)
-        if words and (other := reader.given.options.setdefault(setting, word)) != word:
-            raise UserError(f"{word} and --{setting} {other} are two values for {setting}: give one")
+    _take(reader, "model.path", model)
+    _take(reader, "data.path", data)
 
 
 def _run(reader: _Reader) -> None:
@@ -220,8 +214,14 @@ def _in_turn(reader: _Reader, settings: list[str], what: str) -> None:
         word = reader.bare[len(settings)]
         raise UserError(f"unexpected {word!r}: observe-r1 {reader.command.name} takes {what}")
     for setting, word in zip(settings, reader.bare, strict=False):
-        if (other := reader.given.options.setdefault(setting, word)) != word:
-            raise UserError(f"{word} and --{setting} {other} are two values for {setting}: give one")
+        _take(reader, setting, [word])
+
+
+def _take(reader: _Reader, setting: str, words: Sequence[str]) -> None:
+    """Let `words`, if there are any, be the value of a setting that no option has given another."""
+    word = ",".join(words)
+    if words and (other := reader.given.options.setdefault(setting, word)) != word:
+        raise UserError(f"{word} and --{setting} {other} are two values for {setting}: give one")
 
 
 def _reported(reader: _Reader) -> None:

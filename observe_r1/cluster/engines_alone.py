@@ -1,9 +1,9 @@
 """Engines without a policy: what measures a ladder, or evaluates, on many GPUs."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from functools import partial
-from typing import Any, Protocol
+from typing import Protocol
 
 from observe_r1.cluster import RankLostError
 from observe_r1.cluster.engines import EnginePool
@@ -12,10 +12,9 @@ from observe_r1.cluster.start import check_split, counted
 from observe_r1.config import LadderSettings
 from observe_r1.config.cluster import EngineClusterSettings
 from observe_r1.errors import UserError
-from observe_r1.ladder.inference import Encoder, EngineMaker, model_at
+from observe_r1.ladder.inference import EngineMaker, Loaded, model_at
 from observe_r1.model.encoding import encode_prompt
 from observe_r1.model.processor import load_processor
-from observe_r1.rollout.engine import Answering
 
 
 class View(Protocol):
@@ -50,7 +49,8 @@ def engines_on_ray(cluster: EngineClusterSettings, device: str, threads: int, vi
     seats = Seats(Counts(0, engines, width, apart=True), device, cluster.timeout, view.now)
     view.note(f"{counted(engines, 'engine')} on {counted(seats.machines, 'machine')}")
 
-    def start(path: str, settings: LadderSettings) -> tuple[Answering[Any], Encoder[Any]]:
+    @contextmanager
+    def start(path: str, settings: LadderSettings) -> Iterator[Loaded]:
         check_split(width, settings.rollout.engine)
         model = model_at(path, settings).model_copy(update={"device": device})
         view.now(f"starting {counted(engines, 'engine')}")
@@ -65,8 +65,9 @@ def engines_on_ray(cluster: EngineClusterSettings, device: str, threads: int, vi
             note=view.note,
             timeout=cluster.timeout,
         )
-        pool.ready()
-        return pool, partial(encode_prompt, processor=load_processor(model))
+        with closing(pool):
+            pool.ready()
+            yield pool, partial(encode_prompt, processor=load_processor(model))
 
     try:
         yield start

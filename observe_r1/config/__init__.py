@@ -26,6 +26,7 @@ from observe_r1.config.pushing import PushOptions, PushSettings
 from observe_r1.config.reporting import ReportOptions, ReportSettings
 from observe_r1.config.sampling import (
     DataSettings,
+    FileSettings,
     ModelSettings,
     ProcessorSettings,
     QuestionSettings,
@@ -50,6 +51,7 @@ __all__ = [
     "EvaluationSettings",
     "ExportOptions",
     "ExportSettings",
+    "FileSettings",
     "LadderSettings",
     "ModelSettings",
     "ObjectiveSettings",

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from observe_r1.config.section import NamesText, PathText, Section, registered
+from observe_r1.config.section import NamesText, NonEmptyText, PathText, Section, registered
 
 Decay = Annotated[float, Field(ge=0, lt=1)]
 
@@ -16,7 +16,7 @@ class ObjectiveSettings(Section):
     """How a group's rewards become advantages."""
     whiten: bool = False
     """Normalise advantages once more over the whole rollout, weighted by tokens."""
-    bonus: float = Field(0.2, ge=0)
+    bonus: float = Field(0.2, ge=0, le=1000)
     """Added to the reward of each group's shortest correct response; 0 turns it off."""
     bonus_min_length: int = Field(100, ge=0)
     """The bonus goes only to responses longer than this many tokens."""
@@ -121,11 +121,11 @@ class RunSettings(Section):
     """CPU threads of this process; all cores by default. Results depend on it, through the rounding of sums."""
     tensorboard: bool = False
     """Also write TensorBoard events into the run folder."""
-    wandb: str | None = None
+    wandb: NonEmptyText | None = None
     """Also log to this Weights & Biases project."""
-    trackio: str | None = None
+    trackio: NonEmptyText | None = None
     """Also log to this Trackio project, on this machine (`trackio show` draws it)."""
-    mlflow: str | None = None
+    mlflow: NonEmptyText | None = None
     """Also log to this MLflow experiment, where MLFLOW_TRACKING_URI says."""
     track_groups: int = Field(4, ge=0)
     """Groups that these trackers show at a time, with image, question, responses, rewards and advantages; 0 for none.

@@ -103,13 +103,18 @@ class QuestionSettings(Section):
     """Where that text goes: into the system message or after the question."""
 
 
-class DataSettings(QuestionSettings):
+class FileSettings(QuestionSettings):
     """The questions."""
 
     path: NamesText
     """File of rows (JSON, JSONL, Parquet, CSV, TSV), glob, folder of such files or of images, or Hub name. `@SPLIT`
     after a folder or Hub name reads a split other than `train`. Several, separated by commas, are mixed; write `\\,`
     for a comma in a name."""
+
+
+class DataSettings(FileSettings):
+    """The questions."""
+
     probs: tuple[float, ...] | None = None
     """One probability per file, summing to 1: rows are interleaved until every file is exhausted, and those of smaller
     files repeat. By default files are joined."""
@@ -138,7 +143,7 @@ class SamplerSettings(Section):
     vllm: Annotated[dict[str, Any], AfterValidator(_plain_switches)] = Field({})
     """Arguments of vLLM's `LLM`, by vLLM's own names: `max_num_seqs=128,gpu_memory_utilization=0.5`. In training the
     default of the latter is computed from the memory that training needs."""
-    temperature: float = Field(1.0, gt=0)
+    temperature: float = Field(1.0, ge=0.001, le=1000)
     """Sampling temperature."""
     top_p: float = Field(1.0, gt=0, le=1)
     """Keep the most probable tokens that together reach this probability."""
@@ -177,7 +182,9 @@ class RolloutSettings(SamplerSettings):
 class RewardSettings(Section):
     """How responses are scored."""
 
-    functions: dict[Annotated[str, AfterValidator(_reward)], float] = Field({"accuracy": 1.0, "format": 1.0})
+    functions: dict[Annotated[str, AfterValidator(_reward)], float] = Field(
+        {"accuracy": 1.0, "format": 1.0}, min_length=1
+    )
     """Rewards, each with its weight in the sum: `accuracy` (1 or 0), `format` (0.5 or 0), a Python file of your own
     (`my_reward.py`), or the http(s) address of a reward server."""
     template: Literal["observe", "think"] | None = None

@@ -137,6 +137,19 @@ def validate_each(kind: type[Section], values: dict[str, Any], source: str) -> N
             raise UserError(f"{source}: {_explain(kind, first)}") from error
 
 
+_IN_WORDS = {
+    "bool_parsing": "should be true or false",
+    "bool_type": "should be true or false",
+    "float_parsing": "should be a number",
+    "float_type": "should be a number",
+    "int_from_float": "should be a whole number",
+    "int_parsing": "should be a whole number",
+    "int_type": "should be a whole number",
+    "string_type": "should be text (in a recipe, text that looks like something else needs quotes)",
+}
+"""What pydantic's types of errors mean to somebody who does not know pydantic."""
+
+
 def _is_of_one_setting(error: Any) -> bool:
     return len(error["loc"]) > 1
 
@@ -160,9 +173,10 @@ def _explain(kind: type[Section], error: Any) -> str:
     if error["type"] == "missing":
         return f"setting {key!r} is missing"
     value = "" if isinstance(error["input"], dict) else f" = {error['input']!r}"
-    reason = error["msg"].removeprefix("Value error, ")
-    if error["type"] == "string_type":
-        reason += " (in a recipe, text that looks like something else needs quotes)"
+    reason = _IN_WORDS.get(error["type"], error["msg"].removeprefix("Value error, "))
+    reason = re.sub("^Input should ", "should ", reason)
+    if error.get("ctx", {}).get("min_length") == 1:
+        reason = "should not be empty"
     if not key and error["type"] != "value_error":
         return f"should hold settings, section by section, not {error['input']!r:.60}"
     return f"{key}{value}: {reason}" if _is_of_one_setting(error) or error["type"] != "value_error" else reason

@@ -16,6 +16,7 @@ from observe_r1.config.learning import (
 )
 from observe_r1.config.sampling import (
     DataSettings,
+    FileSettings,
     ModelSettings,
     ProcessorSettings,
     RewardSettings,
@@ -101,7 +102,7 @@ class SFTSettings(Section):
 class DataCheckSettings(Section):
     """All of `observe-r1 data check`."""
 
-    data: DataSettings
+    data: FileSettings
     model: ProcessorSettings = ProcessorSettings()
 
 

@@ -12,9 +12,10 @@ from os.path import expanduser
 
 import numpy as np
 
-from observe_r1.config import DataSettings
+from observe_r1.config import DataSettings, FileSettings
 from observe_r1.data.examples import load_examples
 from observe_r1.data.lazy import Joined, LazySequence
+from observe_r1.data.places import MissingDataError
 from observe_r1.errors import UserError
 from observe_r1.records import Example
 
@@ -42,32 +43,39 @@ class Mixture(LazySequence[Example]):
         return self._joined[int(self._chosen[index])]
 
 
-def load_data(settings: DataSettings, seed: int, *, require_answer: bool = True) -> Sequence[Example]:
+def load_data(
+    settings: DataSettings, seed: int, *, require_answer: bool = True, setting: str = "data.path"
+) -> Sequence[Example]:
     """Return the examples that the settings name, lazily: loaded, mixed, and limited to `max_samples`.
 
     Args:
         settings: `path` with one or more comma-separated names, and the settings for them.
         seed: Seeds the mixing (≥ 0).
         require_answer: As for `load_examples`.
+        setting: What the names come from, for errors.
 
     Raises:
         UserError: As `load_examples`, or the probabilities do not fit the files.
     """
-    files = [
-        load_examples(path, settings.input_key, settings.label_key, require_answer=require_answer)
-        for path in file_names(settings)
-    ]
+    names = file_names(settings, setting)
+    if settings.probs is not None:
+        _check_probs(settings.probs, len(names))
+    try:
+        files = [
+            load_examples(name, settings.input_key, settings.label_key, require_answer=require_answer) for name in names
+        ]
+    except MissingDataError as error:
+        raise UserError(f"{setting}: {error}") from error
     return mix_sequences(files, settings.probs, seed, limit=settings.max_samples)
 
 
-def file_names(settings: DataSettings) -> list[str]:
-    """Return the names in `data.path`: commas separate them, `\\,` is a comma inside one.
+def file_names(settings: FileSettings, setting: str = "data.path") -> list[str]:
+    """Return the names in `path`: commas separate them, `\\,` is a comma inside one.
 
     Raises:
-        UserError: A name is empty, a file's name has a comma that is not escaped, or the probabilities do not fit the
-            files.
+        UserError: A name is empty, or a file's name has a comma that is not escaped.
     """
-    place, escaped = f"data.path = {settings.path!r}", settings.path.replace(",", "\\,")
+    place, escaped = f"{setting} = {settings.path!r}", settings.path.replace(",", "\\,")
     # Not through Path: an empty name beside a comma would become the current folder.
     parts = [part.strip().replace("\\,", ",") for part in _COMMA.split(settings.path)]
     paths = [expanduser(part) for part in parts]  # noqa: PTH111
@@ -75,8 +83,6 @@ def file_names(settings: DataSettings) -> list[str]:
         raise UserError(f"{place}: a name is missing next to a comma")
     if len(paths) > 1 and os.path.exists(expanduser(settings.path)):  # noqa: PTH110, PTH111
         raise UserError(f"{place}: a comma separates two names; for one name with a comma in it write {escaped!r}")
-    if settings.probs is not None:
-        _check_probs(settings.probs, len(paths))
     return paths
 
 

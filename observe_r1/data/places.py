@@ -35,6 +35,10 @@ def place_and_split(text: str) -> tuple[str, str]:
     return (asked[1], asked[2]) if asked else (home, "")
 
 
+class MissingDataError(UserError):
+    """There is nothing of that name; whoever knows which setting holds the name adds it."""
+
+
 def find_parts(place: str, split: str, *, asked: bool) -> list[str]:
     """Return the parts of `place`, in order: files, folders that `datasets` saved, or the name itself for the Hub.
 
@@ -65,7 +69,7 @@ def find_parts(place: str, split: str, *, asked: bool) -> list[str]:
         return found
     if _HUB_NAME.fullmatch(place) and path.suffix.lower() not in FILE_KINDS:
         return [place]
-    raise UserError(f"{place}: no such file{_neighbour(path)}")
+    raise MissingDataError(f"{place}: no such file{_neighbour(path)}")
 
 
 def _neighbour(path: Path) -> str:

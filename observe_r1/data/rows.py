@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from observe_r1.data.json_rows import JsonRows
 from observe_r1.data.lazy import LazySequence
-from observe_r1.data.places import FILE_KINDS, is_saved
+from observe_r1.data.places import FILE_KINDS, MissingDataError, is_saved
 from observe_r1.errors import UserError
 from observe_r1.files import refuse_lfs_pointer
 
@@ -177,12 +178,22 @@ def hub_rows(name: str, split: str) -> ArrowRows:
     from datasets import load_dataset
     from datasets.exceptions import DatasetsError
 
+    hub = logging.getLogger("huggingface_hub")
+    before = hub.level
+    hub.setLevel(logging.ERROR)  # each of its tries is a warning; the error says what came of them
     try:
         return ArrowRows(load_dataset(name, split=split))
+    except ConnectionError as error:
+        raise MissingDataError(
+            f"{name}: no such file, and the Hugging Face Hub, where it could be a dataset, does not answer: "
+            f"{_reason(error)}"
+        ) from error
     except (OSError, ValueError, RuntimeError, DatasetsError) as error:
-        raise UserError(
+        raise MissingDataError(
             f"{name}: no such file, and not readable as a dataset on the Hugging Face Hub: {_reason(error)}"
         ) from error
+    finally:
+        hub.setLevel(before)
 
 
 def _reason(error: BaseException) -> str:
@@ -239,7 +250,7 @@ def open_rows(path: str | Path, split: str = "train") -> tuple[Sequence[Any], Pa
         refuse_lfs_pointer(file)
         rows = _READERS[file.suffix.lower()](file)
     elif file.exists() or file.suffix.lower() in _READERS:
-        raise UserError(f"{path}: {'not a file: name a file' if file.exists() else 'no such file'}")
+        raise MissingDataError(f"{path}: {'not a file: name a file' if file.exists() else 'no such file'}")
     else:
         rows, folder = hub_rows(str(path), split), None
     if not rows:

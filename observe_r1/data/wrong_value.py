@@ -68,7 +68,12 @@ def wrong_value(place: str, need: str, value: Any) -> NoReturn:
 
 
 def shorten(value: Any) -> str:
-    """Return the beginning of a value as Python writes it, without the passwords in its addresses."""
+    """Return the beginning of a value, text in quotes, without the passwords in its addresses."""
+    if value is None:
+        return "null"
+    if isinstance(value, str):
+        text = without_password(value)
+        return repr(text[:_LONGEST]) + "…" * (len(text) > _LONGEST)
     text = without_password(repr(value))
     return text if len(text) <= _LONGEST else text[:_LONGEST] + "…"
 

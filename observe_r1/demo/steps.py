@@ -8,7 +8,6 @@ model already does sometimes.
 
 from __future__ import annotations
 
-import argparse
 import json
 import shutil
 import time
@@ -19,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from observe_r1 import __version__
+from observe_r1.cli.arguments import Arguments
 from observe_r1.cli.start import heavy_imports, require_one_process, starting
 from observe_r1.errors import UserError
 from observe_r1.files import LOCK, lock_folder, make_folder, unlock_folder, write_atomic
@@ -51,9 +51,9 @@ def run(argv: list[str]) -> int:
     return Demo(arguments.output, arguments.seed, arguments.threads).run()
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="observe-r1 demo",
+def _parser() -> Arguments:
+    parser = Arguments(
+        "demo",
         description="Train a tiny Qwen2.5-VL on images of coloured shapes, end to end, in minutes.",
         epilog="Its demonstrations come from a teacher who makes mistakes on purpose; reinforcement learning unlearns"
         " them. Afterwards OUTPUT/rl is an ordinary run folder and OUTPUT/rl/model an ordinary checkpoint. After Ctrl-C"

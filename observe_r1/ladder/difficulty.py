@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -137,11 +136,9 @@ def measure_questions(
 
     rollout, model = settings.rollout, measuring_model(settings)
     sampling = sampling_of(rollout, n=rollout.group_size, seed=rollout.seed)
-    watch.now("loading the model")
-    engine, encoder = start(model, settings)
     files = [MEASURED, RESPONSES, DROPPED]
     # A refresh reads other files, and checks them itself.
-    with closing(engine), Journal(folder, MEASURE, files, [SCREENED]) as journal:
+    with start(model, settings) as (engine, encoder), Journal(folder, MEASURE, files, [SCREENED]) as journal:
         asked = _asked(folder, model, settings.data, written_in, journal.done)
         watch.note(f"{model} is asked {in_words(asked.format_prompt)}")
         in_steps = asked.format_prompt == "steps"

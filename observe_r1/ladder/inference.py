@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Sequence
-from contextlib import closing
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from hashlib import blake2b
@@ -38,9 +38,11 @@ class Encoder(Protocol[_Made]):
         ...
 
 
-EngineMaker = Callable[[str, LadderSettings], tuple[Answering[Any], Encoder[Any]]]
-"""Loads the model at a path for sampling, as `model` and `rollout` say, and returns its engine and what makes its
-prompts: here (`load_engine`), on many GPUs, or at a server, which has it loaded."""
+Loaded = tuple[Answering[Any], Encoder[Any]]
+"""A model's engine, and what makes its prompts."""
+EngineMaker = Callable[[str, LadderSettings], AbstractContextManager[Loaded]]
+"""Loads the model at a path for sampling during a block, as `model` and `rollout` say: here (`load_engine`), on many
+GPUs, or at a server, which has it loaded. The next model needs the memory, and is loaded after the block."""
 
 
 def random_stream(example: Example) -> int:
@@ -67,13 +69,15 @@ def model_at(path: str, settings: LadderSettings) -> ModelSettings:
     return ModelSettings(**(settings.model.model_dump() | {"path": path}))
 
 
-def load_engine(path: str, settings: LadderSettings) -> tuple[Answering[Any], Encoder[Any]]:
+@contextmanager
+def load_engine(path: str, settings: LadderSettings) -> Iterator[Loaded]:
     """Load the model at `path` in this process; see `EngineMaker`."""
     loading = model_at(path, settings)
     kind = load("engine", settings.rollout.engine)
     vlm = load_model(loading, frozen=True, weights=not hasattr(kind, "load_weights"))  # a `CopyingEngine` has its own
     engine = kind.from_settings(vlm, settings.rollout, settings.data, compute_dtype(loading))
-    return engine, partial(encode_prompt, processor=vlm.processor)
+    with closing(engine):
+        yield engine, partial(encode_prompt, processor=vlm.processor)
 
 
 def grading(settings: LadderSettings, format_prompt: str) -> RewardSettings:

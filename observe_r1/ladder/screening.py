@@ -58,9 +58,7 @@ def _ask(folder: Path, number: int, model: str, settings: LadderSettings, watch:
         gone = _simple(folder, settings, before=model).keys() | _never_asked(folder, number - 1)
         rows = [row for row in range(len(questions)) if questions.rows[row]["id"] not in gone]
         rollout = settings.rollout.model_copy(update={"max_new_tokens": screen.max_new_tokens})
-        watch.now(f"loading {model}")
-        engine, encoder = start(model, settings.model_copy(update={"rollout": rollout}))
-        stack.callback(engine.close)  # the next model needs the memory
+        engine, encoder = stack.enter_context(start(model, settings.model_copy(update={"rollout": rollout})))
         bare = settings.data.model_copy(update={"format_prompt": "none"})
 
         def encode(example: Example) -> WrittenPrompt:

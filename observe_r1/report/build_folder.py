@@ -13,6 +13,7 @@ from observe_r1.data.json_rows import JsonRows
 from observe_r1.errors import UserError
 from observe_r1.ladder.difficulty import in_words, read_asked
 from observe_r1.ladder.stage import RECORDED
+from observe_r1.web import without_password
 
 _FOLDERS = re.compile(r"""(^|[\s:'"])/(?:[^/\n]+/)+""")
 
@@ -52,7 +53,7 @@ def open_build(folder: Path) -> BuildFolder:
     asked = read_asked(measured)
     return BuildFolder(
         path=folder,
-        settings=_shortened(text),
+        settings=_shortened(without_password(text)),
         measured=measured,
         data=settings.data,
         format_prompt=settings.arrange.format_prompt,

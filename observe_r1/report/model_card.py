@@ -12,6 +12,7 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 from observe_r1.errors import UserError
 from observe_r1.report.pages import render_template
 from observe_r1.report.theme import LIGHT, Theme, styled
+from observe_r1.web import without_passwords
 
 CURVES = "curves.png"
 _INCHES, _DPI = (7.2, 2.9), 160
@@ -32,7 +33,7 @@ def write_model_card(new: Path, run: Path, source: Path, *, name: str, adapter: 
     Raises:
         UserError: A file of the run or the evaluation is missing or damaged, or another model was evaluated.
     """
-    settings = _without_places(recorded_settings(run))
+    settings = _without_places(without_passwords(recorded_settings(run)))
     metrics = _loaded(run / "metrics.jsonl", lambda text: [json.loads(line) for line in text.splitlines()])
     drawn = draw_curves(metrics)
     if drawn:
@@ -108,9 +109,9 @@ def _loaded(path: Path, parse: Any) -> Any:
 
 
 def _without_places(value: Any) -> Any:
-    """Return settings in which paths of this machine are names alone."""
+    """Return settings in which paths of this machine are names alone; keys may be files of rewards."""
     if isinstance(value, dict):
-        return {name: _without_places(each) for name, each in value.items()}
+        return {_without_places(name): _without_places(each) for name, each in value.items()}
     if isinstance(value, str):
         return ",".join(Path(each).name if each.startswith(("/", "~", ".")) else each for each in value.split(","))
     return value

@@ -18,6 +18,7 @@ from observe_r1.data.json_rows import JsonRows
 from observe_r1.errors import UserError
 from observe_r1.report.memory import Memory
 from observe_r1.run.folder import steps_in
+from observe_r1.web import without_passwords
 
 CONFIG, METRICS, ROLLOUTS, EVALUATIONS = "config.yaml", "metrics.jsonl", "rollouts", "evaluations"
 
@@ -83,7 +84,7 @@ def read_run(folder: Path, name: str = "", memory: Memory | None = None) -> RunR
 
 def _read_settings(path: Path) -> dict[str, Any]:
     try:
-        return flat(yaml.safe_load(path.read_text(encoding="utf-8")))
+        return flat(without_passwords(yaml.safe_load(path.read_text(encoding="utf-8"))))
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}: name the folder of a training run") from error
     except (ValueError, yaml.YAMLError, AttributeError) as error:

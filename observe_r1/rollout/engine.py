@@ -128,10 +128,6 @@ class Answering(Protocol[_Taken]):
         """As `Engine.generate`."""
         ...
 
-    def close(self) -> None:
-        """As `Engine.close`."""
-        ...
-
 
 class SteppedEngine(Engine, Protocol):
     """An engine that prompts enter and leave one by one, while others are being answered.

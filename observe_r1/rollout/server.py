@@ -173,7 +173,7 @@ class ChatServer:
             longest=_LONGEST,
             settings=("server.timeout", "server.retries"),
         )
-        self._headers = _key()
+        self._key = _key()
         known = {each.id: each for each in self._models()}
         self.model = settings.model or model
         """Its name at the server."""
@@ -191,9 +191,6 @@ class ChatServer:
         """Responses of a batch in which the server refused a prompt; the batch is asked again without that one."""
         self._told = False
         self.finished = 0
-
-    def close(self) -> None:
-        """Do nothing: there is nothing to give back."""
 
     def generate(
         self,
@@ -237,7 +234,7 @@ class ChatServer:
             return before
         fields = json.dumps(self._fields(prompt, number, sampling))
         body = f'{fields[:-1]}, "messages": {prompt.messages}}}'.encode()
-        status, content = self._server.ask("POST", "/chat/completions", body, self._headers)
+        status, content = self._ask("POST", "/chat/completions", body)
         if status in _OF_THE_PROMPT:
             raise _RefusedError(f"{self._server.name} refuses it with status {status}: {_reason(content)}")
         answer = self._parsed(_Answer, status, content)
@@ -251,6 +248,14 @@ class ChatServer:
             )
         return ServerReply(choice.message.content or "", tokens, finish)
 
+    def _ask(self, method: str, path: str, body: bytes | None = None) -> tuple[int, bytes]:
+        """Return status and content of an answer; a refusal without the key, which some servers repeat."""
+        headers = {"Authorization": f"Bearer {self._key}"} if self._key else {}
+        status, content = self._server.ask(method, path, body, headers)
+        if self._key and status >= 400:
+            content = content.replace(self._key.encode(), b"...")
+        return status, content
+
     def _fields(self, prompt: ServerPrompt, number: int, sampling: Sampling) -> dict[str, Any]:
         """Return what a request asks for besides the chat."""
         digest = blake2b(f"{sampling.seed}/{prompt.stream}/{number}".encode(), digest_size=4).digest()
@@ -263,7 +268,7 @@ class ChatServer:
 
     def _models(self) -> list[_Model]:
         """Return the models that the server lists; none where it lists none."""
-        status, content = self._server.ask("GET", "/models", headers=self._headers)
+        status, content = self._ask("GET", "/models")
         return [] if status in _NO_LIST else self._parsed(_Models, status, content).data
 
     def _parsed(self, kind: type[_Parsed], status: int, content: bytes) -> _Parsed:
@@ -282,11 +287,11 @@ class ChatServer:
             ) from error
 
 
-def _key() -> dict[str, str]:
+def _key() -> str:
     key = os.environ.get(KEY, "").strip()
     if not (key.isascii() and key.isprintable()):
         raise UserError(f"the environment variable {KEY} holds characters that no key has: set it again")
-    return {"Authorization": f"Bearer {key}"} if key else {}
+    return key
 
 
 def _reason(content: bytes) -> str:

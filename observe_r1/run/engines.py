@@ -1,22 +1,20 @@
 """Where models that are asked and not trained are loaded: in this process, or on the engines of `cluster`."""
 
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from functools import partial
-from typing import Any
 
 from observe_r1.cluster.placement import open_ray
 from observe_r1.config import EvaluateSettings, LadderSettings
-from observe_r1.ladder.inference import Encoder, EngineMaker, load_engine
+from observe_r1.ladder.inference import EngineMaker, Loaded, load_engine
 from observe_r1.model.device import choose_device
-from observe_r1.rollout.engine import Answering
 from observe_r1.rollout.server import ChatServer, encode_chat
 from observe_r1.run.progress import Progress
 
 
 def at_server(server: ChatServer) -> EngineMaker:
     """Return what starts the model at `server`, which has it loaded."""
-    return lambda _, asked: (server, partial(encode_chat, model=asked.model))
+    return lambda _, asked: nullcontext((server, partial(encode_chat, model=asked.model)))
 
 
 @contextmanager
@@ -32,16 +30,23 @@ def engines_for(settings: LadderSettings | EvaluateSettings, view: Progress) -> 
     makers: list[EngineMaker] = [] if settings.cluster.used else [load_engine]
     with ExitStack() as stack:
 
-        def start(path: str, asked: LadderSettings) -> tuple[Answering[Any], Encoder[Any]]:
-            with view.stop.at_once():
-                if not makers:
-                    from observe_r1.cluster.engines_alone import engines_on_ray  # with Ray, which is an extra
+        def maker() -> EngineMaker:
+            if not makers:
+                from observe_r1.cluster.engines_alone import engines_on_ray  # with Ray, which is an extra
 
-                    view.now("starting Ray")
-                    device = choose_device(settings.model.device).type
-                    stack.enter_context(open_ray(settings.cluster, device))
-                    threads = settings.run.threads or 1
-                    makers.append(stack.enter_context(engines_on_ray(settings.cluster, device, threads, view)))
-                return makers[0](path, asked)
+                view.now("starting Ray")
+                device = choose_device(settings.model.device).type
+                stack.enter_context(open_ray(settings.cluster, device))
+                threads = settings.run.threads or 1
+                makers.append(stack.enter_context(engines_on_ray(settings.cluster, device, threads, view)))
+            return makers[0]
+
+        @contextmanager
+        def start(path: str, asked: LadderSettings) -> Iterator[Loaded]:
+            with ExitStack() as model:
+                with view.stop.at_once():
+                    view.now(f"loading {path}")
+                    loaded = model.enter_context(maker()(path, asked))
+                yield loaded
 
         yield start

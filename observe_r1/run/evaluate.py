@@ -10,7 +10,7 @@ summary.json                   figures of every model, and how far the first one
 
 import json
 from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import replace
 from hashlib import sha256
 from itertools import groupby
@@ -21,7 +21,7 @@ import torch
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
-from observe_r1.config import DataSettings, EvaluateSettings, LadderSettings, dump_settings, flat
+from observe_r1.config import EvaluateSettings, FileSettings, LadderSettings, dump_settings, flat
 from observe_r1.data.alike import Alike
 from observe_r1.data.examples import open_examples
 from observe_r1.data.format_prompts import asked_format
@@ -142,7 +142,7 @@ def _questions(settings: EvaluateSettings, view: Progress) -> _Questions:
     data = settings.data
     files = [
         Joined(open_examples(name, data.input_key, data.label_key, require_answer=True))
-        for name in file_names(DataSettings(path=data.path))
+        for name in file_names(FileSettings(path=data.path))
     ]
     examples = mix_sequences(files, None, seed=0, limit=data.max_samples)
     rows: list[int] = []
@@ -181,19 +181,25 @@ def _ask(
     rounds: dict[str, dict[str, Any]] = {"greedy": greedy}
     if settings.rollout.samples:
         rounds["sampled"] = {"group_size": settings.rollout.samples}
-    for name, sampling in rounds.items():
-        if is_complete(place / name, MEASURE):
-            continue
-        if watch.stopped():
-            return False
-        make_folder(place)
-        make_folder(place / name)
-        watch.note(f"{name} responses of {model}")
-        label = f"{name}, model {place.name}" if settings.model.against else name
-        written_in = asked_format(questions[0].messages)
-        measurement, shown = _as_measurement(settings, model, sampling), _labelled(watch, label)
-        if not measure_questions(place / name, questions, measurement, shown, start, written_in=written_in):
-            return False
+    rounds = {name: sampling for name, sampling in rounds.items() if not is_complete(place / name, MEASURE)}
+    if not rounds:
+        return True
+    if watch.stopped():
+        return False
+    make_folder(place)
+    with start(model, _as_measurement(settings, model, {})) as loaded:  # once: rounds differ in how they sample alone
+        for name, sampling in rounds.items():
+            if watch.stopped():
+                return False
+            make_folder(place / name)
+            watch.note(f"{name} responses of {model}")
+            label = f"{name}, model {place.name}" if settings.model.against else name
+            written_in = asked_format(questions[0].messages)
+            measurement, shown = _as_measurement(settings, model, sampling), _labelled(watch, label)
+            if not measure_questions(
+                place / name, questions, measurement, shown, lambda *_: nullcontext(loaded), written_in=written_in
+            ):
+                return False
     return True
 
 

@@ -28,7 +28,7 @@ def load_held_out(settings: TrainSettings) -> Sequence[Example] | None:
     if settings.evaluation.path is None:
         return None
     own = {"path": settings.evaluation.path, "probs": None, "max_samples": settings.evaluation.max_samples}
-    return load_data(settings.data.model_copy(update=own), settings.run.seed)
+    return load_data(settings.data.model_copy(update=own), settings.run.seed, setting="evaluation.path")
 
 
 def evaluation_rewards(settings: RewardSettings) -> RewardSettings:

@@ -18,12 +18,12 @@ def next_steps(settings: TrainSettings | SFTSettings, example: Example, device: 
     if settings.run.tensorboard:
         figures += f" (`tensorboard --logdir {folder}` draws them)"
     if isinstance(settings, TrainSettings):
-        figures += f", {folder / 'rollouts'} every response with its rewards"
+        figures += f", {folder / 'rollouts'} every response; `observe-r1 report {folder}` makes one page of them"
     return (
-        f"look at it: {figures}\n"
+        f"load it, in Python:\n\n{snippet(settings, example, device)}\n"
         f"evaluate it: `observe-r1 evaluate {folder / 'model'} HELD_OUT.jsonl --against {settings.model.path}` asks "
         "both models your questions, and shows how much it has improved\n"
-        f"load it, in Python:\n\n{snippet(settings, example, device)}"
+        f"look at it: {figures}\n"
     )
 
 

@@ -119,10 +119,20 @@ def test_the_page_answers_as_the_terminal_does_and_phones_nobody(started, world,
     assert len(so_far) > 3, "not as it was generated"
     refused = client.predict(None, "<|image_pad|>", api_name="/answer")
     assert "special token '<|image_pad|>'" in unescape(refused)
+    (folder / "broken.png").write_bytes(b"no image")
+    refused = client.predict(handle_file(str(folder / "broken.png")), "How many?", api_name="/answer")
+    assert "broken.png" in unescape(refused) and "Traceback" not in (folder / "log").read_text()
     with urlopen(address) as page:
         assert "default-src 'self'" in page.headers["Content-Security-Policy"]
     with pytest.raises(HTTPError, match="400"):
         urlopen(Request(address, headers={"Host": "elsewhere.example"}))
+    form = b'--X\r\nContent-Disposition: form-data; name="files"; filename="a"\r\n\r\na\r\n--X--\r\n'
+    kind = {"Content-Type": "multipart/form-data; boundary=X"}
+    for origin in ("http://elsewhere.example", "null", address.replace("http:", "https:").rstrip("/")):
+        with pytest.raises(HTTPError, match="403"):
+            urlopen(Request(f"{address}gradio_api/upload", form, {**kind, "Origin": origin}))
+    with urlopen(Request(f"{address}gradio_api/upload", form, {**kind, "Origin": address.rstrip("/")})) as answer:
+        assert answer.status == 200
     running.send_signal(signal.SIGINT)
     assert running.wait(30) == 0
     assert "PHONES" not in running.stdout.read()

@@ -96,7 +96,7 @@ def test_every_problem_of_few_rows_is_a_line_of_its_own(folder, capsys):
         f"{path} row 4: the gold answer '\\\\frac{{1}}{{' {cannot}",
         f"{path} row 5, 'problem': {rule}: 1 and 0 in this row",
         f"{path}: line 6, column 3: broken JSON: trailing comma before '}}': {rest}",
-        f"{path} row 8, 'answer': the gold answer needs text or a finite number, got None",
+        f"{path} row 8, 'answer': the gold answer needs text or a finite number, got null",
         f"{path} row 10: no column 'answer': the row has problem, solution; set data.label_key",
         f"{path} row 7, 'id': '7' is already the id of {path} row 2: give every row its own",
     ]
@@ -111,7 +111,7 @@ def test_many_rows_with_the_same_problems_are_one_line_a_problem(folder, capsys)
     first = f"(first: {path} row 1, 2, 3)"
     assert code == 2 and lines[:3] == [
         f"1,000 rows: image '…': no such file {first[:-1]}; the first has '{folder}/1.png')",
-        f"1,000 rows: 'answer': the gold answer needs text or a finite number, got None {first}",
+        f"1,000 rows: 'answer': the gold answer needs text or a finite number, got null {first}",
         f"5 rows: 'id': 'x' is already the id of {path} row 1001: give every row its own "
         f"(first: {path} row 1002, 1003, 1004)",
     ]
@@ -192,17 +192,23 @@ def test_an_image_that_the_processor_refuses_makes_a_row_bad(folder, capsys):
         (["check", "no.jsonl"], "no.jsonl: no such file"),
         (["check", "questoins.jsonl"], "questoins.jsonl: no such file (did you mean 'questions.jsonl'?)"),
         (["check", "./questions.json"], "./questions.json: no such file (did you mean 'questions.jsonl'?)"),
-        (["check", "a.jsonl", "b.jsonl"], "unexpected 'b.jsonl': write several files as one word: a.jsonl,b.jsonl"),
+        (["check", "a.jsonl", "b.jsonl"], "b.jsonl: no such file"),
         (
             ["check", "a.jsonl", "--data.path", "b.jsonl"],
             "a.jsonl and --data.path b.jsonl are two values for data.path",
         ),
         (["check", "a.jsonl", "--prompt_data", "b.jsonl"], "unknown option '--prompt_data'; --help lists them all"),
-        (
-            ["check", "a.jsonl", "--data.probs", "0.5,0.5"],
-            "data.probs = 0.5,0.5: needs one probability per file, got 2",
+        *(
+            (["check", "a.jsonl", option, value], f"unknown option '{option}'; --help lists them all")
+            for option, value in [
+                ("--data.probs", "0.5,0.5"),
+                ("--data.order", "random"),
+            ]  # rows are checked as they are
         ),
-        (["check", "a.jsonl", "--data.oder", "random"], "unknown option '--data.oder' (did you mean '--data.order'?)"),
+        (
+            ["check", "a.jsonl", "--data.lable_key", "a"],
+            "unknown option '--data.lable_key' (did you mean '--data.label_key'?)",
+        ),
         (["chek", "a.jsonl"], "unknown command 'data chek' (did you mean 'check'?); `observe-r1 data` lists them"),
     ],
 )
@@ -223,7 +229,7 @@ def test_the_commands_are_listed(words, capsys):
 def test_help_teaches(capsys):
     assert main(["data", "check", "--help"]) == 0
     text = capsys.readouterr().out
-    assert "--prompt_data" not in text and text.startswith("Usage: observe-r1 data check FILE[,FILE] ")
+    assert "--prompt_data" not in text and text.startswith("Usage: observe-r1 data check FILE... ")
     assert "RECIPE" not in text and "--model.path" in text and "--data.image_cache" in text
 
 

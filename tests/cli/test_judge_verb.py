@@ -48,3 +48,18 @@ def test_help_teaches(capsys):
         main(["data", "judge", "--help"])
     assert stopped.value.code == 0
     assert "Example:" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "fault"),
+    [
+        (["data", "judge"], "the following arguments are required: --gold, --answer"),
+        (["data", "judge", "--gol", "1", "--answer", "1"], "the following arguments are required: --gold"),
+        (["ladder", "sources", "all"], "unrecognized arguments: all"),
+        (["serve-rewards", "accuracy", "--port", "x"], "argument --port: invalid int value: 'x'"),
+        (["demo", "--seed"], "argument --seed: expected one argument"),
+    ],
+)
+def test_wrong_words_are_one_line_for_the_commands_without_settings_too(words, fault, capsys):
+    assert main(words) == 2
+    assert capsys.readouterr().err == f"observe-r1: error: {fault}; --help lists all options\n"

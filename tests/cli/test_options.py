@@ -3,30 +3,14 @@
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from parsing import parse
 
 from observe_r1.cli import words
 from observe_r1.cli.main import main
 from observe_r1.cli.openrlhf.flags import FLAGS
 from observe_r1.cli.options import parse_settings
-from observe_r1.config import LadderSettings, SFTSettings, TrainSettings, setting_names
+from observe_r1.config import EvaluateSettings, LadderSettings, SFTSettings, TrainSettings, idle, setting_names
 from observe_r1.errors import UserError
-
-REQUIRED = ["--model.path", "m", "--data.path", "d"]
-
-
-def parse(*argv, kind=TrainSettings, verb="train"):
-    return parse_settings(kind, [*REQUIRED, *argv], verb=verb)
-
-
-@pytest.fixture
-def recipe(tmp_path):
-    def write(text, name="recipe.yaml"):
-        path = tmp_path / name
-        path.write_text(text, encoding="utf-8")
-        return str(path)
-
-    return write
-
 
 # Options
 
@@ -75,7 +59,7 @@ def test_a_bare_switch_leaves_the_recipe_behind_it_alone(recipe):
     assert (settings.rollout.dynamic_sampling, settings.run.seed) == (True, 5)
 
 
-@pytest.mark.parametrize("text", ["123", "true", "1e-6", "a: b", "[x]", "{x}", "~", "", " a "])
+@pytest.mark.parametrize("text", ["123", "true", "1e-6", "a: b", "[x]", "{x}", "~", " a "])
 def test_text_stays_text(text):
     assert parse(f"--run.wandb={text}").run.wandb == text
 
@@ -160,8 +144,14 @@ def test_every_value_survives_the_command_line(lr, seed, output, betas, checkpoi
         (["grpo", "seed=1"], "an option begins with two dashes: --seed=1"),
         (["--optimizer.lr"], "option '--optimizer.lr' needs a value"),
         (["--optimizer.lr", "--run.seed", "1"], "option '--optimizer.lr' needs a value"),
-        (["--optimizer.lr", "fast"], "optimizer.lr = 'fast': Input should be a valid number"),
-        (["--model.dtype", "float16"], "model.dtype = 'float16': Input should be 'auto', 'float32' or 'bfloat16'"),
+        (["--rewards.functions", "{}"], "rewards.functions: should not be empty"),
+        (["--run.wandb", ""], "run.wandb = '': should not be empty"),
+        (
+            ["--rollout.temperature", "1e-300"],
+            "should be greater than or equal to 0.001",
+        ),
+        (["--optimizer.lr", "fast"], "optimizer.lr = 'fast': should be a number"),
+        (["--model.dtype", "float16"], "model.dtype = 'float16': should be 'auto', 'float32' or 'bfloat16'"),
         (["--objective.estimator", "gae"], "gae needs a critic"),
         (["--rewards.functions", "accuracy"], "--rewards.functions = 'accuracy': write it as name=value"),
         (["--rollout.stop", "[a"], r"--rollout.stop = '\[a': line 1, column 3: broken YAML"),
@@ -194,8 +184,9 @@ def test_the_command_line_is_as_strict_about_numbers(text):
 @pytest.mark.parametrize("text", ["enforce_eager=no", "{enforce_eager: Off}"])
 def test_a_switch_of_vllm_is_true_or_false(text):
     with pytest.raises(UserError, match=r"rollout\.vllm.*: enforce_eager = '.*' is text: write true or false"):
-        parse("--rollout.vllm", text)
-    assert parse("--rollout.vllm", "enforce_eager=false").rollout.vllm == {"enforce_eager": False}
+        parse("--rollout.engine", "vllm", "--rollout.vllm", text)
+    words = ["--rollout.engine", "vllm", "--rollout.vllm", "enforce_eager=false"]
+    assert parse(*words).rollout.vllm == {"enforce_eager": False}
 
 
 # The ladder's command line, which has short names and bare words of its own
@@ -350,3 +341,66 @@ def test_every_setting_chosen_from_a_registry_lists_its_names(capsys):
     }
     for name, kind in chosen.items():
         assert f"--{name} {'|'.join(REGISTRY[kind])} " in text
+
+
+# Settings without effect
+
+
+def every_need():
+    return [(name, need) for need in idle._NEEDS for name in need.settings]
+
+
+def test_settings_that_need_others_exist():
+    known = {*setting_names(TrainSettings), *setting_names(EvaluateSettings)}
+    assert {name for name, _ in every_need()} <= known
+
+
+@pytest.mark.parametrize(
+    ("words", "need"),
+    [
+        (["--rollout.vllm", "max_num_seqs=3"], "rollout.engine vllm"),
+        (["--rollout.engine", "vllm", "--rollout.max_rows", "8"], "rollout.engine embedded"),
+        (["--rollout.max_age", "3"], "rollout.dynamic_sampling"),
+        (["--model.lora_alpha", "8"], "model.lora_rank above 0"),
+        (["--data.adaptive_floor", "0.5"], "data.order adaptive"),
+        (["--objective.dynamic_weight", "no", "--objective.sigma", "2"], "objective.dynamic_weight"),
+        (["--objective.bonus", "0", "--objective.bonus_min_length", "9"], "objective.bonus above 0"),
+        (["--objective.kl_in", "loss"], "objective.kl_coef above 0"),
+        (["--run.track_every", "3"], "a tracker (run.tensorboard, run.wandb, run.trackio, run.mlflow)"),
+        (["--rewards.workers", "2"], "a file of rewards in rewards.functions"),
+        (["--rewards.functions", "a.py=1", "--rewards.retries", "2"], "a server of rewards in rewards.functions"),
+        (["--rewards.call_timeout", "2"], "a file or a server of rewards in rewards.functions"),
+    ],
+)
+def test_an_option_without_effect_is_refused_and_a_recipe_may_have_it(words, need, recipe):
+    name, value = words[-2:]
+    with pytest.raises(UserError) as caught:
+        parse(*words)
+    assert str(caught.value) == f"{name} {value} has no effect without {need}: give that too, or leave it out"
+    section, _, setting = name.removeprefix("--").partition(".")
+    written = value.replace("=", ": ") if "=" in value else value
+    path = recipe(f"{section}: {{{setting}: {f'{{{written}}}' if '=' in value else written}}}\n")
+    assert parse(path, *words[:-2])
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--rollout.vllm", "max_num_seqs=3", "--rollout.engine", "vllm"],
+        ["--rollout.max_age", "3", "--rollout.dynamic_sampling"],
+        ["--objective.kl_in", "loss", "--objective.kl_coef", "0.1"],
+        ["--run.track_every", "3", "--run.trackio", "p"],
+        ["--rewards.call_timeout", "2", "--rewards.functions", "http://host/=1"],
+        ["--rollout.max_age", "1"],  # the default: nothing is asked for
+    ],
+)
+def test_an_option_with_what_it_needs_is_taken(words):
+    assert parse(*words)
+
+
+@pytest.mark.parametrize("option", [["--rollout.engine", "vllm"], ["--model.dtype", "float32"]])
+def test_a_server_takes_no_settings_of_engines_unless_they_answer_too(option):
+    words = ["model", "data", "--server", "http://host/v1", *option]
+    with pytest.raises(UserError, match="has no effect without a model that does not"):
+        parse_settings(EvaluateSettings, words, verb="evaluate")
+    assert parse_settings(EvaluateSettings, [*words, "--against", "other"], verb="evaluate")

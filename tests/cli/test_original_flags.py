@@ -238,7 +238,7 @@ def test_shuffle_says_that_it_keeps_the_order(recipe, capsys):
         (["--processor_kwargs", "{'a': 1}"], "broken JSON: .*character 2"),
         (["--processor_kwargs", '{"size": 1}'], "only min_pixels and max_pixels are accepted"),
         (["--processor_kwargs", "[1]"], "only min_pixels and max_pixels are accepted"),
-        (["--temperature", "hot"], "rollout.temperature = 'hot': Input should be a valid number"),
+        (["--temperature", "hot"], "rollout.temperature = 'hot': should be a number"),
         (["--shuffle=true"], "option '--shuffle' takes no value"),
         (["--pretrain"], "option '--pretrain' needs a value"),
         (["--adam_betas", "0.9", "--bf16"], "option '--adam_betas' needs a value"),

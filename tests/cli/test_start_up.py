@@ -106,4 +106,4 @@ sys.exit(main({[*command.split(), "--help"]}))
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "\n")
-    assert done.stdout.lower().startswith(f"usage: observe-r1 {command}")
+    assert done.stdout.startswith(f"Usage: observe-r1 {command}")

@@ -81,7 +81,8 @@ def test_an_evaluation_is_the_same_and_engines_that_always_die_end_it_in_one_lin
     asked, ray_address, tmp_path, monkeypatch, capsys
 ):
     def evaluate(folder, *cluster):
-        return main(["evaluate", *asked, "--output", str(tmp_path / folder), *SAMPLED, *cluster])
+        words = ["evaluate", *asked, "--output", str(tmp_path / folder), "--samples", "2", *SAMPLED, *cluster]
+        return main(words)
 
     on_ray = ["--cluster.address", ray_address, "--cluster.gpus", "1"]
     assert evaluate("alone") == 0
@@ -96,7 +97,10 @@ def test_an_evaluation_is_the_same_and_engines_that_always_die_end_it_in_one_lin
         patch.setattr(engines_alone.EnginePool, "generate", dying)
         assert evaluate("spread", *on_ray) == 2
     assert "the same command resumes after the last batch" in capsys.readouterr().err.splitlines()[-1]
+    begun, begin = [], EnginePool.__init__
+    monkeypatch.setattr(EnginePool, "__init__", lambda self, *a, **how: begun.append(self) or begin(self, *a, **how))
     assert evaluate("spread", *on_ray) == 0
+    assert len(begun) == 1, "the greedy responses and the samples are one model's"
     summaries = [(tmp_path / folder / "summary.json").read_text() for folder in ("alone", "spread")]
     assert summaries[0] == summaries[1]
 

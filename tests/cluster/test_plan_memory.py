@@ -1,4 +1,4 @@
-"""What a plan says of memory is what torch allocates; the benchmark has more sizes and cases, ranks among them."""
+"""What a plan says of memory is what torch allocates; the benchmark has more sizes and cases."""
 
 import plan_memory
 import pytest
@@ -13,6 +13,7 @@ SMALL = {"budget": 500, "side": 20, "response": 90}
 CASES = {
     "float32": {},
     "bfloat16, checkpointing": {"dtype": "bfloat16", "checkpointing": True},
+    "two ranks, tower frozen": {"ranks": 2, "freeze": True},
 }
 
 

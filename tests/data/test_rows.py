@@ -1,6 +1,7 @@
 """Files as lazy sequences of examples: three kinds of file, the Hub, columns, and what can be wrong."""
 
 import json
+import logging
 import multiprocessing
 import os
 import pickle
@@ -149,7 +150,8 @@ def test_gold_answers(answer: Any, text: str, tmp_path: Path) -> None:
 def test_gold_answers_that_are_none(answer: Any, tmp_path: Path) -> None:
     path = write(tmp_path / "a.jsonl", [row(0), row(1, answer=answer)])
     message = refusal(path, 1)
-    assert message == f" row 2, 'answer': the gold answer needs text or a finite number, got {answer!r}"
+    got = "null" if answer is None else repr(answer)
+    assert message == f" row 2, 'answer': the gold answer needs text or a finite number, got {got}"
 
 
 def test_rows_without_answer_where_none_is_asked_for(tmp_path: Path) -> None:
@@ -262,7 +264,6 @@ def test_hub_names(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     "error",
     [
-        ConnectionError("Couldn't reach 'owner/name'\non the Hub"),
         datasets.exceptions.DatasetNotFoundError("it doesn't exist"),
         ValueError("Unknown split 'train'"),
         RuntimeError("Dataset scripts are no longer supported"),
@@ -276,6 +277,17 @@ def test_hub_that_does_not_answer(error: Exception, monkeypatch: pytest.MonkeyPa
     reason = " ".join(str(error).split())
     message = ": no such file, and not readable as a dataset on the Hugging Face Hub: "
     assert refusal("owner/name") == message + reason
+
+
+def test_hub_without_a_network(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    def fail(*_: Any, **__: Any) -> None:
+        logging.getLogger("huggingface_hub.utils._http").warning("Retrying in 1s")
+        raise ConnectionError("Couldn't reach 'owner/name'\non the Hub")
+
+    monkeypatch.setattr(datasets, "load_dataset", fail)
+    message = ": no such file, and the Hugging Face Hub, where it could be a dataset, does not answer: "
+    assert refusal("owner/name") == message + "Couldn't reach 'owner/name' on the Hub"
+    assert not caplog.records
 
 
 @pytest.mark.parametrize("name", ["name", "a/b/c", "/a/b", "data/a.jsonl", "data/a.parquet"])

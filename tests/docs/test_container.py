@@ -69,3 +69,11 @@ def test_it_runs_our_command_as_somebody_who_is_not_root():
     assert by_name["ENTRYPOINT"] == '["observe-r1"]' and by_name["USER"] == "1000"
     assert [name for name, _ in INSTRUCTIONS].index("USER") < [name for name, _ in INSTRUCTIONS].index("ENTRYPOINT")
     assert "--uid 1000" in TEXT
+
+
+def test_whoever_user_names_has_a_home_to_write_to():
+    """Ray, Triton and Matplotlib keep files in it; for a uid that the image does not know, Docker sets HOME to `/`."""
+    variables = dict(pair.split("=", 1) for name, rest in INSTRUCTIONS if name == "ENV" for pair in rest.split())
+    (home,) = re.findall(r"--home-dir (\S+)", TEXT)
+    assert variables["HOME"] == dict(INSTRUCTIONS)["WORKDIR"] == home and f"chmod 1777 {home}" in TEXT
+    assert variables["USER"] == "observer", "getpass asks for a name before it asks for the uid's"

@@ -24,6 +24,9 @@ class Sharing:
     def from_settings(cls, vlm, rollout, data, dtype):
         return cls(vlm, rollout)
 
+    def close(self):
+        self.vlm = None
+
 
 class Copying(Sharing):
     """Has weights of its own."""
@@ -39,11 +42,12 @@ def test_weights_are_loaded_for_an_engine_that_samples_with_them(path, monkeypat
     settings = LadderSettings.model_validate(
         {"model": {"device": "cpu", "dtype": dtype}, "rollout": {"vllm": {"seed": 3}}}
     )
-    engine, encode = inference.load_engine(path, settings)
-    held = {tensor.device.type for tensor in (*engine.vlm.model.parameters(), *engine.vlm.model.buffers())}
-    assert engine.rollout.vllm == {"seed": 3}
-    assert {weight.dtype for weight in engine.vlm.model.parameters()} == {getattr(torch, dtype)}
-    assert held == {device} and encode.keywords["processor"] is engine.vlm.processor
+    with inference.load_engine(path, settings) as (engine, encode):
+        held = {tensor.device.type for tensor in (*engine.vlm.model.parameters(), *engine.vlm.model.buffers())}
+        assert engine.rollout.vllm == {"seed": 3}
+        assert {weight.dtype for weight in engine.vlm.model.parameters()} == {getattr(torch, dtype)}
+        assert held == {device} and encode.keywords["processor"] is engine.vlm.processor
+    assert engine.vlm is None, "it is closed after the block"
 
 
 def test_a_model_without_weights_is_the_same_otherwise(path):

@@ -166,7 +166,8 @@ def test_a_busy_a_failing_a_silent_and_a_breaking_server_are_asked_again(server)
         ((429, b"slow down"), " answered with status 429: 'slow down'"),
         (None, " does not answer (server.retries: 0): "),
         (lambda _: time.sleep(1), " does not answer (server.retries: 0): Read timed out"),
-        ((401, b'{"error": {"message": "no\\nkey"}}'), " answered with status 401: no key: put its key into"),
+        ((401, b'{"error": {"message": "bad\\nkey s3cret"}}'), " answered with status 401: bad key ...: put its key"),
+        ((500, b"what is s3cret?"), " answered with status 500: 'what is ...?'"),
         ((200, b"<html>"), " answered something that is not JSON: '<html>'"),
         ((200, b"[" * 100_000), " answered something that is not JSON: '[[["),
         ((200, b"[]"), " must answer as OpenAI's API does: answer: "),
@@ -174,7 +175,8 @@ def test_a_busy_a_failing_a_silent_and_a_breaking_server_are_asked_again(server)
         ((200, b'{"choices": [{"message": {"content": "a"}}]}'), " must answer as OpenAI's API does: usage: Field"),
     ],
 )  # fmt: skip
-def test_an_answer_that_is_none_is_told_in_one_line(server, answer, line):
+def test_an_answer_that_is_none_is_told_in_one_line(server, answer, line, monkeypatch):
+    monkeypatch.setenv(KEY, "s3cret")
     server.answers = [models("ours"), answer]
     with pytest.raises(UserError) as caught:
         asked(server, ["a"], retries=0, timeout=0.3 if callable(answer) else 20)

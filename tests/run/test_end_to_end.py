@@ -93,7 +93,8 @@ def test_the_snippet_that_is_printed_runs_and_asks_as_training_did(world, tmp_pa
     place = ["--data.format_prompt_place", place]
     assert run_train(world, tmp_path / "run", "--run.steps", "1", "--data.max_samples", "8", *place) == 0
     printed = capsys.readouterr().out
-    code = printed.partition("load it, in Python:\n\n")[2]
+    code, _, rest = printed.partition("load it, in Python:\n\n")[2].partition("\n\nevaluate it: ")
+    assert f"`observe-r1 report {tmp_path / 'run'}`" in rest
     assert FORMAT_PROMPTS["observe"] in code and "HELD_OUT.jsonl --against" in printed
     exec(code, {})
     said = capsys.readouterr().out.strip()
@@ -170,13 +171,13 @@ def test_kl_keeps_the_policy_near_the_starting_model(world, tmp_path, place):
     def divergence(coefficient):
         output = tmp_path / coefficient
         kl = ["--objective.kl_in", place, "--objective.kl_estimator", "k3", "--objective.kl_coef", coefficient]
-        options = ["--run.steps", "5", "--data.order", "random", "--optimizer.lr", "1e-3"]
+        options = ["--run.steps", "10", "--data.order", "random", "--optimizer.lr", "1e-3"]
         assert run_train(world, output, *options, *kl) == 0
         return [m["policy/reference_kl"] for m in lines(output / "metrics.jsonl")]
 
     free, bound = divergence("1e-9"), divergence("10")
     assert free[0] == pytest.approx(0, abs=1e-5) == bound[0]
-    assert sum(free) > 1.05 * sum(bound)
+    assert sum(free) > 1.5 * sum(bound)
 
 
 def test_bfloat16_computes_on_float32_weights(world, tmp_path):

@@ -12,6 +12,7 @@ from rich.console import Console
 from observe_r1.cli.evaluate import tables
 from observe_r1.cli.main import main
 from observe_r1.demo.dataset import write_questions
+from observe_r1.ladder import inference
 from observe_r1.rewards import accuracy_reward
 from observe_r1.run.progress import Progress
 
@@ -59,10 +60,13 @@ def test_figures_are_those_of_the_kept_responses(evaluated, questions):
     assert {name: part["questions"] for name, part in model["by"]["difficulty"].items()} == {"0": 2, "0.5": 2, "1": 2}
 
 
-def test_another_model_joins_and_only_it_is_asked(evaluated, world, questions, tmp_path, capsys):
+def test_another_model_joins_and_only_it_is_asked(evaluated, world, questions, tmp_path, monkeypatch, capsys):
     output = shutil.copytree(evaluated, tmp_path / "evaluation")
     before = (output / "1" / "greedy" / "responses.jsonl").stat().st_mtime_ns
+    loaded, load = [], inference.load_model
+    monkeypatch.setattr(inference, "load_model", lambda model, **how: loaded.append(model.path) or load(model, **how))
     assert main(words(world, questions, output, "--against", str(world / "tiny"))) == 0
+    assert loaded == [str(world / "tiny")], "once for both rounds, and the first model is not asked any more"
     printed = capsys.readouterr().out
     summary = json.loads((output / "summary.json").read_text())
     first, second = (model["figures"]["accuracy"]["mean"] for model in summary["models"])

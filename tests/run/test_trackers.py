@@ -7,7 +7,9 @@ import os
 import re
 import resource
 import shutil
+import subprocess
 import sys
+from itertools import chain
 from pathlib import Path
 
 import pytest
@@ -15,6 +17,7 @@ from PIL import Image
 from tensorboard.plugin_util import markdown_to_safe_html
 from tracked import METRICS, SHOWN, mlflow, tables, tensorboard, wandb
 
+from observe_r1.cli.main import main
 from observe_r1.config import RunSettings
 from observe_r1.errors import UserError
 from observe_r1.run.trackers import Trackers
@@ -153,6 +156,23 @@ def test_wandb_goes_on_in_the_same_run_without_a_step_twice(folder):
     assert shown[1]["evaluation"]["data"][0][4] == SHOWN
 
 
+def test_no_step_is_twice_in_wandb_when_its_files_have_been_moved_away(folder):
+    """`wandb sync --clean` removes what it has uploaded; the files that remain do not tell of it."""
+    for step in (1, 2):
+        trackers = opened(folder, wandb="shapes")
+        trackers.write(step, METRICS, [], whole=True)
+        trackers.close()
+        sys.modules["wandb"].teardown()
+        (file,) = (folder / "wandb").glob("offline-run-*/run-*.wandb")
+        if step == 1:
+            shutil.rmtree(file.parent)
+    file.write_bytes(file.read_bytes()[:7])  # as a killed process leaves it
+    resumed = opened(folder, wandb="shapes")
+    resumed.write(3, METRICS, [], whole=True)
+    resumed.close()
+    assert sorted(wandb(folder)[0]) == [2, 3]
+
+
 def test_trackio_goes_on_in_the_same_run_without_a_step_twice(folder, trackio, tmp_path, capsys):
     from trackio.sqlite_storage import SQLiteStorage
 
@@ -235,7 +255,7 @@ def test_one_that_is_asked_for_later_gets_the_whole_curve_and_an_unfinished_step
     resumed = opened(folder, tensorboard=True)
     resumed.write(3, {"reward/mean": 1.0}, tables(), whole=False)  # Ctrl-C during its evaluation
     resumed.close()
-    assert sorted(tensorboard(folder)[0]) == []
+    assert sorted(tensorboard(folder)[0]) == [1, 2]
     lines = (folder / "metrics.jsonl").read_text().splitlines(keepends=True)
     (folder / "metrics.jsonl").write_text("".join(lines[:2]))  # as `RunFolder.cut_back` does
     again = opened(folder, tensorboard=True)
@@ -286,3 +306,64 @@ def test_mlflow_says_where_the_run_is_not(folder, tmp_path, monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/other.db")
     with pytest.raises(UserError, match=r"run\.mlflow = 'shapes': .*MLFLOW_TRACKING_URI says"):
         opened(folder, mlflow="shapes")
+
+
+KILLED = """
+import os, signal, sys
+from observe_r1.cli.main import main
+from observe_r1.run.trackers.tensorboard import TensorBoard
+
+def write(self, step, metrics, tables, original=TensorBoard.write):
+    if step == 4:
+        os.kill(os.getpid(), signal.SIGKILL)
+    original(self, step, metrics, tables)
+
+TensorBoard.write = write
+main(sys.argv[1:])
+"""
+"""A run that is killed while the last of its trackers is given step 4, which `trackers.json` has noted already."""
+
+
+def test_after_a_kill_every_tracker_holds_what_it_would_have_held(world, folder, trackio, tmp_path):
+    from trackio.sqlite_storage import SQLiteStorage
+
+    asked = {"wandb": "shapes", "mlflow": "shapes", "trackio": "shapes", "tensorboard": "true"}
+    given = list(chain(*((f"--run.{kind}", value) for kind, value in asked.items())))
+    model, data = world / "warm" / "model", world / "train" / "train.jsonl"
+    given += ["--model.path", str(model), "--data.path", str(data), "--model.device", "cpu", "--run.threads", "1"]
+    given += ["--rollout.prompts", "2", "--rollout.group_size", "4", "--optimizer.minibatch", "2"]
+    given += ["--rollout.max_new_tokens", "40", "--optimizer.lr", "1e-3"]
+    given += ["--run.steps", "5", "--run.save_every", "3", "--run.track_groups", "1"]
+    tables = []
+    for name in ("whole", "killed"):
+        run = tmp_path / name
+        command = ["train", *given, "--run.output", str(run)]
+        if name == "killed":
+            variables = os.environ | {"TRACKIO_DIR": str(tmp_path / "trackio")}
+            assert subprocess.run([sys.executable, "-c", KILLED, *command], env=variables).returncode == -9
+            state = json.loads((run / "trackers.json").read_text())
+            assert state["tensorboard"]["step"] == 4 and sorted(tensorboard(run)[0]) == [1, 2, 3]
+            assert wandb(run)[0] == {}  # all of them were in memory
+            command += ["--run.resume", "true"]
+        assert main(command) == 0
+        state = json.loads((run / "trackers.json").read_text())
+        ids = {kind: state[f"{kind}: shapes"]["id"] for kind in ("mlflow", "trackio")}
+        logs = SQLiteStorage.get_logs("shapes", ids["trackio"])
+        steps = [log["step"] for log in logs]
+        assert steps == sorted(set(steps))
+        held = {
+            "tensorboard": tensorboard(run)[0],
+            "wandb": wandb(run)[0],
+            "mlflow": mlflow("shapes", ids["mlflow"])[0],
+            "trackio": {log["step"]: {k: v for k, v in log.items() if isinstance(v, float | int)} for log in logs},
+        }
+        tables.append(
+            {kind: {step: timeless(values) for step, values in found.items()} for kind, found in held.items()}
+        )
+    assert all(sorted(found) == [1, 2, 3, 4, 5] for found in tables[0].values())
+    assert all("reward/mean" in values for found in tables[0].values() for values in found.values())
+    assert tables[1] == tables[0]
+
+
+def timeless(metrics):
+    return {name: value for name, value in metrics.items() if not name.startswith(("time/", "speed/", "memory/"))}

@@ -177,7 +177,7 @@ def described(reading: Reading) -> str:
         case Matrix():
             return "matrix " + "; ".join(", ".join(map(written, row)) for row in reading.rows)
         case Phrase():
-            return f"words {reading.text!r}"
+            return f"words '{reading.text}'"
 
 
 def kind(reading: Reading) -> str:

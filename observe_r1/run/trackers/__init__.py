@@ -2,17 +2,20 @@
 
 `trackers.json` in the run folder says which run each tracker knows this one as, and the last step that it was given:
 
-    {"name": "1f0c3b7a", "wandb: shapes": {"id": "1f0c3b7a", "step": 40}, "tensorboard": {"id": "", "step": 40}}
+    {"name": "1f0c3b7a", "wandb: shapes": {"id": "1f0c3b7a", "step": 40, "held": 20}, "tensorboard": {…}}
 
 So a resumed run goes on in the same tracked run, and no step is there twice: the steps between a checkpoint and a kill
-are made again, and are left as they were. A step is taken down here just before it is handed over. What a tracker has
-missed, because it was added later or did not answer, it gets from `metrics.jsonl`.
+are made again, and are left as they were. What a tracker was given is not always what it holds: some write late, and
+lose their last steps with a process that is killed. So a tracker whose store can be read says on starting what is there
+(`held`); for the others a step is taken down here just before it is handed over. What a tracker lacks, for this reason
+or because it was added later or did not answer, it gets from `metrics.jsonl`.
 """
 
 import json
 import os
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
+from math import inf
 from pathlib import Path
 from secrets import token_hex
 from typing import Any, Protocol
@@ -25,6 +28,7 @@ from observe_r1.errors import UserError
 from observe_r1.files import json_line, write_atomic
 from observe_r1.registry import resolve
 from observe_r1.run.trackers.tables import Table
+from observe_r1.web import without_passwords
 
 KINDS = ("wandb", "mlflow", "trackio", "tensorboard")
 """Trackers, by the setting `run.KIND` and the module of that name; first those that can fail for a reason of the user's
@@ -47,6 +51,8 @@ class Tracker(Protocol):
 
     id: str
     """By which the tracker finds the run again; empty where it needs none."""
+    held: int | None
+    """The last step that its store held when it started, read from there; -1 for none; None where it cannot be read."""
 
     def write(self, step: int, metrics: dict[str, float], tables: Sequence[Table]) -> None:
         """Record a step.
@@ -82,7 +88,7 @@ class Trackers:
         self._file = AppendOnly(folder / "metrics.jsonl")
         self._state = _State(folder / _STATE)
         self._open: list[_Once] = []
-        values = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
+        values = without_passwords(yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8")))
         try:
             for kind in KINDS:
                 if asked := getattr(settings, kind):
@@ -90,10 +96,10 @@ class Trackers:
                     start = resolve(f"observe_r1.run.trackers.{kind}:start")
                     name = f"{folder.absolute().name}-{self._state.name}"
                     tracker = start(asked, folder, flat(values), name, self._state.ids.get(key))
-                    self._state.ids[key] = tracker.id
+                    self._state.found(key, tracker)
                     self._open.append(_Once(key, tracker, self._state, folder / "metrics.jsonl", note))
-            if self._open:
-                self._state.save()
+            for each in self._open:
+                each.catch_up()
         except BaseException:
             self.close()
             raise
@@ -141,37 +147,57 @@ class _State:
         """What tells this run from others whose folders have the same name."""
         self.ids: dict[str, str] = {}
         self.steps: dict[str, int] = {}
+        """The last step that each was given."""
+        self._held: dict[str, int] = {}
+        """Of those, the last that it surely held when it started, even if its files have been moved away since."""
         if path.is_file():
             try:
                 read = json.loads(path.read_bytes())
                 self.name = str(read.pop("name"))
-                self.ids = {kind: str(each["id"]) for kind, each in read.items()}
-                self.steps = {kind: int(each["step"]) for kind, each in read.items()}
+                self.ids = {key: str(each["id"]) for key, each in read.items()}
+                self.steps = {key: int(each["step"]) for key, each in read.items()}
+                self._held = {key: int(each.get("held", -1)) for key, each in read.items()}
             except (ValueError, TypeError, KeyError, AttributeError) as error:
                 raise UserError(f"{path}: not as the run wrote it: put it back, or remove it to track anew") from error
 
+    def found(self, key: str, tracker: Tracker) -> None:
+        """Note a tracker that has started, and what it holds."""
+        self.ids[key] = tracker.id
+        if tracker.held is not None:
+            self.steps[key] = max(tracker.held, self._held.get(key, -1))
+        self._held[key] = self.steps.setdefault(key, -1)
+        self.save()
+
     def save(self) -> None:
-        kinds = {kind: {"id": id_, "step": self.steps.get(kind, -1)} for kind, id_ in self.ids.items()}
-        write_atomic(self._path, json.dumps({"name": self.name, **kinds}) + "\n")
+        trackers = {key: {"id": self.ids[key], "step": self.steps[key], "held": self._held[key]} for key in self.ids}
+        write_atomic(self._path, json.dumps({"name": self.name, **trackers}) + "\n")
 
 
 class _Once:
-    """A tracker that gets each step once, and from `metrics` those that it has missed."""
+    """A tracker that gets each step once, and from `metrics` those that it lacks."""
 
     def __init__(self, key: str, tracker: Tracker, state: _State, metrics: Path, note: Callable[[str], None]) -> None:
         self._key, self._tracker, self._state, self._metrics, self._note = key, tracker, state, metrics, note
-        self._behind = True
-        self._told = False
+        self._behind = self._told = False
+
+    def catch_up(self) -> None:
+        """Hand over all steps of `metrics` that the tracker lacks."""
+        with self._patience():
+            self._hand_over_missed(inf)
 
     def write(self, step: int, metrics: dict[str, float], tables: Sequence[Table]) -> None:
-        reached = self._state.steps.get(self._key, -1)
-        if step <= reached:
+        if step <= self._state.steps[self._key]:
             return
-        try:
+        with self._patience():
             if self._behind:
-                for missed, values in _rows_between(self._metrics, reached, step):
-                    self._hand_over(missed, values, ())
+                self._hand_over_missed(step)
             self._hand_over(step, metrics, tables)
+
+    @contextmanager
+    def _patience(self) -> Iterator[None]:
+        """Run the block; where the tracker does not answer, say so, once, and let training go on."""
+        try:
+            yield
             self._behind = self._told = False
         except TrackerDownError as error:
             self._behind = True
@@ -179,8 +205,12 @@ class _Once:
                 self._note(f"{self._key}: {error}; training goes on, and steps are handed over once it answers")
                 self._told = True
 
+    def _hand_over_missed(self, before: float) -> None:
+        for missed, values in _rows_between(self._metrics, self._state.steps[self._key], before):
+            self._hand_over(missed, values, ())
+
     def _hand_over(self, step: int, metrics: dict[str, float], tables: Sequence[Table]) -> None:
-        before = self._state.steps.get(self._key, -1)
+        before = self._state.steps[self._key]
         self._state.steps[self._key] = step
         self._state.save()
         try:
@@ -197,7 +227,7 @@ class _Once:
             self._note(f"{self._key}: {error}")
 
 
-def _rows_between(path: Path, after: int, before: int) -> Iterator[tuple[int, dict[str, float]]]:
+def _rows_between(path: Path, after: int, before: float) -> Iterator[tuple[int, dict[str, float]]]:
     """Yield the steps that lie between two, and their metrics that are numbers."""
     for line in path.read_text(encoding="ascii").splitlines():
         row: dict[str, Any] = json.loads(line)

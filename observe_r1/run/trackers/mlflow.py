@@ -32,10 +32,11 @@ def start(asked: str, folder: Path, settings: dict[str, Any], name: str, known: 
             known = _new_run(client, asked, name, settings)
         else:
             client.update_run(known, status="RUNNING")
+        held = max((metric.step for metric in client.get_run(known).data.to_proto().metrics), default=-1)
     except (MlflowException, ImportError) as error:  # the latter for a database whose driver is missing
         reason = f"{str(error).splitlines()[0]} (MLFLOW_TRACKING_URI says where runs are)"
         raise UserError(f"run.mlflow = {asked!r}: {reason}") from error
-    return MLflow(client, known)
+    return MLflow(client, known, held)
 
 
 def _new_run(client: Any, experiment: str, name: str, settings: dict[str, Any]) -> str:
@@ -53,8 +54,8 @@ def _new_run(client: Any, experiment: str, name: str, settings: dict[str, Any]) 
 class MLflow:
     """Metrics by step; images by step; each table is a file, `groups/step-000020.json`, that MLflow's page shows."""
 
-    def __init__(self, client: Any, run_id: str) -> None:
-        self.id = run_id
+    def __init__(self, client: Any, run_id: str, held: int) -> None:
+        self.id, self.held = run_id, held
         self._client = client
 
     def write(self, step: int, metrics: dict[str, float], tables: Sequence[Table]) -> None:
@@ -66,11 +67,14 @@ class MLflow:
         values = [Metric(_key(name), value, now, step) for name, value in metrics.items()]
         try:
             for table in tables:
+                path = f"{table.name}/step-{step:06d}.json"
+                if path in {each.path for each in self._client.list_artifacts(self.id, table.name)}:
+                    continue  # from a try that got no further; MLflow would append to it
                 for name, picture in table.pictures:  # a table of MLflow's takes an image in every row or in none
                     self._client.log_image(self.id, picture, key=f"{table.name}/{name}", step=step)
                 columns = dict(zip(table.columns, map(list, zip(*table.named, strict=True)), strict=True))
-                self._client.log_table(self.id, columns, f"{table.name}/step-{step:06d}.json")
-            self._client.log_batch(self.id, metrics=values)  # last: it alone would be doubled by a second try
+                self._client.log_table(self.id, columns, path)
+            self._client.log_batch(self.id, metrics=values)  # last: by these one knows that it holds the step
         except MlflowException as error:
             raise TrackerDownError(str(error).splitlines()[0]) from error
 

@@ -35,14 +35,25 @@ def start(asked: str, folder: Path, settings: dict[str, Any], name: str, known: 
             )
     except (ValueError, OSError) as error:
         raise UserError(f"run.trackio = {asked!r}: {str(error).splitlines()[0]}") from error
-    return Trackio(run, name)
+    return Trackio(run, name, _last_step(run))
+
+
+def _last_step(run: Any) -> int | None:
+    """Return the last step in Trackio's database on this machine; None where it keeps the run elsewhere."""
+    from trackio.sqlite_storage import SQLiteStorage
+    from trackio.utils import get_storage_mode
+
+    if run.url is not None or get_storage_mode() != "sqlite":  # the latter for TRACKIO_DIR on a network's file system
+        return None
+    last: int | None = SQLiteStorage.get_last_step(run.project, run.name, run.id)
+    return -1 if last is None else last
 
 
 class Trackio:
     """Metrics and tables of a step are one entry. Trackio sends in the background, and warns where it cannot."""
 
-    def __init__(self, run: Any, name: str) -> None:
-        self.id = name
+    def __init__(self, run: Any, name: str, held: int | None) -> None:
+        self.id, self.held = name, held
         self._run = run
 
     def write(self, step: int, metrics: dict[str, float], tables: Sequence[Table]) -> None:
