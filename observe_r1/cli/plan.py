@@ -78,7 +78,7 @@ def _plain(made: Plan) -> dict[str, Any]:
 
 
 def _memory(made: Plan, total: float) -> Table:
-    table = Table(title=f"memory of a GPU ({total:.1f} GiB), at the peak of an update", title_justify="left")
+    table = Table(title=f"a GPU ({total:.1f} GiB) at the peak of an update", title_justify="left")
     table.add_column("part")
     table.add_column("GiB", justify="right")
     for name, size in made.memory.items():
@@ -103,7 +103,7 @@ def _times(made: Plan) -> Table:
 
 def _sweep(plans: list[Plan], dollars: float) -> Table:
     table = Table(title="the whole run, by number of GPUs", title_justify="left")
-    for name in ("GPUs", "train", "engines", "GiB", "s a step", "hours", "GPU-hours", "~US$", "fits"):
+    for name in ("GPUs", "train", "engines", "GiB", "s a step", "hours", "GPU hours", "~US$", "fits"):
         table.add_column(name, justify="right")
     for made in plans:
         hours = made.step * made.steps / 3600

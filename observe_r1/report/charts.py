@@ -48,6 +48,8 @@ PAGE = Theme(
 )
 SMALL, TALL, WIDE = (4.5, 2.75), (4.5, 4.2), (10.6, 4.0)
 """Inches. The first two are as wide as a phone, where their text is then as large as the page's."""
+_LETTERS_ACROSS = 46
+"""Letters that stand beside each other in a `SMALL` chart."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,7 +198,7 @@ class Compared:
 
 def compared_chart(compared: Compared) -> Chart:
     """Return shares by level as groups of bars, the first of each group grey."""
-    svg, narrow = (_bars(compared, size) for size in (WIDE, SMALL))
+    svg, narrow = (_bars(compared, size) for size in (WIDE, TALL if len(compared.series) > 2 else SMALL))
     return Chart(compared.title, compared.about, svg, narrow)
 
 
@@ -212,9 +214,14 @@ def _bars(compared: Compared, size: tuple[float, float]) -> str:
             for level, bar in enumerate(bars if number and compared.runs else ()):
                 bar.set_gid(f"run-{run}-level-{level}")
             if size == WIDE and len(shares) * len(compared.series) <= 24:
-                axes.bar_label(bars, [f"{100 * share:.0f}" for share in shares], fontsize=8, padding=2)
+                labels = axes.bar_label(bars, [f"{100 * share:.0f}" for share in shares], fontsize=8, padding=2)
+                for level, label in enumerate(labels if number and compared.runs else ()):
+                    label.set_gid(f"run-{run}-share-{level}")
         counts = "\n{:,}" if size == WIDE else ""
-        axes.set_xticks(range(len(compared.levels)), [f"{name}{counts.format(n)}" for name, n in compared.levels])
+        names = [f"{name}{counts.format(n)}" for name, n in compared.levels]
+        axes.set_xticks(range(len(names)), names)
+        if size != WIDE and sum(map(len, names)) > _LETTERS_ACROSS - 16:
+            axes.tick_params(axis="x", rotation=90)
         axes.set(xlabel=f"{compared.axis}{counts and ', and number of questions'}", ylabel="right", ylim=(0, 1.06))
         axes.set_yticks([0, 0.25, 0.5, 0.75, 1])
         axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
@@ -247,6 +254,9 @@ def step_axis(axes: Any, unit: str) -> None:
 
 def _legend_above(axes: Any, columns: int) -> None:
     place = {"loc": "lower left", "bbox_to_anchor": (0, 1), "borderaxespad": 0.3, "borderpad": 0}
+    letters = sum(len(text) + 4 for text in axes.get_legend_handles_labels()[1])  # a box takes about four
+    if letters > _LETTERS_ACROSS * axes.figure.get_figwidth() / SMALL[0]:
+        columns = 1
     axes.legend(ncols=columns, columnspacing=1.2, handlelength=1, handleheight=0.9, fontsize=10, **place)
 
 

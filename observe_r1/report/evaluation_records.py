@@ -80,7 +80,7 @@ def figures_table(record: EvaluationRecord) -> tuple[list[str], list[list[str]]]
 def _cell(value: dict[str, float] | None, figure: str, sign: str = "") -> str:
     if value is None:
         return ""
-    scale, unit, digits = (1, "", 1) if figure == _IN_TOKENS else (100, " %", 1)
+    scale, unit, digits = (1, "", 1) if figure == _IN_TOKENS else (100, "%", 1)
     mean, low, high = (f"{value[key] * scale:{sign}z.{digits}f}" for key in ("mean", "low", "high"))
     return f"{mean}{unit} [{low}, {high}]"
 

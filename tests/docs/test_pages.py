@@ -28,7 +28,7 @@ from observe_r1.registry import resolve
 
 KINDS = {"bash", "slurm", "python", "yaml", "json", "jsonl", "csv", "text", "dockerfile"}
 SMALL = {
-    "data.max_samples": 12,
+    "data.max_samples": 6,
     "evaluation.max_samples": 4,
     "evaluation.samples": 1,
     "rollout.prompts": 2,
@@ -37,8 +37,8 @@ SMALL = {
     "rollout.max_rounds": 1,
     "optimizer.minibatch": 2,
     "run.steps": 1,
-    "rollout.max_new_tokens": 48,
-    "chat.max_new_tokens": 48,
+    "rollout.max_new_tokens": 32,
+    "chat.max_new_tokens": 32,
     "arrange.min_complexity": 0,
     "arrange.size": 8,
 }
@@ -109,7 +109,7 @@ def brought(world, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patched:
         patched.chdir(folder)
         patched.setattr(options, "validate", shrunk)
-        patched.setitem(SMALL, "data.max_samples", 40)
+        patched.setitem(SMALL, "data.max_samples", 24)
         assert main(["ladder", "build", "tiny/ladder"]) == 0
         assert main(["train", "tiny/observe_r1", "--run.output", "runs/demo/rl"]) == 0
     (folder / "shared").mkdir()

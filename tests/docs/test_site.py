@@ -59,28 +59,32 @@ def test_docstrings_are_in_the_reference(site):
         assert line in text
 
 
-def test_the_search_finds_words_on_a_page_from_the_disk(site):
-    with open_browser() as browser:
-        for width in (1400, 800, 390):
-            tab = Tab(browser, site.as_uri(), page="/benchmarks/index.html", width=width)
-            if width < 960:  # there, a loupe opens the search
-                tab.page.click("label.md-header__button[for=__search]")
-            tab.page.locator(".md-search__input").press_sequentially("dynamic weight")
-            tab.page.locator(".md-search-result__item", has_text="Return the weight of each group").click()
-            tab.page.wait_for_url("**/api.html?h=*")
-            assert "dynamic_weight" in tab.page.url.partition("#")[2]
-            tab.close()
-            assert tab.complaints == []
+@pytest.fixture(scope="module")
+def browser():
+    with open_browser() as opened:
+        yield opened
 
 
-def test_every_page_fits_a_phone_and_complains_of_nothing(site):
-    with open_browser() as browser:
-        tab = Tab(browser, site.as_uri(), page="/index.html", width=390)
-        for page in sorted({*site.rglob("*.html")} - {site / "404.html"}):
-            tab.page.goto(page.as_uri(), wait_until="domcontentloaded")
-            assert tab.page.evaluate("document.documentElement.scrollWidth") <= 390, page.name
-        tab.close()
-        assert tab.complaints == []
+@pytest.mark.parametrize("width", [1400, 390])
+def test_the_search_finds_words_on_a_page_from_the_disk(site, browser, width):
+    tab = Tab(browser, site.as_uri(), page="/benchmarks/index.html", width=width)
+    if width < 960:  # there, a loupe opens the search
+        tab.page.click("label.md-header__button[for=__search]")
+    tab.page.locator(".md-search__input").press_sequentially("dynamic weight")
+    tab.page.locator(".md-search-result__item", has_text="Return the weight of each group").click()
+    tab.page.wait_for_url("**/api.html?h=*", wait_until="domcontentloaded")
+    assert "dynamic_weight" in tab.page.url.partition("#")[2]
+    tab.close()
+    assert tab.complaints == []
+
+
+def test_every_page_fits_a_phone_and_complains_of_nothing(site, browser):
+    tab = Tab(browser, site.as_uri(), page="/index.html", width=390)
+    for page in sorted({*site.rglob("*.html")} - {site / "404.html"}):
+        tab.page.goto(page.as_uri(), wait_until="domcontentloaded")
+        assert tab.page.evaluate("document.documentElement.scrollWidth") <= 390, page.name
+    tab.close()
+    assert tab.complaints == []
 
 
 def test_a_broken_link_is_refused(tmp_path):

@@ -180,7 +180,7 @@ def test_evaluations_and_ladders_stand_beside_runs(run, tmp_path):
     build(ladder, ladder=[row(0), row(1)])
     page = render_report([evaluation, run, ladder])
     said = text_of(page)
-    assert re.search(r"accuracy 75\.0 % \[.*?\] 25\.0 % \[.*?\] \+50\.0 % \[", said)
+    assert re.search(r"accuracy 75\.0% \[.*?\] 25\.0% \[.*?\] \+50\.0% \[", said)
     assert "Accuracy by difficulty" in said and "NeuraLadder ladder" in said and "By source" in said
     cards = [card for card in data_of(page)["cards"] if card["part"] == "evaluation"]
     assert len(cards) == 40 and [response["by"] for response in cards[0]["responses"]] == ["base", "trained"]
