@@ -18,7 +18,7 @@ def how_to_install(extra: str, *options: str) -> str:
 
 
 def explain_yaml(error: Exception) -> str:
-    """Return a `yaml.YAMLError` as one line of text, with line and column where they are known."""
+    """Return a `yaml.YAMLError` as one line of text, with line and column if they are known."""
     mark = getattr(error, "problem_mark", None)
     reason = getattr(error, "problem", None) or str(error).splitlines()[0]
     place = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
@@ -27,11 +27,11 @@ def explain_yaml(error: Exception) -> str:
 
 
 _INDENTATION = re.compile(r"expected <block end>|mapping values are not allowed|'\\t'")
-"""What YAML says where the cause is most often a line that is indented too little or too much, or by a tab."""
+"""What YAML says when the cause is most often a line that is indented too little or too much, or by a tab."""
 
 
 def full_disk(error: OSError) -> UserError | None:
-    """Return the error to tell the user where a disk, a quota or a file is full; None for any other `error`."""
+    """Return the error to tell the user if a disk, a quota or a file is full; None for any other `error`."""
     if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         return None
     return UserError(f"cannot write {str(error.filename or 'a file')!r}: {error.strerror}")

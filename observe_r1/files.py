@@ -68,7 +68,7 @@ def write_atomic(path: Path, content: str | bytes) -> None:
 
 
 def make_folder(folder: Path) -> None:
-    """Make a folder and those above it, where they do not exist, so that they survive a power cut."""
+    """Make a folder and those above it if they do not exist, so that they survive a power cut."""
     if not folder.is_dir():
         make_folder(folder.parent)
         folder.mkdir(exist_ok=True)
@@ -176,7 +176,7 @@ def unlock_folder(folder: Path, descriptor: int) -> None:
 
 
 def _open_lock(folder: Path, setting: str) -> int:
-    """Open the lock file, made where there is none. Its content will be overwritten, so it must be a lock's."""
+    """Open the lock file, made if there is none. Its content will be overwritten, so it must be a lock's."""
     foreign = UserError(
         f"{setting} = {str(folder)!r}: {LOCK!r} in it is not a lock file of observe-r1; move it away, or give another "
         "folder"

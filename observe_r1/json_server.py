@@ -17,7 +17,7 @@ class JsonServer:
 
     Args:
         kind: What it serves, for errors: `reward server`.
-        url: Of the server, with name and password where they are needed.
+        url: Of the server, with name and password if they are needed.
         silence: Seconds without a byte, after which the question is sent again.
         limit: Seconds of one try in all; a try that exceeds them is the last.
         retries: Tries after the first.

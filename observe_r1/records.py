@@ -101,7 +101,7 @@ class Completion:
     finish: Literal["stop", "length"]
     """`stop` for an end-of-turn token or a stop string, `length` when cut off at the limit."""
     versions: Tensor | None = None
-    """(R,) int64, of the weights that drew each token, never falling; None where all tokens have `version`."""
+    """(R,) int64, of the weights that drew each token, never falling; None if all tokens have `version`."""
 
     @property
     def tokens(self) -> int:

@@ -3,7 +3,7 @@
 The published wheels of torchvision, torchaudio and torchcodec are linked against the CUDA build of torch and cannot
 load their operators beside a CPU build. torchvision then fails on import, because it registers fake kernels for
 operators that do not exist; transformers' Qwen-VL image processors need only its Python transforms, so declaring those
-operators is enough. transformers and vLLM import the other two where they are installed, for sound and video that no
+operators is enough. transformers and vLLM import the other two if they are installed, for sound and video that no
 one asks for here: they are made to look as if they were not.
 """
 
@@ -74,7 +74,7 @@ def _refuse_too_old() -> None:
 
 
 def _mismatch(loads: bool) -> str:
-    """Return what torchvision and torch say of each other where they were not made together; else nothing.
+    """Return what torchvision and torch say of each other if they were not made together; else nothing.
 
     A CPU build of torch beside the package index's torchvision of the same version is common and does no harm.
     """
@@ -94,7 +94,7 @@ def _mismatch(loads: bool) -> str:
 
 
 def _try_torchvision(mismatch: str) -> None:
-    """Say the mismatch; raise `UserError` where torchvision cannot be imported for it."""
+    """Say the mismatch; raise `UserError` if torchvision cannot be imported for it."""
     advice = "install both together, from one index (docs/install.md)"
     try:
         with warnings.catch_warnings(action="ignore"):  # torchvision says the same in five lines
@@ -106,7 +106,7 @@ def _try_torchvision(mismatch: str) -> None:
 
 
 def _loads(package: str, pattern: str) -> bool:
-    """Whether the compiled part of `package` loads; True where the package is missing, and says so itself."""
+    """Whether the compiled part of `package` loads; True if the package is missing, and says so itself."""
     spec = importlib.util.find_spec(package)
     if spec is None or spec.origin is None:
         return True

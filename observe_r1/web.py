@@ -47,7 +47,7 @@ def http_client(
 ) -> PoolManager:
     """Return a thread-safe client for `request`, which repeats failed requests: at once, then after 1, 2, 4, … seconds.
 
-    It repeats a request where the connection fails or breaks, or the server is busy. It honours `Retry-After` up to 30
+    It repeats a request if the connection fails or breaks, or the server is busy. It honours `Retry-After` up to 30
     seconds, and follows redirects. The caller has to look at the status of an answer (`response.status`).
 
     Args:
@@ -79,14 +79,14 @@ def http_client(
 def request(client: PoolManager, method: str, url: str, read: Callable[[BaseHTTPResponse], T], **options: Any) -> T:
     """Send a request, and return what `read` makes of the answer.
 
-    An answer that breaks off is asked for again, as one that never comes is: urllib3 itself does so only where it reads
+    An answer that breaks off is asked for again, as one that never comes is: urllib3 itself does so only while it reads
     the whole body, whatever its length. A name and password in the address are sent as basic authentication, to this
     host alone.
 
     Args:
         client: From `http_client`.
         method: `GET`, `HEAD` or `POST`.
-        url: With name and password, where they are needed.
+        url: With name and password, if they are needed.
         read: Takes the answer, whose body is not read yet; called again for each answer.
         options: Of `PoolManager.request`.
 

@@ -22,12 +22,12 @@ class Command:
     settings: str = ""
     """The class of its settings, a `Section`. Without it the command reads its own options."""
     sections: tuple[str, ...] = ()
-    """The sections of these settings that it uses; all of them where none is named."""
+    """The sections of these settings that it uses; all of them if none is named."""
     takes: str = "[RECIPE]"
     """What precedes the options, in its help."""
     words: Literal["recipe", "file", "sources", "folder", "model", "run", "push", "reported", "compared"] = "recipe"
     """What the words before the options mean: one recipe, a file of data, a ladder's sources, a ladder's folder,
-    a model and, where the command reads any, files of data, a run's folder, a ladder's folder and a name on the Hub,
+    a model and, if the command reads any, files of data, a run's folder, a ladder's folder and a name on the Hub,
     the folders that a page shows, the folders of runs that are compared."""
     about: str = ""
     """What the help says after the summary; `{recipes}` is filled in."""

@@ -147,4 +147,4 @@ def _accuracy_by(models: list[dict[str, Any]], heads: list[str], part: str, name
 def _cell(figure: dict[str, float], in_tokens: bool, signed: bool) -> str:
     sign, scale, unit, digits = "+" if signed else "", 1 if in_tokens else 100, "" if in_tokens else "%", not in_tokens
     mean, low, high = (f"{figure[key] * scale:{sign}z.{digits:d}f}" for key in ("mean", "low", "high"))
-    return f"{mean}{unit} [{low},{high}]"  # a narrow terminal breaks the cell only where the interval begins
+    return f"{mean}{unit} [{low},{high}]"  # a narrow terminal breaks the cell only before the interval begins

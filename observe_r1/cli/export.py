@@ -18,7 +18,7 @@ _LONGEST = 2048
 
 
 def run(settings: ExportSettings, view: Progress) -> Ended:
-    """Make the folder, and upload it where that is asked for.
+    """Make the folder, and upload it if that is asked for.
 
     Args:
         settings: What, and where to.

@@ -17,7 +17,7 @@ from observe_r1.run.progress import Progress
 
 
 def run(settings: PushSettings, view: Progress) -> Ended:
-    """Make the dataset's folder, and upload it where a name is given. A folder that could not be uploaded stays.
+    """Make the dataset's folder, and upload it if a name is given. A folder that could not be uploaded stays.
 
     Args:
         settings: What, and where to.

@@ -20,7 +20,7 @@ from observe_r1.run.progress import Progress
 
 
 def run(settings: PlanSettings, view: Progress) -> tuple[int, str]:
-    """Print the plan; exit code 2 where the run does not fit.
+    """Print the plan; exit code 2 if the run does not fit.
 
     Raises:
         UserError: no plan can be made of these settings.

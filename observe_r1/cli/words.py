@@ -33,7 +33,7 @@ _ELSEWHERE = {
     "save_total_limit": "run.keep",
     "warmup_ratio": "optimizer.warmup",
 }
-"""What transformers' Trainer and TRL call our settings, where no flag of OpenRLHF has that name."""
+"""What transformers' Trainer and TRL call our settings, if no flag of OpenRLHF has that name."""
 
 _BOOLEANS = ("true", "false", "yes", "no", "on", "off", "1", "0")
 """What may follow a true|false setting."""
@@ -209,7 +209,7 @@ def _file(reader: _Reader) -> None:
 
 
 def _model(reader: _Reader) -> None:
-    """Take a recipe where there is one, then the model, then the questions."""
+    """Take a recipe if there is one, then the model, then the questions."""
     for word in [word for word in reader.bare if word.endswith((".yaml", ".yml")) or word in packaged_recipes()]:
         reader.bare.remove(word)
         reader.take_recipe(word)

@@ -106,12 +106,12 @@ def _by_differences(pieces: Sequence[Piece], bins: int) -> list[Bin]:
 
 
 def _longest_first(pieces: Sequence[Piece], bins: int, budget: int) -> list[Bin] | None:
-    """Give pieces, the most work first, to the pack with the least work that has room; None where none has."""
+    """Give pieces, the most work first, to the pack with the least work that has room; None if none has."""
     return _placed(sorted(pieces, key=lambda piece: -piece.work), bins, budget, even=True)
 
 
 def _first_fit(pieces: Sequence[Piece], bins: int, budget: int) -> list[Bin] | None:
-    """Give pieces, the most tokens first, to the first pack that has room; None where none has."""
+    """Give pieces, the most tokens first, to the first pack that has room; None if none has."""
     return _placed(sorted(pieces, key=lambda piece: -piece.tokens), bins, budget, even=False)
 
 

@@ -39,7 +39,7 @@ _GONE = (
     exceptions.ObjectLostError,
     exceptions.ActorPlacementGroupRemoved,
 )
-"""What Ray raises where a process or its machine is gone, or what they held."""
+"""What Ray raises if a process or its machine is gone, or what they held."""
 
 
 def collect(
@@ -103,7 +103,7 @@ class _Watch:
         self._open: list[Any] = []
 
     def look(self) -> None:
-        """Ask again where it is time, and see who has answered. Raises: RankLostError: one hangs, or is gone."""
+        """Ask again if it is time, and see who has answered. Raises: RankLostError: one hangs, or is gone."""
         if not self._open and monotonic() - self._asked > _BEAT:
             self._ask()
         if self._open and self._answers(0.0) and monotonic() - self._asked > self._timeout:

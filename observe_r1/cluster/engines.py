@@ -83,7 +83,7 @@ class EnginePool:
         self.version = 0
         """See `Engine`; `publish` sets it."""
         self.renew: Callable[[Any], bool] | None = None
-        """Gives the actor of an engine that has started again the weights of `version`; False where nobody has those
+        """Gives the actor of an engine that has started again the weights of `version`; False if nobody has those
         any more: it waits for the next `publish`."""
         self._lock, self._door = threading.Lock(), threading.Lock()
         self._begin = (model, rollout, data)

@@ -1,11 +1,11 @@
-"""Weights over gloo: vLLM's weight transfer where there are no GPUs, or the engine is not vLLM.
+"""Weights over gloo: vLLM's weight transfer if there are no GPUs, or the engine is not vLLM.
 
 Each rank sends the rows that it holds straight to every engine's worker, which puts a weight together from them:
 nothing is gathered on a rank. Ranks and workers form a process group of their own, apart from torch's default one.
 
 Memory beside the model, B the bucket's bytes or, if that is more, those of the largest weight, all in the type sent:
 
-    rank      its rows of one bucket, at most B; nothing where they are on the CPU and in that type already
+    rank      its rows of one bucket, at most B; nothing if they are on the CPU and in that type already
     worker    one bucket, at most B, and what loading takes (vLLM: the weights of one module, twice)
 
 This file does without vLLM, whose import takes seconds and half a gigabyte: ranks and embedded engines need none of it.

@@ -56,7 +56,7 @@ def open_ray(cluster: EngineClusterSettings, device: str) -> Iterator[None]:
         if cluster.address is not None:
             ray.init(address=cluster.address, **quiet)
         else:
-            # False lets Ray take 127.0.0.1 for this machine's address, as it does where it supports one machine only;
+            # False lets Ray take 127.0.0.1 for this machine's address, as it does if it supports one machine only;
             # with any other address it listens on every interface.
             ray_constants.ENABLE_RAY_CLUSTER = False
             os.environ.setdefault("RAY_enable_worker_prestart", "0")  # idle Python processes that nobody asked for
@@ -187,7 +187,7 @@ class Seats:
         self.machines = len(set(nodes.values()))
         per_machine = set(Counter(self._machine).values())
         self.per_machine = per_machine.pop() if len(per_machine) == 1 else None
-        """Ranks on each machine; None where machines have unlike numbers."""
+        """Ranks on each machine; None if machines have unlike numbers."""
 
     def _wait(self, patience: float, now: Callable[[str], None]) -> None:
         until = time.monotonic() + patience

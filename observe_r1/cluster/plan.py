@@ -25,11 +25,11 @@ class Plan:
     memory: dict[str, float]
     """Bytes of a GPU that trains, at the peak of an update, by part."""
     cache: float
-    """Bytes that an engine has on each of its GPUs for keys and values; 0 where it does not fit."""
+    """Bytes that an engine has on each of its GPUs for keys and values; 0 if it does not fit."""
     why: str
-    """Why it does not fit; empty where it does."""
+    """Why it does not fit; empty if it does."""
     budget: int
-    """The largest `optimizer.tokens_per_pack` that fits; 0 where none does."""
+    """The largest `optimizer.tokens_per_pack` that fits; 0 if none does."""
     seconds: dict[str, float]
     """Of a step, by part."""
     bound: dict[str, str]

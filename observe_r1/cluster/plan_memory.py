@@ -135,7 +135,7 @@ def _pack(
 def _head(settings: PlanSettings, shape: Shape, table: int, compute: int, *, fused: bool) -> float:
     """Return what the head's chunks add in the backward pass: logits, and the gradient that they add up in.
 
-    Autograd holds the sum so far, the next chunk's gradient and, where it cannot add in place, their sum.
+    Autograd holds the sum so far, the next chunk's gradient and, if it cannot add in place, their sum.
     """
     logits = settings.optimizer.head_chunk * shape.vocabulary
     product = 2 * table + (4 if compute == 4 else 6 if fused else 10) * logits

@@ -67,7 +67,7 @@ def _engines(settings: PlanSettings, gpus: int, layout: str) -> list[int]:
 
 
 def attempt(settings: PlanSettings, shape: Shape, gpus: int) -> Plan | None:
-    """Return the plan, None where the layout asks for more GPUs or does not divide them."""
+    """Return the plan, None if the layout asks for more GPUs or does not divide them."""
     try:
         return plan(settings, shape, gpus)
     except UserError:

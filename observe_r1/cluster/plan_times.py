@@ -41,7 +41,7 @@ def response_operations(settings: PlanSettings, shape: Shape) -> tuple[float, fl
 def group_operations(settings: PlanSettings, shape: Shape) -> tuple[float, float]:
     """Return the operations of a group: of a forward pass, and of an update.
 
-    Backward is two forwards, one where the weights are frozen under adapters; with checkpointing the layers run once
+    Backward is two forwards, one if the weights are frozen under adapters; with checkpointing the layers run once
     more; the head always does.
     """
     prompt, tower = prompt_operations(settings, shape)

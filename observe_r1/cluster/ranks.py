@@ -47,7 +47,7 @@ class PolicyRank:
         settings: Of the run; `model.device` names the device.
         rank: Its number.
         ranks: How many there are.
-        per_machine: On each machine; None where machines have unlike numbers.
+        per_machine: On each machine; None if machines have unlike numbers.
     """
 
     def __init__(self, settings: TrainSettings, rank: int, ranks: int, per_machine: int | None) -> None:

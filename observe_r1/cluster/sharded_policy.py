@@ -1,7 +1,7 @@
 """One rank's part of the policy: the same calls on every rank, each with the whole batch.
 
 All ranks plan the same passes from the batch alone, so that no message says who does what. In each pass every rank runs
-one pack: its own, or where there is none left for it, the smallest response of the batch, whose gradient counts
+one pack: its own, or if there is none left for it, the smallest response of the batch, whose gradient counts
 nothing. Where some rank's pack has images and the tower is trained, those without run the tower on a blank image; where
 none has, all leave it out. So every rank gathers the same weights in the same order, and none waits for another that
 never comes.
@@ -46,7 +46,7 @@ class ShardedPolicy(Policy):
         cluster: How the weights are sharded.
         temperature: Of the distribution that responses are sampled from.
         dtype: Compute type; weights that are not trained are held in it already.
-        per_machine: Ranks on each machine, numbered machine by machine; None where all are on one.
+        per_machine: Ranks on each machine, numbered machine by machine; None if all are on one.
 
     Raises:
         UserError: No parameter is trained, `cluster.shard` does not divide the ranks, or the optimizer cannot be

@@ -33,10 +33,10 @@ def policy_mesh(cluster: ClusterSettings, device_type: str, per_machine: int | N
     Args:
         cluster: Its `shard`; by default the ranks of one machine, or all where machines have unlike numbers.
         device_type: `cuda` or `cpu`, where the ranks compute.
-        per_machine: Ranks on each machine, numbered machine by machine; None where all are on one.
+        per_machine: Ranks on each machine, numbered machine by machine; None if all are on one.
 
     Returns:
-        One dimension, `shard`, or two, `copies` and `shard`, where there is more than one copy (HSDP).
+        One dimension, `shard`, or two, `copies` and `shard`, if there is more than one copy (HSDP).
 
     Raises:
         UserError: `cluster.shard` does not divide the ranks.

@@ -29,7 +29,7 @@ class GlooWeightTransferEngine(WeightTransferEngine):
     def update_weights(self, update_info: dict[str, Any]) -> None:
         """Receive and load all weights.
 
-        vLLM's own method waits for an accelerator, and fails where there is none.
+        vLLM's own method waits for an accelerator, and fails if there is none.
         """
         self.receive_weights(update_info)
 

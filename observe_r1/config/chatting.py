@@ -24,7 +24,7 @@ class ChatOptions(Section):
     """Images that the questions are about: files or http(s) addresses, with commas between them."""
     format_prompt: Literal["auto", "observe", "think", "none"] = "auto"
     """Which text asks for the response format; `auto` takes the one that the model was trained with, and `observe`
-    where its folder does not say."""
+    if its folder does not say."""
     temperature: float = 0.0
     """Sampling temperature, from 0.001 to 1000; 0 takes the most probable token."""
     max_new_tokens: int = Field(2048, ge=1)

@@ -81,7 +81,7 @@ class ServerSettings(Section):
     url: Annotated[str, AfterValidator(_base_url)] | None = None
     """Its address: http://localhost:8000/v1."""
     model: NonEmptyText | None = None
-    """Name of the model there; by default `model.path` or, where that is a folder, the name of the server's only model.
+    """Name of the model there; by default `model.path` or, if that is a folder, the name of the server's only model.
     """
     at_once: int = Field(16, ge=1)
     """Requests under way at a time, one for each response."""

@@ -40,7 +40,7 @@ def read_example(examples: Examples, index: int) -> Example | UserError:
 
 @dataclass(frozen=True)
 class RowCheck:
-    """Opens a row's images and checks its gold answer, and continues after a problem where that is possible."""
+    """Opens a row's images and checks its gold answer, and continues after a problem if that is possible."""
 
     data: QuestionSettings
     """How images are opened."""

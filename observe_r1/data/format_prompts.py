@@ -49,7 +49,7 @@ def apply_format_prompt(messages: tuple[Message, ...], name: str, place: str) ->
 
 
 def checked_format_prompt(example: Example, settings: QuestionSettings) -> tuple[Message, ...]:
-    """Return the chat of `example` with the format prompt of `settings`, where it asks for no format itself.
+    """Return the chat of `example` with the format prompt of `settings` if it asks for no format itself.
 
     Raises:
         UserError: It asks for another format already.

@@ -92,7 +92,7 @@ def mix_sequences(
     seed: int,
     limit: int | None = None,
 ) -> Mixture:
-    """Return the sequences joined in order, or interleaved where there are probabilities.
+    """Return the sequences joined in order, or interleaved if there are probabilities.
 
     Interleaving draws a sequence for every place and takes its next row. A sequence that is at its end starts again,
     until every sequence has been at its end once: the same rows in the same order as

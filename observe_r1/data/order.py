@@ -175,7 +175,7 @@ NEAR_HALF = (0.25, 0.75)
 class AdaptiveOrder:
     """An `Order` that prefers questions which the model answers correctly about half of the time.
 
-    A group's dynamic weight is 4σp(1−p) with p its pass rate (arXiv 2505.12432): largest at one half, 0 where all
+    A group's dynamic weight is 4σp(1−p) with p its pass rate (arXiv 2505.12432): largest at one half, 0 if all
     responses are correct or all wrong. This order spends its draws by the same curve. A row is drawn with probability
     proportional to
 

@@ -124,7 +124,7 @@ def _training_text() -> Iterator[str]:
 
 
 def _repeated() -> list[str]:
-    """Return the format prompts, and the words between the attributes of questions where they are several."""
+    """Return the format prompts, and the words between the attributes of questions if they are several."""
     parts = [part.rstrip("? ") for kind in KINDS.values() for part in kind.wording.split("{}")]
     return [*FORMAT_PROMPTS.values(), *dict.fromkeys(part for part in parts if " " in part.strip())]
 

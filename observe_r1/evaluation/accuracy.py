@@ -118,7 +118,7 @@ def mean_scores(graded: Sequence[GradedQuestion]) -> dict[str, float]:
     Returns:
         `accuracy`, `format` (shares) and `length` (tokens) of the greedy responses. Where k is not 0 also `avg@k`, the
         share of samples that are right, and `pass@k`, the share of questions with a right sample. With k samples for
-        pass@k, the unbiased estimate 1 − C(k−c, k) / C(k, k) (arXiv 2107.03374) is 1 where c ≥ 1 of them are right and
+        pass@k, the unbiased estimate 1 − C(k−c, k) / C(k, k) (arXiv 2107.03374) is 1 if c ≥ 1 of them are right and
         0 elsewhere.
     """
     count, k = len(graded), len(graded[0].samples)

@@ -36,12 +36,12 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Answered:
-    """A question and a model's responses to it: one greedy, and samples where they were asked for."""
+    """A question and a model's responses to it: one greedy, and samples if they were asked for."""
 
     id: str
     source: str
     difficulty: str
-    """As the dataset has it; empty where it has none."""
+    """As the dataset has it; empty if it has none."""
     kind: str
     """What the gold answer is: a number, a choice, …"""
     greedy: Answer
@@ -134,7 +134,7 @@ def differences(questions: Sequence[Answered], others: Sequence[Answered], seed:
         seed: Seeds the bootstrap.
 
     Returns:
-        Nothing where no question is in both.
+        Nothing if no question is in both.
     """
     theirs = {other.id: other for other in others}
     both = [question for question in questions if question.id in theirs]
@@ -145,7 +145,7 @@ def differences(questions: Sequence[Answered], others: Sequence[Answered], seed:
 
 
 def by(questions: Sequence[Answered], attribute: str) -> dict[str, list[Answered]]:
-    """Return the questions by `source`, `difficulty` or `kind`, sorted; nothing where all have the same."""
+    """Return the questions by `source`, `difficulty` or `kind`, sorted; nothing if all have the same."""
     groups: dict[str, list[Answered]] = {}
     for question in questions:
         groups.setdefault(getattr(question, attribute), []).append(question)
@@ -163,7 +163,7 @@ def pass_at(j: int, right: int, k: int) -> float:
 def majority(samples: Sequence[Answer]) -> bool:
     """Whether the answer that most of `samples` give is right; of several, the one that was given first.
 
-    Two samples give the same answer where the judge takes one for the other: 0.5 and \\frac{1}{2} vote together.
+    Two samples give the same answer if the judge takes one for the other: 0.5 and \\frac{1}{2} vote together.
     """
     votes: list[list[Answer]] = []
     answers: list[str] = []

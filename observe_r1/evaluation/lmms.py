@@ -117,7 +117,7 @@ def _scored(job: Mapping[str, Any], responses: Mapping[str, str]) -> dict[str, f
 
 
 def _tasks(job: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    """Yield each benchmark's tasks with their data loaded; raise `UserError` where there is no task or no data."""
+    """Yield each benchmark's tasks with their data loaded; raise `UserError` if there is no task or no data."""
     home = Path(lmms_eval.tasks.__file__).parent
     for benchmark, files in job["tasks"].items():
         for file in files:
@@ -125,7 +125,7 @@ def _tasks(job: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
                 raise UserError(f"{benchmark}: lmms-eval {version('lmms-eval')} has no task {file}")
             config = load_yaml_config(str(home / file), mode="full")
             config.pop("dataset_kwargs", None)  # `token: True`: these are public, and nobody has to be logged in
-            # We-Math's own two figures divide by the composite problems that are solved, and fail where there are none.
+            # We-Math's own two figures divide by the composite problems that are solved, and fail if there are none.
             config["metric_list"] = [each for each in config["metric_list"] if each["metric"] == ACCURACY]
             if folder := job["folders"].get(benchmark):
                 # In the usual place `datasets` would take another version of the folder for this one.
@@ -136,7 +136,7 @@ def _tasks(job: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
 def _loaded(benchmark: str, config: dict[str, Any]) -> Any:
     place = config["dataset_path"]
     copy = "" if Path(place).is_absolute() else f"; {benchmark}:FOLDER reads a copy of {place}"
-    ConfigurableMessagesTask.download.retry.stop = stop_after_attempt(1)  # `datasets` tries again where that may help
+    ConfigurableMessagesTask.download.retry.stop = stop_after_attempt(1)  # `datasets` tries again if that may help
     try:
         return ConfigurableMessagesTask(config=config)
     except RetryError as error:

@@ -5,7 +5,7 @@ model keeps its class, its calls and the names of all other weights. B starts at
 nothing. 8 bits are LLM.int8() (arXiv 2208.07339), 4 bits QLoRA's NF4 with double quantization (arXiv 2305.14314); the
 image tower and the head, small and sensitive, are left as they are.
 
-peft, which imports much, is loaded only where there are adapters.
+peft, which imports much, is loaded only if there are adapters.
 """
 
 from collections.abc import Collection, Iterator, Mapping
@@ -130,7 +130,7 @@ def published_weights(
 ) -> Iterator[tuple[str, Tensor]]:
     """Yield the weights of an ordinary model that computes what `model` does, by their names, tied ones by each.
 
-    For an engine that copies them one by one. Where they stay on their device and in their type, those without adapters
+    For an engine that copies them one by one. If they stay on their device and in their type, those without adapters
     are `model`'s own; of the others only the one that is being copied exists. Sharded weights stay sharded, and
     adapters are added to each rank's part: all ranks iterate together.
 
@@ -206,7 +206,7 @@ def save_adapters(model: PreTrainedModel, masters: dict[str, Tensor], folder: Pa
     Args:
         model: With adapters; of a sharded one, all ranks must call this together.
         masters: As for `merged_weights`.
-        folder: Must not exist yet; None where another rank writes it.
+        folder: Must not exist yet; None if another rank writes it.
     """
     from peft import get_peft_model_state_dict
 

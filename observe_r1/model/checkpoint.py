@@ -38,7 +38,7 @@ _OBJECTS = (
     "special_tokens_map.json",
     "chat_template.json",
 )
-"""Files that hold one JSON object each, where they are there."""
+"""Files that hold one JSON object each, if they are there."""
 _NEVER_EMPTY = (*_WITH_CODE, "tokenizer.json")
 _OTHER_WEIGHTS = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 _MOST_LAYERS = 1000
@@ -130,7 +130,7 @@ def _check_generation(folder: Path, place: str) -> None:
 
 
 def _object(folder: Path, name: str, place: str) -> dict[str, Any]:
-    """Return the JSON object in the file `name`; raise `UserError` where it holds none or cannot be read."""
+    """Return the JSON object in the file `name`; raise `UserError` if it holds none or cannot be read."""
     path = folder / name
     try:
         value = json.loads(path.read_bytes())
@@ -245,7 +245,7 @@ def _no_weights(folder: Path) -> str:
 
 
 def _damage(path: Path) -> str:
-    """Say what `path` is where it is a link to nothing or a pointer of Git LFS; else nothing."""
+    """Say what `path` is if it is a link to nothing or a pointer of Git LFS; else nothing."""
     if path.is_symlink() and not path.exists():
         return f"is a link to {str(path.readlink())!r}, which is not there"
     if not path.is_file():
@@ -257,6 +257,6 @@ def _damage(path: Path) -> str:
 
 
 def brief(error: Exception) -> str:
-    """Return an error as one short line, with its type where the text alone says little."""
+    """Return an error as one short line, with its type if the text alone says little."""
     line = " ".join(str(error).split())[:200].rstrip(".") or type(error).__name__
     return line if isinstance(error, OSError | ValueError) else f"{type(error).__name__}: {line}"

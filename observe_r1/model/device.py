@@ -13,7 +13,7 @@ _Settings = TypeVar("_Settings", TrainSettings, SFTSettings, LadderSettings, Eva
 
 
 def choose_device(name: str) -> torch.device:
-    """Return the device that `model.device` names; `auto` is the first GPU, or the CPU where there is none.
+    """Return the device that `model.device` names; `auto` is the first GPU, or the CPU if there is none.
 
     Args:
         name: `auto`, `cpu` or `cuda`.

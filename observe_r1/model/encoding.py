@@ -30,7 +30,7 @@ class PromptTooLongError(UserError):
 
 
 def encode_prompt(example: Example, processor: Any, settings: QuestionSettings, stream: int = 0) -> Prompt:
-    """Return `example` as the model takes it, with the format prompt where the question itself asks for no format.
+    """Return `example` as the model takes it, with the format prompt if the question itself asks for no format.
 
     The same as one call of the processor, which does more than is needed here and tokenizes the text a second time.
 
@@ -87,7 +87,7 @@ def _check_length(messages: tuple[Message, ...], processor: Any, settings: Quest
 
 @lru_cache(maxsize=4)
 def _longest_token(tokenizer: Any) -> int:
-    """Return the characters of the longest token, counted in bytes where the vocabulary is one of bytes."""
+    """Return the characters of the longest token, counted in bytes if the vocabulary is one of bytes."""
     return max(map(len, tokenizer.get_vocab()))
 
 

@@ -75,7 +75,7 @@ def check_processor(processor: Any, config: PreTrainedConfig, place: str) -> Non
 
 
 def prepare_model(model: PreTrainedModel, dtype: torch.dtype, device: torch.device | None = None) -> None:
-    """Let `model` run its image tower faster and share prefixes if it can; where it cannot, log one line.
+    """Let `model` run its image tower faster and share prefixes if it can; if it cannot, log one line.
 
     Args:
         model: Its weights may be absent still.

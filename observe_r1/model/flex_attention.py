@@ -84,7 +84,7 @@ def flex_attend(query: Tensor, key: Tensor, value: Tensor, mask: BlockMask, scal
     """
     tokens = query.shape[2]
     padding = (0, 0, 0, mask.seq_lengths[0] - tokens)
-    # Contiguous, where there is nothing to pad too: kernels are of one memory layout each.
+    # Contiguous, if there is nothing to pad too: kernels are of one memory layout each.
     query, key, value = (F.pad(states, padding).contiguous() for states in (query, key, value))
     # Set around each call: settings belong to a thread, and autograd recomputes checkpointed layers in one of its own.
     with torch._dynamo.config.patch(recompile_limit=_KERNELS):

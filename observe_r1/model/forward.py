@@ -37,7 +37,7 @@ def encode_images(vlm: VisionLanguageModel, prompts: Sequence[Prompt]) -> BaseMo
 
     Returns:
         Transformers' encoder output, whose `pooler_output` holds one (tokens, hidden) tensor for each image of each of
-        `prompts`, in their order; None where no prompt has an image.
+        `prompts`, in their order; None if no prompt has an image.
     """
     with_images = [prompt for prompt in prompts if prompt.image_grid is not None]
     if not with_images:

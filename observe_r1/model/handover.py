@@ -24,7 +24,7 @@ of their own then samples as training did."""
 def copy_checkpoint(source: Path, new: Path, *, dtype: torch.dtype, max_new_tokens: int) -> None:
     """Copy the checkpoint that `save_model` wrote, ready for transformers and vLLM.
 
-    Its chat template adds the format prompt where a chat does not have it, and its generation takes the most probable
+    Its chat template adds the format prompt if a chat does not have it, and its generation takes the most probable
     token and is as long as in training: what `observe-r1 evaluate` does.
 
     Args:

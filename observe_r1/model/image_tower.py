@@ -1,4 +1,4 @@
-"""The image tower: transformers' own on the same weights, run faster, and its features kept where it is frozen.
+"""The image tower: transformers' own on the same weights, run faster, and its features kept if it is frozen.
 
 Two things in transformers' towers starve a GPU. Their patch embedding is a convolution whose kernel is its stride, a
 matrix product that cuDNN and torch compute many times slower than one (pytorch issue 174051, transformers issue 45750).

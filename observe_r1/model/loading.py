@@ -36,7 +36,7 @@ class VisionLanguageModel:
     stop_ids: tuple[int, ...]
     """Tokens that end a response."""
     features: FeatureCache = field(default_factory=FeatureCache)
-    """Of the image tower, where it is frozen."""
+    """Of the image tower, if it is frozen."""
     masters: dict[str, Tensor] = field(default_factory=dict)
     """Float32 weights of which `model` holds only rounded copies, by name (`policy.master_weights`)."""
     place: torch.device | None = None

@@ -18,7 +18,7 @@ _flash_backward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_bac
 
 
 _ALIKE, _SLACK = 7 / 8, 64
-"""Stretches share a batch where the shorter has at least this ratio of the longer's tokens, or lacks at most so many:
+"""Stretches share a batch if the shorter has at least this ratio of the longer's tokens, or lacks at most so many:
 padding costs as much as tokens do, and every batch some calls."""
 
 
@@ -68,7 +68,7 @@ class Part:
     causal: bool
 
     def mask(self, dtype: torch.dtype) -> Tensor | None:
-        """(B, 1, 1, keys) additive; None where nothing is to be hidden (causally, padding at the end is hidden)."""
+        """(B, 1, 1, keys) additive; None if nothing is to be hidden (causally, padding at the end is hidden)."""
         if self.causal or bool(self.keys.real.all()):
             return None
         return torch.zeros(self.keys.real.shape, dtype=dtype).masked_fill(~self.keys.real, float("-inf"))[:, None, None]

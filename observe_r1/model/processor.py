@@ -115,7 +115,7 @@ def render_chat(messages: Sequence[Message], processor: Any, place: str) -> str:
 
 def _for_system(messages: Sequence[Message]) -> str:
     has_system = any(message["role"] == "system" for message in messages)
-    return ", or, where it takes no system turn, give --data.format_prompt_place suffix" if has_system else ""
+    return ", or, if it takes no system turn, give --data.format_prompt_place suffix" if has_system else ""
 
 
 @contextmanager

@@ -35,7 +35,7 @@ RECORD = "observe_r1.json"
 """Beside the weights: which format prompt they were trained with, so that the model can be asked the same way."""
 
 ADAPTER = "adapter"
-"""The folder in the model's that takes the LoRA adapters by themselves, where there are any."""
+"""The folder in the model's that takes the LoRA adapters by themselves, if there are any."""
 
 _FILE = 4 << 30
 _Written = TypeVar("_Written")
@@ -166,7 +166,7 @@ def trained_format(path: str) -> tuple[str, str]:
     """Return the format prompt that a model was trained with, and its place.
 
     Args:
-        path: Folder or Hub name; the `RECORD` in it says which. Without one, or where the Hub cannot be reached, the
+        path: Folder or Hub name; the `RECORD` in it says which. Without one, or if the Hub cannot be reached, the
             format is `none`.
 
     Raises:

@@ -39,7 +39,7 @@ class ResponseSpan:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Pack:
-    """One forward's B sequences of T tokens, B = 1 where prefixes are shared, that predict S response tokens."""
+    """One forward's B sequences of T tokens, B = 1 if prefixes are shared, that predict S response tokens."""
 
     spans: tuple[ResponseSpan, ...]
     prompts: tuple[Prompt, ...]
@@ -55,7 +55,7 @@ class Pack:
     targets: Tensor
     """(S,) int64: the response tokens, in the order of `spans`."""
     share: float = 1.0
-    """0 where a rank runs it only to keep step with the others: it then adds nothing to loss, gradient and metrics."""
+    """0 if a rank runs it only to keep step with the others: it then adds nothing to loss, gradient and metrics."""
     blank_image: bool = False
     """Whether the image tower, which is trained, runs on a blank image, to keep step; `prompts` then have none."""
 

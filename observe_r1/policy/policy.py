@@ -54,7 +54,7 @@ class Policy:
         self.dtype = dtype
         self.masters: MasterWeights | None = None
         self.writers: ProcessGroup | None = None
-        """Of the threads that write checkpoints, where there are several ranks."""
+        """Of the threads that write checkpoints, if there are several ranks."""
         self._start(temperature)
         self.weights = vlm.model if self.masters is None else self.masters
         """The module whose parameters the optimizer steps and checkpoints hold."""
@@ -64,7 +64,7 @@ class Policy:
         self.optimizer = registry.load("optimizer", optimizer.kind)(self.parameters, optimizer)
 
     def _start(self, temperature: float) -> None:
-        """Make the source of log-probabilities, and masters where the model computes with copies of them."""
+        """Make the source of log-probabilities, and masters if the model computes with copies of them."""
         self.logprob_model = LogprobModel(self.vlm, self.settings, temperature=temperature)
         if self.settings.offload or self.dtype != torch.float32:
             self.masters = MasterWeights(self.vlm, self.dtype, offload=self.settings.offload)
@@ -154,7 +154,7 @@ class Policy:
             reference_logprobs=tokens(reference) if reference else None,
             kl_weights=tokens(kl_weights) if kl_weights else None,
         )
-        if loss.requires_grad:  # texts under a frozen text model have no gradient, where a part of the tower is trained
+        if loss.requires_grad:  # texts under a frozen text model have no gradient if a part of the tower is trained
             (loss * pack.share).backward()
         assert scores.entropy is not None
         sums |= {"entropy": scores.entropy.sum().double(), "tokens": torch.full_like(sums["loss"], len(pack.targets))}

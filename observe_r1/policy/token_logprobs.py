@@ -43,7 +43,7 @@ class LogprobModel:
         self.adapters = adapters
         self.budget = settings.tokens_per_pack
         self.score = TokenLogprobs(vlm, temperature, settings.head_chunk)
-        """`score(pack)` returns its `TokenScores`, with gradient where the caller wants one."""
+        """`score(pack)` returns its `TokenScores`, with gradient if the caller wants one."""
 
     @torch.no_grad()
     def logprobs(self, groups: Sequence[Group]) -> tuple[Tensor, ...]:

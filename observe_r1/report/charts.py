@@ -63,7 +63,7 @@ class Chart:
     narrow: str = ""
     """The same for a phone, where `svg` would be too small to read."""
     run: int | None = None
-    """The number of the run that it shows alone; None where it shows all."""
+    """The number of the run that it shows alone; None if it shows all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,7 +158,7 @@ _PARTS = {"sampling": "time/sampling", "scoring": "time/scoring", "updating": "t
 
 
 def _times(run: RunRecord) -> dict[str, list[tuple[int, float]]]:
-    """Return the seconds of each part by step; nothing where the run did not record them."""
+    """Return the seconds of each part by step; nothing if the run did not record them."""
     rows = [row for row in run.metrics if isinstance(row.get("time/step"), int | float)]
     parts = {name: [(row["step"], float(row.get(key) or 0)) for row in rows] for name, key in _PARTS.items()}
     rest = [
@@ -191,9 +191,9 @@ class Compared:
     levels: tuple[tuple[str, int], ...]
     """Name and number of questions of each."""
     series: tuple[tuple[str, tuple[float, ...]], ...]
-    """Name and shares in [0, 1], one a level (NaN where there is no question); others are compared with the first."""
+    """Name and shares in [0, 1], one a level (NaN if there is no question); others are compared with the first."""
     runs: tuple[int, ...] = ()
-    """The numbers of the runs that the others are of; empty where they are of models."""
+    """The numbers of the runs that the others are of; empty if they are of models."""
 
 
 def compared_chart(compared: Compared) -> Chart:

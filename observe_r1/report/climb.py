@@ -48,7 +48,7 @@ class Climb:
 
 
 def climb_of(groups: Iterable[tuple[int, str, float]], questions: Questions) -> Climb | None:
-    """Return where each group of a run is in training and among the questions; None where there is nothing to show.
+    """Return where each group of a run is in training and among the questions; None if there is nothing to show.
 
     Questions whose difficulty is known stand in bands, one for each difficulty, within which they have the order of the
     dataset. Without difficulties they have that order alone.

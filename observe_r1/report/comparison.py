@@ -42,9 +42,9 @@ class Comparison:
     """What tells runs apart."""
 
     settings: dict[str, tuple[Any, ...]]
-    """Each setting that differs, by dotted name, with its value in each run; `NO_SETTING` where it has none."""
+    """Each setting that differs, by dotted name, with its value in each run; `NO_SETTING` if it has none."""
     held_out: HeldOut | None
-    """None where fewer than two runs have evaluations of a question in common."""
+    """None if fewer than two runs have evaluations of a question in common."""
 
 
 def compare_runs(runs: Sequence[RunRecord]) -> Comparison:
@@ -135,7 +135,7 @@ def held_out_line(held_out: HeldOut, names: Sequence[str]) -> str:
 def _cell(figure: Figure, kind: str, sign: str) -> str:
     scale, unit = (1, "") if kind == _IN_TOKENS else (100, "%")
     mean, low, high = (f"{value * scale:{sign}z.1f}" for value in (figure.mean, figure.low, figure.high))
-    return f"{mean}{unit} [{low},{high}]"  # a narrow terminal breaks the cell only where the interval begins
+    return f"{mean}{unit} [{low},{high}]"  # a narrow terminal breaks the cell only before the interval begins
 
 
 def as_json(comparison: Comparison, runs: Sequence[RunRecord], curves: Sequence[str]) -> dict[str, Any]:

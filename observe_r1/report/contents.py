@@ -81,13 +81,13 @@ class Contents:
         self._held_out.append((f"{whose}{when(steps[-1])}", _right(last, levels), number))
         self.groups += len(last)
         for row_id in spread([row_id for row_id in first if row_id in last], most):
-            pair = {group.step: group for group in (first[row_id], last[row_id])}  # one, where there is one evaluation
+            pair = {group.step: group for group in (first[row_id], last[row_id])}  # one, if there is one evaluation
             rows = [(when(step), group.rows[0]) for step, group in pair.items()]
             card = answers_card("held-out", steps[-1], str(rows[0][1]["answer"]), rows)
             self._cards.append((card, number, row_id, questions))
 
     def compare_held_out(self) -> None:
-        """Compare the held-out answers of all runs by level, where there are several levels."""
+        """Compare the held-out answers of all runs by level, if there are several levels."""
         names = sorted({name for _, right, _ in self._held_out for name in right})
         if len(self._held_out) < 2 or not 1 < len(names) <= _MOST_LEVELS:
             return
@@ -158,7 +158,7 @@ def _place(card: dict[str, Any]) -> tuple[Any, ...]:
 
 
 def _levels(questions: Questions) -> tuple[str, dict[str, str]]:
-    """Return what tells the questions apart, and the level of each: difficulty, or source where none is known."""
+    """Return what tells the questions apart, and the level of each: difficulty, or source if none is known."""
     if questions.difficulty:
         return "difficulty", {row_id: f"{value:.3g}" for row_id, value in questions.difficulty.items()}
     return "source", {row_id: printable(source or "none", 18) for row_id, source in questions.source.items()}

@@ -86,7 +86,7 @@ def _cell(value: dict[str, float] | None, figure: str, sign: str = "") -> str:
 
 
 def accuracy_by_part(record: EvaluationRecord) -> list[Compared]:
-    """Return accuracy by difficulty, source and kind of answer, where there are several: the first model last."""
+    """Return accuracy by difficulty, source and kind of answer, if there are several: the first model last."""
     models = list(zip(record.models, record.summary["models"], strict=True))
     models = models[1:] + models[:1]
     found = []

@@ -43,7 +43,7 @@ class Gallery:
     _places: dict[tuple[int, str], list[int | str]] = field(default_factory=dict)
 
     def add(self, card: dict[str, Any], run: int, row_id: str, questions: Questions) -> dict[str, Any] | None:
-        """Return a card with its question, whose images are kept; None where there is no more room.
+        """Return a card with its question, whose images are kept; None if there is no more room.
 
         Args:
             card: Of the question `row_id`.

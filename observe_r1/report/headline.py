@@ -26,7 +26,7 @@ FIGURES = (
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """A figure of one run, in words; empty where the run has none."""
+    """A figure of one run, in words; empty if the run has none."""
 
     value: str = ""
     change: str = ""
@@ -49,7 +49,7 @@ def headline(runs: Sequence[RunRecord], compared: Sequence[Compared] = ()) -> li
 
 
 def first_and_last(run: RunRecord, key: str) -> tuple[float, float] | None:
-    """Return where a curve begins and ends, None where the run has none.
+    """Return where a curve begins and ends, None if the run has none.
 
     Held-out figures are those of the first and the last evaluation; others, which every step has, are means over the
     first and the last tenth of the steps.

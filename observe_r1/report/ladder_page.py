@@ -55,7 +55,7 @@ def ladder_card(summary: LadderSummary, dataset: str | None = None) -> str:
 
     Args:
         summary: Of the ladder.
-        dataset: Where the card is for the folder of `report.ladder_dataset`, how others load that: a name on the Hub.
+        dataset: If the card is for the folder of `report.ladder_dataset`, how others load that: a name on the Hub.
     """
     return render_template(
         "ladder_card.md.j2",

@@ -75,7 +75,7 @@ def recorded_settings(run: Path) -> dict[str, Any]:
 
 
 def draw_curves(metrics: Sequence[dict[str, Any]]) -> bytes | None:
-    """Return reward, accuracy and length against the step as a PNG; None where there is nothing to draw."""
+    """Return reward, accuracy and length against the step as a PNG; None if there is nothing to draw."""
     panels = {
         "share of responses": {"right": "reward/accuracy", "well-formed": "response/well_formed"},
         "tokens": {"mean length": "response/length"},

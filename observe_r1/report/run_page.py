@@ -48,7 +48,7 @@ def render_report(
     Args:
         folders: Of each of them; a run may be live.
         now: Is told what is being done.
-        version: Of what is shown, where the page is served and looks for a newer one; empty for a file.
+        version: Of what is shown, if the page is served and looks for a newer one; empty for a file.
         compared: More that is to be shown before and after.
         memory: Of the last time, so that of runs only what is new is read.
 

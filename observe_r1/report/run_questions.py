@@ -31,17 +31,17 @@ class Questions:
     """Why there are none, in one line."""
 
     def get(self, row_id: str) -> Example | None:
-        """Return a question; None where the dataset no longer has it."""
+        """Return a question; None if the dataset no longer has it."""
         return self.examples[self.row[row_id]] if row_id in self.row else None
 
 
 def training_questions(run: RunRecord) -> Questions:
-    """Return the questions of `data.path`; none, and why, where they can no longer be read."""
+    """Return the questions of `data.path`; none, and why, if they can no longer be read."""
     return _questions(run, "training", {})
 
 
 def held_out_questions(run: RunRecord) -> Questions:
-    """Return the questions of `evaluation.path`; none, and why, where they can no longer be read."""
+    """Return the questions of `evaluation.path`; none, and why, if they can no longer be read."""
     own = {name: run.settings.get(f"evaluation.{name}") for name in ("path", "max_samples")}
     return _questions(run, "held-out", own | {"probs": None})
 
@@ -56,13 +56,13 @@ def _questions(run: RunRecord, kind: str, own: dict[str, Any]) -> Questions:
 
 
 def read_questions(values: dict[str, Any], seed: int, recorded: Path, output: str) -> Questions:
-    """Return the questions of a section `data`; none, and why, where they can no longer be read.
+    """Return the questions of a section `data`; none, and why, if they can no longer be read.
 
     The run may have been made elsewhere, or its data be gone: a page shows what else there is.
 
     Args:
         values: The section; what does not say which questions there are, and how to open their images, is not used.
-        seed: Of the mixture, where there is one.
+        seed: Of the mixture, if there is one.
         recorded: The file that has the section, in the folder of the run or the evaluation.
         output: What that folder was called when the command wrote it.
 

@@ -51,7 +51,7 @@ class RunRecord:
         return max((row["step"] for row in self.metrics), default=0)
 
     def curve(self, key: str) -> tuple[list[int], list[float]]:
-        """Return the steps at which a metric was recorded, and its values; both empty where it never was."""
+        """Return the steps at which a metric was recorded, and its values; both empty if it never was."""
         found = [(row["step"], row[key]) for row in self.metrics if isinstance(row.get(key), int | float)]
         return [step for step, _ in found], [float(value) for _, value in found]
 

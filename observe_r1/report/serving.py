@@ -70,7 +70,7 @@ class PageServer(ThreadingHTTPServer):
         return seen.hexdigest()
 
     def page(self) -> str:
-        """Return the page as the files are now; made by one thread at a time, and only where they have changed."""
+        """Return the page as the files are now; made by one thread at a time, and only if they have changed."""
         with self._making:
             version = self.version()  # before reading: what is written meanwhile makes another version
             if self._made[0] != version:

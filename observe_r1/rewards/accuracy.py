@@ -20,7 +20,7 @@ from observe_r1.rewards.judge.reading import read
 from observe_r1.rewards.judge.values import Choice, described
 
 _LOST_BACKSLASH = re.compile("[\a\b\f\v\r]|\t(?=imes|heta|ext|an\\b|riangle|frac)|\n(?=eq|abla|u\\b)")
-"""What JSON makes of `\\frac`, `\\beta`, `\\times`, `\\neq` where they are written with one backslash."""
+"""What JSON makes of `\\frac`, `\\beta`, `\\times`, `\\neq` if they are written with one backslash."""
 
 _MORE_THAN_AN_OPTION = re.compile(
     r"[.!?]\s+[^\W\d]|[。\uff1f]|\n|\b(?:answer|choose|select|pick|options?|which|what|find)\b", re.IGNORECASE
@@ -71,7 +71,7 @@ def question_of(example: Example) -> str:
 def gold_answer(example: Example) -> str:
     """Return what the accuracy reward compares the responses to `example` with.
 
-    Where its question lists options, "(A) 45° (B) 60°", and the gold answer is the letter or the text of exactly one,
+    If its question lists options, "(A) 45° (B) 60°", and the gold answer is the letter or the text of exactly one,
     that is letter and text, "B. 60°"; otherwise it is the gold answer itself.
     """
     return labelled_gold(question_of(example), example.answer)
@@ -125,7 +125,7 @@ def verifiable(answer: str) -> bool:
 
 
 def gold_fault(answer: str) -> str | None:
-    """Return what is wrong with the text of a gold answer, its length or its characters; None where nothing is."""
+    """Return what is wrong with the text of a gold answer, its length or its characters; None if nothing is."""
     if len(answer) > MAX_CHARS:
         return f"it has {len(answer):,} characters, over the {MAX_CHARS:,} that are read"
     if lost := _LOST_BACKSLASH.search(answer):
@@ -150,7 +150,7 @@ def require_verifiable(example: Example) -> None:
 
 
 def read_as(response: str) -> str:
-    """Return in words how the final answer of a response is read, or the answer itself where it cannot be read."""
+    """Return in words how the final answer of a response is read, or the answer itself if it cannot be read."""
     answer = final_answer(response)
     readings = read(answer)
     return described(readings[0]) if readings else f"unread {answer!r}"

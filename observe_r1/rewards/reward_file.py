@@ -80,7 +80,7 @@ class RewardFile:
 
         Raises:
             UserError: The function raised, gave anything but one finite number per response, did not return in time,
-                or ended its process; with the file, and the line where there is one.
+                or ended its process; with the file, and the line if there is one.
             concurrent.futures.CancelledError: The reward was left before the call began.
         """
         if self._function == "reward":
@@ -93,7 +93,7 @@ class RewardFile:
 
         Args:
             queries: Each prompt with its response.
-            prompts: As many. Where the file defines `reward`, its query begins with each.
+            prompts: As many. If the file defines `reward`, its query begins with each.
             labels: As many gold answers.
 
         Raises:

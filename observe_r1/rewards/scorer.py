@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from observe_r1.config import RewardSettings
 
 CORRECTNESS = "accuracy"
-"""The reward that says what is correct: always computed, in the total only where the settings name it."""
+"""The reward that says what is correct: always computed, in the total only if the settings name it."""
 
 
 @dataclass(frozen=True, slots=True)

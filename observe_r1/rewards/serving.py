@@ -3,7 +3,7 @@
     POST {"query": [...], "prompts": [...], "labels": [...]}   ->   200 {"rewards": [...]}
 
 A query is a prompt with its response; the three lists have one entry per response. Whatever else comes is answered by
-one line, `{"error": "…"}`: status 400 where the request is wrong, 500 where the reward failed.
+one line, `{"error": "…"}`: status 400 if the request is wrong, 500 if the reward failed.
 """
 
 from __future__ import annotations

@@ -43,7 +43,7 @@ IGNORED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 them: the program ends its workers itself."""
 
 _TRIES = 3
-"""Processes that a call gets, one after the other, where they are killed."""
+"""Processes that a call gets, one after the other, if they are killed."""
 
 _CRASHES = (signal.SIGSEGV, signal.SIGBUS, signal.SIGABRT, signal.SIGFPE, signal.SIGILL)
 """Signals by which a process dies of what it does itself."""
@@ -101,7 +101,7 @@ class Worker:
         return value
 
     def call(self, function: Callable[..., T], *args: Any, timeout: float) -> T:
-        """Return `function(*args)`, computed in the process; where the process is killed, in up to two further ones.
+        """Return `function(*args)`, computed in the process; if the process is killed, in up to two further ones.
 
         Args:
             function: Must pickle, as `args` and the result must.
@@ -143,7 +143,7 @@ class Worker:
         self._stop()
 
     def _stop(self) -> int:
-        """End the process and what it started; return its exit code, its own where it had already ended."""
+        """End the process and what it started; return its exit code, its own if it had already ended."""
         code = 0
         if self._running is not None:
             process, connection = self._running

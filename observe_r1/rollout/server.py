@@ -67,7 +67,7 @@ class ServerReply:
 
 
 def encode_chat(example: Example, *, settings: QuestionSettings, stream: int, model: ProcessorSettings) -> ServerPrompt:
-    """Return `example` as a server takes it, with the format prompt where the question itself asks for no format.
+    """Return `example` as a server takes it, with the format prompt if the question itself asks for no format.
 
     Args:
         example: The question and its images, not yet opened.
@@ -302,7 +302,7 @@ class ChatServer:
         return taken
 
     def _models(self) -> list[_Model]:
-        """Return the models that the server lists; none where it lists none."""
+        """Return the models that the server lists; none if it lists none."""
         status, content = self._ask("GET", "/models")
         return [] if status in _NO_LIST else self._parsed(_Models, status, content).data
 

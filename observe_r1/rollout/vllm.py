@@ -32,7 +32,7 @@ class VLLMEngine:
         arguments: Of vLLM's `LLM`, by vLLM's own names; they override the defaults here.
         max_model_len: Tokens of the longest prompt and response together.
         dtype: Compute type.
-        training: What is trained on the same GPU; None where nothing is, and vLLM may take the whole GPU for good.
+        training: What is trained on the same GPU; None if nothing is, and vLLM may take the whole GPU for good.
         note: Told in one line how the GPU's memory is shared out.
         gpus: Over which its layers are split. With more than one, new weights come by vLLM's transfer alone.
 

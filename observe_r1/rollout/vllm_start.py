@@ -132,7 +132,7 @@ def _spawning_repaired() -> Iterator[None]:
 
 
 def _defaults(vlm: VisionLanguageModel, max_model_len: int, dtype: torch.dtype) -> dict[str, Any]:
-    """Return what `LLM` is started with where the user says nothing else."""
+    """Return what `LLM` is started with if the user says nothing else."""
     size = vlm.processor.image_processor.size
     arguments: dict[str, Any] = {
         "dtype": str(dtype).removeprefix("torch."),

@@ -25,4 +25,4 @@ class Ended(NamedTuple):
     code: int
     """The command's exit code: 0, or 130 where Ctrl-C ended it early."""
     hints: str
-    """What to do with its model next; empty where there is none."""
+    """What to do with its model next; empty if there is none."""

@@ -127,7 +127,7 @@ def _base_of(model: str) -> str:
 
 
 def _write_questions(folder: Path, job: dict[str, Any], view: Progress) -> None:
-    """Have the questions written, unless they are there; raise `UserError` where others are."""
+    """Have the questions written, unless they are there; raise `UserError` if others are."""
     if folder.is_dir():
         clear_unfinished(folder)
     refuse_another_folder(folder)
@@ -174,7 +174,7 @@ def _scored(folder: Path, job: dict[str, Any], models: int, view: Progress) -> d
 
 
 def extracted(response: str, question: dict[str, Any]) -> str:
-    """Return the final answer alone, in answer tags; where it names one of the question's options, that letter.
+    """Return the final answer alone, in answer tags; if it names one of the question's options, that letter.
 
     A response that was cut off before it answered has none, though numbers stand in its thought.
     """
@@ -199,7 +199,7 @@ def _means(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 
 def run_lmms_eval(job: dict[str, Any], log: Path) -> None:
-    """Have lmms-eval do a job; raise `UserError` with its reason where the user can mend it."""
+    """Have lmms-eval do a job; raise `UserError` with its reason if the user can mend it."""
     command = [sys.executable, "-P", "-m", "observe_r1.evaluation.lmms"]
     offline = bool(set(job["tasks"]) - set(job["folders"])) and not hub_answers()
     alone = _ALONE | ({"HF_HUB_OFFLINE": "1"} if offline else {})  # else `datasets` asks again and again

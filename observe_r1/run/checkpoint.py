@@ -8,7 +8,7 @@
 
 A checkpoint is written under another name and renamed, so it is whole or absent. This happens in the background, from
 copies: one at a time, and what follows from a checkpoint (older ones go, the best model is exported) waits until it is
-there. A checkpoint counts as damaged where a file is missing or does not match its digest, and only then; it is set
+there. A checkpoint counts as damaged if a file is missing or does not match its digest, and only then; it is set
 aside as `damaged-step-000020`. Whatever else keeps it from being read (no permission, a disk that does not answer, too
 little memory) proves nothing, and is raised.
 
@@ -65,7 +65,7 @@ class Checkpoints:
         self.keep = keep
         self.copy = copy
         self.newest = 0
-        """The step of the newest that is whole; 0 where there is none."""
+        """The step of the newest that is whole; 0 if there is none."""
         self._writing: Future[int] | None = None
         self._given_up = Event()
 
@@ -82,7 +82,7 @@ class Checkpoints:
             policy: Whose weights and optimizer state are saved.
             state: What else is needed, as JSON values.
             tensors: What of it are tensors.
-            best: The step of the best checkpoint, which stays; None where there is none.
+            best: The step of the best checkpoint, which stays; None if there is none.
 
         Raises:
             UserError: It, or the one before it, cannot be written; the disk is full, for example. Older checkpoints
@@ -166,7 +166,7 @@ class Checkpoints:
             note: Told of every damaged checkpoint.
 
         Returns:
-            Its state and its tensors; None where there is no checkpoint.
+            Its state and its tensors; None if there is no checkpoint.
 
         Raises:
             UserError: It cannot be read, has another format or belongs to another model, or all were damaged.
@@ -219,7 +219,7 @@ def _write_digests(checkpoint: Path) -> None:
 
 
 def _damage(checkpoint: Path) -> str | None:
-    """Return what proves that a checkpoint is not as it was written; None where it is as written.
+    """Return what proves that a checkpoint is not as it was written; None if it is as written.
 
     Raises:
         OSError: A file cannot be read.

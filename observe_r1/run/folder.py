@@ -7,7 +7,7 @@
     checkpoints/           the newest of them and the best, one folder each (`checkpoint`)
     best/, best.json       the weights of the best evaluation as a Hugging Face checkpoint; its step and accuracy
     model/                 the final weights as a Hugging Face checkpoint
-    tensorboard/, wandb/   where the settings ask for them (`trackers`)
+    tensorboard/, wandb/   if the settings ask for them (`trackers`)
     trackers.json          what each tracker knows the run as, and how far it is (`trackers`)
 
 People share run folders and keep notes, copies and repositories in them: a name that differs from these in one
@@ -64,7 +64,7 @@ class RunFolder:
     that the corrected command can use the folder.
 
     Args:
-        output: The folder's path; made where it does not exist.
+        output: The folder's path; made if it does not exist.
         settings: Of the run.
         resume: Whether an earlier run in the folder is resumed.
 
@@ -111,7 +111,7 @@ class RunFolder:
 
         Args:
             settings: Of the run, complete.
-            unset: By dotted name, what each of these settings is where it is not set.
+            unset: By dotted name, what each of these settings is if it is not set.
 
         Raises:
             UserError: The run that is resumed had others.
@@ -143,7 +143,7 @@ class RunFolder:
         write_atomic(self._best_record, json_line({"step": step, "by": by, "accuracy": accuracy}))
 
     def best_step(self) -> int | None:
-        """Return the step that `best/` belongs to; None where there is none.
+        """Return the step that `best/` belongs to; None if there is none.
 
         Raises:
             UserError: Somebody has changed `best.json`.
@@ -162,7 +162,7 @@ class RunFolder:
 
         Args:
             step: The step that is resumed from; 0 for a new start.
-            measured: The last step whose metrics and evaluation stay: `step`, or the one before it where they are made
+            measured: The last step whose metrics and evaluation stay: `step`, or the one before it if they are made
                 again.
 
         Raises:
@@ -248,7 +248,7 @@ class RunFolder:
 
 
 def steps_in(folder: Path, suffix: str = "") -> dict[int, os.DirEntry[str]]:
-    """Return the entries of `folder` that are named `step-N` and `suffix`, by step; none where there is no folder.
+    """Return the entries of `folder` that are named `step-N` and `suffix`, by step; none if there is no folder.
 
     Raises:
         OSError: The folder cannot be read, which says nothing about what is in it.
@@ -263,7 +263,7 @@ def steps_in(folder: Path, suffix: str = "") -> dict[int, os.DirEntry[str]]:
 
 
 def last_step(path: Path) -> int:
-    """Return the last step that has a line in a file of metrics; 0 where there is none."""
+    """Return the last step that has a line in a file of metrics; 0 if there is none."""
     lines = path.read_text(encoding="ascii", errors="replace").splitlines() if path.is_file() else []
     return max((int(step) for step in map(_step_of, lines) if step < math.inf), default=0)
 

@@ -20,7 +20,7 @@ _SEED = 10**9
 
 
 def load_held_out(settings: TrainSettings) -> Sequence[Example] | None:
-    """Return the questions of `evaluation.path`, read as `data.path` is; None where no path is given.
+    """Return the questions of `evaluation.path`, read as `data.path` is; None if no path is given.
 
     Raises:
         UserError: They cannot be read.
@@ -47,7 +47,7 @@ class HeldOutEvaluator:
         scorer: With `evaluation_rewards`.
         folder: Every evaluation's responses are written there.
         view: Shows how far an evaluation is.
-        stopped: Asked after every batch; where it says yes, the evaluation is abandoned.
+        stopped: Asked after every batch; if it says yes, the evaluation is abandoned.
     """
 
     def __init__(
@@ -87,7 +87,7 @@ class HeldOutEvaluator:
         """Evaluate the weights after `step` steps, and write their responses down.
 
         Returns:
-            The metrics, by names such as `evaluation/accuracy`; None where `stopped` said yes.
+            The metrics, by names such as `evaluation/accuracy`; None if `stopped` said yes.
 
         Raises:
             UserError: No question is within the prompt limit.

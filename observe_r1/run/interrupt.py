@@ -113,7 +113,7 @@ def undisturbed() -> Iterator[None]:
 
 
 def _terminal() -> list[Any] | None:
-    """Return the terminal's attributes; None where there is none, or this process is in its background."""
+    """Return the terminal's attributes; None if there is none, or this process is in its background."""
     try:
         return termios.tcgetattr(_STANDARD_INPUT) if os.tcgetpgrp(_STANDARD_INPUT) == os.getpgrp() else None
     except (OSError, termios.error):  # a file, a pipe, another session's terminal, one that was closed

@@ -58,7 +58,7 @@ class Activity(NamedTuple):
 
     what: str
     total: int
-    """0 where it is not counted."""
+    """0 if it is not counted."""
     done: Callable[[], int]
     started: float
 
@@ -72,7 +72,7 @@ class Status:
 
     label: str
     steps: int | None
-    """Of the whole run, where they are known."""
+    """Of the whole run, if they are known."""
     started: float
     pace_since: float
     """When the first step of this process began: loading and a first evaluation are no part of its pace."""
@@ -108,7 +108,7 @@ class Status:
         return self.metrics.get("progress", self.done_before)
 
     def step_text(self) -> str:
-        """Return `step 3/12`, or `step 3` where the total is not known."""
+        """Return `step 3/12`, or `step 3` if the total is not known."""
         return f"step {self.step:,}" + (f"/{self.steps:,}" if self.steps else "")
 
     def times(self, now: float) -> str:

@@ -39,7 +39,7 @@ class Progress:
 
     Args:
         label: Of the command: `train`.
-        steps: Of the whole run, where they are known; may be set later.
+        steps: Of the whole run, if they are known; may be set later.
         console: To draw on; standard error by default.
     """
 
@@ -67,7 +67,7 @@ class Progress:
 
     @property
     def steps(self) -> int | None:
-        """Steps of the whole run, where they are known."""
+        """Steps of the whole run, if they are known."""
         return self._status.steps
 
     @steps.setter
@@ -127,7 +127,7 @@ class Progress:
 
         Args:
             what: In words: `sampling`.
-            total: How much of it there is; 0 where it is not counted.
+            total: How much of it there is; 0 if it is not counted.
             done: Says how much of it is done; called from another thread.
         """
         self._status.activity = Activity(what, total, done, monotonic())

@@ -90,7 +90,7 @@ class Recorder:
         self._unsaved = False
         """Whether something happened since the newest checkpoint."""
         self._owed: dict[str, float] | None = {}
-        """Metrics of the last step, where its evaluation is still to be made; at first the starting model's, empty."""
+        """Metrics of the last step, if its evaluation is still to be made; at first the starting model's, empty."""
         self._folder, self._settings, self._policy, self._source = folder, settings, policy, source
         self._view, self._evaluator = view, evaluator
         self._questions = row_digests(evaluator.questions if evaluator else ())
@@ -124,7 +124,7 @@ class Recorder:
         """Run the block, then save a checkpoint and the model, and leave the run's last line in `line`.
 
         Raises:
-            UserError: The block, or saving, raised it or filled the disk; what was learned is saved where it can be,
+            UserError: The block, or saving, raised it or filled the disk; what was learned is saved if it can be,
                 and the error says where.
         """
         try:
@@ -164,7 +164,7 @@ class Recorder:
         return self._folder.write_rollouts(step, rollout_rows(groups))
 
     def step_done(self, step: int, metrics: dict[str, float], *, last: bool) -> None:
-        """Record `step`: evaluate it where that is due, write and show its metrics, save a checkpoint where one is due.
+        """Record `step`: evaluate it if that is due, write and show its metrics, save a checkpoint if one is due.
 
         Args:
             step: Steps done, counted from 1.

@@ -42,7 +42,7 @@ class RunState:
         Args:
             step: Steps done.
             record: What the caller needs, as JSON values.
-            best: The step of the best checkpoint, which is kept; None where there is none.
+            best: The step of the best checkpoint, which is kept; None if there is none.
 
         Raises:
             UserError: It, or the one before it, cannot be written.
@@ -60,10 +60,10 @@ class RunState:
         """Restore the newest whole checkpoint.
 
         Args:
-            note: Told of damaged checkpoints, and where there is none.
+            note: Told of damaged checkpoints, and if there is none.
 
         Returns:
-            Its step and its `record`; None where there is none.
+            Its step and its `record`; None if there is none.
 
         Raises:
             UserError: It cannot be read, or belongs to another model or other data.

@@ -18,7 +18,7 @@ def prepare_process(settings: RunSettings) -> None:
 
 
 def device_line(device: torch.device, dtype: str) -> str:
-    """Return where a model computes and in which type, in words; `1 of 8 GPUs` where there are more than are used."""
+    """Return where a model computes and in which type, in words; `1 of 8 GPUs` if there are more than are used."""
     if device.type != "cuda":
         return f"{device}, {dtype}"
     count = torch.cuda.device_count()

@@ -1,4 +1,4 @@
-"""A training run: its parts put together, in the order in which they can fail, and again where a rank is lost."""
+"""A training run: its parts put together, in the order in which they can fail, and again if a rank is lost."""
 
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -73,19 +73,19 @@ def train_model(settings: TrainSettings, view: Progress) -> Ended:
 
 @dataclass(frozen=True)
 class Prepared:
-    """What a run has before its model is loaded, and keeps where that must be loaded again."""
+    """What a run has before its model is loaded, and keeps if that must be loaded again."""
 
     folder: RunFolder
     examples: Sequence[Example]
     questions: Sequence[Example] | None
     scorer: Scorer
     grader: Scorer | None
-    """Of the answers to the held-out `questions`, where there are any."""
+    """Of the answers to the held-out `questions`, if there are any."""
     length: RunLength
 
 
 def train_to_the_end(settings: TrainSettings, prepared: Prepared, view: Progress) -> tuple[Recorder, str]:
-    """Train, and where a rank is lost start again from the last checkpoint.
+    """Train, and if a rank is lost start again from the last checkpoint.
 
     Returns:
         The recorder of the last start, and the kind of device that the model computed on.
@@ -165,7 +165,7 @@ def check_batch_sizes(settings: TrainSettings, rows: int, prompts: int | None) -
     Args:
         settings: Of the run.
         rows: Of the dataset.
-        prompts: Length of the run in prompts; None where it is given in steps.
+        prompts: Length of the run in prompts; None if it is given in steps.
 
     Raises:
         UserError: The sizes do not fit.
@@ -202,7 +202,7 @@ def checked_encoder(processor: Any, settings: TrainSettings, template: str) -> P
 
 
 def with_template(settings: TrainSettings, example: Example) -> tuple[TrainSettings, str, str]:
-    """Return `settings` with the template that is rewarded, its name, and the one that is rewarded where none is set.
+    """Return `settings` with the template that is rewarded, its name, and the one that is rewarded if none is set.
 
     The latter is that of the prompt, which `data.format_prompt` adds or the questions bring along (`example` is one of
     them); `observe` if nothing asks for a format.

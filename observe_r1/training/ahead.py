@@ -58,7 +58,7 @@ class AheadSampler:
     Args:
         sampler: Samples one step. It belongs to the background thread from the first `next_groups` on.
         ahead: Steps, at least 1. Without any, the loop takes `sampler` itself.
-        last: The number of the run's last step, where it is known: none beyond is sampled before it is asked for.
+        last: The number of the run's last step, if it is known: none beyond is sampled before it is asked for.
     """
 
     def __init__(self, sampler: GroupSampler, ahead: int, last: int | None = None) -> None:

@@ -150,7 +150,7 @@ class Batcher:
     Args:
         settings: Of the run.
         policy: Gives the old log-probabilities under `objective.old_logprobs: policy`.
-        reference: The frozen starting model, where `objective.kl_coef` is not 0.
+        reference: The frozen starting model, if `objective.kl_coef` is not 0.
     """
 
     def __init__(self, settings: TrainSettings, policy: "Logprobs", reference: "Logprobs | None") -> None:
@@ -262,7 +262,7 @@ class RunLength:
     def __init__(self, settings: RunSettings, examples: int) -> None:
         self.steps = settings.steps
         self.prompts = settings.prompts
-        """Prompts to draw in all; None where the length is given in steps alone."""
+        """Prompts to draw in all; None if the length is given in steps alone."""
         if settings.prompts is None and settings.steps is None:
             self.prompts = max(1, round(settings.epochs * examples))
 

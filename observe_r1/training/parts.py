@@ -51,7 +51,7 @@ class Parts:
 
     policy: TrainedPolicy
     reference: Logprobs | None
-    """The frozen starting model, where a KL term needs one."""
+    """The frozen starting model, if a KL term needs one."""
     engine: Engine
     sync: WeightSync
     processor: Any
@@ -88,7 +88,7 @@ def start_here(
 
 
 def load_policy(settings: TrainSettings) -> tuple[Policy, LogprobModel | None]:
-    """Load the policy and, where a KL term needs one, the reference: the starting model, or under LoRA its base."""
+    """Load the policy and, if a KL term needs one, the reference: the starting model, or under LoRA its base."""
     temperature, dtype = settings.rollout.temperature, compute_dtype(settings.model)
     vlm = load_model(settings.model)
     policy = Policy(vlm, settings.optimizer, settings.objective, temperature=temperature, dtype=dtype)

@@ -32,7 +32,7 @@ class Now(Protocol):
 
         Args:
             what: In words: `sampling`.
-            total: How many parts there are; 0 where they are not counted.
+            total: How many parts there are; 0 if they are not counted.
             done: Returns how many of them are done; may be called from another thread.
         """
 
@@ -150,7 +150,7 @@ class GroupSampler:
         self.informative_share = state["informative_share"]
 
     def _fall_short(self, step: int, found: int) -> None:
-        """Warn that `step` has fewer groups than it should; raise `UserError` where it has none."""
+        """Warn that `step` has fewer groups than it should; raise `UserError` if it has none."""
         rounds, wanted = self.settings.max_rounds, self.settings.prompts
         reason = f"{rounds} rounds of sampling found only {found} of {wanted} informative groups"
         cut = _mean([c.finish == "length" for group in self.sampled for c in group.completions])
@@ -231,7 +231,7 @@ class GroupSampler:
 
 
 class RolloutClock:
-    """Seconds and tokens of one step's sampling. Scoring counts only where it is not hidden behind sampling."""
+    """Seconds and tokens of one step's sampling. Scoring counts only if it is not hidden behind sampling."""
 
     def __init__(self) -> None:
         self.sampling = 0.0

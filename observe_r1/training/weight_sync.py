@@ -70,7 +70,7 @@ def training_memory(policy: Policy, reference: LogprobModel | None) -> TrainingM
 
     Args:
         policy: Its optimizer has moments after its first update.
-        reference: The frozen starting model, where there is one; one that shares the policy's weights takes nothing.
+        reference: The frozen starting model, if there is one; one that shares the policy's weights takes nothing.
     """
     vlm, device = policy.vlm, policy.vlm.device
     trained = [parameter for parameter in policy.parameters if parameter.device == device]

@@ -94,7 +94,7 @@ def cores(text: str) -> Iterator[tuple[str, bool]]:
     """Yield candidates for the answer in a plain text, from the whole text inwards.
 
     One after the other, these are taken off: "therefore", "the answer is", "I choose", "it is", "… is correct", a
-    reason after the answer, what follows "Yes," and "No,", and at last a subject and its verb, where the subject states
+    reason after the answer, what follows "Yes," and "No,", and at last a subject and its verb, if the subject states
     no number, doubt, negation or alternative.
 
     Yields:

@@ -33,7 +33,7 @@ Value = Any
 
 @lru_cache(maxsize=4096)
 def constant(tree: Node) -> Value | None:
-    """Return the value of a formula without variables; None where it has variables, or no value within bounds."""
+    """Return the value of a formula without variables; None if it has variables, or no value within bounds."""
     return None if variables(tree) else _value(tree, {})
 
 
@@ -56,7 +56,7 @@ def proportional(left: Node, right: Node) -> bool:
 
 
 def _common(left: Node, right: Node) -> list[tuple[Value, Value]]:
-    """Return both values at the points where both have one; none where there are fewer than two such points."""
+    """Return both values at the points where both have one; none if there are fewer than two such points."""
     names = sorted(variables(left) | variables(right))
     is_complex = any(node == Node("constant", ("i",)) for tree in (left, right) for node in nodes(tree))
     pairs = []

@@ -63,7 +63,7 @@ _SIMPLE = re.compile(r"[A-Za-z0-9.,:;/ -]*")
 def plain(text: str) -> str:
     """Return a final answer in one notation: ASCII signs and LaTeX commands, without dollars, boxes, fonts and markup.
 
-    A dollar sign that means money becomes `¤`. Where there are boxes, the last one is the answer, with a percent sign
+    A dollar sign that means money becomes `¤`. If there are boxes, the last one is the answer, with a percent sign
     after it.
     """
     if _SIMPLE.fullmatch(text):
@@ -91,7 +91,7 @@ def plain(text: str) -> str:
 
 
 def _unboxed(text: str) -> str:
-    """Return `text`; where it has boxes, the content of the last one, with a percent sign right after it."""
+    """Return `text`; if it has boxes, the content of the last one, with a percent sign right after it."""
     for command in (r"\boxed", r"\fbox"):
         at = text.rfind(command)
         opening = text.find("{", at, at + len(command) + 2) if at >= 0 else -1

@@ -42,7 +42,7 @@ class Options:
 
 
 def find_options(question: str) -> Options | None:
-    """Return the options that a question lists; None where it lists none, or "(1) … (2) …" are questions themselves."""
+    """Return the options that a question lists; None if it lists none, or "(1) … (2) …" are questions themselves."""
     for pattern in _FIRST_OPTION:
         for first in islice(pattern.finditer(question), _MAX_STARTS):
             options = options_at(question, first.start())

@@ -123,7 +123,7 @@ def _without_scale(tokens: list[Token], money: Unit | None) -> tuple[list[Token]
 
 
 def _noun(tokens: list[Token]) -> int:
-    """Return where the words begin that name what is counted, as in 5 red circles; 0 where there are none."""
+    """Return where the words begin that name what is counted, as in 5 red circles; 0 if there are none."""
     at = len(tokens)
     while at and tokens[at - 1].kind == "word" and tokens[at - 1].text.casefold() not in _AMOUNTS:
         at -= 1

@@ -79,7 +79,7 @@ _ARTICLE = re.compile(r"(?:a|an|the) (?=\S)")
 
 @lru_cache(maxsize=8192)
 def read(text: str) -> tuple[Reading, ...]:
-    """Return the readings of a final answer, by the rules of docs/rewards.md; none where it cannot be read."""
+    """Return the readings of a final answer, by the rules of docs/rewards.md; none if it cannot be read."""
     text = text.strip()
     if not text or len(text) > MAX_CHARS:
         return ()
@@ -113,7 +113,7 @@ def _typed(text: str) -> list[Reading]:
 
 
 def _phrase(text: str) -> Phrase | None:
-    """Return a text as words, or as a formula that is not understood; None where it does not look whole."""
+    """Return a text as words, or as a formula that is not understood; None if it does not look whole."""
     text = re.sub(r"(?<=\w)!+$", "", text)
     text = _CHARGE.sub(r"\1", _SUBSCRIPT.sub(r"\1\2", text))
     if "\\" in text:

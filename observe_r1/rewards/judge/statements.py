@@ -160,7 +160,7 @@ def _intersection(regions: list[Region]) -> Region:
 
 
 def _name(tokens: list[Token]) -> str | None:
-    """Return the symbol that tokens are: "" where they are a longer name, None where they are no name."""
+    """Return the symbol that tokens are: "" if they are a longer name, None if they are no name."""
     texts = [token.text for token in tokens if token.text != "'"]  # f'(x)
     if not texts:
         return None
@@ -314,7 +314,7 @@ def _as_region(reading: Reading) -> Region:
 
 
 def as_region(reading: Reading) -> Region | None:
-    """Return a reading as a region where it can be one: brackets with two bounds can."""
+    """Return a reading as a region if it can be one: brackets with two bounds can."""
     try:
         return _as_region(reading)
     except Unreadable:

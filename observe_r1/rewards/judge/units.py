@@ -74,7 +74,7 @@ DEGREE = Unit((("degree", 1),))
 
 
 def unit_of(tokens: list[Token]) -> Unit | None:
-    """Return the unit that all of `tokens` name, as `m / s ^ 2`, `square meters` or `N · m`; None where they do not."""
+    """Return the unit that all of `tokens` name, as `m / s ^ 2`, `square meters` or `N · m`; None if they do not."""
     factors: dict[str, int] = {}
     at, sign = 0, 1
     tokens = _without_fraction(tokens)

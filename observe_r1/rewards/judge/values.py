@@ -92,7 +92,7 @@ class Region:
 
 @dataclass(frozen=True, slots=True)
 class Named:
-    """A value with its name, as in `x = 5`; the name is empty where it is more than a symbol."""
+    """A value with its name, as in `x = 5`; the name is empty if it is more than a symbol."""
 
     name: str
     value: "Reading"

@@ -49,13 +49,13 @@ class Tracker(Protocol):
 
     `asked` is the setting's value, `folder` the run folder, `settings` the run's by dotted name, `name` what to call
     the run, unique; `known` is the `id` under which an earlier process has tracked this run, None for a new one. It
-    raises `UserError` where the tracker cannot be used.
+    raises `UserError` if the tracker cannot be used.
     """
 
     id: str
-    """By which the tracker finds the run again; empty where it needs none."""
+    """By which the tracker finds the run again; empty if it needs none."""
     held: int | None
-    """The last step that its store held when it started, read from there; -1 for none; None where it cannot be read."""
+    """The last step that its store held when it started, read from there; -1 for none; None if it cannot be read."""
 
     def write(self, step: int, metrics: dict[str, float], tables: Sequence[Table]) -> None:
         """Record a step.
@@ -257,7 +257,7 @@ class AppendOnly:
         self._file = path.open("ab", buffering=0)
 
     def append(self, piece: bytes) -> None:
-        """Append `piece`; raise `UserError` where it cannot be written."""
+        """Append `piece`; raise `UserError` if it cannot be written."""
         size = os.fstat(self._file.fileno()).st_size
         try:
             rest = memoryview(piece)

@@ -39,7 +39,7 @@ def start(asked: str, folder: Path, settings: dict[str, Any], name: str, known: 
 
 
 def _last_step(run: Any) -> int | None:
-    """Return the last step in Trackio's database on this machine; None where it keeps the run elsewhere."""
+    """Return the last step in Trackio's database on this machine; None if it keeps the run elsewhere."""
     from trackio.sqlite_storage import SQLiteStorage
     from trackio.utils import get_storage_mode
 
@@ -50,7 +50,7 @@ def _last_step(run: Any) -> int | None:
 
 
 class Trackio:
-    """Metrics and tables of a step are one entry. Trackio sends in the background, and warns where it cannot."""
+    """Metrics and tables of a step are one entry. Trackio sends in the background, and warns if it cannot."""
 
     def __init__(self, run: Any, name: str, held: int | None) -> None:
         self.id, self.held = name, held

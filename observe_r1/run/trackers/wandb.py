@@ -45,7 +45,7 @@ def start(asked: str, folder: Path, settings: dict[str, Any], name: str, known: 
 
 
 def _last_step(run: Any, folder: Path) -> int | None:
-    """Return the last step that is on the server or in offline files; -1 for none; None where neither can be read.
+    """Return the last step that is on the server or in offline files; -1 for none; None if neither can be read.
 
     An offline file is gone once `wandb sync --clean` has uploaded it.
     """
