@@ -114,7 +114,7 @@ def test_what_was_dropped_is_a_table_and_a_build_that_lost_over_half_says_so_fir
         "fewer than half of the questions are left, 3 of 13: 7 dropped (most often: free text, 7), 3 set aside unsolved"
     )
     assert said.startswith(line + "\n")
-    assert "a gold answer that can be verified" in " ".join(said.replace("│", " ").split())
+    assert "one gold answer that can be verified" in " ".join(said.replace("│", " ").split())
 
 
 def test_a_question_that_a_newer_measurement_solves_comes_in_whatever_the_review_said(questions, log, capsys):

@@ -181,7 +181,7 @@ def test_the_page_holds_all_in_one_file(built):
     assert page.count("figure") == page.count("source") == 3
     assert page.count("article") == 8 * EXAMPLES_PER_LEVEL == page.count("img", decoding="async")
     assert "Also used to evaluate models mathvision : all of it" in page.text
-    assert "answer free text 3 a gold answer that can be verified answer proof 2" in page.text
+    assert "answer free text 3 one gold answer that can be verified answer proof 2" in page.text
     digest = b64encode(sha256(page.script.encode()).digest()).decode()
     assert page.count("meta", content=POLICY.format(digest=digest)) == 1
     assert page.count("figcaption") == 3 and "how many questions it has" in page.text
