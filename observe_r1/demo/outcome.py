@@ -4,6 +4,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import mean
 from textwrap import fill
 from typing import Any
 
@@ -13,28 +14,28 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from observe_r1.config import DataSettings, ModelSettings, RewardSettings
+from observe_r1.config import DataSettings
 from observe_r1.data import load_data
-from observe_r1.evaluation.accuracy import GradedQuestion, grade_questions, mean_scores
 from observe_r1.files import write_atomic
-from observe_r1.model.encoding import encode_prompt
-from observe_r1.model.loading import load_model
-from observe_r1.records import Example, Prompt, Sampling
+from observe_r1.records import Example
 from observe_r1.report.charts import Compared
 from observe_r1.report.pages import REPORT
 from observe_r1.report.run_page import write_report
+from observe_r1.report.run_records import evaluated_steps, held_out_groups, read_run
 from observe_r1.report.theme import Theme, on_both_papers
-from observe_r1.rewards import Scorer
-from observe_r1.rollout.embedded import EmbeddedEngine
 from observe_r1.run.progress import Progress
 
 
 @dataclass(frozen=True, slots=True)
-class Answers:
-    """One model's graded answers to the held-out questions, and each question's number of objects, in file order."""
+class Answered:
+    """A held-out question, and the rows of the model's greedy responses before and after training."""
 
-    graded: list[GradedQuestion]
-    objects: list[int]
+    example: Example
+    objects: int
+    """In its image."""
+    before: dict[str, Any]
+    """As `run.held_out.evaluation_rows` has them."""
+    after: dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,49 +51,18 @@ class Card:
     after_correct: bool
 
 
-def answer_held_out(demo: Path, run: str, threads: int, view: Progress) -> Answers:
-    """Grade one greedy response to each held-out question.
-
-    Args:
-        demo: Folder of the demo.
-        run: The run in it whose model answers: `warm` or `rl`.
-        threads: CPU threads.
-        view: Shows how far it is.
-    """
-    import torch
-
-    torch.set_num_threads(threads)
-    path = demo / "held_out" / "held_out.jsonl"
-    data = DataSettings(path=str(path))
-    examples = load_data(data, seed=0)
-    view.now("loading the model")
-    vlm = load_model(ModelSettings(path=str(demo / run / "model"), device="cpu"))
-    engine = EmbeddedEngine(vlm)
-    graded: list[GradedQuestion] = []
-    view.now("evaluating", len(examples), lambda: engine.finished)
-    with Scorer(RewardSettings()) as scorer:
-
-        def encode(example: Example, row: int) -> Prompt:
-            return encode_prompt(example, vlm.processor, data, row)
-
-        greedy = Sampling(temperature=0, max_new_tokens=64)
-        for part in grade_questions(engine, encode, examples, scorer, greedy):
-            graded += part
-    rows = path.read_text(encoding="utf-8").splitlines()
-    return Answers(graded, [json.loads(row)["level"] for row in rows])
-
-
-def report(demo: Path, before: Answers, after: Answers, seconds: dict[str, float], view: Progress) -> None:
+def report(demo: Path, seconds: dict[str, float], view: Progress) -> None:
     """Write the summary, the picture and the report into the folder `demo`, then close `view` and print the result."""
     view.now("drawing the result")
+    answered = answered_questions(demo)
     result: dict[str, Any] = {
-        "before": mean_scores(before.graded),
-        "after": mean_scores(after.graded),
-        "by_difficulty": by_objects(before, after),
+        "before": _means([each.before for each in answered]),
+        "after": _means([each.after for each in answered]),
+        "by_difficulty": by_objects(answered),
         "seconds": seconds | {"total": round(sum(seconds.values()), 1)},
     }
     write_atomic(demo / "summary.json", json.dumps(result, indent=2) + "\n")
-    cards = [_card(before.graded[number], after.graded[number]) for number in telling(before, after)]
+    cards = [_card(answered[number]) for number in telling(answered)]
     draw_demo(result, cards, demo / "demo.png")
     write_report([demo / "rl"], demo / REPORT, view.now, [_as_compared(result["by_difficulty"])])
     view.close()
@@ -111,6 +81,24 @@ def report(demo: Path, before: Answers, after: Answers, seconds: dict[str, float
     console.print(f"the report is in {demo / REPORT}: any browser opens it", highlight=False, soft_wrap=True)
 
 
+def answered_questions(demo: Path) -> list[Answered]:
+    """Return the held-out questions in file order, with the first and the last answers that the run `rl` recorded."""
+    run, path = read_run(demo / "rl"), demo / "held_out" / "held_out.jsonl"
+    steps = evaluated_steps(run)
+    before, after = ({group.id: group.rows[0] for group in held_out_groups(run, steps[end])} for end in (0, -1))
+    levels = [json.loads(row)["level"] for row in path.read_text(encoding="utf-8").splitlines()]
+    examples = load_data(DataSettings(path=str(path)), seed=0)
+    return [
+        Answered(example, level, before[example.id], after[example.id])
+        for example, level in zip(examples, levels, strict=True)
+    ]
+
+
+def _means(rows: Sequence[dict[str, Any]]) -> dict[str, float]:
+    columns = {"accuracy": "correct", "format": "well_formed", "length": "tokens"}
+    return {name: mean(row[column] for row in rows) for name, column in columns.items()}
+
+
 def _as_compared(levels: list[dict[str, Any]]) -> Compared:
     """Return accuracy by the number of objects as the report shows it."""
     return Compared(
@@ -122,40 +110,37 @@ def _as_compared(levels: list[dict[str, Any]]) -> Compared:
     )
 
 
-def by_objects(before: Answers, after: Answers) -> list[dict[str, Any]]:
+def by_objects(answered: Sequence[Answered]) -> list[dict[str, Any]]:
     """Return accuracy before and after training by the number of objects in the image."""
     levels = []
-    for objects in sorted(set(before.objects)):
-        places = [i for i, level in enumerate(before.objects) if level == objects]
+    for objects in sorted({each.objects for each in answered}):
+        here = [each for each in answered if each.objects == objects]
         shares = {
-            name: sum(graded[i].greedy.correct for i in places) / len(places)
-            for name, graded in (("before", before.graded), ("after", after.graded))
+            "before": mean(each.before["correct"] for each in here),
+            "after": mean(each.after["correct"] for each in here),
         }
-        levels.append({"objects": objects, "questions": len(places), **shares})
+        levels.append({"objects": objects, "questions": len(here), **shares})
     return levels
 
 
-def telling(before: Answers, after: Answers) -> list[int]:
+def telling(answered: Sequence[Answered]) -> list[int]:
     """Choose an easy, a medium and a hard question; if at least three were mended by training, from those."""
-    mended = [
-        i
-        for i, (old, new) in enumerate(zip(before.graded, after.graded, strict=True))
-        if new.greedy.correct > old.greedy.correct
-    ]
-    pool = mended if len(mended) >= 3 else list(range(len(after.graded)))
+    mended = [number for number, each in enumerate(answered) if each.after["correct"] > each.before["correct"]]
+    pool = mended if len(mended) >= 3 else list(range(len(answered)))
     return [pool[len(pool) * part // 6] for part in (1, 3, 5)]
 
 
-def _card(before: GradedQuestion, after: GradedQuestion) -> Card:
+def _card(answered: Answered) -> Card:
     """Put one question and its two responses together, with unprintable characters replaced."""
+    example = answered.example
     return Card(
-        image=Path(str(after.example.images[0])),
-        question=after.example.messages[-1]["content"][-1]["text"],
-        answer=after.example.answer,
-        before=_printable(before.greedy.text),
-        before_correct=before.greedy.correct,
-        after=_printable(after.greedy.text),
-        after_correct=after.greedy.correct,
+        image=Path(str(example.images[0])),
+        question=example.messages[-1]["content"][-1]["text"],
+        answer=example.answer,
+        before=_printable(answered.before["text"]),
+        before_correct=answered.before["correct"],
+        after=_printable(answered.after["text"]),
+        after_correct=answered.after["correct"],
     )
 
 

@@ -1,9 +1,9 @@
 """`observe-r1 demo`: a tiny vision-language model learns to look first, then reason; no GPU, no downloads.
 
-Dataset, warm start, a ladder measured by the model itself, reinforcement learning on it with the Observe-R1 recipe,
-evaluation before and after, a figure. The demonstrations of the warm start come from a teacher who makes mistakes
-(`observe_r1.demo.tasks`), so reinforcement learning mostly unlearns the mistakes: it chooses among things that the
-model already does sometimes.
+Dataset, warm start, a ladder measured by the model itself, reinforcement learning on it with the Observe-R1 recipe and
+held-out questions before, meanwhile and after, a figure. The demonstrations of the warm start come from a teacher who
+makes mistakes (`observe_r1.demo.tasks`), so reinforcement learning mostly unlearns the mistakes: it chooses among
+things that the model already does sometimes.
 """
 
 from __future__ import annotations
@@ -35,10 +35,7 @@ _WRITTEN = (
     *("sft", "train", "held_out", "tiny", "warm", "ladder", "rl"),
     *("summary.json", "demo.png", "demo_dark.png", "report.html"),
 )
-_PARTS = (
-    *("data", "warm start", "ladder", "evaluation before", "reinforcement learning", "evaluation after"),
-    "report",
-)
+_PARTS = ("data", "warm start", "ladder", "reinforcement learning", "report")
 
 T = TypeVar("T")
 Run = TypeVar("Run", "SFTSettings", "TrainSettings")
@@ -92,7 +89,7 @@ class Demo:
         """
         with starting("demo"), heavy_imports():
             from observe_r1.cli.ladder import build
-            from observe_r1.demo.outcome import answer_held_out, report
+            from observe_r1.demo.outcome import report
             from observe_r1.run.progress import Progress
             from observe_r1.run.sft import fine_tune_model
             from observe_r1.run.train import train_model
@@ -119,16 +116,11 @@ class Demo:
                 kept("data", self._make_data)
                 or kept("warm start", lambda view: fine_tune_model(_resumed(warm_start), view).code)
                 or kept("ladder", lambda view: build(ladder, view)[0])
+                or kept("reinforcement learning", lambda view: train_model(_resumed(learning), view).code)
             )
-            if interrupted:
-                return interrupted
-            before = watched("evaluation before", lambda view: answer_held_out(self.output, "warm", self.threads, view))
-            interrupted = kept("reinforcement learning", lambda view: train_model(_resumed(learning), view).code)
-            if interrupted:
-                return interrupted
-            after = watched("evaluation after", lambda view: answer_held_out(self.output, "rl", self.threads, view))
-            watched("report", lambda view: report(self.output, before, after, self.seconds, view))
-            return 0
+            if not interrupted:
+                watched("report", lambda view: report(self.output, self.seconds, view))
+            return interrupted
 
     def _settings(self) -> _Settings:
         """Return the settings of each part: the tiny recipes, with this demo's paths, seed, threads."""
@@ -141,6 +133,7 @@ class Demo:
         ladder += [f"--data.sources={self.output / 'train' / 'train.jsonl'}", f"--seed={self.seed}"]
         learning = self._arguments("observe_r1", model="warm/model", output="rl")
         learning += [f"--data.path={self.output / 'ladder'}", f"--run.seed={self.seed}"]
+        learning += [f"--evaluation.path={self.output / 'held_out' / 'held_out.jsonl'}", "--evaluation.every=45"]
         return (
             parse_settings(SFTSettings, [*sft, *self.warm_start_options], verb="sft"),
             parse_settings(LadderSettings, ladder, verb="ladder build"),

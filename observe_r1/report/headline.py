@@ -4,13 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from operator import mul
-from typing import TYPE_CHECKING
 
 from observe_r1.report.run_records import RunRecord, when
-
-if TYPE_CHECKING:
-    from observe_r1.report.charts import Compared  # with matplotlib, which the terminal does without
 
 FIGURES = (
     ("held-out accuracy", "evaluation/accuracy", "share"),
@@ -40,10 +35,9 @@ class Row:
     cells: tuple[Cell, ...]
 
 
-def headline(runs: Sequence[RunRecord], compared: Sequence[Compared] = ()) -> list[Row]:
-    """Return every figure that one of the runs has; for a single run also what it was compared in beside the run."""
-    rows = [Row(each.title, (_compared(each),)) for each in compared if len(runs) == 1]
-    rows += [Row(name, tuple(_cell(run, key, kind) for run in runs)) for name, key, kind in FIGURES]
+def headline(runs: Sequence[RunRecord]) -> list[Row]:
+    """Return every figure that one of the runs has."""
+    rows = [Row(name, tuple(_cell(run, key, kind) for run in runs)) for name, key, kind in FIGURES]
     rows.append(Row("steps", tuple(_steps(run) for run in runs)))
     return [row for row in rows if any(cell.value for cell in row.cells)]
 
@@ -73,13 +67,6 @@ def _cell(run: RunRecord, key: str, kind: str) -> Cell:
         return _share(first, last)
     digits = 1 if kind == "tokens" else 3
     return Cell(f"{last:,.{digits}f}", f"from {first:,.{digits}f} ({last - first:+z,.{digits}f})")
-
-
-def _compared(compared: Compared) -> Cell:
-    """Return the last series over all questions, and how far it is from the first."""
-    counts = [count for _, count in compared.levels]
-    means = [sum(map(mul, shares, counts)) / sum(counts) for _, shares in compared.series]
-    return _share(means[0], means[-1])
 
 
 def _share(first: float, last: float) -> Cell:

@@ -82,7 +82,7 @@ def render_report(
         title=", ".join(names.values()),
         version=version,
         runs=[_shown_run(run) for run in runs],
-        headline=headline(runs, compared),
+        headline=headline(runs),
         notes=contents.notes,
         curves=curves,
         evaluations=[_shown_evaluation(record) for record in evaluations],
