@@ -266,7 +266,9 @@ def test_a_second_ctrl_c_while_a_checkpoint_is_written_stops_at_once(world, unbr
     with monkeypatch.context() as patched:
         patched.setattr(owner, name, interrupt)
         assert main(command(world, run)) == 130
-    assert names_in(run / "checkpoints") == ["step-000002"] and not (run / "model").exists()
+    # The next one may have become whole in its thread before the main thread took the signals.
+    assert names_in(run / "checkpoints") in (["step-000002"], ["step-000002", "step-000004"])
+    assert not (run / "model").exists()
     assert main(command(world, run, "--run.resume")) == 0
     assert_same(run, unbroken)
 
