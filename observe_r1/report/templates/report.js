@@ -155,6 +155,9 @@ for (const [name, value] of new URLSearchParams(location.hash.slice(1))) {
 }
 form.addEventListener("submit", (event) => event.preventDefault());
 form.addEventListener("input", show);
-form.addEventListener("reset", () => setTimeout(show));
+document.getElementById("clear").addEventListener("click", () => {
+  form.reset();
+  show();
+});
 more.addEventListener("click", showMore);
 show();
