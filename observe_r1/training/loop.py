@@ -4,6 +4,7 @@
                                         while earlier steps train (`training.ahead`). Scored groups get their
                                         advantages from `objective.scored_advantages` (`shortest_correct_bonus`,
                                         `dynamic_weight`, and an estimator: `group_norm`, `dr_grpo`, `rloo`)
+    sync.rest()                         `training.weight_sync`: an engine on the policy's GPU frees its memory
     batches = batcher.batches(groups)   below: `whiten`, `token_advantages` with its KL (`k1`, `k2`, `k3`), shares of
                                         the loss (`token_mean`, `sequence_mean`, `constant_length`) times
                                         `truncated_importance_weight`
@@ -20,6 +21,8 @@ A rollout is split like this:
                                                            one may have fewer, and its loss counts that much less
     pack      as many groups as fit `optimizer.tokens_per_pack` tokens; gradients of a batch's packs add up
 """
+
+from __future__ import annotations
 
 import math
 import time
@@ -68,52 +71,51 @@ class GroupSource(PromptSource, Protocol):
 
 
 class Monitor(Protocol):
-    """What the loop reports to: it knows how far the run is and when it ends, and writes down every step
-    (`run.recorder`, which says in which order)."""
+    """What the loop reports to: it knows how far the run is, can stop it, and records every step (`run.recorder`)."""
 
     step: int
     """Steps done, and published."""
     now: Now
-    """Is told what is being done."""
+    """Takes what is being done, for the display."""
 
     def stopped(self) -> bool:
         """Whether the run is to end before its length is reached."""
         ...
 
     def write_rollouts(self, step: int, groups: Sequence[Group]) -> object:
-        """Take every group that was sampled for `step`; `rollout_rows` are the rows to write down."""
+        """Write down every group that was sampled for `step`, as `rollout_rows`."""
         ...
 
     def step_done(self, step: int, metrics: dict[str, float], *, last: bool) -> None:
-        """Take the metrics of `step`; from now on it is done. `last` says whether the run has reached its length."""
+        """Take the metrics of `step`, which is done now; `last` says whether the run has reached its length."""
         ...
 
 
 def train(
     policy: Learner,
     sampler: GroupSource,
-    batcher: "Batcher",
+    batcher: Batcher,
     sync: WeightSync,
-    length: "RunLength",
+    length: RunLength,
     monitor: Monitor,
 ) -> None:
     """Train until the run has reached its length, or `monitor` stops it.
 
     Args:
-        policy: Is trained.
+        policy: The model to train.
         sampler: Gives the groups of each step.
         batcher: Makes training batches of them.
         sync: Hands the new weights to the sampler's engine.
-        length: Of the run.
-        monitor: Is told of every step. It also gets the rollouts of a step that fails: they show why.
+        length: When the run is over.
+        monitor: Is told of every step, and gets the rollouts of a step that fails: they show why.
 
     Raises:
         UserError: A step failed for a reason that the user can correct.
     """
     now = monitor.now
     while not monitor.stopped() and not length.reached(monitor.step, sampler):
-        started, before = time.perf_counter(), length.progress(monitor.step, sampler)
-        step = monitor.step + 1
+        started = time.perf_counter()
+        step, before = monitor.step + 1, length.progress(monitor.step, sampler)
         try:
             groups = sampler.next_groups()
         except UserError:
@@ -121,18 +123,18 @@ def train(
                 monitor.write_rollouts(step, sampler.sampled)
             raise
         sync.rest()
-        progress = before, length.progress(step, sampler)
+        after = length.progress(step, sampler)
         now("preparing the update")
-        updating = time.perf_counter()
-        batches = batcher.batches(groups, progress)
+        update_began = time.perf_counter()
+        batches = batcher.batches(groups, (before, after))
         updates = [policy.update(batch) for batch in counted(now, "updating", batches)]
         del groups, batches  # a rollout's pixels can take gigabytes, and the next one is about to be sampled
-        updating = time.perf_counter() - updating
+        update_seconds = time.perf_counter() - update_began
         now("handing over the new weights")
         sync.publish(step)
         monitor.write_rollouts(step, sampler.sampled)
-        metrics = sampler.metrics | batcher.metrics | update_metrics(updates, updating)
-        metrics |= {"progress": progress[1], "time/step": time.perf_counter() - started}
+        metrics = sampler.metrics | batcher.metrics | update_metrics(updates, update_seconds)
+        metrics |= {"progress": after, "time/step": time.perf_counter() - started}
         monitor.step_done(step, metrics, last=length.reached(step, sampler))
 
 
@@ -153,7 +155,7 @@ class Batcher:
         reference: The frozen starting model, if `objective.kl_coef` is not 0.
     """
 
-    def __init__(self, settings: TrainSettings, policy: "Logprobs", reference: "Logprobs | None") -> None:
+    def __init__(self, settings: TrainSettings, policy: Logprobs, reference: Logprobs | None) -> None:
         self.settings = settings
         self.policy = policy
         self.reference = reference
@@ -171,30 +173,28 @@ class Batcher:
         if not groups:
             return []
         objective, size = self.settings.objective, self.settings.optimizer.minibatch
-        # Here the sampler's log-probabilities enter the loss: as π_old in the ratio, or below in the importance weight.
-        sampled = [torch.cat([c.logprobs for c in group.completions]) for group in groups]
-        old = list(self.policy.logprobs(groups)) if objective.old_logprobs == "policy" else sampled
-        reference = self.reference.logprobs(groups) if self.reference else None
-        advantages = self._token_advantages(groups, old, reference)
+        # μ, the sampler's log-probabilities, enters the loss as π_old in the ratio, or in the importance weight.
+        sampler_logprobs = [torch.cat([c.logprobs for c in group.completions]) for group in groups]
+        from_policy = objective.old_logprobs == "policy"
+        old_logprobs = self.policy.logprobs(groups) if from_policy else sampler_logprobs
+        reference_logprobs = self.reference.logprobs(groups) if self.reference else None
+        advantages = self._token_advantages(groups, old_logprobs, reference_logprobs)
+        importance = self._importance_weights(old_logprobs, sampler_logprobs)
         starts = range(0, len(groups), size)
         shares = [share for start in starts for share in self._shares(groups[start : start + size])]
-        in_loss = reference is not None and objective.kl_in == "loss"
-        corrections = self._corrections(old, sampled)
-        training = []
-        for i, (group, (weights, kl_weights)) in enumerate(zip(groups, shares, strict=True)):
-            if corrections:
-                weights = weights * corrections[i]
-            training.append(
-                TrainingGroup(
-                    group=group,
-                    token_advantages=advantages[i],
-                    loss_weights=weights,
-                    sampler_logprobs=sampled[i],
-                    old_logprobs=old[i],
-                    reference_logprobs=reference[i] if reference and in_loss else None,
-                    kl_weights=kl_weights if in_loss else None,
-                )
+        in_loss = reference_logprobs if objective.kl_in == "loss" else None
+        training = [
+            TrainingGroup(
+                group=groups[i],
+                token_advantages=advantages[i],
+                loss_weights=share * importance[i],
+                sampler_logprobs=sampler_logprobs[i],
+                old_logprobs=old_logprobs[i],
+                reference_logprobs=in_loss[i] if in_loss else None,
+                kl_weights=kl_share if in_loss else None,
             )
+            for i, (share, kl_share) in enumerate(shares)
+        ]
         before, after = progress
         rates = [before + (after - before) * number / len(starts) for number in range(1, len(starts) + 1)]
         return [
@@ -203,30 +203,34 @@ class Batcher:
         ]
 
     def _token_advantages(
-        self, groups: Sequence[Group], old: Sequence[Tensor], reference: Sequence[Tensor] | None
+        self, groups: Sequence[Group], old_logprobs: Sequence[Tensor], reference_logprobs: Sequence[Tensor] | None
     ) -> list[Tensor]:
         """Return advantages by token, (T,) per group: whitened, and minus the KL under `objective.kl_in: reward`."""
         objective = self.settings.objective
         advantages = torch.stack([group.advantages for group in groups])
         if objective.whiten:
             advantages = whiten(advantages, torch.tensor([group.lengths for group in groups]))
-        if reference is None:
-            return [token_advantages(a, g.lengths) for a, g in zip(advantages, groups, strict=True)]
-        estimate = registry.load("kl estimator", objective.kl_estimator)
-        kl = [estimate(o, r) for o, r in zip(old, reference, strict=True)]
-        self.metrics = {"policy/reference_kl": float(torch.cat(kl).mean())}
-        in_reward = objective.kl_in == "reward"
+        in_reward: Sequence[Tensor | None] = [None] * len(groups)
+        if reference_logprobs is not None:
+            estimate = registry.load("kl estimator", objective.kl_estimator)
+            kl = [estimate(old, reference) for old, reference in zip(old_logprobs, reference_logprobs, strict=True)]
+            self.metrics["policy/reference_kl"] = float(torch.cat(kl).mean())
+            in_reward = kl if objective.kl_in == "reward" else in_reward
         return [
-            token_advantages(a, g.lengths, k if in_reward else None, objective.kl_coef)
-            for a, g, k in zip(advantages, groups, kl, strict=True)
+            token_advantages(each, group.lengths, kl, objective.kl_coef)
+            for each, group, kl in zip(advantages, groups, in_reward, strict=True)
         ]
 
-    def _corrections(self, old: Sequence[Tensor], sampled: Sequence[Tensor]) -> list[Tensor]:
-        """Return the importance weight of each token, (T,) per group; none without `objective.importance_cap`."""
+    def _importance_weights(
+        self, old_logprobs: Sequence[Tensor], sampler_logprobs: Sequence[Tensor]
+    ) -> Sequence[Tensor | float]:
+        """Return the importance weight of each token, (T,) per group; 1 without `objective.importance_cap`."""
         cap = self.settings.objective.importance_cap
-        if cap is None:  # with one, `old` are the policy's: the settings see to it
-            return []
-        weights = [truncated_importance_weight(o, s, cap) for o, s in zip(old, sampled, strict=True)]
+        if cap is None:
+            return [1.0] * len(old_logprobs)
+        # The old log-probabilities are now the policy's: the settings see to it.
+        pairs = zip(old_logprobs, sampler_logprobs, strict=True)
+        weights = [truncated_importance_weight(old, sampler, cap) for old, sampler in pairs]
         tokens = torch.cat(weights)
         self.metrics["policy/importance_weight"] = float(tokens.mean())
         self.metrics["policy/importance_truncated"] = float((tokens >= cap).float().mean())
