@@ -179,6 +179,6 @@ class TrainingBatch:
     """Whole groups: one optimizer step."""
 
     groups: tuple[TrainingGroup, ...]
-    """All have the same streams, or None for the same ones."""
+    """All have the same optional streams."""
     learning_rate: float
     """Of this step."""

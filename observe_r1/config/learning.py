@@ -131,7 +131,7 @@ class RunSettings(Section):
     """Groups that these trackers show at a time, with image, question, responses, rewards and advantages; 0 for none.
     """
     track_every: int = Field(20, ge=1)
-    """Steps between two times; the first step is shown, too. Every evaluation shows up to 32 of its answers."""
+    """Steps between groups that are shown, from the first step on. Every evaluation shows up to 32 of its answers."""
     track_bytes: int = Field(2_000_000, ge=10_000)
     """Most bytes of images and text that a tracker gets at a time: larger images are shrunk, longer texts cut."""
 

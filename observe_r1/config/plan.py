@@ -22,7 +22,7 @@ class PlanOptions(Section):
     response_tokens: int = Field(400, ge=1)
     """Mean length of a response."""
     length_spread: float = Field(0.7, ge=0)
-    """How unlike the lengths of responses are in the simulated schedule: the standard deviation of their logarithm."""
+    """How much the lengths of responses vary in the simulated schedule: the standard deviation of their logarithm."""
     mfu: float = Field(0.25, gt=0, le=1)
     """Share of the GPU's peak that training and the computation of prompts reach, recomputation counted."""
     memory_bandwidth: float = Field(0.5, gt=0, le=1)
@@ -30,7 +30,7 @@ class PlanOptions(Section):
     network_bandwidth: float = Field(0.7, gt=0, le=1)
     """Share of the bandwidth between GPUs that gathering and reducing reach."""
     step_overhead: float = Field(0.004, ge=0)
-    """Seconds that a decoding step takes besides, for launching and scheduling."""
+    """Further seconds of each decoding step, for launching and scheduling."""
     switch_seconds: float = Field(3.0, ge=0)
     """Seconds a step in which an engine that shares its GPU with the policy falls asleep and wakes."""
     informative: float = Field(0.6, gt=0, le=1)

@@ -48,7 +48,7 @@ class PrivateImageError(UserError):
             f"{refused}: download it and name the file, or, if you trust this dataset, set data.allow_private_addresses"
         )
         self.refused = refused
-        """What is refused, and why: for those who have no such setting."""
+        """What is refused, and why, for callers without that setting."""
 
 
 _LOOKALIKES = (

@@ -180,7 +180,7 @@ def hub_rows(name: str, split: str) -> ArrowRows:
 
     hub = logging.getLogger("huggingface_hub")
     before = hub.level
-    hub.setLevel(logging.ERROR)  # each of its tries is a warning; the error says what came of them
+    hub.setLevel(logging.ERROR)  # it warns at every retry; the error below says how they ended
     try:
         return ArrowRows(load_dataset(name, split=split))
     except ConnectionError as error:

@@ -82,7 +82,7 @@ def summarize(models: Sequence[str], answered: Sequence[Sequence[Answered]], ask
                 "model": model,
                 "questions": len(questions),
                 "left_out": asked - len(questions),
-                "figures": _plain(figures(questions, seed)),
+                "figures": plain(figures(questions, seed)),
                 "by": {
                     "difficulty": _parts(questions, "difficulty", seed),
                     "source": _parts(questions, "source", seed),
@@ -94,21 +94,22 @@ def summarize(models: Sequence[str], answered: Sequence[Sequence[Answered]], ask
     leads = [
         {
             "against": model,
-            "differences": _plain(differences(answered[0], questions, seed)),
-            "by": {"source": {name: _plain(differences(group, questions, seed)) for name, group in sources.items()}},
+            "differences": plain(differences(answered[0], questions, seed)),
+            "by": {"source": {name: plain(differences(group, questions, seed)) for name, group in sources.items()}},
         }
         for model, questions in zip(models[1:], answered[1:], strict=True)
     ]
     return {"models": found, "differences": leads}
 
 
-def _plain(values: dict[str, Figure]) -> dict[str, dict[str, float]]:
+def plain(values: dict[str, Figure]) -> dict[str, dict[str, float]]:
+    """Return figures as JSON values."""
     return {name: asdict(figure) for name, figure in values.items()}
 
 
 def _parts(questions: Sequence[Answered], attribute: str, seed: int) -> dict[str, Any]:
     groups = by(questions, attribute)
-    return {name: {"questions": len(group), "figures": _plain(figures(group, seed))} for name, group in groups.items()}
+    return {name: {"questions": len(group), "figures": plain(figures(group, seed))} for name, group in groups.items()}
 
 
 def figures(questions: Sequence[Answered], seed: int = 0) -> dict[str, Figure]:

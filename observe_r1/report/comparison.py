@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from observe_r1.errors import UserError
-from observe_r1.evaluation.figures import Answer, Answered, Figure, differences, figures
+from observe_r1.evaluation.figures import Answer, Answered, Figure, differences, figures, plain
 from observe_r1.report.pages import printable
-from observe_r1.report.run_records import EVALUATIONS, RunRecord, SampledGroup, evaluated_steps, held_out_groups, when
+from observe_r1.report.run_records import (
+    RunRecord,
+    SampledGroup,
+    evaluated_steps,
+    evaluation_file,
+    held_out_groups,
+    when,
+)
 
 NOT_COMPARED = ("run.output", "run.resume")
 """Settings that say where a run is, not what it does."""
@@ -83,8 +90,7 @@ def _answered(run: RunRecord, step: int) -> dict[tuple[str, str], Answered]:
     try:
         return {(group.id, str(group.rows[0]["answer"])): _question(group) for group in held_out_groups(run, step)}
     except (KeyError, TypeError, ValueError) as error:
-        path = run.path / EVALUATIONS / f"step-{step:06d}.jsonl"
-        raise UserError(f"{path}: not as a run wrote it ({error}): put the file back") from error
+        raise UserError(f"{evaluation_file(run, step)}: not as a run wrote it ({error}): put the file back") from error
 
 
 def _question(group: SampledGroup) -> Answered:
@@ -158,18 +164,14 @@ def as_json(comparison: Comparison, runs: Sequence[RunRecord], curves: Sequence[
         and {
             "questions": held_out.questions,
             "runs": [
-                {"run": number, "step": step, "asked": asked, "figures": _plain(found)}
+                {"run": number, "step": step, "asked": asked, "figures": plain(found)}
                 for number, step, asked, found in zip(
                     held_out.runs, held_out.steps, held_out.asked, held_out.figures, strict=True
                 )
             ],
             "differences": [
-                {"run": held_out.runs[0], "minus": number, "figures": _plain(lead)}
+                {"run": held_out.runs[0], "minus": number, "figures": plain(lead)}
                 for number, lead in zip(held_out.runs[1:], held_out.leads, strict=True)
             ],
         },
     }
-
-
-def _plain(values: dict[str, Figure]) -> dict[str, dict[str, float]]:
-    return {name: asdict(figure) for name, figure in values.items()}

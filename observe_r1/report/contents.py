@@ -111,7 +111,7 @@ class Contents:
         self._cards += [(card, number, row_id, record.questions) for row_id, card in spread(cards, most)]
 
     def gallery(self) -> Gallery:
-        """Return the gallery; what it has no room for is missing everywhere alike, not at the end."""
+        """Return the gallery; what it has no room for is left out at random places, not at the end."""
         gallery = Gallery(groups=self.groups)
         places = range(len(self._cards))
         filled = {place: gallery.add(*self._cards[place]) for place in random.Random(0).sample(places, len(places))}

@@ -105,10 +105,10 @@ def training_card(group: SampledGroup) -> dict[str, Any]:
 def answers_card(
     part: str, step: int | None, answer: str, rows: Sequence[tuple[str, dict[str, Any]]]
 ) -> dict[str, Any]:
-    """Return the card of a question that was asked to compare, without that question.
+    """Return the card of a question whose answers are compared, without the question itself.
 
     Args:
-        part: What the filter of that name calls it: `held-out`, `evaluation`.
+        part: Where it stands in the gallery: `held-out`, `evaluation`.
         step: The last one that it shows; None for an evaluation.
         answer: The gold answer.
         rows: Whose response it is, and the response, in the order to be shown.
@@ -137,7 +137,7 @@ def _response(row: dict[str, Any], by: str) -> dict[str, Any]:
 def choose(groups: Sequence[SampledGroup], most: int) -> list[SampledGroup]:
     """Return at most `most` groups of a step, spread over it: those with both right and wrong responses first.
 
-    Fewer groups are the first of more.
+    The choice for a smaller `most` is the beginning of that for a larger one.
     """
     mixed = [group for group in groups if 0 < group.share_right < 1]
     rest = [group for group in groups if not 0 < group.share_right < 1]

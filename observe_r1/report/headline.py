@@ -1,4 +1,4 @@
-"""The figures that a run is told by: what they are at its end, and how far that is from its beginning."""
+"""A run's main figures: what they are at its end, and how far that is from its beginning."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def _cell(run: RunRecord, key: str, kind: str) -> Cell:
         return Cell()
     first, last = found
     steps, _ = run.curve(key)
-    if len(steps) == 1 and key.startswith("evaluation/"):  # of one evaluation nobody can tell what was learned
+    if len(steps) == 1 and key.startswith("evaluation/"):  # one evaluation cannot tell what was learned
         return Cell(f"{last:.1%}", f"{when(steps[0])}, evaluated once")
     if kind == "share":
         return _share(first, last)

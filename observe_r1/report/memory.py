@@ -1,4 +1,4 @@
-"""What a page that is made again and again need not read again: of files that have not changed, and of longer ones."""
+"""What a page that is made again and again remembers: what unchanged files gave, and the lines read of growing ones."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ class _Lines:
     """A file of lines as far as it was read."""
 
     file: tuple[int, int]
-    """Device and number of the file: another one has these from the moment it takes the name."""
+    """Device and inode: another file that takes its name has others."""
     end: int = 0
     last: bytes = b""
     """The last line, to see that the file has only grown since."""
     values: list[Any] = field(default_factory=list)
 
-    def is_begin_of(self, file: BinaryIO) -> bool:
+    def is_beginning_of(self, file: BinaryIO) -> bool:
         state = os.fstat(file.fileno())
         file.seek(self.end - len(self.last))
         return self.file == (state.st_dev, state.st_ino) and file.read(len(self.last)) == self.last
 
 
 class Memory:
-    """What was made of files, for the next page. What a page did not need is forgotten after it."""
+    """What was made of files, kept for the next page; what a page did not use is forgotten after it."""
 
     def __init__(self) -> None:
         self._lines: dict[Path, _Lines] = {}
@@ -44,11 +44,11 @@ class Memory:
     def of_file(
         self, path: Path, kind: str, read: Callable[[], T], enough: Callable[[T], bool] = lambda kept: True
     ) -> T:
-        """Return what `read` makes of a file: what it made before, where the file is the same and that is enough.
+        """Return what `read` makes of a file, or what it made before if the file is the same and that is enough.
 
         Args:
-            path: Of a file that is written beside and renamed, if at all.
-            kind: What it is read as.
+            path: Of a file that only ever changes as a whole.
+            kind: Tells apart what is made of the same file.
             read: Reads the file.
             enough: Whether what was kept will do.
         """
@@ -74,7 +74,7 @@ class Memory:
         """
         with path.open("rb") as file:
             known = self._lines.get(path)
-            if known is None or not known.is_begin_of(file):
+            if known is None or not known.is_beginning_of(file):
                 state = os.fstat(file.fileno())
                 known = _Lines((state.st_dev, state.st_ino))
             file.seek(known.end)

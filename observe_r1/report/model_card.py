@@ -12,8 +12,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from observe_r1.errors import UserError
+from observe_r1.evaluation.figures import SUMMARY
 from observe_r1.report.pages import render_template
-from observe_r1.report.run_records import METRICS, read_run
+from observe_r1.report.run_records import CONFIG, METRICS, read_run
 from observe_r1.report.theme import LIGHT, Theme, styled
 from observe_r1.web import without_passwords
 
@@ -67,7 +68,7 @@ def write_model_card(new: Path, run: Path, source: Path, *, name: str, adapter: 
 
 def recorded_settings(run: Path) -> dict[str, Any]:
     """Return a run's settings by section, without passwords; raise `UserError` if its folder does not have them."""
-    path = run / "config.yaml"
+    path = run / CONFIG
     settings = _loaded(path, yaml.safe_load)
     if not isinstance(settings, dict) or not all(isinstance(settings.get(name), dict) for name in ("model", "data")):
         raise UserError(f"{path}: not as a run wrote it: put it back")
@@ -155,7 +156,7 @@ def _evaluated(evaluation: Path | None, source: Path) -> dict[str, Any]:
     """Return the rows of the card's table: figures of this model, and its lead over the others; and what was asked."""
     if evaluation is None:
         return {"figures": [], "against": []}
-    path = evaluation / "summary.json"
+    path = evaluation / SUMMARY
     try:
         summary = json.loads(path.read_text(encoding="utf-8"))
         own, leads = summary["models"][0], summary["differences"]

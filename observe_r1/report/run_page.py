@@ -49,8 +49,8 @@ def render_report(
         folders: Of each of them; a run may be live.
         now: Is told what is being done.
         version: Of what is shown, if the page is served and looks for a newer one; empty for a file.
-        compared: More that is to be shown before and after.
-        memory: Of the last time, so that of runs only what is new is read.
+        compared: More comparisons to show.
+        memory: From the last time, so that only what is new in a run is read.
 
     Raises:
         UserError: A folder is none of these, is named twice, or a file in it is not as it was written.

@@ -61,7 +61,7 @@ def read_questions(values: dict[str, Any], seed: int, recorded: Path, output: st
     The run may have been made elsewhere, or its data be gone: a page shows what else there is.
 
     Args:
-        values: The section; what does not say which questions there are, and how to open their images, is not used.
+        values: The section; of it only what says which questions there are, and how to open their images, is used.
         seed: Of the mixture, if there is one.
         recorded: The file that has the section, in the folder of the run or the evaluation.
         output: What that folder was called when the command wrote it.

@@ -72,7 +72,7 @@ def read_run(folder: Path, name: str = "", memory: Memory | None = None) -> RunR
     Args:
         folder: Of the run, live or ended.
         name: See `RunRecord`; the folder's own by default.
-        memory: Of the last time that it was read.
+        memory: From the last time it was read.
 
     Raises:
         UserError: A file is missing or not as a run wrote it; names the file and, of metrics, the line.
@@ -98,7 +98,7 @@ def _metrics_row(line: bytes) -> dict[str, Any]:
     row: dict[str, Any] = json.loads(line)
     row["step"] = int(row["step"])
     numbers = [value for value in row.values() if isinstance(value, int | float)]
-    if row["step"] < 0 or not all(abs(value) < _LARGEST for value in numbers):  # which NaN is not, either
+    if row["step"] < 0 or not all(abs(value) < _LARGEST for value in numbers):  # NaN fails this comparison too
         raise ValueError("a number that no run has written")
     return row
 
@@ -145,23 +145,24 @@ class SampledGroup:
 
 
 def sampled_groups(run: RunRecord, step: int) -> list[SampledGroup]:
-    """Return what a run sampled for `step`; see `rollout_steps`. Too much to remember of every step."""
+    """Return what a run sampled for `step`; see `rollout_steps`. Not kept in memory: all steps would be too much."""
     return list(_groups(rollouts_file(run, step), step, _SAMPLED))
 
 
 def held_out_groups(run: RunRecord, step: int) -> list[SampledGroup]:
     """Return the responses to the held-out questions after `step`; see `evaluated_steps`."""
-    path = _file(run.path / EVALUATIONS, step)
+    path = evaluation_file(run, step)
     return run.memory.of_file(path, "groups", lambda: list(_groups(path, step, _COLUMNS)))
 
 
 def rollouts_file(run: RunRecord, step: int) -> Path:
     """Return the file that holds what a run sampled for `step`."""
-    return _file(run.path / ROLLOUTS, step)
+    return run.path / ROLLOUTS / f"step-{step:06d}.jsonl"
 
 
-def _file(folder: Path, step: int) -> Path:
-    return folder / f"step-{step:06d}.jsonl"
+def evaluation_file(run: RunRecord, step: int) -> Path:
+    """Return the file that holds a run's answers to the held-out questions after `step`."""
+    return run.path / EVALUATIONS / f"step-{step:06d}.jsonl"
 
 
 def rollout_steps(run: RunRecord) -> list[int]:

@@ -1,7 +1,7 @@
 """A page that is served while its runs go on: made again when one of their files has changed.
 
-Only this machine can reach it, and only by an address of its own: a page of somebody else in the same browser cannot
-read it through a name that it points here.
+Only this machine can reach it, and only by its own names: another page in the same browser cannot read it through a
+host name that it points here.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from observe_r1.errors import UserError
 
 HOST = "127.0.0.1"
 _HTTP_PORT = 80
-"""Browsers leave it out of the name that they ask."""
+"""Browsers leave it out of the `Host` header."""
 _WATCHED = ("metrics.jsonl", "config.yaml", "summary.json", "ladder.jsonl", "rollouts", "evaluations")
 
 
@@ -128,4 +128,4 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def log_message(self, format: str, *values: object) -> None:
-        """Nothing: a page that looks for news every two seconds would fill the terminal."""
+        """Log nothing: a page that looks for news every two seconds would fill the terminal."""

@@ -11,8 +11,8 @@ step n − `ahead` was handed out, by version n − `ahead` − 1 or a later one
 leftovers at most `ahead` + `rollout.max_age`. A response in flight when weights are published goes on under them.
 
 One step is sampled after the other, each from where the one before left the sampler: prompts are drawn, and pass rates
-recorded, in the order of a run that does not sample ahead. What the loop and the recorder see is the sampler as it was
-when it had sampled the groups handed out last, so that a resumed run draws again the prompts that were ahead.
+recorded, in the order of a run that does not sample ahead. The loop and the recorder see the sampler as it was after
+the groups handed out last, so that a resumed run draws the prompts that were ahead again.
 """
 
 import time
@@ -53,12 +53,12 @@ class _Rollout:
 class AheadSampler:
     """Gives the groups of each step, sampled up to `ahead` steps before they are asked for; a context manager.
 
-    Needs an engine that samples in one thread while another publishes weights or samples, too (an evaluation).
+    Needs an engine that samples in one thread while another publishes weights or samples too (an evaluation).
 
     Args:
         sampler: Samples one step. It belongs to the background thread from the first `next_groups` on.
         ahead: Steps, at least 1. Without any, the loop takes `sampler` itself.
-        last: The number of the run's last step, if it is known: none beyond is sampled before it is asked for.
+        last: The run's last step, if it is known: no later one is sampled before it is asked for.
     """
 
     def __init__(self, sampler: GroupSampler, ahead: int, last: int | None = None) -> None:
@@ -141,7 +141,7 @@ class AheadSampler:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        """Have sampling end with the next group that is done, and do not wait for it: it may be a long one."""
+        """Let sampling end with the next group that is done, without waiting for it: it may be a long one."""
         with self._changed:
             self.sampler.stopping = True
             self._changed.notify_all()

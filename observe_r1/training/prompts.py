@@ -17,7 +17,7 @@ PromptEncoder = Callable[[Example, int], Prompt]
 """Makes a prompt of an example and the number of the draw, counted from 0 over the whole run."""
 
 AHEAD = 32
-"""Prompts encoded ahead at least: one image may be huge, and the next one come from a slow server."""
+"""Fewest prompts encoded ahead: one image may be huge, and the next may come from a slow server."""
 
 
 class PromptSource(Protocol):

@@ -25,7 +25,7 @@ class StoppedError(Exception):
 
 
 class Now(Protocol):
-    """Is told what is being done."""
+    """Takes what is being done, for the display."""
 
     def __call__(self, what: str, total: int = 0, done: Callable[[], int] = int) -> None:
         """Take what is being done from now on.

@@ -1,4 +1,4 @@
-"""The page of runs in headless Chromium: what a reader sees, filters and hides, and that nothing else happens."""
+"""The page of runs in headless Chromium: what a reader sees, filters and hides; nothing else happens."""
 
 import re
 import signal
@@ -161,7 +161,7 @@ def test_the_button_changes_the_look_and_is_remembered(open_page, name, dark):
     assert shows(*looks[::-1])
     page.click("#look")
     assert shows(*looks)
-    page.emulate_media(color_scheme=looks[1])  # who has chosen what the system has goes with it from then on
+    page.emulate_media(color_scheme=looks[1])  # once the choice equals the system's look, the page follows the system
     assert shows(*looks[::-1])
 
 
