@@ -33,6 +33,7 @@ from observe_r1.ladder.stage import (
     Watch,
     dropped,
 )
+from observe_r1.registry import nearest
 from observe_r1.rewards import accuracy_reward
 from observe_r1.rewards.accuracy import gold_answer
 
@@ -197,8 +198,11 @@ def _measured(folder: Path, settings: ArrangeSettings, places: Mapping[str, int]
     """Return the measured questions in the order of `screened.jsonl`."""
     place = folder / settings.measured
     if not place.is_dir():
-        known = ", ".join([".", *sorted(path.name for path in folder.glob("refreshed-*"))])
-        raise UserError(f"arrange.measured = {settings.measured!r}: no such folder in {folder}: known are {known}")
+        known = [".", *sorted(path.name for path in folder.glob("refreshed-*"))]
+        raise UserError(
+            f"arrange.measured = {settings.measured!r}: no such folder in {folder}{nearest(settings.measured, known)}: "
+            f"there are {', '.join(map(repr, known))}"
+        )
     if not is_complete(place, MEASURE):
         verb = "measure" if settings.measured == "." else "refresh"
         raise UserError(f"{place}: the measurement is not complete: run `observe-r1 ladder {verb} {folder}` first")

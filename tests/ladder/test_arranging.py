@@ -119,7 +119,8 @@ def test_a_measurement_that_has_not_ended_is_not_arranged(built):
     (built / "refreshed-1").mkdir()
     with pytest.raises(UserError, match="refreshed-1: the measurement is not complete: run `observe-r1 ladder refresh"):
         run(built, measured="refreshed-1")
-    with pytest.raises(UserError, match=r"measured = 'refreshed-2': no such folder in .*: known are \., refreshed-1$"):
+    known = r"\(did you mean 'refreshed-1'\?\): there are '\.', 'refreshed-1'$"
+    with pytest.raises(UserError, match=rf"measured = 'refreshed-2': no such folder in .* {known}"):
         run(built, measured="refreshed-2")
     (built / "refreshed-1").rmdir()
     assert {path: path.read_bytes() for path in built.iterdir()} == before

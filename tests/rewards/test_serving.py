@@ -14,6 +14,7 @@ from random import Random
 import pytest
 from hostile import after_json, hostile_group, hostile_text
 
+from observe_r1.cli.main import main
 from observe_r1.config import RewardSettings
 from observe_r1.errors import UserError
 from observe_r1.records import Example
@@ -202,7 +203,7 @@ def test_an_address_in_use_and_a_missing_file_are_one_line(server, tmp_path):
         RewardServing(("accuracy",), RewardSettings(), "127.0.0.1", server.server_address[1])
     with pytest.raises(UserError, match="port 99999"):
         RewardServing(("accuracy",), RewardSettings(), "127.0.0.1", 99999)
-    with pytest.raises(UserError, match="there is no file"):
+    with pytest.raises(UserError, match="no such file, looked for in"):
         RewardServing((str(tmp_path / "none.py"),), RewardSettings(), "127.0.0.1", 0).__enter__()
 
 
@@ -230,10 +231,24 @@ def test_ctrl_c_ends_the_command_in_the_middle_of_a_call_with_its_processes(numb
         os.kill(int(pid.read_text()), 0)
 
 
-def test_bad_words_are_one_line(capsys):
-    from observe_r1.cli.main import main
-
-    assert main(["serve-rewards", "no_such_reward"]) == 2
-    assert "accuracy" in (said := capsys.readouterr().err) and said.count("\n") == 1
-    assert main(["serve-rewards", "accuracy", "--workers", "0"]) == 2
-    assert "workers = 0" in (said := capsys.readouterr().err) and said.count("\n") == 1
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (
+            ["questions.jsonl"],
+            "'questions.jsonl' is neither a Python file (my_reward.py) nor a built-in reward: accuracy",
+        ),
+        (["http://127.0.0.1:5000/"], "is neither a Python file"),
+        (["no_such_reward"], "'no_such_reward' is neither a Python file"),
+        (["acuracy"], "accuracy, format (did you mean 'accuracy'?)"),
+        (["accuracy", "--timeout", "0"], "argument --timeout: should be a number of seconds above 0, not 0"),
+        (["accuracy", "--timeout", "nan"], "argument --timeout: "),
+        (["accuracy", "--workers", "0"], "argument --workers: should be 1 or more, not 0"),
+        (["accuracy", "--template", "look"], "argument --template: invalid choice: 'look'"),
+    ],
+)
+def test_what_cannot_be_served_is_told_in_the_words_of_the_command(words, said, capsys):
+    assert main(["serve-rewards", *words]) == 2
+    line = capsys.readouterr().err
+    assert said in line and len(line.splitlines()) == 1
+    assert not any(name in line for name in ("functions", "call_timeout", "rewards."))
