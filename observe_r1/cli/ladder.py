@@ -84,16 +84,15 @@ def _prepare_model(settings: LadderSettings) -> tuple[LadderSettings, dict[str, 
     """
     import torch
 
-    from observe_r1.model.device import choose_device, with_dtype
-    from observe_r1.run.setup import device_line
+    from observe_r1.model.device import with_dtype
+    from observe_r1.run.setup import asked_where
 
     settings = with_dtype(settings)
     if settings.run.threads is not None:
         torch.set_num_threads(settings.run.threads)
     if not settings.model.path:
         return settings, {}
-    device = device_line(choose_device(settings.model.device), settings.model.dtype)
-    return settings, {"model": settings.model.path, "device": device}
+    return settings, {"model": settings.model.path, "device": asked_where(settings)}
 
 
 def _stages(verb: str, settings: LadderSettings, watch: Watch, view: Progress) -> Done | None:
