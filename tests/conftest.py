@@ -112,7 +112,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker("slow")
 
 
-# What pytest ignores (`nohup make test &`), the commands that it runs would ignore, too; not what it has a handler for.
+# A signal that pytest ignores (`nohup make test &`) is ignored by the commands that it runs; one with a handler is not.
 for ignored, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, lambda number, frame: None)):
     if signal.getsignal(ignored) is signal.SIG_IGN:
         signal.signal(ignored, handler)
