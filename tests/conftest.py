@@ -97,6 +97,7 @@ SLOW = {
     "run/test_held_out",
     "run/test_resume",
     "run/test_tracked_tables",
+    "run/test_tracker_libraries",
     "run/test_trackers",
     "test_gpu_benchmark",
     "training/test_race",
