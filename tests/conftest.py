@@ -97,6 +97,7 @@ SLOW = {
     "run/test_held_out",
     "run/test_resume",
     "run/test_tracked_tables",
+    "run/test_tracker_libraries",
     "run/test_trackers",
     "test_gpu_benchmark",
     "training/test_race",
@@ -112,7 +113,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker("slow")
 
 
-# What pytest ignores (`nohup make test &`), the commands that it runs would ignore, too; not what it has a handler for.
+# A signal that pytest ignores (`nohup make test &`) is ignored by the commands that it runs; one with a handler is not.
 for ignored, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, lambda number, frame: None)):
     if signal.getsignal(ignored) is signal.SIG_IGN:
         signal.signal(ignored, handler)

@@ -1,4 +1,4 @@
-"""The code blocks of the README and the docs, and how commands of other programs than ours are held to be true."""
+"""The code blocks of the README and the docs, and how the commands of other programs are checked."""
 
 import ast
 import re
@@ -25,7 +25,7 @@ EXTRAS = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["p
 
 @dataclass(frozen=True)
 class Block:
-    """What stands between two fences."""
+    """What is between two fences."""
 
     kind: str
     """After the opening fence: `bash`, `python`, `text`, …; `indented` where there is no fence."""
@@ -44,7 +44,7 @@ def blocks(page: Path) -> list[Block]:
 
 
 def spans(page: Path) -> list[str]:
-    """Return what stands between backticks in the running text of a page, tables included."""
+    """Return what is between backticks in the running text of a page, tables included."""
     parser = MarkdownIt("commonmark").enable("table")
     inline = [token for token in parser.parse(page.read_text(encoding="utf-8")) if token.type == "inline"]
     return [child.content for token in inline for child in token.children or () if child.type == "code_inline"]
@@ -84,10 +84,10 @@ def commands(text: str) -> list[Command]:
 
 
 def check_other(words: list[str]) -> None:
-    """Hold a command of another program to be one that this program takes; nothing is run but parsers.
+    """Check that another program would take this command; only parsers are run.
 
     Raises:
-        AssertionError: it is not, or the program is unknown here: say above how its commands are checked.
+        AssertionError: it would not, or the program is unknown: add it to `checks`.
     """
     while re.fullmatch(r"[A-Z_]+=.*", words[0]):
         words = words[1:]

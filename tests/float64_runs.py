@@ -12,7 +12,7 @@ from observe_r1.training import parts
 
 
 class Patch:
-    """Of pytest's `monkeypatch` what `keep_float64` takes, in a process that ends with its rank."""
+    """The part of pytest's `monkeypatch` that `keep_float64` uses, in a process that ends with its rank."""
 
     setattr = staticmethod(setattr)
 
@@ -27,7 +27,7 @@ class Float64Rank(ranks.PolicyRank):
 
 
 class OneRefuses(Float64Rank):
-    """Of the second update one rank refuses its part, and the other waits for it."""
+    """In the second update one rank refuses its part while the other waits for it."""
 
     def update(self, batch):
         self.updates = getattr(self, "updates", 0) + 1

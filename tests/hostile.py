@@ -1,7 +1,7 @@
 """What a model may write at its worst: texts that break parsers, fill memory and never end.
 
-They come from plain dice, so that a hundred thousand of them are as different as the first ten; `TEXTS` and `GROUPS`
-are the same for hypothesis.
+They come from a plain random generator, so that a hundred thousand of them are as different as the first ten; `TEXTS`
+and `GROUPS` are the same for hypothesis.
 """
 
 from random import Random

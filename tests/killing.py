@@ -25,7 +25,7 @@ _AFTER = (
 
 
 def killed(moment: str, command: list[str]) -> bool:
-    """Run `command` until `moment`; whether it came to that."""
+    """Run `command` until `moment`; return whether it got there."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["observe_r1.run.train"])  # imported once for all processes: it takes seconds
     process = context.Process(target=_run, args=(moment, command))

@@ -51,7 +51,7 @@ CASES = {
 
 
 class Patch:
-    """Of pytest's `monkeypatch` what `keep_float64` takes."""
+    """The part of pytest's `monkeypatch` that `keep_float64` uses."""
 
     setattr = staticmethod(setattr)
 

@@ -6,13 +6,15 @@ import os
 import struct
 import sys
 
+import pytest
 import torch
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from observe_r1.config import DataSettings
+from observe_r1.config import DataSettings, RunSettings
 from observe_r1.evaluation.accuracy import GradedQuestion, GradedResponse
 from observe_r1.records import Completion, Example, Group, Prompt
+from observe_r1.run.trackers import Trackers
 from observe_r1.run.trackers.tables import evaluation_table, group_table, png
 
 METRICS = {"reward/mean": 0.5, "evaluation/avg@8": 1.25, "rewards/http://x/../y": 2.0}
@@ -22,6 +24,10 @@ HOSTILE = (
 )
 SHOWN = HOSTILE.replace("\ud800", "\ufffd").replace("\x1b", "\ufffd")
 DATA = DataSettings(path="d")
+
+
+def opened(folder, note=pytest.fail, **settings):
+    return Trackers(folder, RunSettings(**settings), note)
 
 
 def picture(size=(40, 30), noise=False):

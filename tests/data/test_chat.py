@@ -1,4 +1,4 @@
-"""The message format: what a chat may look like, and one line for everything that is none."""
+"""The message format: what a chat may look like, and a one-line error for everything else."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""Places that hold rows: folders, globs, saved datasets, image folders, splits, CSV; what is none is named."""
+"""Places that hold rows: folders, globs, saved datasets, image folders, splits, CSV; an error names what is none."""
 
 import csv
 import json

@@ -1,4 +1,4 @@
-"""Orders: what an epoch holds, and that a saved position goes on where it was."""
+"""Orders: what an epoch holds, and that a saved position resumes exactly."""
 
 import json
 from collections import Counter

@@ -66,7 +66,7 @@ def test_trl_has_the_names_of_its_guide():
 
 
 def test_the_errors_of_the_troubleshooting_page_are_ours():
-    """What stands in the first column as said by a command is a part of a text in our code."""
+    """Every message quoted in the first column is part of a text in our code."""
     texts = []
     for path in (ROOT / "observe_r1").rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):

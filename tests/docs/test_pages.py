@@ -1,9 +1,9 @@
 """Every block of the README and the docs: commands and Python run as they are written, page by page.
 
-Each page has a folder of its own, in which stand the things that a user brings along, under the names that the pages
-use: questions, an image, a tiny model in place of each real one. Our commands run there by copy and paste, with small
-sizes. Those that need GPUs, the Hub or a second machine are parsed by the command's own parser, recipes and checks of
-the settings included. Commands of other programs are held against those programs' own options (`doc_pages`).
+Each page has a folder of its own with what a user brings along, under the names that the pages use: questions, an
+image, a tiny model in place of each real one. Our commands run there by copy and paste, with small sizes. Those that
+need GPUs, the Hub or a second machine are parsed by the command's own parser, recipes and checks of the settings
+included. Commands of other programs are checked against those programs' own options (`doc_pages`).
 """
 
 import io
@@ -42,7 +42,7 @@ SMALL = {
     "arrange.min_complexity": 0,
     "arrange.size": 8,
 }
-"""No command that runs here is larger than this; what is smaller stays."""
+"""No command that runs here is larger than this; smaller ones stay as they are."""
 HERE = {"model.device": "cpu", "model.dtype": "float32", "run.threads": 1, "rollout.dynamic_sampling": False}
 ELSEWHERE = {
     "rollout.engine": lambda engine: engine == "vllm",
@@ -189,7 +189,7 @@ def run(words: list[str]) -> None:
 
 
 def hold_yaml(values) -> None:
-    """A recipe's settings are ours; a manifest has a kind (tests/cli/test_scaling_page.py holds its fields)."""
+    """A recipe's settings are ours; a manifest has a kind (tests/cli/test_scaling_page.py checks its fields)."""
     if "apiVersion" not in values and "services" not in values:
         values = {key: value for key, value in values.items() if key != "extends"}
         validate_each(TrainSettings, {"model": {"path": "m"}, "data": {"path": "d"}} | values, "page")

@@ -68,7 +68,7 @@ def browser():
 @pytest.mark.parametrize("width", [1400, 390])
 def test_the_search_finds_words_on_a_page_from_the_disk(site, browser, width):
     tab = Tab(browser, site.as_uri(), page="/benchmarks/index.html", width=width)
-    if width < 960:  # there, a loupe opens the search
+    if width < 960:  # there, a magnifying glass opens the search
         tab.page.click("label.md-header__button[for=__search]")
     tab.page.locator(".md-search__input").press_sequentially("dynamic weight")
     tab.page.locator(".md-search-result__item", has_text="Return the weight of each group").click()
