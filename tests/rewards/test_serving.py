@@ -32,6 +32,8 @@ def reward_func(queries, prompts, labels):
         raise ValueError("no such answer")
     if "die" in queries[0]:
         os._exit(3)
+    while "wait for" in queries[0] and not os.path.exists(queries[0].split()[-1]):
+        time.sleep(0.01)
     return [len(query) - len(prompt) + 100 * len(label) for query, prompt, label in zip(queries, prompts, labels)]
 """
 ONE = """
@@ -157,24 +159,26 @@ def test_what_the_file_does_wrong_is_one_line_and_the_next_request_is_answered(s
         assert ask(server, group()) == (200, {"rewards": [103.0]})
 
 
-def test_requests_are_answered_side_by_side_beside_silent_and_vanished_clients(server):
-    silent = [socket.create_connection(server.server_address[:2]) for _ in range(5)]
-    gone = socket.create_connection(server.server_address[:2])
-    gone.sendall(b"POST / HTTP/1.1\r\nContent-Length: 10\r\n\r\n{")
-    gone.close()
-    answers = []
-    slow = threading.Thread(target=lambda: answers.append(ask(server, group("slow", ""))))
-    slow.start()
-    quick = [threading.Thread(target=lambda: answers.append(ask(server, group(count=3)))) for _ in range(8)]
-    for thread in quick:
-        thread.start()
-    for thread in quick:
-        thread.join()
-    slow.join()
-    for connection in silent:
-        connection.close()
-    # With two processes the slow call holds up one; its answer, by its time limit, is the last.
-    assert answers[:8] == [(200, {"rewards": [103.0] * 3})] * 8 and answers[8][0] == 500
+def test_requests_are_answered_side_by_side_beside_silent_and_vanished_clients(tmp_path):
+    answers, query = [], f"wait for {tmp_path / 'go'}"
+    with Running(serving(tmp_path, workers=2)) as server:
+        silent = [socket.create_connection(server.server_address[:2]) for _ in range(5)]
+        gone = socket.create_connection(server.server_address[:2])
+        gone.sendall(b"POST / HTTP/1.1\r\nContent-Length: 10\r\n\r\n{")
+        gone.close()
+        slow = threading.Thread(target=lambda: answers.append(ask(server, group(query, ""))))
+        slow.start()
+        quick = [threading.Thread(target=lambda: answers.append(ask(server, group(count=3)))) for _ in range(8)]
+        for thread in quick:
+            thread.start()
+        for thread in quick:
+            thread.join()
+        assert answers == [(200, {"rewards": [103.0] * 3})] * 8  # the slow one holds up one of two processes
+        (tmp_path / "go").touch()
+        slow.join()
+        for connection in silent:
+            connection.close()
+    assert answers[8:] == [(200, {"rewards": [len(query) + 100.0]})]
 
 
 def test_a_reward_of_one_response_gets_response_answer_and_question(tmp_path):
