@@ -4,8 +4,10 @@ A new estimator, reward, order or engine is one new file (or function) and one l
 each must take and return.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 from observe_r1.errors import UserError
@@ -112,6 +114,16 @@ def nearest(name: str, known: Iterable[str], slip_in: int = 5) -> str:
 def did_you_mean(names: Sequence[str]) -> str:
     """Return ` (did you mean 'x' or 'y'?)` with three names at most, or an empty string for no names."""
     return f" (did you mean {' or '.join(map(repr, names[:3]))}?)" if names else ""
+
+
+def beside(missing: Path, fits: Callable[[Path], bool]) -> str:
+    """Return ` (did you mean 'x'?)` for the paths that `fits`, if `missing` is one of them but for a mistyped name."""
+    with suppress(OSError):
+        for there in filter(Path.is_dir, missing.parents):
+            mistyped, *rest = missing.relative_to(there).parts
+            fitting = [path.name for path in there.iterdir() if fits(path.joinpath(*rest))]
+            return did_you_mean([str(there.joinpath(name, *rest)) for name in closest(mistyped, fitting)])
+    return ""
 
 
 def closest(name: str, known: Iterable[str], slip_in: int = 5) -> list[str]:

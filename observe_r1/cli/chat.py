@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 from collections.abc import Sequence
@@ -16,7 +17,9 @@ from observe_r1.cli.terminal import escaped, one_line
 from observe_r1.config import ChatSettings
 from observe_r1.data.chat import parse_chat
 from observe_r1.data.images import PrivateImageError, open_image
+from observe_r1.data.places import IMAGE_KINDS
 from observe_r1.errors import UserError
+from observe_r1.registry import beside
 from observe_r1.run import Ended
 from observe_r1.run.progress import Progress
 
@@ -72,11 +75,18 @@ def check_images(images: Sequence[str], place: str) -> None:
     if not images:
         return
     turn = {"role": "user", "content": [{"type": "image", "image": image} for image in images]}
-    for source in parse_chat([turn], place, Path.cwd()).images:
+    for name, source in zip(images, parse_chat([turn], place, Path.cwd()).images, strict=True):
         try:
             open_image(source, place)
         except PrivateImageError as error:
             raise UserError(f"{error.refused}: download it and name the file") from error
+        except UserError as error:
+            raise UserError(f"{error}{_meant(Path(name))}") from error
+
+
+def _meant(image: Path) -> str:
+    """Name the image that is meant, if the file is not there."""
+    return "" if os.path.exists(image) else beside(image, lambda path: path.suffix.lower() in IMAGE_KINDS)  # noqa: PTH110 (Path's may raise)
 
 
 def _converse(model: ChatModel, images: tuple[str, ...], longest: int) -> None:
@@ -119,7 +129,12 @@ def _answer(model: ChatModel, question: str, images: tuple[str, ...], longest: i
     finally:
         drawn.end()
     if cut_off:
-        print(f"cut off after {longest:,} tokens: --chat.max_new_tokens lets answers be longer", file=sys.stderr)
+        print(said_of_cut(longest), file=sys.stderr)
+
+
+def said_of_cut(longest: int) -> str:
+    """Return what is said of an answer that was cut off after `longest` tokens."""
+    return f"cut off after {longest:,} tokens: --chat.max_new_tokens lets answers be longer"
 
 
 class ColouredAnswer:

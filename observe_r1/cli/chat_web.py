@@ -20,6 +20,7 @@ from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from observe_r1.cli.chat import said_of_cut
 from observe_r1.cli.terminal import escaped, one_line
 from observe_r1.config import ChatSettings
 from observe_r1.errors import UserError
@@ -149,7 +150,7 @@ def _page(model: ChatModel, settings: ChatSettings, folder: Path) -> Blocks:
 
     def answer(image: str | None, question: str) -> Iterator[str]:
         """Yield the answer so far as HTML."""
-        yield from answers(model, image, question)
+        yield from answers(model, image, question, settings.chat.max_new_tokens)
 
     with gr.Blocks(title="Observe-R1", analytics_enabled=False) as page:
         gr.Markdown(f"# Observe-R1\n{escape(one_line(settings.model.path))}")
@@ -176,13 +177,14 @@ def _path_of(uploaded: ImageData | None) -> str | None:
     return None if uploaded is None else uploaded.path
 
 
-def answers(model: ChatModel, image: str | None, question: str) -> Iterator[str]:
+def answers(model: ChatModel, image: str | None, question: str, longest: int) -> Iterator[str]:
     """Yield the answer to a question, as far as it is generated, as HTML.
 
     Args:
         model: Answers.
         image: File of the image; None for none.
         question: What is asked.
+        longest: Tokens after which the model's answers are cut off.
     """
     pieces: SimpleQueue[str | None] = SimpleQueue()
     stopped = Event()
@@ -192,9 +194,9 @@ def answers(model: ChatModel, image: str | None, question: str) -> Iterator[str]
             raise _StoppedError
         pieces.put(piece)
 
-    def ask() -> None:
+    def ask() -> bool:
         try:
-            model.answer(question, [image] if image else [], write)
+            return model.answer(question, [image] if image else [], write)
         finally:
             pieces.put(None)
 
@@ -205,7 +207,8 @@ def answers(model: ChatModel, image: str | None, question: str) -> Iterator[str]
             text += piece
             yield as_html(text)
         try:
-            generated.result()
+            if generated.result():
+                yield as_html(text) + _section("error", "cut off", said_of_cut(longest))
         except UserError as error:
             yield as_html(text) + _section("error", "cannot be asked", one_line(str(error)))
     finally:

@@ -12,6 +12,7 @@ from observe_r1.cli.report import check_target, write_page
 from observe_r1.cli.terminal import one_line
 from observe_r1.config import CompareSettings
 from observe_r1.errors import UserError
+from observe_r1.registry import beside
 from observe_r1.report.comparison import (
     Comparison,
     as_json,
@@ -71,7 +72,7 @@ def read_runs(folders: Sequence[Path]) -> list[RunRecord]:
         raise UserError(f"{len(folders)} runs: name {MOST_RUNS} at most")
     for folder in folders:
         if not is_run(folder):
-            what = "not the folder of a training run" if folder.is_dir() else "no such folder"
+            what = "not the folder of a training run" if folder.is_dir() else f"no such folder{beside(folder, is_run)}"
             raise UserError(f"{folder}: {what}: name the run.output of `observe-r1 train` or `sft`")
     return [read_run(folder, name) for folder, name in zip(folders, label_runs(folders), strict=True)]
 

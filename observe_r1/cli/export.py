@@ -9,7 +9,10 @@ from observe_r1.errors import UserError
 from observe_r1.files import replacing
 from observe_r1.model.handover import copy_adapter, copy_checkpoint
 from observe_r1.model.upload import check_repo_name, upload
+from observe_r1.registry import beside
+from observe_r1.report.folder_kinds import is_evaluation
 from observe_r1.report.model_card import recorded_settings, write_model_card
+from observe_r1.report.run_records import is_run
 from observe_r1.run import Ended
 from observe_r1.run.progress import Progress
 
@@ -48,11 +51,16 @@ def run(settings: ExportSettings, view: Progress) -> Ended:
 def _make(options: ExportOptions, new: Path) -> None:
     run_folder = Path(options.run)
     source = run_folder / ("best" if options.best else "model")
+    if not run_folder.is_dir():
+        raise UserError(f"export.run = {options.run!r}: no such folder{beside(run_folder, is_run)}")
     if not source.is_dir():
         why = "it has no best model: it was trained without held-out questions" if options.best else "it has no model"
         raise UserError(f"export.run = {options.run!r}: {why}, there is no {source}")
     adapter = options.weights == "adapter"
     evaluation = None if options.evaluation is None else Path(options.evaluation)
+    if evaluation is not None and not evaluation.is_dir():
+        place = f"export.evaluation = {options.evaluation!r}"
+        raise UserError(f"{place}: no such folder{beside(evaluation, is_evaluation)}")
     longest = recorded_settings(run_folder).get("rollout", {}).get("max_new_tokens", _LONGEST)
     try:
         with replacing(new) as folder:

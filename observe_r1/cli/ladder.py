@@ -13,7 +13,7 @@ from rich.text import Text
 from observe_r1.cli.terminal import one_line
 from observe_r1.config import LadderSettings
 from observe_r1.errors import UserError
-from observe_r1.ladder.arranging import NOT_DRAWN
+from observe_r1.ladder.arranging import NOT_DRAWN, SOLVED
 from observe_r1.ladder.arranging import arrange as arrange_ladder
 from observe_r1.ladder.beforehand import check_settings, stages_ended
 from observe_r1.ladder.folder import locked, opened
@@ -84,16 +84,15 @@ def _prepare_model(settings: LadderSettings) -> tuple[LadderSettings, dict[str, 
     """
     import torch
 
-    from observe_r1.model.device import choose_device, with_dtype
-    from observe_r1.run.setup import device_line
+    from observe_r1.model.device import with_dtype
+    from observe_r1.run.setup import asked_where
 
     settings = with_dtype(settings)
     if settings.run.threads is not None:
         torch.set_num_threads(settings.run.threads)
     if not settings.model.path:
         return settings, {}
-    device = device_line(choose_device(settings.model.device), settings.model.dtype)
-    return settings, {"model": settings.model.path, "device": device}
+    return settings, {"model": settings.model.path, "device": asked_where(settings)}
 
 
 def _stages(verb: str, settings: LadderSettings, watch: Watch, view: Progress) -> Done | None:
@@ -250,9 +249,9 @@ def dropped_table(dropped: Dropped) -> Table:
 
 
 def mostly_lost(kept: int, dropped: Dropped, unsolved: int = 0) -> str:
-    """Return a warning if fewer than half of the questions are left, not counting those that were merely not drawn."""
-    kept += sum(count for _, reason, count in dropped if reason == NOT_DRAWN)
-    lost = [(count, reason) for _, reason, count in dropped if reason != NOT_DRAWN]
+    """Return a warning if fewer than half of the questions are left, not counting those that the settings leave out."""
+    kept += sum(count for _, reason, count in dropped if reason in (NOT_DRAWN, SOLVED))
+    lost = [(count, reason) for _, reason, count in dropped if reason not in (NOT_DRAWN, SOLVED)]
     gone = sum(count for count, _ in lost)
     whole = kept + gone + unsolved
     if 2 * kept >= whole:

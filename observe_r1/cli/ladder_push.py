@@ -7,11 +7,11 @@ from tempfile import mkdtemp
 
 from observe_r1.cli.start import heavy_imports
 from observe_r1.config import PushSettings
-from observe_r1.data.places import beside
 from observe_r1.errors import UserError
 from observe_r1.files import replacing
 from observe_r1.ladder.folder import locked
 from observe_r1.ladder.stage import LADDER, RECORDED
+from observe_r1.registry import beside
 from observe_r1.run import Ended
 from observe_r1.run.progress import Progress
 

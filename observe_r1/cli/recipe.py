@@ -13,7 +13,7 @@ from typing import Any
 from observe_r1.cli.commands import COMMANDS
 from observe_r1.config import Section, nest, setting_names, validate_each
 from observe_r1.errors import UserError
-from observe_r1.registry import nearest, resolve
+from observe_r1.registry import beside, nearest, resolve
 from observe_r1.yaml_text import read_yaml
 
 _PACKAGED = Path(__file__).parents[1] / "recipes"
@@ -61,7 +61,7 @@ def read_recipe(word: str, kind: type[Section]) -> dict[str, Any]:
     """
     path = _find(word, Path(), kind)
     if path is None:
-        raise UserError(f"no recipe {word!r:.300}{_hint(word, kind)}")
+        raise UserError(f"no recipe {word!r:.300}{_hint(word, Path(), kind)}")
     return _read(path, kind, ())
 
 
@@ -86,7 +86,7 @@ def _read_parent(path: Path, parent: Any, kind: type[Section], chain: tuple[Path
         raise UserError(f"{place}: give one recipe: its path, relative to this file, or a packaged recipe's name")
     target = _find(parent, path.parent, kind)
     if target is None:
-        raise UserError(f"{place}: no such file{_hint(parent, kind)}")
+        raise UserError(f"{place}: no such file{_hint(parent, path.parent, kind)}")
     if any(target.samefile(other) for other in chain):
         raise UserError(f"{place}: these recipes extend each other in a circle")
     if len(chain) > _MOST_EXTENDED:
@@ -108,10 +108,11 @@ def _find(word: str, folder: Path, kind: type[Section]) -> Path | None:
     return folder / word if os.path.exists(folder / word) else None  # noqa: PTH110
 
 
-def _hint(word: str, kind: type[Section]) -> str:
-    """Name the packaged recipes, first the one that `word` may mean."""
+def _hint(word: str, folder: Path, kind: type[Section]) -> str:
+    """Name the packaged recipes, first the one or the file, seen from `folder`, that `word` may mean."""
     known, name = packaged_recipes(kind), word.removeprefix("recipes/").removesuffix(".yaml")
     meant = f" (did you mean {name!r}?)" if name in known else nearest(name, known)
+    meant = meant or beside(folder / word, lambda path: path.suffix in (".yaml", ".yml"))
     return f"{meant}{_listed(kind)}"
 
 

@@ -1,11 +1,14 @@
 """`observe-r1 serve-rewards`: a reward as a server, by the protocol of the original release and OpenRLHF."""
 
+import math
 import signal
 import sys
+from argparse import ArgumentTypeError
 
 from observe_r1.cli.arguments import Arguments
 from observe_r1.cli.start import heavy_imports
 from observe_r1.cli.terminal import show
+from observe_r1.registry import REGISTRY, nearest
 
 
 def run(argv: list[str]) -> int:
@@ -21,6 +24,7 @@ def run(argv: list[str]) -> int:
         "rewards",
         nargs="+",
         metavar="FILE.py",
+        type=_reward,
         help="a reward file (docs/rewards.md), or a built-in reward: accuracy, format; several are added up",
     )
     parser.add_argument(
@@ -29,8 +33,17 @@ def run(argv: list[str]) -> int:
     parser.add_argument("--port", type=int, default=5000, help="port to listen on; 0 takes a free one (%(default)s)")
     parser.add_argument("--timeout", type=float, default=60.0, help="seconds that one call may take (%(default)g)")
     parser.add_argument("--workers", type=int, default=1, help="processes per reward file (%(default)s)")
-    parser.add_argument("--template", default="observe", help="tags of the format reward: observe, think (%(default)s)")
+    parser.add_argument(
+        "--template",
+        default="observe",
+        choices=("observe", "think"),
+        help="tags of the format reward: observe, think (%(default)s)",
+    )
     asked = parser.parse_args(argv)
+    if not 0 < asked.timeout < math.inf:
+        parser.error(f"argument --timeout: should be a number of seconds above 0, not {asked.timeout:g}")
+    if asked.workers < 1:
+        parser.error(f"argument --workers: should be 1 or more, not {asked.workers}")
     with heavy_imports():
         from observe_r1.config import RewardSettings, validate
         from observe_r1.rewards.custom import part_names
@@ -52,3 +65,14 @@ def run(argv: list[str]) -> int:
         show(f"serving {' + '.join(names)} at {server.url} (Ctrl-C stops it)\n")
         server.serve_forever()
     return 0
+
+
+def _reward(word: str) -> str:
+    """Take a reward file or the name of a built-in reward."""
+    known = REGISTRY["reward"]
+    if word in known or word.endswith(".py"):
+        return word
+    raise ArgumentTypeError(
+        f"{word!r} is neither a Python file (my_reward.py) nor a built-in reward: {', '.join(known)}"
+        f"{nearest(word, known)}"
+    )

@@ -12,7 +12,7 @@ from observe_r1.cli.commands import COMMANDS, Command
 from observe_r1.cli.recipe import packaged_recipes
 from observe_r1.config import Section, setting_names
 from observe_r1.errors import UserError
-from observe_r1.registry import closest, did_you_mean
+from observe_r1.registry import beside, closest, did_you_mean
 
 if TYPE_CHECKING:
     from observe_r1.cli.openrlhf.flags import Flag
@@ -284,8 +284,9 @@ def _ladder(reader: _Reader) -> None:
     elif "run.output" in given.options:
         raise UserError(f"observe-r1 {command.name} takes no '--output': name the folder alone")
     else:
-        which = f"there is no {_RECORDED} in {places[0]!r}" if len(places) == 1 else f"got {len(places)} words"
-        raise UserError(f"observe-r1 {command.name} needs the folder of a ladder: {which}")
+        which = f"got {len(places)} words" if len(places) != 1 else f"there is no {_RECORDED} in {places[0]!r}"
+        meant = beside(folder, lambda path: (path / _RECORDED).is_file())
+        raise UserError(f"observe-r1 {command.name} needs the folder of a ladder: {which}{meant}")
     for word in recipes:
         reader.take_recipe(word)
 

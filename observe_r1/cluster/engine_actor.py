@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from typing import Any
 
+import ray
 import torch
 
 from observe_r1.cluster.carrying import carry_tensors
@@ -45,7 +46,7 @@ class EngineActor:
         training: TrainingMemory | None,
         threads: int,
         gpus: int,
-    ) -> tuple[int, list[str]]:
+    ) -> tuple[tuple[str, int], int, list[str]]:
         """Start the engine that `rollout` names.
 
         Args:
@@ -57,10 +58,12 @@ class EngineActor:
             gpus: Over which its layers are split; with more than one `rollout` names vLLM.
 
         Returns:
-            How many responses it decodes at once, and what it notes.
+            Its process (`Seat.process`), how many responses it decodes at once, and what it notes.
         """
 
-        def begin() -> tuple[int, list[str]]:
+        process = ray.get_runtime_context().get_node_id(), os.getpid()
+
+        def begin() -> tuple[tuple[str, int], int, list[str]]:
             torch.set_num_threads(threads)
             kind, notes = load("engine", rollout.engine), list[str]()
             vlm = load_model(model, frozen=True, weights=not hasattr(kind, "load_weights"))
@@ -68,7 +71,7 @@ class EngineActor:
             split = {"gpus": gpus} if gpus > 1 else {}
             self.engine = kind.from_settings(vlm, rollout, data, compute_dtype(model), training, notes.append, **split)
             self._receiver = weight_receiver(self.engine)
-            return self.engine.rows, notes
+            return process, self.engine.rows, notes
 
         return await self._between_steps(begin)
 

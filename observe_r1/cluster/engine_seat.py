@@ -1,7 +1,10 @@
 """One engine's place in the pool of engines (`engines`), whatever process has it."""
 
+import os
+import signal
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -57,6 +60,8 @@ class Seat:
     """Prompts that it was given since it started."""
     asking: bool = False
     """Whether it has been asked when it has room."""
+    process: tuple[str, int] | None = None
+    """Its machine, by Ray's id, and its number there; None until it has started."""
     calls: dict[Any, Request] = field(default_factory=dict)
     _beat: Any = None
     """A question whether it still works, and when it was asked."""
@@ -68,8 +73,20 @@ class Seat:
         self.actor = ray.remote(EngineActor).options(**options).remote()
         self.started = self.ready = self.asking = False
         self.room = self.given = 0
-        self.since, self._beat = time.monotonic(), None
+        self.since, self.process, self._beat = time.monotonic(), None, None
         return self.actor.start.remote(*arguments)
+
+    def kill(self, *, hangs: bool) -> None:
+        """End its process.
+
+        Ray asks it to end, which a process that is stopped does not hear: one that is surely there (it `hangs`) and on
+        this machine is killed, for its GPU's memory is needed by the next.
+        """
+        machine, process = self.process or ("", 0)
+        if hangs and machine == ray.get_runtime_context().get_node_id():
+            with suppress(ProcessLookupError):
+                os.kill(process, signal.SIGKILL)
+        ray.kill(self.actor)
 
     def listen(self, timeout: float) -> None:
         """Hear whether it still works, and ask again.

@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import ray
+import torch
 from ray.exceptions import RayTaskError
 
 from observe_r1.cluster import RankLostError
@@ -267,7 +268,7 @@ class EnginePool:
 
     def _lost(self, seat: Seat, error: EngineLostError) -> None:
         """Start a lost engine again; its prompts come first."""
-        ray.kill(seat.actor)  # which may only have lost its connection
+        seat.kill(hangs=error.what == "hangs")  # one that has died may only have lost its connection
         for call in [call for call, (owner, _) in self._calls.items() if owner is seat]:
             del self._calls[call]
         self._waiting.extendleft(reversed(seat.calls.values()))
@@ -302,7 +303,8 @@ class EnginePool:
                 self._ended.append((request, error))
                 continue
             if kind == "start":
-                self._welcome(seat, *result)
+                seat.process = result[0]
+                self._welcome(seat, *result[1:])
             elif kind == "room":
                 seat.asking, seat.room = False, result
             elif request is not None:
@@ -361,6 +363,8 @@ def _alive(actor: Any) -> Any:
 def _sleep(engine: Any) -> None:
     if hasattr(engine, "sleep"):
         engine.sleep()
+    else:  # it holds no tensors now, but torch keeps their memory for this process
+        torch.cuda.empty_cache()
 
 
 def _close(engine: Any) -> None:

@@ -30,18 +30,21 @@ _PATIENCE = 10.0
 
 
 @contextmanager
-def open_ray(cluster: EngineClusterSettings, device: str) -> Iterator[None]:
+def open_ray(cluster: EngineClusterSettings, name: str) -> Iterator[str]:
     """Join the Ray cluster of `cluster.address`, or start Ray on this machine; leave or stop it after the block.
 
-    What is started listens on the loopback interface alone, but for a dashboard on `cluster.dashboard`.
+    What is started listens on the loopback interface alone, but for a dashboard on `cluster.dashboard`. The block gets
+    `cpu` or `cuda`, where ranks and engines compute; on the CPU as many seats are made as `cluster.gpus` asks for.
 
     Args:
         cluster: Of the run.
-        device: `cpu` or `cuda`; on the CPU as many seats are made as `cluster.gpus` asks for.
+        name: `model.device`.
 
     Raises:
-        UserError: No cluster answers at the address, or this process uses Ray already.
+        UserError: No cluster answers at the address, this process uses Ray already, or there is no GPU, or one of which
+            `auto` cannot know.
     """
+    device = cluster_device(cluster, name)
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     import ray
     from ray._private import ray_constants
@@ -84,10 +87,28 @@ def open_ray(cluster: EngineClusterSettings, device: str) -> Iterator[None]:
         from observe_r1.cluster.carrying import carry_tensors  # with torch and Ray
 
         carry_tensors()
-        yield
+        if name == "auto" and device == "cpu" and (gpus := seats_of_ray("GPU")):
+            raise UserError(
+                f"model.device = 'auto': this machine has no GPU, and Ray has {gpus}: give --model.device cuda and "
+                "--model.dtype bfloat16, or --model.device cpu"
+            )
+        yield device
     finally:
         ray.shutdown()
         signal.signal(signal.SIGTERM, before)
+
+
+def cluster_device(cluster: EngineClusterSettings, name: str) -> str:
+    """Return where `model.device` has ranks and engines compute, `cpu` or `cuda`.
+
+    A machine that only drives a cluster needs no GPU: whether the others have some is asked of Ray (`take_stock`).
+
+    Raises:
+        UserError: As `choose_device`.
+    """
+    from observe_r1.model.device import choose_device  # with torch
+
+    return name if name == "cuda" and cluster.address is not None else choose_device(name).type
 
 
 def _store_bytes() -> int:

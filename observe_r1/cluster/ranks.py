@@ -29,10 +29,11 @@ from observe_r1.config import DataSettings, TrainSettings
 from observe_r1.errors import UserError
 from observe_r1.model.device import compute_dtype
 from observe_r1.model.loading import load_model
+from observe_r1.model.shared_prefix import compile_ahead
 from observe_r1.policy.state import load_state, save_state
 from observe_r1.policy.token_logprobs import LogprobModel
 from observe_r1.records import Group, TrainingBatch
-from observe_r1.rollout.engine import TrainingMemory
+from observe_r1.rollout.engine import TrainingMemory, unheard
 
 _BESIDE = "beside"
 """Ray's group of the calls that a rank answers beside its work."""
@@ -99,8 +100,8 @@ class PolicyRank:
         self.host = meeting[0]
         torch.manual_seed(settings.run.seed)
         torch.set_num_threads(settings.run.threads or max(1, (os.cpu_count() or 1) // (self.per_machine or self.ranks)))
-        for variable in ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME"):
-            os.environ.setdefault(variable, _interface(address))
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", _interface(address))
+        os.environ.setdefault("NCCL_SOCKET_IFNAME", f"={_interface(address)}")  # "eth1" alone would mean eth10, too
         limit = timedelta(seconds=cluster.timeout)
         listener = self._listener.detach() if self._listener else None
         store = distributed.TCPStore(
@@ -109,9 +110,12 @@ class PolicyRank:
         backend = "gloo" if settings.model.device == "cpu" else "cpu:gloo,cuda:nccl"
         distributed.init_process_group(backend, store=store, rank=self.rank, world_size=self.ranks, timeout=limit)
         temperature, dtype = settings.rollout.temperature, compute_dtype(settings.model)
+        # Every rank holds quantized weights whole: their scales belong to the whole.
+        whole = settings.model.quantize != "none"
+        vlm = load_model(settings.model, weights=whole, share=(self.rank, self.ranks))
+        compile_ahead(vlm.model, settings.optimizer.tokens_per_pack, dtype, vlm.device, unheard)
         self.policy = ShardedPolicy(
-            # Every rank holds quantized weights whole: their scales belong to the whole.
-            load_model(settings.model, weights=settings.model.quantize != "none", share=(self.rank, self.ranks)),
+            vlm,
             settings.optimizer,
             settings.objective,
             cluster,

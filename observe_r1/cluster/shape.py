@@ -14,6 +14,7 @@ from observe_r1.errors import UserError
 from observe_r1.model.adapters import add_adapters
 from observe_r1.model.families import SHARED_PREFIX, check_family
 from observe_r1.model.forward import trains_tower
+from observe_r1.model.hub import is_model_folder
 from observe_r1.model.loading import AutoConfig, AutoModelForImageTextToText, PreTrainedModel
 
 _TEXT_OF = {
@@ -147,7 +148,11 @@ def _config(settings: ModelSettings) -> Any:
     folder = Path(settings.path)
     if not folder.exists() and settings.path in NAMED:
         return _qwen(*_TEXT_OF[NAMED[settings.path]])
-    if folder.exists():
+    try:
+        is_folder = is_model_folder(settings.path, place)
+    except UserError as error:
+        raise UserError(f"{error}; these need no folder: {', '.join(NAMED)}") from error
+    if is_folder:
         file = folder / "config.json"
         if not file.is_file():
             raise UserError(f"{place}: has no config.json: give the folder of a Hugging Face checkpoint")
@@ -160,7 +165,7 @@ def _config(settings: ModelSettings) -> Any:
         config = AutoConfig.from_pretrained(settings.path, trust_remote_code=settings.trust_remote_code)
     except Exception as error:  # whatever a broken config or an unreachable Hub makes transformers raise
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise UserError(f"{place}: no config.json can be read: {reason}; ready: {', '.join(NAMED)}") from error
+        raise UserError(f"{place}: its config.json cannot be read: {reason}") from error
     check_family(config.model_type, place)
     if config.model_type not in SHARED_PREFIX:
         raise UserError(

@@ -20,6 +20,7 @@ from observe_r1.cluster.sharding import gathered_together, policy_mesh, shard, s
 from observe_r1.config import ClusterSettings, ObjectiveSettings, OptimizerSettings
 from observe_r1.errors import UserError
 from observe_r1.model.checkpoint import brief
+from observe_r1.model.device import MACHINE_FAULTS
 from observe_r1.model.families import shares_prefix
 from observe_r1.model.filling import is_empty
 from observe_r1.model.forward import trains_tower
@@ -148,7 +149,7 @@ class ShardedLogprobModel(LogprobModel):
         vlm, place = self.vlm, f"model.path = {self.vlm.model.config.name_or_path!r}"
         try:
             (logprobs,) = self.logprobs([_trial(vlm)])
-        except torch.OutOfMemoryError:
+        except MACHINE_FAULTS:
             raise
         except Exception as error:  # whatever values that do not fit make transformers raise
             raise UserError(f"{place}: config.json describes a model that cannot compute: {brief(error)}") from error

@@ -5,12 +5,11 @@ from contextlib import contextmanager
 
 from observe_r1.cluster import RankLostError
 from observe_r1.cluster.engines import EnginePool
-from observe_r1.cluster.placement import Seats, count_seats
+from observe_r1.cluster.placement import Seats, cluster_device, count_seats
 from observe_r1.cluster.ranks import PolicyRanks, RankReference
 from observe_r1.cluster.weights import backend, vllm_arguments
 from observe_r1.config import TrainSettings
 from observe_r1.errors import UserError
-from observe_r1.model.device import choose_device
 from observe_r1.model.processor import load_processor
 from observe_r1.training.parts import Parts
 
@@ -32,7 +31,7 @@ def start_on_ray(
             start.
         RankLostError: A process died while it started.
     """
-    device = choose_device(settings.model.device).type
+    device = cluster_device(settings.cluster, settings.model.device)
     settings = settings.model_copy(update={"model": settings.model.model_copy(update={"device": device})})
     _check(settings)
     cluster = settings.cluster

@@ -150,7 +150,8 @@ class WeightSender:
         if name == "ipc":  # whose buffer has to hold the largest weight
             told = IPCTrainerInitInfo(rank=rank, packed=True, packed_buffer_size_bytes=max(bucket, largest))
         else:
-            told = NCCLTrainerInitInfo(host, _free_port(host), 1 + workers, packed_buffer_size_bytes=bucket, rank=rank)
+            port = 0 if rank else _free_port(host)  # rank 0 alone listens, and `host` is an address of its machine
+            told = NCCLTrainerInitInfo(host, port, 1 + workers, packed_buffer_size_bytes=bucket, rank=rank)
         self._trainer = WeightTransferTrainerFactory.trainer_init(told, client=client, source=source)  # type: ignore[arg-type]
 
     def send(self) -> None:

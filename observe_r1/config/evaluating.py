@@ -75,6 +75,14 @@ class BenchmarkSettings(Section):
     """Ask only this many questions of each task, from the start: to see that all works."""
 
 
+_SET_BY = {
+    "temperature": "rollout.temperature (0 for the greedy response)",
+    **{name: f"rollout.{name}" for name in ("top_p", "top_k", "seed", "stop")},
+    "max_tokens": "rollout.max_new_tokens",
+}
+"""Fields of a request that settings give."""
+
+
 class ServerSettings(Section):
     """A server that answers for the first model by OpenAI's API. The variable OBSERVE_R1_SERVER_KEY holds its key."""
 
@@ -98,8 +106,14 @@ class ServerSettings(Section):
         given = [name for name in self.model_fields_set if getattr(self, name) != type(self).model_fields[name].default]
         if given and self.url is None:
             raise ValueError(f"server.{sorted(given)[0]} needs server.url, the server's address")
-        if unread := sorted((self.fields or {}).keys() & {"messages", "model", "n", "stream", "logprobs"}):
+        fields = self.fields or {}
+        if unread := sorted(fields.keys() & {"messages", "model", "n", "stream", "logprobs"}):
             raise ValueError(f"server.fields: {unread[0]} is not for you to set")
+        for name in sorted(name for name in fields.keys() & _SET_BY.keys() if fields[name] is not None):
+            raise ValueError(
+                f"server.fields: {name} = {fields[name]!r}: the evaluation sets this field, by {_SET_BY[name]}: set "
+                f"that; {name}=null leaves the field out"
+            )
         return self
 
 

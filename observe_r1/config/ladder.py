@@ -104,6 +104,8 @@ class ArrangeSettings(Section):
     min_complexity: float | None = Field(None, ge=0)
     """Questions whose responses have fewer tokens on average are dropped. The default is a fifth of the median
     question's, and at most 40, so that short answers are not dropped for being short. 0 drops none."""
+    drop_solved: bool = False
+    """Leave out questions that every response solved: a group whose responses are all right teaches next to nothing."""
     size: int | None = Field(None, ge=1)
     """Questions in the ladder; by default all of them, or as many as `shares` allow."""
     shares: Shares = None

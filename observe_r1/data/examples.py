@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,7 +29,9 @@ _CHAT_AS_JSON = re.compile(r"""\s*(\[\s*)?\{\s*"|\s*\[\s*\]\s*$|\s*\[\s*\{\s*'(r
 _NEVER_READ = re.compile(r"(.*_)?(videos?|audios?|speech|tools?|tool_calls|functions)(_(paths?|urls?|files?))?|objects")
 _MORE_IMAGES = re.compile(r"(images?|img|pictures?)_?\d+")
 _MAYBE_IMAGES = re.compile(r"(.*_)?(images?|img|pictures?|figures?|screenshots?)(_(paths?|urls?|files?|names?))?")
-_MAYBE_TEXT = ("options", "choices", "context", "passage", "system", "system_prompt")
+_CHOICES = ("options", "choices")
+_MAYBE_TEXT = (*_CHOICES, "context", "passage", "system", "system_prompt")
+_LABEL = re.compile(r"[A-Za-z]|\d{1,2}")
 _EMPTY: tuple[Any, ...] = (None, "", b"", [], {})
 
 
@@ -54,16 +56,18 @@ def question_column(row: dict[str, Any], key: str, origin: str) -> tuple[str, An
     return key, value
 
 
-def refuse_unread(row: dict[str, Any], read: tuple[str, ...], chat: Chat, origin: str) -> None:
+def refuse_unread(row: dict[str, Any], read: tuple[str, ...], chat: Chat, answer: str, origin: str) -> None:
     """Refuse a row if a column that is not read holds something that the question needs.
 
     That is: videos, audio, tools; numbered images; what may be an image if the question has none; options, context or
-    a system prompt that are not in the chat. Other columns (ids, origins, metadata) are ignored.
+    a system prompt that are not in the chat, or options that are, but without the label that is the gold answer. Other
+    columns (ids, origins, metadata) are ignored.
 
     Args:
         row: The row.
         read: The columns that are read, as the settings name them.
         chat: What was parsed from them.
+        answer: The gold answer.
         origin: The row, for errors.
 
     Raises:
@@ -82,24 +86,47 @@ def refuse_unread(row: dict[str, Any], read: tuple[str, ...], chat: Chat, origin
             raise UserError(
                 f"{place}: this image is not read: put all images into the column 'images', or leave it out"
             )
-        if name in _MAYBE_TEXT and (missing := _missing(value, chat)):
+        if name in _MAYBE_TEXT:
+            _refuse_unasked(list(_texts(value)), chat, answer if name in _CHOICES else "", place)
+
+
+def _refuse_unasked(needed: Sequence[str], chat: Chat, answer: str, place: str) -> None:
+    """Refuse texts that the question needs and does not have, and a gold answer that is a label it does not have."""
+    question = "\n".join(part.get("text", "") for message in chat.messages for part in message["content"])
+    for text in needed:
+        if not _has_words(question, text):
             raise UserError(
-                f"{place}: {shorten(missing)} is not in the question, and this column is not read: write it into the "
+                f"{place}: {shorten(text)} is not in the question, and this column is not read: write it into the "
                 "question, or leave the column out"
             )
+    if _LABEL.fullmatch(answer) and answer not in needed and not _has_words(question, answer):
+        raise UserError(
+            f"{place}: the gold answer {answer!r} is none of these, and the question gives none of them that label: "
+            "write the labels into the question, or give the right choice's text as the answer"
+        )
+
+
+def _has_words(question: str, words: str) -> bool:
+    """Return whether a question has these words, and not only inside of others: 12 has no 1."""
+    pattern = rf"(?:(?<!\w)|(?=\W)){re.escape(words)}(?:(?!\w)|(?<=\W))"
+    return re.search(pattern, question, re.ASCII) is not None  # Chinese has no spaces: its words are all alike here
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """Yield the texts and numbers in a value, however they are nested, as a question would have them."""
+    if isinstance(value, dict | list):
+        for inner in value.values() if isinstance(value, dict) else value:
+            yield from _texts(inner)
+    elif isinstance(value, float) and value.is_integer():
+        yield str(int(value))
+    elif text := answer_text(value).strip():
+        yield text
 
 
 def _holds_file(value: Any) -> bool:
     """Return whether a value is a file's bytes, as `datasets` writes images, audio and videos."""
     value = value[0] if isinstance(value, list) else value
     return isinstance(value, bytes) or (isinstance(value, dict) and {"bytes", "path"} <= value.keys())
-
-
-def _missing(value: Any, chat: Chat) -> str | None:
-    """Return a text of `value` that is not in the chat, None if all are."""
-    text = "\n".join(part.get("text", "") for message in chat.messages for part in message["content"])
-    inner = list(value.values()) if isinstance(value, dict) else value if isinstance(value, list) else [value]
-    return next((item for item in inner if isinstance(item, str) and item.strip() not in text), None)
 
 
 def image_column(row: dict[str, Any]) -> list[Any] | None:
@@ -166,12 +193,13 @@ class Examples(LazySequence[Example]):
             raise UserError(f"{origin}: needs an object with named columns, got {type(row).__name__}")
         key, question = question_column(row, self.input_key, origin)
         chat = parse_chat(question, f"{origin}, {key!r}", self.folder, image_column(row))
-        refuse_unread(row, (key, self.input_key, self.label_key), chat, origin)
+        answer = self._answer(row, origin, is_demonstration=chat.response is not None)
+        refuse_unread(row, (key, self.input_key, self.label_key), chat, answer, origin)
         return Example(
             id=self.implied_id(index) if row.get("id") in (None, "") else str(row["id"]),
             messages=chat.messages,
             images=chat.images,
-            answer=self._answer(row, origin, is_demonstration=chat.response is not None),
+            answer=answer,
             response=chat.response,
             source=str(row.get("source") or ""),
             difficulty=_number(row, "difficulty", (0, 1), origin),

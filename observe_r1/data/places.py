@@ -5,13 +5,12 @@ from __future__ import annotations
 import glob
 import json
 import re
-from collections.abc import Callable, Iterable
-from contextlib import suppress
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from observe_r1.errors import UserError
-from observe_r1.registry import closest, did_you_mean
+from observe_r1.registry import beside
 
 FILE_KINDS = (".json", ".jsonl", ".parquet", ".csv", ".tsv", ".arrow")
 """Endings of files that hold rows."""
@@ -22,7 +21,8 @@ _HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 _SPLIT_WORDS = ("train", "training", "validation", "valid", "val", "dev", "eval", "test", "testmini")
 _SHARD = re.compile(r"(\w+)-\d+-of-\d+")
 _NO_ROWS = ("dataset_info.json", "dataset_infos.json", "dataset_dict.json", "state.json", "config.json")
-_IMAGE_KINDS = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff")
+IMAGE_KINDS = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff")
+"""Endings of images."""
 
 
 def place_and_split(text: str) -> tuple[str, str]:
@@ -79,14 +79,6 @@ def _what(path: Path) -> str:
     return "a pipe" if path.is_fifo() else "a socket" if path.is_socket() else "a device"
 
 
-def beside(missing: Path, fits: Callable[[Path], bool]) -> str:
-    """Return ` (did you mean 'x'?)` for what is beside the missing path, `fits`, and has nearly its name."""
-    with suppress(OSError):
-        names = [path.name for path in missing.parent.iterdir() if fits(path)]
-        return did_you_mean([str(missing.with_name(name)) for name in closest(missing.name, names)])
-    return ""
-
-
 def _holds_rows(path: Path) -> bool:
     return path.suffix.lower() in FILE_KINDS or path.is_dir()
 
@@ -115,7 +107,7 @@ def _parts_of_folder(folder: Path, split: str, asked: bool) -> list[str]:
         inner = [path for path in sorted(place.glob("*/")) if path.name in (*_SPLIT_WORDS, split)]
         if by_split := {path.name: [str(file) for file in _files(path)] for path in inner if _files(path)}:
             return _one_kind(folder, _of_split(folder, by_split, split))
-    if any(path.suffix.lower() in _IMAGE_KINDS for pattern in ("*", "*/*") for path in folder.glob(pattern)):
+    if any(path.suffix.lower() in IMAGE_KINDS for pattern in ("*", "*/*") for path in folder.glob(pattern)):
         raise UserError(
             f"{folder}: a folder of images without questions: add a metadata.jsonl with one row per question, such as "
             '{"file_name": "1.png", "problem": "…", "answer": "…"}'

@@ -33,12 +33,14 @@ from observe_r1.ladder.stage import (
     Watch,
     dropped,
 )
+from observe_r1.registry import nearest
 from observe_r1.rewards import accuracy_reward
 from observe_r1.rewards.accuracy import gold_answer
 
 REVIEWED = "review"
 """The stage, in `dropped.jsonl`, of questions that a person drops."""
 LOW_COMPLEXITY = "low complexity"
+SOLVED = "solved by every response"
 NOT_DRAWN = "not drawn for size or shares"
 MOST_MIN_COMPLEXITY, OF_THE_MEDIAN = 40, 0.2
 """The default of `arrange.min_complexity`: so many tokens, but at most this share of the median question's complexity.
@@ -72,8 +74,8 @@ class MeasuredQuestion:
 def arrange(folder: Path, settings: LadderSettings, watch: Watch) -> None:
     """Write `ladder.jsonl` and `unsolved.jsonl`, and add what falls out to `dropped.jsonl`.
 
-    The decisions of the review come first, then responses too short, unsolved questions, the draw by size and shares,
-    and the mixing.
+    The decisions of the review come first, then responses too short, unsolved questions, those always solved, the draw
+    by size and shares, and the mixing.
 
     Args:
         folder: The ladder's folder.
@@ -93,8 +95,8 @@ def arrange(folder: Path, settings: LadderSettings, watch: Watch) -> None:
     items = _corrected(folder, arranging, items, questions, decisions)
     decisions = _without_outdated(folder, arranging, items, decisions, watch)
     shortest = min_complexity(items, arranging)
-    levels, unsolved, out = sort_out(items, decisions, shortest)
-    low = sum(reason == LOW_COMPLEXITY for _, _, reason in out)
+    levels, unsolved, out = sort_out(items, decisions, shortest, arranging.drop_solved)
+    low, solved = (sum(why == reason for _, _, why in out) for reason in (LOW_COMPLEXITY, SOLVED))
     drawn, left = _draw(levels, arranging, watch) if any(levels) else (levels, [])
     aside = "".join(json_line(_row(item, questions, folder, settings)) for item in unsolved)
     if not any(drawn):
@@ -102,8 +104,8 @@ def arrange(folder: Path, settings: LadderSettings, watch: Watch) -> None:
             write_atomic(folder / UNSOLVED, aside)
         raise UserError(
             f"{folder}: no question is left for the ladder ({len(items)} measured, {len(unsolved)} of them unsolved "
-            f"and waiting for review, {low} with responses under {shortest:g} tokens): "
-            "lower arrange.min_complexity, change arrange.shares, or build from more questions"
+            f"and waiting for review, {solved} dropped as always solved, {low} with responses under {shortest:g} "
+            "tokens): lower arrange.min_complexity, change arrange.shares, or build from more questions"
         )
     if low:
         how = "" if arranging.min_complexity is not None else ", by default from the median"
@@ -124,7 +126,7 @@ def arrange(folder: Path, settings: LadderSettings, watch: Watch) -> None:
 
 
 def sort_out(
-    items: Sequence[MeasuredQuestion], decisions: Mapping[str, Decision], min_complexity: float
+    items: Sequence[MeasuredQuestion], decisions: Mapping[str, Decision], min_complexity: float, drop_solved: bool
 ) -> tuple[list[list[MeasuredQuestion]], list[MeasuredQuestion], list[tuple[MeasuredQuestion, str, str]]]:
     """Sort measured questions by level, and out.
 
@@ -132,6 +134,7 @@ def sort_out(
         items: All with the same number of responses.
         decisions: Of the review, by id.
         min_complexity: In mean tokens; questions below it are dropped unless a decision keeps them.
+        drop_solved: Drop those that every response solved, too.
 
     Returns:
         The levels, easy first; the unsolved questions, which stay aside; the dropped ones with stage and reason.
@@ -149,6 +152,8 @@ def sort_out(
             unsolved.append(item)
         elif action == "drop":
             out.append((item, REVIEWED, "dropped by hand"))
+        elif drop_solved and item.level == 0 and not wanted:
+            out.append((item, ARRANGE, SOLVED))
         else:
             levels[item.level].append(item)
     return levels, unsolved, out
@@ -197,8 +202,11 @@ def _measured(folder: Path, settings: ArrangeSettings, places: Mapping[str, int]
     """Return the measured questions in the order of `screened.jsonl`."""
     place = folder / settings.measured
     if not place.is_dir():
-        known = ", ".join([".", *sorted(path.name for path in folder.glob("refreshed-*"))])
-        raise UserError(f"arrange.measured = {settings.measured!r}: no such folder in {folder}: known are {known}")
+        known = [".", *sorted(path.name for path in folder.glob("refreshed-*"))]
+        raise UserError(
+            f"arrange.measured = {settings.measured!r}: no such folder in {folder}{nearest(settings.measured, known)}: "
+            f"there are {', '.join(map(repr, known))}"
+        )
     if not is_complete(place, MEASURE):
         verb = "measure" if settings.measured == "." else "refresh"
         raise UserError(f"{place}: the measurement is not complete: run `observe-r1 ladder {verb} {folder}` first")

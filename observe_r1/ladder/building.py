@@ -41,7 +41,8 @@ def check_models(settings: LadderSettings, verb: str) -> None:
 def _check_model(path: str, setting: str, settings: LadderSettings) -> None:
     check_model_path(path, setting, trust_code=settings.model.trust_remote_code)
     if Path(path).is_dir():  # a model on the Hub is fetched when its turn comes
-        load_model(model_at(path, settings), frozen=True, weights=False)
+        # Its files alone: the machine that drives a cluster may have no GPU.
+        load_model(model_at(path, settings).model_copy(update={"device": "cpu"}), frozen=True, weights=False)
 
 
 def build(folder: Path, settings: LadderSettings, watch: Watch, start: EngineMaker) -> bool:

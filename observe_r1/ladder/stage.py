@@ -72,6 +72,7 @@ _KEPT_BY = {
     "prompt too long": "a higher data.max_prompt_tokens",
     "simple": "a higher screen.threshold, or fewer screen.models",
     "low complexity": "a lower arrange.min_complexity",
+    "solved by every response": "arrange.drop_solved: false",
     "not drawn for size or shares": "other arrange.size or arrange.shares",
     "answer": "one gold answer that can be verified",
     "duplicate": "nothing: each question is kept once",

@@ -4,10 +4,15 @@ from typing import TypeVar
 
 import torch
 from torch import Tensor
+from torch.distributed import DistError
 
 from observe_r1.config import EvaluateSettings, LadderSettings, ModelSettings, SFTSettings, TrainSettings
 from observe_r1.config.ladder import LadderModelSettings
 from observe_r1.errors import UserError
+
+MACHINE_FAULTS = (torch.OutOfMemoryError, torch.AcceleratorError, DistError)
+"""What torch raises for want of memory, for what a GPU or its driver cannot do, and for a connection between ranks: of
+a model that cannot compute they say nothing."""
 
 _Settings = TypeVar("_Settings", TrainSettings, SFTSettings, LadderSettings, EvaluateSettings)
 
@@ -54,9 +59,16 @@ def with_dtype(settings: _Settings) -> _Settings:
     A run records it, so that one that is resumed on another machine is not continued in another type unnoticed.
 
     Raises:
-        UserError: `model.device` is `cuda` and there is none.
+        UserError: `model.device` is `cuda` and there is none, or those there are belong to other machines.
     """
-    name = str(compute_dtype(settings.model)).removeprefix("torch.")
+    asked, cluster = settings.model, getattr(settings, "cluster", None)
+    elsewhere = cluster is not None and cluster.address is not None and not torch.cuda.is_available()
+    if elsewhere and (asked.device, asked.dtype) == ("cuda", "auto"):
+        raise UserError(
+            "model.dtype = 'auto': this machine has no GPU to ask what those of the cluster multiply fast: give "
+            "bfloat16 (Ampere or newer), or float32"
+        )
+    name = str(compute_dtype(asked)).removeprefix("torch.")
     return settings.model_copy(update={"model": settings.model.model_copy(update={"dtype": name})})
 
 

@@ -8,6 +8,7 @@ from huggingface_hub.utils import get_session
 
 from observe_r1.errors import UserError
 from observe_r1.model.checkpoint import check_files, stored_weights
+from observe_r1.registry import beside
 
 _PATIENCE = 10.0
 """Seconds in which the Hub has to answer."""
@@ -27,7 +28,7 @@ def check_model_path(path: str, setting: str = "model.path", *, trust_code: bool
         UserError: It is neither a sound folder nor a name that the Hub has.
     """
     place = f"{setting} = {path!r}"
-    if _is_folder(path, place):
+    if is_model_folder(path, place):
         check_files(Path(path), place, trust_code=trust_code)
         for _ in stored_weights(Path(path), place):
             pass
@@ -55,7 +56,7 @@ def checkpoint_folder(path: str, *, trust_code: bool, weights: bool) -> Path:
     """
     place = f"model.path = {path!r}"
     folder = Path(path)
-    if not _is_folder(path, place):
+    if not is_model_folder(path, place):
         wanted = _PROCESSOR + _CODE * trust_code + _WEIGHTS * weights
         try:
             folder = Path(snapshot_download(path, allow_patterns=wanted, ignore_patterns="*/*", etag_timeout=_PATIENCE))
@@ -66,10 +67,17 @@ def checkpoint_folder(path: str, *, trust_code: bool, weights: bool) -> Path:
     return folder
 
 
-def _is_folder(path: str, place: str) -> bool:
+def is_model_folder(path: str, place: str) -> bool:
     """Whether `path` is a folder; otherwise it is a name that the Hub, asked once, or its cache has.
 
     Left to itself, transformers asks an unreachable Hub again and again, for one file after the other.
+
+    Args:
+        path: Folder or Hub name.
+        place: What errors begin with.
+
+    Raises:
+        UserError: It is neither.
     """
     folder = Path(path)
     if folder.is_dir():
@@ -78,16 +86,17 @@ def _is_folder(path: str, place: str) -> bool:
         return True
     if folder.exists():
         raise UserError(f"{place}: is a file; give the folder that holds the model, {str(folder.parent)!r}?")
+    missing = f"{place}: no such folder{beside(folder, lambda each: (each / 'config.json').is_file())}"
     first = path.partition("/")[0]
     if path.count("/") != 1 or not first.strip(".~") or Path(first).exists():
-        raise UserError(f"{place}: no such folder")
+        raise UserError(missing)
     if isinstance(try_to_load_from_cache(path, "config.json"), str):
         return False
     try:
         HfApi().repo_info(path, timeout=_PATIENCE)
     except (HfHubHTTPError, HFValidationError) as error:
         reason = str(error).strip().splitlines()[0]
-        raise UserError(f"{place}: no such folder, and not available from the Hugging Face Hub: {reason}") from error
+        raise UserError(f"{missing}, and not available from the Hugging Face Hub: {reason}") from error
     except HTTPError as error:
-        raise UserError(f"{place}: no such folder, and the Hugging Face Hub cannot be reached: {error}") from error
+        raise UserError(f"{missing}, and the Hugging Face Hub cannot be reached: {error}") from error
     return False

@@ -15,7 +15,7 @@ from observe_r1.config import ModelSettings
 from observe_r1.errors import UserError
 from observe_r1.model.adapters import add_adapters, keep_trainable, quantization
 from observe_r1.model.checkpoint import brief, check_finite, stored_weights
-from observe_r1.model.device import choose_device, compute_dtype
+from observe_r1.model.device import MACHINE_FAULTS, choose_device, compute_dtype
 from observe_r1.model.families import check_processor, prepare_model
 from observe_r1.model.hub import checkpoint_folder
 from observe_r1.model.image_tower import FeatureCache
@@ -191,7 +191,7 @@ def _check_computes(model: PreTrainedModel, processor: Any, dtype: torch.dtype, 
         # Without its cache, which would keep a rounded copy of every float32 weight until the end.
         with torch.autocast(device.type, dtype=dtype, enabled=dtype == torch.bfloat16, cache_enabled=False):
             logits = model(**asked, pixel_values=pixels, image_grid_thw=grid, use_cache=False).logits
-    except torch.OutOfMemoryError:
+    except MACHINE_FAULTS:
         raise
     except Exception as error:  # whatever values that do not fit make transformers raise
         raise UserError(f"{place}: config.json describes a model that cannot compute: {brief(error)}") from error

@@ -74,23 +74,26 @@ def use_shared_prefix(model: PreTrainedModel) -> None:
     model.set_attn_implementation({"text_config": NAME})
 
 
-def compile_ahead(model: PreTrainedModel, longest: int, dtype: torch.dtype, note: Callable[[str], None]) -> None:
+def compile_ahead(
+    model: PreTrainedModel, longest: int, dtype: torch.dtype, device: torch.device, note: Callable[[str], None]
+) -> None:
     """Compile the attention kernels of packs of up to `longest` tokens; on the CPU, or without layouts, there are none.
 
     Args:
-        model: On the device where it stays.
+        model: Its weights may be absent still.
         longest: `optimizer.tokens_per_pack`.
         dtype: The compute type.
+        device: Where it computes.
         note: Is told what is being compiled.
 
     Raises:
         UserError: As `flex_attention.compile_kernels`.
     """
     text = model.config.text_config
-    if model.device.type == "cuda" and text._attn_implementation == NAME:
+    if device.type == "cuda" and text._attn_implementation == NAME:
         heads = text.num_attention_heads, text.num_key_value_heads
         width = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
-        flex_attention.compile_kernels(heads, width, longest, dtype, model.device, note)
+        flex_attention.compile_kernels(heads, width, longest, dtype, device, note)
 
 
 class PackedLayout:

@@ -2,9 +2,11 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NoReturn
 
 from observe_r1.errors import UserError
 from observe_r1.ladder.stage import BEGUN, LADDER
+from observe_r1.registry import beside
 from observe_r1.report.run_records import CONFIG, is_run
 
 
@@ -14,21 +16,25 @@ def folder_kinds(folders: Sequence[Path]) -> dict[Path, str]:
     Raises:
         UserError: It is none of these.
     """
-    return {folder: _kind(folder) for folder in folders}
+    return {folder: _kind(folder) or _refuse(folder) for folder in folders}
 
 
 def _kind(folder: Path) -> str:
+    """Return what a folder is; nothing for any other."""
     if is_run(folder):
         return "run"
     if is_evaluation(folder):
         return "evaluation"
-    if (folder / LADDER).is_file():
-        return "ladder"
+    return "ladder" if (folder / LADDER).is_file() else ""
+
+
+def _refuse(folder: Path) -> NoReturn:
+    known = "the folder of a run, a ladder or an evaluation"
     if not folder.is_dir():
-        raise UserError(f"{folder}: no such folder: name the folder of a run, a ladder or an evaluation")
-    inside = sorted(each.name for each in folder.iterdir() if each.is_dir() and (is_run(each) or is_evaluation(each)))
+        raise UserError(f"{folder}: no such folder{beside(folder, lambda path: bool(_kind(path)))}: name {known}")
+    inside = sorted(each.name for each in folder.iterdir() if is_run(each) or is_evaluation(each))
     hint = f": did you mean {folder / inside[0]}?" if inside else ": name one of them"
-    raise UserError(f"{folder}: not the folder of a run, a ladder or an evaluation{hint}")
+    raise UserError(f"{folder}: not {known}{hint}")
 
 
 def is_evaluation(folder: Path) -> bool:

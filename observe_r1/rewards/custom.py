@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
+from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 from urllib.parse import urlsplit
@@ -44,6 +45,12 @@ def custom_rewards(settings: RewardSettings) -> dict[str, CustomReward]:
         elif name not in REGISTRY["reward"]:
             rewards[name] = RewardFile(name, settings)
     return rewards
+
+
+def reward_file_digests(settings: RewardSettings) -> dict[str, str]:
+    """Return the SHA-256 digest of each reward file, by its name in the settings."""
+    files = [name for name, reward in custom_rewards(settings).items() if isinstance(reward, RewardFile)]
+    return {name: sha256(Path(name).expanduser().read_bytes()).hexdigest() for name in files}
 
 
 def part_names(names: Iterable[str]) -> dict[str, str]:

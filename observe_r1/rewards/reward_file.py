@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from observe_r1.errors import UserError
 from observe_r1.records import Example
+from observe_r1.registry import beside
 from observe_r1.rewards.validation import validated_rewards
 from observe_r1.rewards.worker import START_LIMIT, WorkerDied, WorkerKilled, WorkerPool
 
@@ -60,8 +61,10 @@ class RewardFile:
         self._function = ""
 
     def __enter__(self) -> Self:
-        if not Path(self._path).is_file():
-            raise UserError(f"rewards.functions: there is no file {self._path!r} (looked for in {Path.cwd()})")
+        path = Path(self._path)
+        if not path.is_file():
+            meant = beside(path, lambda each: each.suffix == ".py")
+            raise UserError(f"reward file {self._path!r}: no such file{meant}, looked for in {Path.cwd()}")
         with ExitStack() as stack:
             stack.enter_context(self._pool)
             limit = max(START_LIMIT, self._limit)
@@ -116,7 +119,8 @@ class RewardFile:
             yield
         except TimeoutError as error:
             raise UserError(
-                f"{self._path}: {what} took over {limit:g} s; make it faster or raise rewards.call_timeout"
+                f"{self._path}: {what} took over {limit:g} s; make it faster or raise rewards.call_timeout "
+                "(--timeout of `observe-r1 serve-rewards`)"
             ) from error
         except (WorkerDied, WorkerKilled) as error:
             raise UserError(f"{self._path}: {what} ended its process: {error}") from error

@@ -7,7 +7,6 @@ from functools import partial
 from observe_r1.cluster.placement import open_ray
 from observe_r1.config import EvaluateSettings, LadderSettings
 from observe_r1.ladder.inference import EngineMaker, Loaded, load_engine
-from observe_r1.model.device import choose_device
 from observe_r1.rollout.server import ChatServer, encode_chat
 from observe_r1.run.progress import Progress
 
@@ -35,8 +34,7 @@ def engines_for(settings: LadderSettings | EvaluateSettings, view: Progress) -> 
                 from observe_r1.cluster.engines_alone import engines_on_ray  # with Ray, which is an extra
 
                 view.now("starting Ray")
-                device = choose_device(settings.model.device).type
-                stack.enter_context(open_ray(settings.cluster, device))
+                device = stack.enter_context(open_ray(settings.cluster, settings.model.device))
                 threads = settings.run.threads or 1
                 makers.append(stack.enter_context(engines_on_ray(settings.cluster, device, threads, view)))
             return makers[0]

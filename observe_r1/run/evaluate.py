@@ -36,7 +36,7 @@ from observe_r1.ladder.inputs import model_digest
 from observe_r1.ladder.journal import is_complete
 from observe_r1.ladder.questions import stage_rows
 from observe_r1.ladder.stage import BEGUN, DROPPED, MEASURE, RESPONSES, Watch
-from observe_r1.model.device import choose_device, with_dtype
+from observe_r1.model.device import with_dtype
 from observe_r1.model.hub import check_model_path
 from observe_r1.records import Example
 from observe_r1.rewards.accuracy import require_verifiable
@@ -45,7 +45,7 @@ from observe_r1.rewards.judge.values import kind
 from observe_r1.rollout.server import ChatServer
 from observe_r1.run.engines import at_server, engines_for
 from observe_r1.run.progress import Progress
-from observe_r1.run.setup import device_line
+from observe_r1.run.setup import asked_where
 
 CONFIG = "config.yaml"
 BENCHMARKS, LOG = "benchmarks", "lmms_eval.log"
@@ -87,7 +87,7 @@ def evaluate(settings: EvaluateSettings, view: Progress) -> dict[str, Any] | Non
                 model, "model.against" if number else "model.path", trust_code=settings.model.trust_remote_code
             )
     questions = _questions(settings, view)
-    device = device_line(choose_device(settings.model.device), settings.model.dtype)
+    device = asked_where(settings)
     if server is not None:
         device = f"{settings.server.url} for {server.model}" + f", {device}" * bool(settings.model.against)
     names = f"{settings.data.path} ({len(questions):,} questions)"

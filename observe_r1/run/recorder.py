@@ -13,6 +13,7 @@ from observe_r1.data.same_rows import check_rows, row_digests
 from observe_r1.errors import UserError, full_disk
 from observe_r1.records import Group
 from observe_r1.rewards.accuracy import read_as
+from observe_r1.rewards.custom import reward_file_digests
 from observe_r1.run.checkpoint import Checkpoints
 from observe_r1.run.folder import RunFolder
 from observe_r1.run.held_out import HeldOutEvaluator
@@ -94,6 +95,7 @@ class Recorder:
         self._folder, self._settings, self._policy, self._source = folder, settings, policy, source
         self._view, self._evaluator = view, evaluator
         self._questions = row_digests(evaluator.questions if evaluator else ())
+        self._reward_files = reward_file_digests(settings.rewards) if isinstance(settings, TrainSettings) else {}
         self._checkpoints = Checkpoints(folder.checkpoints, settings.run.keep, copy=settings.run.save_in_background)
         self._state = RunState(self._checkpoints, policy, source, encode)
         if settings.run.resume:
@@ -113,6 +115,9 @@ class Recorder:
         self._view.note(f"resuming after step {self.step}")
         if self._evaluator:
             check_rows(state["questions"], self._evaluator.questions, "evaluation.path")
+        for name, digest in state.get("reward_files", {}).items():
+            if self._reward_files.get(name, digest) != digest:
+                self._view.note(f"{name} has changed: from step {self.step + 1} on it rewards by what it says now")
         self._owed = state["owed"]
         self.best.load_state_dict(state["best"])
         self._checkpoints.remove_old(self.best.step)
@@ -207,7 +212,7 @@ class Recorder:
         if self._unsaved and self.step > 0:
             self.now("saving a checkpoint")
             record = {"owed": self._owed, "best": self.best.state_dict(), "questions": self._questions}
-            self._state.save(self.step, record, self.best.step)
+            self._state.save(self.step, record | {"reward_files": self._reward_files}, self.best.step)
             self._unsaved = False
 
     def _finish_saving(self) -> None:

@@ -4,7 +4,15 @@ from collections.abc import Callable, Sequence
 
 import torch
 
-from observe_r1.config import DataSettings, RunSettings, SFTSettings, TrainSettings
+from observe_r1.config import (
+    DataSettings,
+    EvaluateSettings,
+    LadderSettings,
+    RunSettings,
+    SFTSettings,
+    TrainSettings,
+)
+from observe_r1.model.device import choose_device
 from observe_r1.records import Example
 from observe_r1.registry import load
 from observe_r1.training.prompts import AHEAD, PromptEncoder, PromptStream
@@ -24,6 +32,12 @@ def device_line(device: torch.device, dtype: str) -> str:
     count = torch.cuda.device_count()
     share = f", 1 of {count} GPUs" if count > 1 else ""
     return f"{torch.cuda.get_device_name(device)} ({device}{share}), {dtype}"
+
+
+def asked_where(settings: LadderSettings | EvaluateSettings) -> str:
+    """Return where models are asked and in which type, in words."""
+    dtype = settings.model.dtype
+    return f"Ray, {dtype}" if settings.cluster.used else device_line(choose_device(settings.model.device), dtype)
 
 
 def facts(settings: TrainSettings | SFTSettings, device: str, rows: int) -> dict[str, str]:

@@ -47,7 +47,7 @@ def fine_tune_model(settings: SFTSettings, view: Progress) -> Ended:
         vlm = load_model(settings.model)
         policy = Policy(vlm, settings.optimizer, ObjectiveSettings(), dtype=compute_dtype(settings.model))
         view.about(**facts(settings, device_line(vlm.device, settings.model.dtype), len(examples)))
-        compile_ahead(vlm.model, settings.optimizer.tokens_per_pack, compute_dtype(settings.model), view.now)
+        compile_ahead(vlm.model, settings.optimizer.tokens_per_pack, policy.dtype, vlm.device, view.now)
         view.stop.after("this step, then saving")
 
         def encode(example: Example, draw: int) -> Prompt:

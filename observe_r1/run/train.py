@@ -12,7 +12,7 @@ from observe_r1.config import TrainSettings
 from observe_r1.data import load_data
 from observe_r1.data.format_prompts import asked_format
 from observe_r1.errors import UserError
-from observe_r1.model.device import choose_device, with_dtype
+from observe_r1.model.device import with_dtype
 from observe_r1.model.encoding import encode_prompt
 from observe_r1.records import Example, Prompt
 from observe_r1.rewards import Scorer
@@ -59,8 +59,7 @@ def train_model(settings: TrainSettings, view: Progress) -> Ended:
         check_batch_sizes(settings, len(examples), length.prompts)
         if settings.cluster.used:
             view.now("starting Ray")
-            device = choose_device(settings.model.device).type
-            stack.enter_context(open_ray(settings.cluster, device))
+            device = stack.enter_context(open_ray(settings.cluster, settings.model.device))
             settings = settings.model_copy(update={"cluster": take_stock(settings.cluster, device)})
         prepared = Prepared(folder, examples, questions, scorer, grader, length)
         recorder, device = train_to_the_end(settings, prepared, view)

@@ -78,7 +78,7 @@ def start_here(
     now("loading the model")
     policy, reference = load_policy(settings)
     vlm = policy.vlm
-    compile_ahead(vlm.model, settings.optimizer.tokens_per_pack, compute_dtype(settings.model), now)
+    compile_ahead(vlm.model, settings.optimizer.tokens_per_pack, policy.dtype, vlm.device, now)
     now("starting the sampler")
     start = load("engine", settings.rollout.engine).from_settings
     memory = training_memory(policy, reference)

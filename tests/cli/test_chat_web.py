@@ -93,7 +93,7 @@ def started(world, tmp_path_factory):
     # What a machine may have set, and must not count.
     own = {"GRADIO_SHARE": "True", "GRADIO_SERVER_NAME": "0.0.0.0", "GRADIO_ANALYTICS_ENABLED": "True"}
     own |= {"PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1", "TMPDIR": str(folder / "temporary")}
-    words = ["chat", world / "warm" / "model", "--web", "--port", port, "--chat.max_new_tokens", 24]
+    words = ["chat", world / "warm" / "model", "--web", "--port", port, "--chat.max_new_tokens", 12]
     command = [sys.executable, "-m", "observe_r1.cli.main", *map(str, words)]
     with (folder / "log").open("w") as log:
         running = subprocess.Popen(command, env=os.environ | own, stdout=subprocess.PIPE, stderr=log, text=True)
@@ -111,10 +111,13 @@ def test_the_page_answers_as_the_terminal_does_and_phones_nobody(started, world,
     picture = str(sorted((world / "train" / "images").iterdir())[0])
     client = Client(address, verbose=False)
     so_far = list(client.submit(handle_file(picture), "How many red circles are there?", api_name="/answer"))
-    words = ["--image", picture, "--ask", "How many red circles are there?", "--chat.max_new_tokens", "24"]
+    words = ["--image", picture, "--ask", "How many red circles are there?", "--chat.max_new_tokens", "12"]
     assert main(["chat", str(world / "warm" / "model"), *words]) == 0
-    printed = re.sub(r"</?(observe|think|answer)>", " ", capsys.readouterr().out).split()
-    said = [word for word in " ".join(Text(so_far[-1]).said).split() if word not in ("observe", "think", "answer")]
+    terminal = capsys.readouterr()
+    cut_off = terminal.err.splitlines()[-1]
+    assert cut_off.startswith("cut off after 12 tokens") and Text(so_far[-1]).said[-2:] == ["cut off", cut_off]
+    printed = re.sub(r"</?(observe|think|answer)>", " ", terminal.out).split()
+    said = [word for word in " ".join(Text(so_far[-1]).said[:-2]).split() if word not in ("observe", "think", "answer")]
     assert said == printed
     assert len(so_far) > 3, "not as it was generated"
     refused = client.predict(None, "<|image_pad|>", api_name="/answer")

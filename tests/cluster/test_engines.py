@@ -167,6 +167,7 @@ def test_engines_that_hang_start_again_and_their_prompts_are_sampled_again(
 
     monkeypatch.setattr(many, "_note", hear)
     monkeypatch.setattr(engines, "_BEAT", 0.2)
+    monkeypatch.setattr(ray, "kill", lambda actor: None)  # it may be a minute until that ends what is stopped
     before, number = many.processes(), many.version
     many.renew = lambda actor: bool(with_version(number)([actor]))
     os.kill(before[0], signal.SIGSTOP)

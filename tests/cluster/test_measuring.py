@@ -19,7 +19,7 @@ SAMPLED = ["--rollout.max_new_tokens", "24", "--rollout.batch", "8", "--run.thre
 
 @pytest.fixture(scope="module")
 def ray_address():
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "include_dashboard": False})
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "num_gpus": 3, "include_dashboard": False})
     yield cluster.address
     cluster.shutdown()
 
@@ -117,3 +117,23 @@ def test_what_engines_alone_cannot_do_is_one_line(asked, ray_address, tmp_path, 
         "cluster.tensor_parallel = 2: only vLLM splits a model over several GPUs"
         in capsys.readouterr().err.splitlines()[-1]
     )
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ([], "model.device = 'auto': this machine has no GPU, and Ray has 3: give --model.device cuda"),
+        (["--model.device", "cuda"], "model.dtype = 'auto': this machine has no GPU to ask"),
+        # Believed, though there is none here: Ray has some.
+        (["--model.device", "cuda", "--model.dtype", "bfloat16"], "cluster.gpus = 64: Ray has 3: ask for fewer"),
+    ],
+)
+def test_the_machine_that_drives_a_cluster_needs_no_gpu(asked, ray_address, tmp_path, capsys, given, said):
+    folder = screened(asked, tmp_path / "ladder")
+    cluster = ["--cluster.address", ray_address, "--cluster.gpus", "64"]
+    assert main(["evaluate", *asked, "--output", str(tmp_path / "answers"), *given, *cluster]) == 2
+    assert said in capsys.readouterr().err.splitlines()[-1]
+    run = ["train", "tiny/observe_r1", "--run.output", str(tmp_path / "run"), "--data.path", asked[1], "--model.path"]
+    for words in (["ladder", "measure", str(folder), "--model"], [*run[:-1], "--model.dtype", "bfloat16", run[-1]]):
+        assert main([*words, asked[0], "--model.device", "cuda", *cluster]) == 2
+        assert "cluster.gpus = 64: Ray has 3: ask for fewer" in capsys.readouterr().err.splitlines()[-1]

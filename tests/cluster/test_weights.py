@@ -8,8 +8,9 @@ from PIL import Image
 from safetensors.torch import save_file
 from tiny import group_of
 
+from observe_r1.cluster import weights
 from observe_r1.cluster.gloo_transfer import Weight, buckets
-from observe_r1.cluster.weights import EmbeddedReceiver, VLLMReceiver, backend, vllm_arguments
+from observe_r1.cluster.weights import EmbeddedReceiver, VLLMReceiver, WeightSender, backend, vllm_arguments
 from observe_r1.config import DataSettings, ModelSettings, OptimizerSettings
 from observe_r1.demo.tiny_model import Sizes, make_tiny_model
 from observe_r1.model.adapters import published_weights
@@ -110,6 +111,15 @@ def test_vllm_gets_what_it_would_load_from_a_checkpoint_and_forgets_the_rest(ran
         assert weight.numel() and torch.equal(received[name], weight), name
         assert not torch.equal(first[name], weight), name
     engine.close()
+
+
+def test_a_rank_on_another_machine_than_the_first_joins_the_transfer(sound_model, monkeypatch):
+    """Over NCCL it opens no port, at an address that is not its own (here one of RFC 5737), and only gathers."""
+    monkeypatch.setattr(weights.distributed, "get_rank", lambda: 3)
+    model = load_model(ModelSettings(path=str(sound_model), device="cpu"), frozen=True).model
+    sender = WeightSender(model, torch.float32, "nccl", None, 4, device=torch.device("cpu"), host="192.0.2.1")
+    sender.send()
+    sender.close()
 
 
 def test_buckets_keep_the_order_and_are_bounded():

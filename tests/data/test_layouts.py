@@ -272,6 +272,11 @@ def test_limits_of_single_images_stay_in_the_message(tmp_path):
         ({"scan": {"bytes": "…", "path": None}}, "'scan': this image is not read"),
         ({"choices": ["red", "blue"]}, "'choices': 'red' is not in the question, and this column is not read"),
         ({"options": {"A": "What?", "B": "blue"}}, "'options': 'blue' is not in the question"),
+        ({"choices": [7, 8.0]}, "'choices': '7' is not in the question"),
+        ({"options": {"A": 30, "B": 45.5}}, "'options': '30' is not in the question"),
+        ({"choices": {"text": ["What", "blue"], "label": ["A"]}}, "'choices': 'blue' is not in the question"),
+        ({"choices": ["hat"]}, "'choices': 'hat' is not in the question"),
+        ({"choices": ["What"]}, "'choices': the gold answer '1' is none of these, and the question gives"),
         ({"system": "Answer in French."}, "'system': 'Answer in French.' is not in the question"),
     ],
 )
@@ -285,7 +290,23 @@ def test_columns_that_the_question_may_need_are_refused(tmp_path, columns, named
 def test_columns_that_no_question_needs_are_left_alone(tmp_path):
     metadata = {"id": "7", "source": "x", "metadata": {"videos": 1}, "level": 3, "image_id": "12", "num_images": 1}
     metadata |= {"image_path": "a.png", "data_source": "geo3k", "extra_info": {"split": "train"}, "choices": ["red"]}
-    assert only(tmp_path, {"problem": "<image>red?", "images": ["a.png"], "answer": "1", **metadata}).id == "7"
+    assert only(tmp_path, {"problem": "<image>red?", "images": ["a.png"], "answer": "red", **metadata}).id == "7"
+
+
+@pytest.mark.parametrize(
+    ("question", "columns"),
+    [
+        ("Is it hot or cold?", {"choices": ["hot", "cold"], "answer": "cold"}),
+        ("Is it (A) hot (B) cold?", {"options": {"A": "hot", "B": "cold"}, "answer": "B"}),
+        ("Which? (A)7(B)8.0", {"options": {"A": "(A)7", "B": "(B)8.0"}, "answer": "A"}),
+        ("Which? 1. 30 2. 45.5", {"choices": [30.0, 45.5], "answer": 2}),
+        ("Is it 30 or 45?", {"choices": {"text": ["30", "45"]}, "answer": 45}),
+        ("是红色还是蓝色？", {"choices": ["红色", "蓝色"], "answer": "蓝色"}),
+        ("Is it 3/4 or 1/4?", {"choices": ["3/4", "1/4"], "answer": "0.75"}),
+    ],
+)
+def test_options_that_the_question_has_are_no_loss(tmp_path, question, columns):
+    assert only(tmp_path, {"problem": question, **columns}).answer == str(columns["answer"])
 
 
 @pytest.mark.parametrize(

@@ -18,9 +18,13 @@ from observe_r1.ladder.arranging import MeasuredQuestion, min_complexity
 from observe_r1.ladder.journal import Journal
 from observe_r1.report.build_folder import open_build
 from observe_r1.report.ladder_page import ladder_card
-from observe_r1.report.ladder_summary import summarize_ladder
+from observe_r1.report.ladder_summary import count_dropped, summarize_ladder
 
 pytest_plugins = ["measured_ladder"]
+
+
+def _complexity(row):
+    return row["complexity"]
 
 
 def by_hand(measured, keep=lambda row: row["correct"] > 0):
@@ -34,7 +38,7 @@ def by_hand(measured, keep=lambda row: row["correct"] > 0):
 def test_everything_measured_is_in_the_ladder_once_in_the_order_of_the_mixing_rule(built):
     measured = read(built / "measured.jsonl")
     ladder = run(built, seed=5)
-    slots = mix(by_hand(measured), 5, key=lambda row: row["complexity"])
+    slots = mix(by_hand(measured), 5, _complexity)
     assert [(r["id"], r["slot"]) for r in ladder] == [(r["id"], s) for s, slot in enumerate(slots) for r in slot]
     figures = {r["id"]: r for r in measured}
     for row in ladder:
@@ -65,6 +69,19 @@ def test_short_responses_go_and_every_row_is_somewhere(built):
     assert {row["reason"] for row in dropped[1:]} == {"low complexity", "not drawn for size or shares"}
     low = {row["id"] for row in dropped if row["reason"] == "low complexity"}
     assert low == {row["id"] for row in read(built / "measured.jsonl") if row["complexity"] < 150}
+
+
+def test_what_every_response_solved_can_be_left_out_unless_the_review_keeps_it(built):
+    measured = read(built / "measured.jsonl")
+    kept, *solved = [row["id"] for row in measured if row["correct"] == TRIES]
+    review(built, **{kept: ("keep", "1")})
+    ladder = run(built, seed=5, drop_solved=True)
+    slots = mix(by_hand(measured, lambda row: row["correct"] > 0 and row["id"] not in solved), 5, _complexity)
+    assert [(r["id"], r["slot"]) for r in ladder] == [(r["id"], s) for s, slot in enumerate(slots) for r in slot]
+    dropped = read(built / "dropped.jsonl")[1:]
+    assert [row["id"] for row in dropped] == solved
+    assert {row["reason"] for row in dropped} == {"solved by every response"}
+    assert ladder_commands.mostly_lost(0, count_dropped(built)) == ""  # they do not count as lost
 
 
 def test_shares_are_kept_and_a_level_with_too_few_is_said(built):
@@ -119,7 +136,8 @@ def test_a_measurement_that_has_not_ended_is_not_arranged(built):
     (built / "refreshed-1").mkdir()
     with pytest.raises(UserError, match="refreshed-1: the measurement is not complete: run `observe-r1 ladder refresh"):
         run(built, measured="refreshed-1")
-    with pytest.raises(UserError, match=r"measured = 'refreshed-2': no such folder in .*: known are \., refreshed-1$"):
+    known = r"\(did you mean 'refreshed-1'\?\): there are '\.', 'refreshed-1'$"
+    with pytest.raises(UserError, match=rf"measured = 'refreshed-2': no such folder in .* {known}"):
         run(built, measured="refreshed-2")
     (built / "refreshed-1").rmdir()
     assert {path: path.read_bytes() for path in built.iterdir()} == before

@@ -146,11 +146,10 @@ def test_what_is_compiled_ahead_is_what_the_model_needs(compilations, monkeypatc
     monkeypatch.setattr(flex_attention, "_SMALLEST", BLOCK)
     compile_ahead = flex_attention.compile_kernels
     monkeypatch.setattr(flex_attention, "compile_kernels", on_the_cpu)
-    shared_prefix.compile_ahead(vlm.model, 250, torch.float32, said.append)
+    shared_prefix.compile_ahead(vlm.model, 250, torch.float32, CPU, said.append)
     assert not said and compilations.frame_count == 0  # there are no kernels on the CPU
-    with monkeypatch.context() as patched:
-        patched.setattr(type(vlm.model), "device", torch.device("cuda"))
-        shared_prefix.compile_ahead(vlm.model, 250, torch.float32, said.append)
+    nowhere = random_model(family).model.to("meta")  # as a rank has it, before it reads its part
+    shared_prefix.compile_ahead(nowhere, 250, torch.float32, torch.device("cuda"), said.append)
     assert [line.rpartition(", ")[2] for line in said] == ["1 of 2", "2 of 2"]
     assert compilations.frame_count == 4
 

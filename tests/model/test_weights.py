@@ -22,10 +22,11 @@ from model_folders import (
     without,
 )
 from safetensors.torch import load_file, save_file
-from transformers import AutoModelForImageTextToText
+from transformers import AutoModelForImageTextToText, Qwen2_5_VLForConditionalGeneration
 
 from observe_r1.errors import UserError
 from observe_r1.model.checkpoint import check_finite
+from observe_r1.model.device import MACHINE_FAULTS
 from observe_r1.model.hub import check_model_path
 
 
@@ -207,6 +208,16 @@ def test_settings_that_fit_the_weights_and_cannot_be_computed(kind, folder):
     damage(folder)
     message = refusal(load, folder)
     assert message.startswith("config.json describes a model that cannot compute: ") and reason in message
+
+
+@pytest.mark.parametrize("kind", MACHINE_FAULTS)
+def test_what_a_gpu_cannot_do_is_no_fault_of_the_checkpoint(kind, sound_model, monkeypatch):
+    def fail(*arguments, **options):
+        raise kind("no kernel image is available for execution on the device")
+
+    monkeypatch.setattr(Qwen2_5_VLForConditionalGeneration, "forward", fail)
+    with pytest.raises(kind, match="no kernel image"):
+        load(sound_model)
 
 
 @pytest.mark.parametrize("kind", NOT_FINITE)

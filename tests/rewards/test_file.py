@@ -91,7 +91,7 @@ def test_a_file_that_cannot_be_used_is_told_when_it_is_entered(reward, code, mes
 
 
 def test_a_file_that_does_not_exist(reward):
-    with pytest.raises(UserError, match=r"there is no file 'no/mine\.py' \(looked for in /"):
+    with pytest.raises(UserError, match=r"reward file 'no/mine\.py': no such file, looked for in /"):
         RewardFile("no/mine.py", RewardSettings()).__enter__()
 
 

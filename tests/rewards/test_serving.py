@@ -14,6 +14,7 @@ from random import Random
 import pytest
 from hostile import after_json, hostile_group, hostile_text
 
+from observe_r1.cli.main import main
 from observe_r1.config import RewardSettings
 from observe_r1.errors import UserError
 from observe_r1.records import Example
@@ -31,6 +32,8 @@ def reward_func(queries, prompts, labels):
         raise ValueError("no such answer")
     if "die" in queries[0]:
         os._exit(3)
+    while "wait for" in queries[0] and not os.path.exists(queries[0].split()[-1]):
+        time.sleep(0.01)
     return [len(query) - len(prompt) + 100 * len(label) for query, prompt, label in zip(queries, prompts, labels)]
 """
 ONE = """
@@ -156,24 +159,26 @@ def test_what_the_file_does_wrong_is_one_line_and_the_next_request_is_answered(s
         assert ask(server, group()) == (200, {"rewards": [103.0]})
 
 
-def test_requests_are_answered_side_by_side_beside_silent_and_vanished_clients(server):
-    silent = [socket.create_connection(server.server_address[:2]) for _ in range(5)]
-    gone = socket.create_connection(server.server_address[:2])
-    gone.sendall(b"POST / HTTP/1.1\r\nContent-Length: 10\r\n\r\n{")
-    gone.close()
-    answers = []
-    slow = threading.Thread(target=lambda: answers.append(ask(server, group("slow", ""))))
-    slow.start()
-    quick = [threading.Thread(target=lambda: answers.append(ask(server, group(count=3)))) for _ in range(8)]
-    for thread in quick:
-        thread.start()
-    for thread in quick:
-        thread.join()
-    slow.join()
-    for connection in silent:
-        connection.close()
-    # With two processes the slow call holds up one; its answer, by its time limit, is the last.
-    assert answers[:8] == [(200, {"rewards": [103.0] * 3})] * 8 and answers[8][0] == 500
+def test_requests_are_answered_side_by_side_beside_silent_and_vanished_clients(tmp_path):
+    answers, query = [], f"wait for {tmp_path / 'go'}"
+    with Running(serving(tmp_path, workers=2)) as server:
+        silent = [socket.create_connection(server.server_address[:2]) for _ in range(5)]
+        gone = socket.create_connection(server.server_address[:2])
+        gone.sendall(b"POST / HTTP/1.1\r\nContent-Length: 10\r\n\r\n{")
+        gone.close()
+        slow = threading.Thread(target=lambda: answers.append(ask(server, group(query, ""))))
+        slow.start()
+        quick = [threading.Thread(target=lambda: answers.append(ask(server, group(count=3)))) for _ in range(8)]
+        for thread in quick:
+            thread.start()
+        for thread in quick:
+            thread.join()
+        assert answers == [(200, {"rewards": [103.0] * 3})] * 8  # the slow one holds up one of two processes
+        (tmp_path / "go").touch()
+        slow.join()
+        for connection in silent:
+            connection.close()
+    assert answers[8:] == [(200, {"rewards": [len(query) + 100.0]})]
 
 
 def test_a_reward_of_one_response_gets_response_answer_and_question(tmp_path):
@@ -202,7 +207,7 @@ def test_an_address_in_use_and_a_missing_file_are_one_line(server, tmp_path):
         RewardServing(("accuracy",), RewardSettings(), "127.0.0.1", server.server_address[1])
     with pytest.raises(UserError, match="port 99999"):
         RewardServing(("accuracy",), RewardSettings(), "127.0.0.1", 99999)
-    with pytest.raises(UserError, match="there is no file"):
+    with pytest.raises(UserError, match="no such file, looked for in"):
         RewardServing((str(tmp_path / "none.py"),), RewardSettings(), "127.0.0.1", 0).__enter__()
 
 
@@ -230,10 +235,24 @@ def test_ctrl_c_ends_the_command_in_the_middle_of_a_call_with_its_processes(numb
         os.kill(int(pid.read_text()), 0)
 
 
-def test_bad_words_are_one_line(capsys):
-    from observe_r1.cli.main import main
-
-    assert main(["serve-rewards", "no_such_reward"]) == 2
-    assert "accuracy" in (said := capsys.readouterr().err) and said.count("\n") == 1
-    assert main(["serve-rewards", "accuracy", "--workers", "0"]) == 2
-    assert "workers = 0" in (said := capsys.readouterr().err) and said.count("\n") == 1
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (
+            ["questions.jsonl"],
+            "'questions.jsonl' is neither a Python file (my_reward.py) nor a built-in reward: accuracy",
+        ),
+        (["http://127.0.0.1:5000/"], "is neither a Python file"),
+        (["no_such_reward"], "'no_such_reward' is neither a Python file"),
+        (["acuracy"], "accuracy, format (did you mean 'accuracy'?)"),
+        (["accuracy", "--timeout", "0"], "argument --timeout: should be a number of seconds above 0, not 0"),
+        (["accuracy", "--timeout", "nan"], "argument --timeout: "),
+        (["accuracy", "--workers", "0"], "argument --workers: should be 1 or more, not 0"),
+        (["accuracy", "--template", "look"], "argument --template: invalid choice: 'look'"),
+    ],
+)
+def test_what_cannot_be_served_is_told_in_the_words_of_the_command(words, said, capsys):
+    assert main(["serve-rewards", *words]) == 2
+    line = capsys.readouterr().err
+    assert said in line and len(line.splitlines()) == 1
+    assert not any(name in line for name in ("functions", "call_timeout", "rewards."))

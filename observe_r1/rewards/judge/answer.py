@@ -37,10 +37,11 @@ _PRONOUN = _pattern(
 )
 _CHOOSE = _pattern(
     r"(?:i (?:would )?)?(?:choose|select|pick|option|choice)\s*:?\s*(?=[(\[]?[A-Za-z][)\]]?(?![A-Za-z]))|选项\s*",
-    r"|both\s+(?=[A-H]\s)|(?:in|at|by)(?: the year)?\s+(?=\d)|year\s+(?=\d{4})",
+    r"|both\s+(?=[A-H]\s)|(?:in|at|by)(?: the year)?\s+(?=\d)|(?:the )?year\s+(?=\d{4})",
 )
 _ABOUT = _pattern(
-    r"(?:(?:a total of|about|approximately|approx\.?|roughly|exactly)(?![A-Za-z])|\\approx(?![A-Za-z])|约)\s*",
+    r"(?:(?:a total of|about|approximately|approx\.?|roughly|exactly)(?![A-Za-z])",
+    r"|\\(?:approx|sim|cong)(?![A-Za-z])|约)\s*",
 )
 _TAIL = _pattern(
     r"\s+is\s+(?:the\s+)?(?:final\s+)?(?:correct|right|answer)(?:\s+(?:answer|option|choice|one))?$",
@@ -71,7 +72,7 @@ _SUBJECT = re.compile(r"[^=<>|&\[\]*+/%\"$~^]*")
 """What a value may be said of: words and formulas' names, no operators."""
 _PLAIN_SUBJECT = re.compile(r"[Tt](?:he|his)(?: (?!is\b|are\b)[\w'-]+){1,6} ")
 """What a word may be said of: "The colour of the car is red"."""
-_JUDGED = _pattern(r"(yes|no|true|false)[,.;:] ")
+_JUDGED = _pattern(r"(yes|no|true|false)[,.;:] (?!\d+$)")
 _WAVERS = _pattern(r"\b(?:yes|no|true|false|or|but|maybe|might|may|could|perhaps|if|unless|however|wrong|incorrect)\b")
 
 

@@ -17,7 +17,7 @@ _MAX_EXPONENT = 2000
 """Of a number such as 1e3."""
 
 TOKEN = re.compile(
-    r"(?P<number>(?:\d+(?:\.(?:\d+|(?=\\overline)))?|\.\d+)(?:[eE][+-]?\d+(?![\dA-Za-z]))?)"
+    r"(?P<number>(?:\d+(?:\.(?:\d+|(?=\\(?:overline|bar|dot)\b)))?|\.\d+)(?:[eE][+-]?\d+(?![\dA-Za-z]))?)"
     r"|(?P<command>\\(?:[A-Za-z]+|.))"
     r"|(?P<word>[^\W\d_]+)"
     r"|(?P<sign>\*\*|<=|>=|!=|\S)"
@@ -224,7 +224,7 @@ class _Parser:
         if exponent and abs(int(exponent)) > _MAX_EXPONENT:
             raise Unreadable("too large")
         value = Fraction(text)
-        if self.peek() == "\\overline" and not exponent:
+        if self.peek() in ("\\overline", "\\bar", "\\dot") and not exponent:
             self.take()
             self.expect("{")
             period = self.take()

@@ -2,18 +2,19 @@
 
 import html
 import re
+from unicodedata import normalize
 
 _SUPERSCRIPTS = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻ⁿ", "0123456789+-n")
 _SUBSCRIPTS = str.maketrans("₀₁₂₃₄₅₆₇₈₉", "0123456789")
 _COMMANDS = {
-    "le": "≤≦⩽", "ge": "≥≧⩾", "ne": "≠", "approx": "≈≅≃", "pm": "±", "in": "∈", "cup": "∪", "emptyset": "∅⌀",
+    "le": "≤≦⩽", "ge": "≥≧⩾", "ne": "≠", "approx": "≈≃", "pm": "±", "in": "∈", "cup": "∪", "emptyset": "∅⌀",
     "angle": "∠", "triangle": "△", "odot": "⊙", "sqrt": "√", "pi": "π", "infty": "∞", "alpha": "α", "beta": "β",
     "gamma": "γ", "delta": "δ", "epsilon": "ε", "theta": "θ", "lambda": "λ", "rho": "ρ", "sigma": "σ", "phi": "φ",
-    "omega": "ω", "Delta": "Δ", "Sigma": "Σ", "ldots": "…",
+    "omega": "ω", "Delta": "Δ", "Sigma": "Σ", "ldots": "…", "sim": "∼∽", "cong": "≅≌", "parallel": "∥", "perp": "⊥",
 }  # fmt: skip
 _ASCII = {
     "-": "−–—‐‑﹣", "°C": "℃", "°F": "℉", ":": "∶", "*": "∗", "°": "º˚", "¥": "￥", "µ": "μ", "Ω": "Ω", '"': "“”″",
-    "'": "‘’′", ",": "，、", ";": "；", ".": "。", "": "\u200b\u200c\u200d\u2060\ufeff\u00ad",
+    "'": "‘’′", ",": "，、", ";": "；", ".": "。", "": "\u200b\u200c\u200d\u2060\ufeff\u00ad\u200e\u200f\u061c",
 }  # fmt: skip
 _FRACTIONS = {
     "½": "12", "⅓": "13", "⅔": "23", "¼": "14", "¾": "34", "⅕": "15", "⅖": "25", "⅗": "35", "⅘": "45", "⅙": "16",
@@ -29,6 +30,12 @@ _SIGNS = (
     }
 )
 _SIGNS |= {ord("∛"): r"\sqrt[3]", ord("∜"): r"\sqrt[4]", ord("⇒"): r"\Rightarrow ", ord("→"): r"\to "}
+_SIGNS |= {  # 𝐁, 𝑥, ℝ
+    code: letter
+    for code in (*range(0x1D400, 0x1D800), *range(0x2100, 0x2150))
+    if len(letter := normalize("NFKC", chr(code))) == 1 and letter.isascii()
+}
+_TIMES_TEN = re.compile(r"(?<=\d) ?x ?(?=10\^)", re.IGNORECASE)
 _HTML_TAG = re.compile(r"</?(?:b|i|em|strong|u|p|span|div|code|mark|center|br|font)(?: [^<>]{0,80})?/?>", re.IGNORECASE)
 _SUP_TAG = re.compile(r"<sup>([^<>]{1,20})</sup>", re.IGNORECASE)
 _DOUBLED = re.compile(r"\\\\(?=[A-Za-z])")
@@ -49,7 +56,7 @@ _ALIASES = {
     "geqslant": r"\ge ", "neq": r"\ne ", "lt": "<", "gt": ">", "colon": ":", "lbrace": r"\{", "rbrace": r"\}",
     "varnothing": r"\emptyset ", "langle": "(", "rangle": ")", "overrightarrow": r"\vec", "dots": r"\ldots ",
     "cdots": r"\ldots ", "land": " and ", "lor": " or ", "mid": "|", "vert": "|", "lvert": "|", "rvert": "|",
-    "degree": "°", "cdotp": r"\cdot ", "simeq": r"\approx ", "cong": r"\approx ", "sim": r"\approx ",
+    "degree": "°", "cdotp": r"\cdot ", "simeq": r"\approx ",
     "%": "%", "$": "¤", "&": "&",
 }  # fmt: skip
 _ALIAS = re.compile(rf"\\({'|'.join(map(re.escape, _ALIASES))})(?![A-Za-z])")
@@ -85,6 +92,7 @@ def plain(text: str) -> str:
     text = _ALIAS.sub(lambda found: _ALIASES[found[1]], _SIZE.sub("", text))
     text = _PAIRED.sub(lambda found: f" {next((part for part in found.groups() if part is not None), '')} ", text)
     text = _BRACED_DEGREE.sub("°", _DEGREE.sub("°", text))
+    text = _TIMES_TEN.sub(r"\\times ", text)
     text = text.replace("$", "¤").replace("{,}", ",").replace("{:}", ":").replace("US¤", "¤")
     text = _MARKDOWN.sub(r"\2", _SPACE.sub(" ", text))
     return " ".join(text.split())

@@ -5,10 +5,11 @@ from dataclasses import replace
 from fractions import Fraction
 
 from observe_r1.rewards.judge.formulas import Node, Token, Unreadable, has_angle, parse, variables
+from observe_r1.rewards.judge.numerals import OF_NUMBERS
 from observe_r1.rewards.judge.units import DEGREE, Unit, unit_of
 from observe_r1.rewards.judge.values import Quantity
 
-_SCALES = {"thousand": 3, "million": 6, "billion": 9, "trillion": 12, "mn": 6, "bn": 9, "万": 4, "亿": 8}
+_SCALES = {"hundred": 2, "thousand": 3, "million": 6, "billion": 9, "trillion": 12, "mn": 6, "bn": 9, "万": 4, "亿": 8}
 _AMOUNTS = _SCALES.keys() | {"dozen"}
 _MONEY_SCALES = {"k": 3, "m": 6, "b": 9}
 _MONEY = {
@@ -17,21 +18,10 @@ _MONEY = {
     "cents": "us_cent", "¢": "us_cent",
 }  # fmt: skip
 _PERCENT = frozenset({"%", "\\%", "percent", "pct"})
-_NUMBER_WORDS = {
-    word: number
-    for number, word in enumerate(
-        "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen "
-        "seventeen eighteen nineteen".split()
-    )
-}
-_TENS = {
-    word: 10 * number
-    for number, word in enumerate("twenty thirty forty fifty sixty seventy eighty ninety".split(), start=2)
-}
 _NO_NOUN = re.compile(
-    r"(?:or|and|more|less|fewer|least|most|than|to|not|but|plus|minus|times|over|under|up|dozen|hundred|half|halves|thirds?"
-    r"|quarters?|percent|per|is|are|was|if|in|so|since|because|pi|sqrt|maybe|other|another|wrong|each|squared|cubed"
-    r"|am|pm|st|nd|rd|th|right|left|of|out|by|with|without|except|no|a|the|i|etc|never|false|incorrect|.*[不错非没].*)",
+    r"(?:or|and|more|less|fewer|least|most|than|to|not|but|plus|minus|times|over|under|up|off|half|halves|percent|per|is|are|was|if|in|so|since|because|pi|sqrt|maybe|other|another|wrong|each|squared|cubed"
+    r"|doubled|tripled|halved|factorial|mod|modulo|choose|divided|multiplied|added|subtracted|instead|excluding|excluded"
+    rf"|am|pm|st|nd|rd|th|(?:{'|'.join(OF_NUMBERS)}|ten|dozen)s?|right|left|of|out|by|with|without|except|no|a|the|i|etc|never|false|incorrect|.*[不错非没].*)",
     re.IGNORECASE,
 )
 _MAX_UNIT = 24
@@ -50,7 +40,6 @@ def measured(tokens: list[Token]) -> Quantity:
     tokens, money = _without_money(tokens)
     if not tokens:
         raise Unreadable("nothing")
-    tokens = _in_digits(tokens)
     percent = tokens[-1].text.casefold() in _PERCENT
     if percent:
         tokens = tokens[:-1]
@@ -92,15 +81,6 @@ def _number(tokens: list[Token]) -> Quantity:
         raise Unreadable("too large")
     digits = len((decimal[1] + decimal[2]).lstrip("0"))
     return Quantity(formula, step=Fraction(10) ** (exponent - len(decimal[2])), digits=digits)
-
-
-def _in_digits(tokens: list[Token]) -> list[Token]:
-    """Return the tokens with a number in words at their beginning, as twenty-five, in digits."""
-    words = [token.text.casefold() for token in tokens[:3]]
-    number, length = _NUMBER_WORDS.get(words[0], _TENS.get(words[0])), 1
-    if words[0] in _TENS and 0 < _NUMBER_WORDS.get(words[-1], 0) < 10 and words[1:-1] in ([], ["-"]):
-        number, length = _TENS[words[0]] + _NUMBER_WORDS[words[-1]], len(words)
-    return tokens if number is None else [Token("number", str(number), False), *tokens[length:]]
 
 
 def _without_money(tokens: list[Token]) -> tuple[list[Token], Unit | None]:

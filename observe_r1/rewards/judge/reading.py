@@ -13,6 +13,7 @@ from string import ascii_letters
 from observe_r1.rewards.judge.answer import MAX_CHARS, cores
 from observe_r1.rewards.judge.formulas import Node, Unreadable, parse, tokenize
 from observe_r1.rewards.judge.notation import plain
+from observe_r1.rewards.judge.numerals import in_digits
 from observe_r1.rewards.judge.quantities import measured
 from observe_r1.rewards.judge.statements import statement
 from observe_r1.rewards.judge.units import Unit
@@ -27,7 +28,9 @@ _LETTER = re.compile(
     r"(?:\( ?(?=[A-Za-z] ?\))|\[ ?(?=[A-Za-z] ?\])|\{ ?(?=[A-Za-z] ?\})|(?=[A-Za-z] ?\)?[.:,]?$))"
     r"([A-Za-z]) ?[)\]}]?[.:,]?"
 )
-_LABELLED = re.compile(r"(?:[(\[]([A-Ha-h])[)\]][.:]?|([A-H])(?:[:)]|\.(?![A-Z](?:\.|$)))|([a-h])\)) ?(.+)", re.DOTALL)
+_LABELLED = re.compile(
+    r"(?:[(\[]([A-Ha-h])[)\]][.:]?|([A-H])(?:[:)]|\.(?!\.|[A-Z](?:\.|$)))|([a-h])\)) ?(.+)", re.DOTALL
+)
 _OTHER_LABEL = re.compile(
     r"^(?:and|or|&|,)(?![A-Za-z])|(?:^|[\s,;])(?:[(\[]?[A-H][).:\]](?:\s|$|[A-Z\d])|[(\[]?[a-h]\)\s)"
 )
@@ -52,7 +55,7 @@ _SPAN = re.compile(
     re.IGNORECASE,
 )
 _FEET = re.compile(r"(\d+)' ?(\d+(?:\.\d+)?)(?:\"|'')")
-_THOUSANDS = re.compile(r"(?<![\d.,(\[{])(\d{1,3}(?:,\d{3})+|\d{1,3}(?: \d{3})+)(?![\d]|,\d|[)\]}])")
+_THOUSANDS = re.compile(r"(?<![\d.,(\[{])(\d{1,3}(?:,\d{3})+|\d{1,3}(?: \d{3})+|\d{1,3}(?:'\d{3})+)(?![\d]|,\d|[)\]}])")
 _MIXED = re.compile(r"(?<![\d.^_/}])(\d+) (\d+)/(\d+)(?![\d/.])")
 _BOUNDS = (
     (re.compile(r"(?:negative|minus) (.+)", re.IGNORECASE), r"- \1"),
@@ -146,6 +149,7 @@ def _choice(text: str) -> Choice | None:
     if (
         1 < len(text) < 8
         and text.isascii()
+        and text.isalpha()
         and text.isupper()
         and all(a < b for a, b in pairwise(text))
         and text[-1] <= "J"
@@ -217,12 +221,13 @@ def _feet(text: str) -> Quantity | None:
 
 
 def _numerals(text: str) -> str:
-    """Return `text` without separators of thousands and mixed numbers, and with bounds in words as signs."""
+    """Return `text` without separators of thousands and mixed numbers, with bounds as signs and numbers as digits."""
     for pattern, sign in _BOUNDS:
         if pattern.fullmatch(text):
             text = pattern.sub(sign, text)
             break
-    text = _THOUSANDS.sub(lambda found: re.sub("[, ]", "", found[0]), text)
+    text = in_digits(text)
+    text = _THOUSANDS.sub(lambda found: re.sub("[, ']", "", found[0]), text)
     return _MIXED.sub(
         lambda found: f"({found[1]}+{found[2]}/{found[3]})" if int(found[2]) < int(found[3]) else found[0], text
     )

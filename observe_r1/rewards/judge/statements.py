@@ -1,6 +1,7 @@
 """From tokens to values: lists, equations, inequalities, brackets, matrices, quantities."""
 
 import re
+from dataclasses import replace
 from fractions import Fraction
 from itertools import pairwise
 from typing import Any
@@ -26,7 +27,7 @@ from observe_r1.rewards.judge.values import (
 
 _SEPARATORS = frozenset({",", ";", "or", "and", "和", "或", "&"})
 _RELATIONS = {"=": "=", "==": "=", "<": "<", ">": ">", "\\le": "<=", "\\ge": ">=", "<=": "<=", ">=": ">="} | {
-    "\\ne": "!=", "!=": "!=", "\\approx": "~", "\\in": "in",
+    "\\ne": "!=", "!=": "!=", "\\approx": "~", "\\sim": "~", "\\cong": "~", "\\in": "in",
 }  # fmt: skip
 _MIRRORED = {"<": ">", ">": "<", "<=": ">=", ">=": "<="}
 _OPENING, _CLOSING = frozenset({"(", "[", "{", "\\{", "\\begin"}), frozenset({")", "]", "}", "\\}", "\\end"})
@@ -97,7 +98,9 @@ def _relation(tokens: list[Token]) -> list[Reading]:
     if not signs:
         return _value(tokens)
     if relations == {"in"} and len(parts) == 2 and _name(parts[0]) is not None:
-        return statement(parts[1])
+        return [_of(_name(parts[0]) or "", each) for each in statement(parts[1])]
+    if "~" in relations and variables(measured(parts[-1]).formula):
+        raise Unreadable("only a number is approximate")  # triangles are similar
     if relations <= {"=", "~"}:
         return _equality(parts)
     if relations == {"!="} and len(parts) == 2 and (not parts[0] or _name(parts[0]) is not None):
@@ -105,6 +108,12 @@ def _relation(tokens: list[Token]) -> list[Reading]:
         below = Interval(_MINUS_INFINITY, bound, False, False)
         return [Region((below, Interval(bound, _INFINITY, False, False)), _name(parts[0]) or "")]
     return [_region(parts, [_RELATIONS[sign] for sign in signs])]
+
+
+def _of(name: str, values: Reading) -> Reading:
+    """Return an interval as one of the variable `name`; any other values as they are."""
+    region = as_region(values)
+    return values if region is None else replace(region, name=name)
 
 
 def _region(parts: list[list[Token]], relations: list[str]) -> Region:
@@ -197,6 +206,8 @@ def _equality(parts: list[list[Token]]) -> list[Reading]:
             left, right = parse(parts[0]), parse(rest[0])
         except Unreadable:
             return readings
+        if left.op == right.op == "variable" and min(len(left.args[0]), len(right.args[0])) > 1:
+            readings.clear()  # AB = CD is a relation; CD alone is not what it says
         if variables(right):
             readings.append(Equation(left, right))
         return readings

@@ -172,6 +172,8 @@ def in_base_units(unit: Unit) -> tuple[Fraction, Fraction, tuple[tuple[str, Frac
     registry = _registry()
     whole = registry.Unit("")
     for name, power in unit.factors:
+        if name in ("degC", "degF") and unit.factors != ((name, 1),):
+            name = f"delta_{name}"  # in J/(kg °C) a degree is a difference, without an offset
         whole *= registry.Unit(name) ** power
     zero, one = (registry.Quantity(Fraction(size), whole).to_base_units() for size in (0, 1))
     dimension = tuple(sorted((str(name), Fraction(power)) for name, power in one.unit_items()))
