@@ -24,7 +24,7 @@ from observe_r1.config import ObjectiveSettings, RewardSettings, TrainSettings
 from observe_r1.records import Completion, Example, Prompt
 from observe_r1.rewards import Scorer, Scores
 from observe_r1.run.folder import RunFolder
-from observe_r1.training.loop import rollout_rows
+from observe_r1.run.recorder import rollout_rows
 from observe_r1.training.prompts import Drawn
 from observe_r1.training.sampler import scored_groups
 

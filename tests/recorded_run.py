@@ -68,7 +68,7 @@ def step_metrics(step, quality=0.0):
 
 
 def group_rows(number, count, step, texts=()):
-    """The rows of one group, as `training.loop.rollout_rows` makes them."""
+    """The rows of one group, as `run.recorder.rollout_rows` makes them."""
     right = GROUP - LEVELS.index(_difficulty(number, count))
     said = texts[number % len(texts)] if texts else f"shapes {number}"
     return [

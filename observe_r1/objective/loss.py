@@ -54,7 +54,7 @@ def policy_loss(
 
     Returns:
         The loss, a scalar; and by name sums over the tokens, float64 scalars without gradient: `loss` (L itself),
-        `clip_fraction`, `approx_kl` (Schulman's k3 estimate of KL(old ‖ new)), `logprob`, and `sampler_difference`
+        `clip_fraction`, `approx_kl` (the estimate `k3` of KL(old ‖ new)), `logprob`, and `sampler_difference`
         (of probabilities, in absolute value).
     """
     old = logprobs.detach() if old_logprobs is None else old_logprobs
@@ -64,11 +64,10 @@ def policy_loss(
         kl = registry.load("kl estimator", objective.kl_estimator)(logprobs, reference_logprobs)
         loss = loss + (kl_weights * kl).sum()
     with torch.no_grad():
-        change = logprobs - old
         measured = {
             "loss": loss,
             "clip_fraction": clipped.float(),
-            "approx_kl": change.exp() - 1 - change,
+            "approx_kl": k3(old, logprobs),
             "logprob": logprobs,
             "sampler_difference": (logprobs.exp() - sampler_logprobs.exp()).abs(),
         }

@@ -136,7 +136,7 @@ class SampledGroup:
     id: str
     """Of the question."""
     rows: tuple[dict[str, Any], ...]
-    """Its responses: see `training.loop.rollout_rows` and `run.held_out.evaluation_rows`."""
+    """Its responses: see `run.recorder.rollout_rows` and `run.held_out.evaluation_rows`."""
 
     @property
     def share_right(self) -> float:

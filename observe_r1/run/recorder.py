@@ -12,6 +12,7 @@ from observe_r1.config import SFTSettings, TrainSettings
 from observe_r1.data.same_rows import check_rows, row_digests
 from observe_r1.errors import UserError, full_disk
 from observe_r1.records import Group
+from observe_r1.rewards.accuracy import read_as
 from observe_r1.rewards.custom import reward_file_digests
 from observe_r1.run.checkpoint import Checkpoints
 from observe_r1.run.folder import RunFolder
@@ -20,7 +21,6 @@ from observe_r1.run.progress import Progress
 from observe_r1.run.resume import RunState
 from observe_r1.run.trackers import Trackers, rows_between
 from observe_r1.run.trackers.tables import Table, evaluation_table, group_table
-from observe_r1.training.loop import rollout_rows
 from observe_r1.training.parts import SavedPolicy
 from observe_r1.training.prompts import PromptEncoder, PromptSource
 
@@ -277,3 +277,26 @@ class Recorder:
         if self._checkpoints.newest:
             checkpoint = f"{self._view.resume_hint} continues after step {self._checkpoints.newest}"
         return f"stopped after step {self.step}, {model}; {checkpoint}"
+
+
+def rollout_rows(groups: Sequence[Group]) -> Iterator[dict[str, Any]]:
+    """Yield one row per sampled response: what it says, what it earned, and its advantage."""
+    for group in groups:
+        for number, completion in enumerate(group.completions):
+            yield {
+                "id": group.example.id,
+                "response": number,
+                "text": completion.text,
+                "answer": group.example.answer,
+                "tokens": len(completion.ids),
+                "finish": completion.finish,
+                "version": completion.version,
+                "last_version": int(completion.token_versions[-1]),
+                "correct": bool(group.correct[number]),
+                "read_as": None if group.correct[number] else read_as(completion.text),
+                "reward": float(group.rewards[number]),
+                "parts": {name: float(values[number]) for name, values in group.parts.items()},
+                "bonus": float(group.bonus[number]),
+                "weight": group.weight,
+                "advantage": float(group.advantages[number]),
+            }

@@ -26,8 +26,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Sequence
-from typing import Any, Protocol
+from collections.abc import Sequence
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -38,7 +38,6 @@ from observe_r1.errors import UserError
 from observe_r1.objective import sequence_mean, token_advantages, truncated_importance_weight, whiten
 from observe_r1.policy.optimizers import learning_rate
 from observe_r1.records import Group, TrainingBatch, TrainingGroup
-from observe_r1.rewards.accuracy import read_as
 from observe_r1.training.prompts import PromptSource
 from observe_r1.training.sampler import Now, counted
 from observe_r1.training.weight_sync import WeightSync
@@ -83,7 +82,7 @@ class Monitor(Protocol):
         ...
 
     def write_rollouts(self, step: int, groups: Sequence[Group]) -> object:
-        """Write down every group that was sampled for `step`, as `rollout_rows`."""
+        """Write down every group that was sampled for `step`."""
         ...
 
     def step_done(self, step: int, metrics: dict[str, float], *, last: bool) -> None:
@@ -308,26 +307,3 @@ def update_metrics(updates: Sequence[dict[str, float]], seconds: float) -> dict[
     metrics["speed/updating_tokens_per_s"] = tokens / max(seconds, 1e-9)
     metrics["time/updating"] = seconds
     return metrics
-
-
-def rollout_rows(groups: Sequence[Group]) -> Iterator[dict[str, Any]]:
-    """Yield one row per sampled response: what it says, what it earned, and its advantage."""
-    for group in groups:
-        for number, completion in enumerate(group.completions):
-            yield {
-                "id": group.example.id,
-                "response": number,
-                "text": completion.text,
-                "answer": group.example.answer,
-                "tokens": len(completion.ids),
-                "finish": completion.finish,
-                "version": completion.version,
-                "last_version": int(completion.token_versions[-1]),
-                "correct": bool(group.correct[number]),
-                "read_as": None if group.correct[number] else read_as(completion.text),
-                "reward": float(group.rewards[number]),
-                "parts": {name: float(values[number]) for name, values in group.parts.items()},
-                "bonus": float(group.bonus[number]),
-                "weight": group.weight,
-                "advantage": float(group.advantages[number]),
-            }

@@ -191,3 +191,13 @@ def test_the_whole_loss_by_hand():
     kl = {"reference_logprobs": torch.tensor([-1.5, -1.0]), "kl_weights": torch.tensor([0.1, 0.2])}
     with_kl, _ = policy_loss(logprobs, advantages, weights, logprobs, ObjectiveSettings(kl_estimator="k1"), **kl)
     assert (with_kl - loss).item() == pytest.approx(0.1 * 0.5 - 0.2 * 1)
+
+
+def test_the_measured_kl_of_small_steps_is_not_lost_in_rounding():
+    """It is x²/2 for a change x: of 1e-4 nats, beside which float32 would round `exp(x) - 1` by a quarter of that."""
+    old = torch.linspace(-3, -0.1, 1000)
+    new = old + 1e-4 * torch.arange(1000.0).sin()
+    ones = torch.ones(1000)
+    _, sums = policy_loss(new, ones, ones, old, ObjectiveSettings(), old_logprobs=old)
+    change = new.double() - old.double()
+    assert sums["approx_kl"].item() == pytest.approx((change.expm1() - change).sum().item(), rel=1e-4)

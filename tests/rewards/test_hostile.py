@@ -15,7 +15,7 @@ from observe_r1.objective import dr_grpo
 from observe_r1.records import Example
 from observe_r1.rewards import Scorer, accuracy_reward, verifiable
 from observe_r1.run.folder import RunFolder
-from observe_r1.training.loop import rollout_rows
+from observe_r1.run.recorder import rollout_rows
 
 # 250 groups of 8: two thousand texts.
 thorough = settings(max_examples=250, database=None, suppress_health_check=list(HealthCheck), derandomize=True)

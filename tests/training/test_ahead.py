@@ -24,9 +24,10 @@ from observe_r1.errors import UserError
 from observe_r1.policy.token_logprobs import LogprobModel
 from observe_r1.rewards import Scores
 from observe_r1.rollout.embedded import EmbeddedEngine
+from observe_r1.run.recorder import rollout_rows
 from observe_r1.run.resume import dump_groups, load_groups
 from observe_r1.training.ahead import AheadSampler
-from observe_r1.training.loop import Batcher, RunLength, rollout_rows, train
+from observe_r1.training.loop import Batcher, RunLength, train
 from observe_r1.training.prompts import PromptStream
 from observe_r1.training.sampler import GroupSampler, StoppedError, unseen
 

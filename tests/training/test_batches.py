@@ -11,8 +11,9 @@ from tiny import random_group
 from observe_r1.config import DataSettings, ModelSettings, ObjectiveSettings, OptimizerSettings, TrainSettings
 from observe_r1.records import Completion
 from observe_r1.rewards import Scores
+from observe_r1.run.recorder import rollout_rows
 from observe_r1.run.resume import dump_groups, load_groups
-from observe_r1.training.loop import Batcher, rollout_rows
+from observe_r1.training.loop import Batcher
 from observe_r1.training.prompts import Drawn
 from observe_r1.training.sampler import scored_groups
 

@@ -13,7 +13,8 @@ from observe_r1.data.order import ladder
 from observe_r1.errors import UserError
 from observe_r1.objective import advantages
 from observe_r1.records import Completion, Example, Prompt
-from observe_r1.training.loop import Batcher, RunLength, rollout_rows, train
+from observe_r1.run.recorder import rollout_rows
+from observe_r1.training.loop import Batcher, RunLength, train
 from observe_r1.training.prompts import PromptStream
 from observe_r1.training.sampler import GroupSampler, unseen
 from observe_r1.training.weight_sync import SharedWeights
