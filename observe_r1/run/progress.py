@@ -164,6 +164,18 @@ class Progress:
         self.console.print(Text(safe), soft_wrap=True)
         self._printed_at = monotonic()
 
+    def hand_over(self, what: str) -> None:
+        """Say what is done from here on by somebody who draws bars of their own on a terminal: the panel ends there.
+
+        Args:
+            what: In words: `uploading 5 files`.
+        """
+        self.note(what)
+        if self._live:
+            self.close()
+        else:
+            self.now(what)
+
     def close(self) -> None:
         """Stop, and leave only the results; what is printed afterwards comes below them."""
         if not self._open:
