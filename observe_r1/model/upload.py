@@ -6,9 +6,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
-from huggingface_hub import HfApi
+from huggingface_hub import HfApi, constants
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, HTTPError, OfflineModeIsEnabled
-from huggingface_hub.utils import disable_progress_bars, validate_repo_id
+from huggingface_hub.utils import disable_progress_bars, enable_progress_bars, validate_repo_id
 
 from observe_r1.errors import UserError
 
@@ -59,8 +59,8 @@ def upload(
     Raises:
         UserError: The Hub cannot be reached, or refuses it.
     """
-    if not sys.stderr.isatty():
-        disable_progress_bars()  # some would fill a log
+    bars = sys.stderr.isatty() and not constants.HF_HUB_DISABLE_PROGRESS_BARS  # some would fill a log
+    (enable_progress_bars if bars else disable_progress_bars)()  # transformers has disabled them, too
     api = HfApi()
     arrived = "nothing was uploaded"
     try:
@@ -87,6 +87,7 @@ def upload(
     except _FAILURES as error:
         kept = f"the finished {kind} is in {folder}: `{_later(name, folder, kind, private)}` uploads it later"
         raise UserError(f"{setting} = {name!r}: {_reason(error)}; {arrived}; {kept}") from error
+    sys.stderr.flush()  # the bars' last line break
     return f"{address}, which is {'private' if before.private else 'public'}"
 
 
