@@ -60,8 +60,8 @@ def refuse_unread(row: dict[str, Any], read: tuple[str, ...], chat: Chat, answer
     """Refuse a row if a column that is not read holds something that the question needs.
 
     That is: videos, audio, tools; numbered images; what may be an image if the question has none; options, context or
-    a system prompt that are not in the chat, or options that are, but without the label that is the gold answer. Other
-    columns (ids, origins, metadata) are ignored.
+    a system prompt that are not in the chat, or options that are, but without the label that is the gold answer.
+    Options may be missing if the gold answer is the text of one. Other columns (ids, origins, metadata) are ignored.
 
     Args:
         row: The row.
@@ -91,7 +91,12 @@ def refuse_unread(row: dict[str, Any], read: tuple[str, ...], chat: Chat, answer
 
 
 def _refuse_unasked(needed: Sequence[str], chat: Chat, answer: str, place: str) -> None:
-    """Refuse texts that the question needs and does not have, and a gold answer that is a label it does not have."""
+    """Refuse texts that the question needs and does not have, and a gold answer that is a label it does not have.
+
+    If the gold answer is the text of a choice, the question can be asked openly, as EasyR1 asks those of Geometry3K.
+    """
+    if answer in needed and not re.fullmatch("[A-Za-z]", answer):
+        return
     question = "\n".join(part.get("text", "") for message in chat.messages for part in message["content"])
     for text in needed:
         if not _has_words(question, text):
@@ -99,7 +104,7 @@ def _refuse_unasked(needed: Sequence[str], chat: Chat, answer: str, place: str) 
                 f"{place}: {shorten(text)} is not in the question, and this column is not read: write it into the "
                 "question, or leave the column out"
             )
-    if _LABEL.fullmatch(answer) and answer not in needed and not _has_words(question, answer):
+    if _LABEL.fullmatch(answer) and not _has_words(question, answer):
         raise UserError(
             f"{place}: the gold answer {answer!r} is none of these, and the question gives none of them that label: "
             "write the labels into the question, or give the right choice's text as the answer"

@@ -302,10 +302,12 @@ def test_columns_that_no_question_needs_are_left_alone(tmp_path):
         ("Which? 1. 30 2. 45.5", {"choices": [30.0, 45.5], "answer": 2}),
         ("Is it 30 or 45?", {"choices": {"text": ["30", "45"]}, "answer": 45}),
         ("是红色还是蓝色？", {"choices": ["红色", "蓝色"], "answer": "蓝色"}),
+        ("Find x.", {"choices": ["2 \\sqrt { 3 }", "3"], "answer": "3", "id": 7, "ground_truth": "B"}),  # geometry3k's
+        ("Which?", {"choices": {"text": ["red", "blue"], "label": ["A", "B"]}, "answer": "blue"}),
         ("Is it 3/4 or 1/4?", {"choices": ["3/4", "1/4"], "answer": "0.75"}),
     ],
 )
-def test_options_that_the_question_has_are_no_loss(tmp_path, question, columns):
+def test_options_that_the_question_has_or_does_not_need(tmp_path, question, columns):
     assert only(tmp_path, {"problem": question, **columns}).answer == str(columns["answer"])
 
 
