@@ -19,11 +19,11 @@ class EngineClusterSettings(Section):
     tensor_parallel: int = Field(1, ge=1)
     """GPUs of one engine, all on one machine, over which vLLM splits each layer."""
     restarts: int = Field(3, ge=0)
-    """How often a run may lose a process and go on before it ends with an error: an engine, which restarts by itself,
-    or in training a rank, after which it restarts from its last checkpoint; each counts for itself."""
+    """How often a run may lose an engine, which restarts by itself, and how often a rank of the policy, after which the
+    run restarts from its last checkpoint; beyond that it ends with an error."""
     timeout: float = Field(1800.0, gt=0)
-    """Seconds after which processes that wait for each other count as hung; as long a run waits for GPUs that left with
-    their machine."""
+    """Seconds after which processes that wait for each other count as hung, and for which a run waits for GPUs that
+    left with their machine."""
     dashboard: NonEmptyText | None = "127.0.0.1"
     """Address on which Ray's dashboard listens, where Ray is started for the run; `null` for none."""
 
@@ -34,9 +34,7 @@ class EngineClusterSettings(Section):
 
     @model_validator(mode="after")
     def _needs_gpus(self) -> Self:
-        fields = type(self).model_fields
-        asked = [name for name, value in self.model_dump().items() if value != fields[name].default]
-        if asked and not self.used:
+        if not self.used and (asked := self.changed()):
             raise ValueError(f"cluster.{asked[0]} needs cluster.gpus, or cluster.address")
         return self
 

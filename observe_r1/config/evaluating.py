@@ -103,9 +103,8 @@ class ServerSettings(Section):
 
     @model_validator(mode="after")
     def _needs_an_address(self) -> Self:
-        given = [name for name in self.model_fields_set if getattr(self, name) != type(self).model_fields[name].default]
-        if given and self.url is None:
-            raise ValueError(f"server.{sorted(given)[0]} needs server.url, the server's address")
+        if self.url is None and (given := self.changed()):
+            raise ValueError(f"server.{given[0]} needs server.url, the server's address")
         fields = self.fields or {}
         if unread := sorted(fields.keys() & {"messages", "model", "n", "stream", "logprobs"}):
             raise ValueError(f"server.fields: {unread[0]} is not for you to set")

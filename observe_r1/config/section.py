@@ -61,6 +61,10 @@ class Section(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True)
 
+    def changed(self) -> list[str]:
+        """Return the names of the settings that do not have their defaults."""
+        return [name for name, info in type(self).model_fields.items() if getattr(self, name) != info.default]
+
     @field_validator("*", mode="before")
     @classmethod
     def _plain_numbers(cls, value: Any, info: ValidationInfo) -> Any:

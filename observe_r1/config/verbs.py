@@ -58,9 +58,7 @@ class TrainSettings(Section):
 
     @model_validator(mode="after")
     def _evaluation_needs_questions(self) -> "TrainSettings":
-        unasked = EvaluationSettings().model_dump()
-        asked = [name for name, value in self.evaluation.model_dump().items() if value != unasked[name]]
-        if asked and self.evaluation.path is None:
+        if self.evaluation.path is None and (asked := self.evaluation.changed()):
             raise ValueError(f"evaluation.{asked[0]} needs evaluation.path, the held-out questions")
         return self
 

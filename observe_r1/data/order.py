@@ -9,7 +9,6 @@ from typing import Any, Protocol
 import numpy as np
 
 from observe_r1.config import DataSettings
-from observe_r1.errors import UserError
 
 
 class Order(Protocol):
@@ -32,11 +31,7 @@ class Order(Protocol):
         ...
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue from `state`.
-
-        Raises:
-            UserError: `state` belongs to a dataset of another size.
-        """
+        """Continue from `state`, taken over the same rows (`same_rows.check_rows`)."""
         ...
 
 
@@ -78,24 +73,15 @@ class EpochOrder:
 
     def state_dict(self) -> dict[str, int]:
         """Return the epoch and the position in it."""
-        return {"size": self.size, "epoch": self.epoch, "position": self.position}
+        return {"epoch": self.epoch, "position": self.position}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
         """Continue from `state`; see `Order.load_state_dict`."""
-        _check_size(state["size"], self.size)
         self._seek(state["epoch"], state["position"])
 
     def _seek(self, epoch: int, position: int) -> None:
         self.epoch, self.position = epoch, position
         self._rows = self._arrange(epoch)
-
-
-def _check_size(saved: int, size: int) -> None:
-    if saved != size:
-        raise UserError(
-            f"data.path: the saved run drew from {saved} rows, the dataset now has {size}: "
-            "resume with the same data, or start a new run"
-        )
 
 
 def ladder(settings: DataSettings, size: int, seed: int) -> EpochOrder:
@@ -244,11 +230,10 @@ class AdaptiveOrder:
     def state_dict(self) -> dict[str, Any]:
         """Return the number of draws, the rows waiting, and the pass rate of each row drawn so far (or None)."""
         rates = [None if math.isnan(rate) else rate for rate in self._rates[: self._seen].tolist()]
-        return {"size": self.size, "draws": self._draws, "waiting": list(self._waiting), "rates": rates}
+        return {"draws": self._draws, "waiting": list(self._waiting), "rates": rates}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from `state`; see `Order.load_state_dict`."""
-        _check_size(state["size"], self.size)
         self._draws, self._seen = state["draws"], len(state["rates"])
         self._rates = np.full(self.size, np.nan)
         self._rates[: self._seen] = [np.nan if rate is None else rate for rate in state["rates"]]

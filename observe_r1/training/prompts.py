@@ -130,10 +130,10 @@ class PromptStream:
         Raises:
             UserError: The dataset had other rows then.
         """
+        check_rows(state["rows"], self.examples, "data.path")
         self._drop_ahead()
         self.drawn, self.dropped = state["drawn"], state["dropped"]
         self.order.load_state_dict(state["order"])
-        check_rows(state["rows"], self.examples, "data.path")
         for row in state["ahead"]:
             self._submit(row)
 

@@ -72,3 +72,12 @@ def test_a_broken_row_ends_the_run_when_it_is_reached_not_before():
     assert len(source.take(2)) == 2
     with pytest.raises(UserError, match="row 3"):
         source.take(1)
+
+
+def test_the_position_in_a_dataset_of_another_size_is_refused():
+    source, other = stream(count=5), stream(count=4)
+    source.take(3)
+    before = other.state_dict()
+    with pytest.raises(UserError, match=r"data\.path: the saved run had 5 rows, there are 4 now"):
+        other.load_state_dict(source.state_dict())
+    assert other.state_dict() == before
