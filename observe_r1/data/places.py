@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from observe_r1.errors import UserError
-from observe_r1.registry import beside
+from observe_r1.registry import REGISTRY, beside
 
 FILE_KINDS = (".json", ".jsonl", ".parquet", ".csv", ".tsv", ".arrow")
 """Endings of files that hold rows."""
@@ -71,6 +71,8 @@ def find_parts(place: str, split: str, *, asked: bool) -> list[str]:
         return [place]
     if path.exists():
         raise UserError(f"{place}: is neither a file nor a folder but {_what(path)}: give a file")
+    if place.partition(":")[0] in REGISTRY["source"]:
+        raise UserError(f"{place}: only `observe-r1 ladder` reads a public dataset so: `ladder build` writes it as rows")
     raise MissingDataError(f"{place}: no such file{beside(path, _holds_rows)}")
 
 

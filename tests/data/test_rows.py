@@ -194,6 +194,10 @@ def test_a_broken_first_row_is_named_at_once(tmp_path: Path) -> None:
         load_examples(write(tmp_path / "a.json", [[1], row(1)]))
 
 
+def test_a_public_dataset_goes_through_a_ladder() -> None:
+    assert refusal("chartqa:ChartQA").startswith(": only `observe-r1 ladder` reads a public dataset so")
+
+
 @pytest.mark.parametrize("name", ["a.json", "a.jsonl", "a.parquet"])
 def test_files_that_are_none(name: str, tmp_path: Path) -> None:
     path = tmp_path / name
