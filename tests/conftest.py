@@ -18,7 +18,7 @@ import torch
 
 from observe_r1.torch_compat import ensure_importable
 
-pytest.register_assert_rewrite("asked_ladder", "measured_ladder")
+pytest.register_assert_rewrite("asked_ladder", "embedded_engine", "measured_ladder")
 ensure_importable()
 torch.set_num_threads(1)
 hypothesis.settings.register_profile("untimed", deadline=None)  # a busy machine is no failure

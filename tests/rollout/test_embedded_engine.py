@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from embedded_engine import engine, prompts, same_tokens
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from recorded_graph import refuse_waiting, use_recorded_graphs
@@ -19,7 +20,6 @@ from tiny import (
     plain_copy,
     plain_logprobs,
     random_model,
-    random_prompt,
 )
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -31,16 +31,6 @@ from observe_r1.records import Sampling
 from observe_r1.rollout.decode_layout import DecodeLayout, PrefillLayout
 from observe_r1.rollout.embedded import EmbeddedEngine, _Batch
 from observe_r1.rollout.engine import next_tokens, response_uniforms
-
-
-def prompts(dtype=torch.float32):
-    generator = torch.Generator().manual_seed(3)
-    shapes = [([(4, 6)], 5), ([], 12), ([(4, 4), (8, 4)], 3), ([(6, 4)], 20)]
-    return [random_prompt(g, t, generator, dtype, stream=i) for i, (g, t) in enumerate(shapes)]
-
-
-def engine(family="qwen2_5_vl", max_rows=64, **model):
-    return EmbeddedEngine(random_model(family, dtype=torch.float32, scale=0.12, **model), max_rows=max_rows)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -93,17 +83,6 @@ def test_a_response_does_not_depend_on_the_batch(family, max_rows):
     for i, prompt in enumerate(prompts()):
         alone = engine(family).generate([prompt], sampling)[0]
         assert [c.ids.tolist() for c in together[i]] == [c.ids.tolist() for c in alone]
-
-
-def same_tokens(groups, expected):
-    """Check that responses are the same, and log-probabilities too but for rounding."""
-    for completion, other in zip(chain(*groups), chain(*expected), strict=True):
-        assert (completion.ids.tolist(), completion.text, completion.finish) == (
-            other.ids.tolist(),
-            other.text,
-            other.finish,
-        )
-        torch.testing.assert_close(completion.logprobs, other.logprobs, atol=1e-4, rtol=0)
 
 
 @pytest.mark.parametrize("family", ["qwen2_5_vl", "qwen3_5"])

@@ -1,34 +1,11 @@
 """The embedded engine, step by step: prompts that come and go, and weights that change, while others are answered."""
 
-from itertools import chain
-
 import pytest
 import torch
-from tiny import plain_copy, plain_logprobs, random_model, random_prompt
+from embedded_engine import engine, prompts, same_tokens
+from tiny import plain_copy, plain_logprobs
 
 from observe_r1.records import Sampling
-from observe_r1.rollout.embedded import EmbeddedEngine
-
-
-def prompts(dtype=torch.float32):
-    generator = torch.Generator().manual_seed(3)
-    shapes = [([(4, 6)], 5), ([], 12), ([(4, 4), (8, 4)], 3), ([(6, 4)], 20)]
-    return [random_prompt(g, t, generator, dtype, stream=i) for i, (g, t) in enumerate(shapes)]
-
-
-def engine(family="qwen2_5_vl", max_rows=64, **model):
-    return EmbeddedEngine(random_model(family, dtype=torch.float32, scale=0.12, **model), max_rows=max_rows)
-
-
-def same_tokens(groups, expected):
-    """Check that responses are the same, and log-probabilities too but for rounding."""
-    for completion, other in zip(chain(*groups), chain(*expected), strict=True):
-        assert (completion.ids.tolist(), completion.text, completion.finish) == (
-            other.ids.tolist(),
-            other.text,
-            other.finish,
-        )
-        torch.testing.assert_close(completion.logprobs, other.logprobs, atol=1e-4, rtol=0)
 
 
 def test_two_calls_at_once_and_prompts_let_in_later_change_no_response():
