@@ -1,7 +1,9 @@
 """The one exception that means "the user can fix this"."""
 
 import errno
+import os
 import re
+from pathlib import Path
 
 
 class UserError(Exception):
@@ -30,8 +32,15 @@ _INDENTATION = re.compile(r"expected <block end>|mapping values are not allowed|
 """What YAML says when the cause is most often a line that is indented too little or too much, or by a tab."""
 
 
-def full_disk(error: OSError) -> UserError | None:
-    """Return the error to tell the user if a disk, a quota or a file is full; None for any other `error`."""
-    if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-        return None
-    return UserError(f"cannot write {str(error.filename or 'a file')!r}: {error.strerror}")
+def disk_fault(error: OSError) -> UserError | None:
+    """Return what the user is told if a disk, a quota or a file is full, or a file is where a folder has to be.
+
+    Any other `error` gives None.
+    """
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return UserError(f"cannot write {str(error.filename or 'a file')!r}: {error.strerror}")
+    if error.errno in (errno.ENOTDIR, errno.EEXIST) and error.filename is not None:
+        path = Path(os.fsdecode(error.filename))
+        for there in (each for each in (path, *path.parents) if each.exists() and not each.is_dir()):
+            return UserError(f"{str(there)!r} is a file, and a folder of that name is needed: move the file away")
+    return None

@@ -14,6 +14,7 @@ all G responses of a group laid end to end (T = ΣR, in order, each with its end
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -46,6 +47,8 @@ class Example:
     """Mean length of a measuring model's responses, in tokens."""
     origin: str = ""
     """File and row, for error messages: `train.jsonl row 7`."""
+    columns: Mapping[str, Any] = field(default_factory=dict)
+    """Other columns of the row, by name: those of `data.columns`, as JSON values."""
 
 
 @dataclass(frozen=True, slots=True, eq=False, weakref_slot=True, kw_only=True)

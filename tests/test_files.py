@@ -8,7 +8,7 @@ from safetensors.torch import save_file
 from torch import zeros
 
 from observe_r1 import files
-from observe_r1.errors import UserError
+from observe_r1.errors import UserError, disk_fault
 from observe_r1.files import clear_unfinished, make_folder, remove_files, replacing, write_atomic
 
 
@@ -45,6 +45,24 @@ def test_a_file_that_cannot_even_be_begun_is_one_line(tmp_path):
     for path, reason in ((tmp_path / "file" / "a", "Not a directory"), (tmp_path / ("a" * 250), "File name too long")):
         with pytest.raises(UserError, match=f"cannot write '{path}': {reason}"):
             write_atomic(path, "new")
+
+
+def test_a_file_where_a_folder_has_to_be_is_named(tmp_path):
+    (tmp_path / "evaluations").write_text("somebody's")
+    for act in (
+        lambda: make_folder(tmp_path / "evaluations"),
+        lambda: make_folder(tmp_path / "evaluations" / "a" / "b"),
+        lambda: (tmp_path / "evaluations" / "a").read_bytes(),
+        lambda: list((tmp_path / "evaluations").iterdir()),
+    ):
+        with pytest.raises(OSError) as caught:
+            act()
+        told = disk_fault(caught.value)
+        assert str(told).startswith(f"'{tmp_path}/evaluations' is a file, and a folder of that name is needed")
+    for act in (lambda: tmp_path.mkdir(), lambda: (tmp_path / "none").read_bytes(), lambda: tmp_path.read_bytes()):
+        with pytest.raises(OSError) as caught:
+            act()
+        assert disk_fault(caught.value) is None  # no file of the user's is in the way
 
 
 # Folders

@@ -52,7 +52,10 @@ def check_data(settings: DataCheckSettings, view: Progress) -> tuple[int, str]:
     """
     data = settings.data
     view.now(f"opening {data.path}")
-    parts = [open_examples(name, data.input_key, data.label_key, require_answer=False) for name in file_names(data)]
+    parts = [
+        open_examples(name, data.input_key, data.label_key, data.columns, require_answer=False)
+        for name in file_names(data)
+    ]
     files = list(chain.from_iterable(parts))
     rows = mix_sequences(files, None, seed=0, limit=data.max_samples)
     check = RowCheck(data, require_verifiable, _token_counter(settings.model, data))

@@ -41,7 +41,7 @@ def run(settings: ExportSettings, view: Progress) -> Ended:
     line = f"the model is in {new}, its card in {new / 'README.md'}"
     if options.push is not None:
         view.now(f"uploading to {options.push}")
-        place = upload(options.push, new, "export.push", kind="model", private=options.private)
+        place = upload(options.push, new, "export.push", kind="model", private=options.private, begin=view.hand_over)
         line += f"; uploaded to {place}"
     view.close()
     print(line)

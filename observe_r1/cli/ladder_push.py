@@ -49,7 +49,9 @@ def run(settings: PushSettings, view: Progress) -> Ended:
         if options.repo is not None:
             view.now(f"uploading to {options.repo}")
             try:
-                place = upload(options.repo, new, "push.repo", kind="dataset", private=options.private)
+                place = upload(
+                    options.repo, new, "push.repo", kind="dataset", private=options.private, begin=view.hand_over
+                )
             except UserError:
                 at_the_end.pop_all()  # the error says how to upload the folder
                 raise

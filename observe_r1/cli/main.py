@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from observe_r1 import __version__
 from observe_r1.cli.commands import COMMANDS, Command
 from observe_r1.cli.terminal import Outlet, one_line, show, steady_streams
-from observe_r1.errors import UserError, full_disk
+from observe_r1.errors import UserError, disk_fault
 from observe_r1.registry import nearest, resolve
 
 _HELP = ("-h", "--help", "help")
@@ -48,10 +48,10 @@ def _exit_code(arguments: list[str]) -> int:
     except UserError as error:
         return _complain(str(error))
     except OSError as error:
-        full = full_disk(error)
-        if full is None:
+        fault = disk_fault(error)
+        if fault is None:
             raise
-        return _complain(str(full))
+        return _complain(str(fault))
     except KeyboardInterrupt:
         print("observe-r1: interrupted", file=sys.stderr)
         return 130

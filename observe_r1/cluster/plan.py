@@ -12,6 +12,7 @@ from observe_r1.cluster.plan_memory import engine_cache, largest_budget, longest
 from observe_r1.cluster.plan_times import drawn, step_times
 from observe_r1.cluster.shape import Shape
 from observe_r1.config.plan import PlanSettings
+from observe_r1.errors import UserError
 
 SWEEP = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
 """Numbers of GPUs that a plan compares."""
@@ -51,7 +52,9 @@ def plan(settings: PlanSettings, shape: Shape, gpus: int) -> Plan:
     Raises:
         UserError: the settings contradict each other, or ask for a GPU that is not known.
     """
+    _check_lengths(settings)
     gpu, layout = gpu_named(settings.plan.gpu), layout_of(settings, gpus)
+    _check_split(shape, layout.tensor_parallel)
     memory = memory_parts(settings, shape, layout, longest_pack(settings, shape.merge))
     cache, why = engine_cache(settings, shape, layout, gpu, memory)
     seconds, bound = step_times(settings, shape, layout, gpu, cache)
@@ -70,3 +73,25 @@ def plan(settings: PlanSettings, shape: Shape, gpus: int) -> Plan:
         max(sampling, training) if at_once else sampling + training,
         steps,
     )
+
+
+def _check_lengths(settings: PlanSettings) -> None:
+    """Raise `UserError` for mean lengths that the run's limits, or each other, rule out."""
+    options = settings.plan
+    for name, length, limit, most in (
+        ("image_tokens", options.image_tokens, "plan.prompt_tokens", options.prompt_tokens),
+        ("prompt_tokens", options.prompt_tokens, "data.max_prompt_tokens", settings.data.max_prompt_tokens),
+        ("response_tokens", options.response_tokens, "rollout.max_new_tokens", settings.rollout.max_new_tokens),
+    ):
+        if length > most:
+            raise UserError(f"plan.{name} = {length}: over {limit} = {most}: give the mean that you expect")
+
+
+def _check_split(shape: Shape, parts: int) -> None:
+    """Raise `UserError` if vLLM cannot split the model by its attention heads."""
+    heads, shared = shape.heads, shape.kv_heads
+    if heads % parts or max(shared, parts) % min(shared, parts):
+        raise UserError(
+            f"cluster.tensor_parallel = {parts}: vLLM splits a model by its attention heads, and {heads} of them with "
+            f"{shared} for keys and values do not divide by {parts}"
+        )

@@ -21,7 +21,7 @@ def drawn(settings: PlanSettings) -> float:
 
 def prompt_operations(settings: PlanSettings, shape: Shape) -> tuple[float, float]:
     """Return the operations of a forward pass over one prompt: of the text model, and of the tower."""
-    prompt, image = settings.plan.prompt_tokens, min(settings.plan.image_tokens, settings.plan.prompt_tokens)
+    prompt, image = settings.plan.prompt_tokens, settings.plan.image_tokens
     heads = shape.heads * shape.head_width
     text = prompt * (2 * shape.linear + 2 * shape.layers * heads * prompt)
     patches = image * shape.merge

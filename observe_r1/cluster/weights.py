@@ -134,7 +134,7 @@ class WeightSender:
         bucket: int = BUCKET,
         timeout: float = 1800.0,
     ) -> None:
-        rank = distributed.get_rank()
+        rank, self._device = distributed.get_rank(), device
         source = PolicyWeights(model, dtype, torch.device("cpu") if name == "gloo" else device)
         largest = max(weight.size for weight in source.metadata())
         self._trainer: Any
@@ -155,7 +155,12 @@ class WeightSender:
         self._trainer = WeightTransferTrainerFactory.trainer_init(told, client=client, source=source)  # type: ignore[arg-type]
 
     def send(self) -> None:
-        """Bring all engines up to date; on all ranks together."""
+        """Bring all engines up to date; on all ranks together.
+
+        The last optimizer step may still be queued, and NCCL's sender reads weights on streams that do not wait for it
+        (`packed_nccl_broadcast_producer` in vllm/distributed/weight_transfer/packed_tensor.py).
+        """
+        torch.get_device_module(self._device).synchronize()
         self._trainer.send_weights()
 
     def close(self) -> None:

@@ -54,6 +54,11 @@ _NEEDS = (
         f"a tracker ({', '.join(_TRACKERS)})",
     ),
     _Need(("rewards.call_timeout",), _scored_by(".py", "://"), "a file or a server of rewards in rewards.functions"),
+    _Need(
+        ("data.columns",),
+        lambda values: "rewards.functions" not in values or _scored_by(".py")(values),
+        "a file of rewards in rewards.functions",
+    ),
     _Need(("rewards.workers",), _scored_by(".py"), "a file of rewards in rewards.functions"),
     _Need(("rewards.retries",), _scored_by("://"), "a server of rewards in rewards.functions"),
 )

@@ -87,6 +87,8 @@ class QuestionSettings(Section):
     `conversations` (LLaVA)."""
     label_key: str = "answer"
     """Column that holds the gold answer; `a.b` is `b` inside `a` (verl: `reward_model.ground_truth`)."""
+    columns: tuple[NonEmptyText, ...] = ()
+    """Other columns, which a reward file finds in `example.columns` and a ladder keeps: `bbox,category`."""
     max_samples: int | None = Field(None, ge=1)
     """Use only this many rows, from the start."""
     max_prompt_tokens: int = Field(9216, ge=1)

@@ -186,6 +186,8 @@ class Examples(LazySequence[Example]):
     input_key: str
     label_key: str
     require_answer: bool
+    columns: tuple[str, ...] = ()
+    """What else is read of a row, as `Example.columns`."""
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -199,7 +201,7 @@ class Examples(LazySequence[Example]):
         key, question = question_column(row, self.input_key, origin)
         chat = parse_chat(question, f"{origin}, {key!r}", self.folder, image_column(row))
         answer = self._answer(row, origin, is_demonstration=chat.response is not None)
-        refuse_unread(row, (key, self.input_key, self.label_key), chat, answer, origin)
+        refuse_unread(row, (key, self.input_key, self.label_key, *self.columns), chat, answer, origin)
         return Example(
             id=self.implied_id(index) if row.get("id") in (None, "") else str(row["id"]),
             messages=chat.messages,
@@ -210,6 +212,7 @@ class Examples(LazySequence[Example]):
             difficulty=_number(row, "difficulty", (0, 1), origin),
             complexity=_number(row, "complexity", (0, math.inf), origin),
             origin=origin,
+            columns={name: _json_value(row, name, origin) for name in self.columns},
         )
 
     def implied_id(self, index: int) -> str:
@@ -236,7 +239,12 @@ class Examples(LazySequence[Example]):
 
 
 def load_examples(
-    path: str | Path, input_key: str = "message", label_key: str = "answer", *, require_answer: bool = True
+    path: str | Path,
+    input_key: str = "message",
+    label_key: str = "answer",
+    *,
+    require_answer: bool = True,
+    columns: tuple[str, ...] = (),
 ) -> Sequence[Example]:
     """Return the rows of `path` as examples, lazily.
 
@@ -249,6 +257,7 @@ def load_examples(
             column `images` or `image`.
         label_key: The column with the gold answer, a text or a number; `a.b` is `b` inside `a`.
         require_answer: Whether a row without a gold answer is an error; if not, its answer is empty.
+        columns: What else is read of a row, as `Example.columns`; `a.b` is `b` inside `a`.
 
     Returns:
         A sequence that parses a row each time it is asked for, and that can be pickled and shared between threads and
@@ -259,18 +268,33 @@ def load_examples(
         UserError: At once if a file is missing, unreadable or empty, or its first row is bad; for any other bad row
             when it is read.
     """
-    parts = open_examples(path, input_key, label_key, require_answer=require_answer)
+    parts = open_examples(path, input_key, label_key, columns, require_answer=require_answer)
     for part in parts:
         _ = part[0]  # a wrong column name shows here, before anything else is loaded
     return parts[0] if len(parts) == 1 else Joined(parts)
 
 
-def open_examples(path: str | Path, input_key: str, label_key: str, *, require_answer: bool) -> list[Examples]:
+def open_examples(
+    path: str | Path, input_key: str, label_key: str, columns: tuple[str, ...], *, require_answer: bool
+) -> list[Examples]:
     """Return what `load_examples` does, file by file, without checking the first rows."""
     place, split = place_and_split(str(path))
     parts = find_parts(place, split or "train", asked=bool(split))
     opened = ((name, *open_rows(name, split or "train")) for name in parts)
-    return [Examples(rows, name, folder, input_key, label_key, require_answer) for name, rows, folder in opened]
+    return [
+        Examples(rows, name, folder, input_key, label_key, require_answer, columns) for name, rows, folder in opened
+    ]
+
+
+def _json_value(row: dict[str, Any], name: str, origin: str) -> Any:
+    value = column(row, name, "columns", origin)
+    try:
+        json.dumps(value)  # checkpoints and ladders hold it
+    except (TypeError, ValueError):
+        wrong_value(
+            f"{origin}, {name!r}", "data.columns needs what JSON can hold: text, numbers, lists, objects", value
+        )
+    return value
 
 
 def _number(row: dict[str, Any], key: str, bounds: tuple[float, float], origin: str) -> float | None:

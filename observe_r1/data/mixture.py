@@ -62,7 +62,14 @@ def load_data(
         _check_probs(settings.probs, len(names))
     try:
         files = [
-            load_examples(name, settings.input_key, settings.label_key, require_answer=require_answer) for name in names
+            load_examples(
+                name,
+                settings.input_key,
+                settings.label_key,
+                require_answer=require_answer,
+                columns=settings.columns,
+            )
+            for name in names
         ]
     except MissingDataError as error:
         raise UserError(f"{setting}: {error}") from error

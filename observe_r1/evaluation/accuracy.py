@@ -42,6 +42,7 @@ def grade_questions(
     greedy: Sampling,
     sampled: Sampling | None = None,
     batch: int = 128,
+    answered: Callable[[int], None] = lambda count: None,
 ) -> Iterator[list[GradedQuestion]]:
     """Let a model answer questions, and grade its responses.
 
@@ -55,6 +56,7 @@ def grade_questions(
         greedy: One response at temperature 0.
         sampled: `sampled.n` more responses per question; None for none.
         batch: Questions decoded at a time.
+        answered: Called with the number of a question's responses once they are there.
 
     Yields:
         The graded questions of each batch, in order, without those over the prompt limit.
@@ -69,8 +71,8 @@ def grade_questions(
     encoded = map_ahead(question, range(len(examples)), ahead=batch)
     while rows := list(islice(encoded, batch)):
         questions = [row for row in rows if row is not None]
-        first = [only for (only,) in grade(engine, questions, scorer, greedy)]
-        more = grade(engine, questions, scorer, sampled) if sampled else [()] * len(questions)
+        first = [only for (only,) in grade(engine, questions, scorer, greedy, answered)]
+        more = grade(engine, questions, scorer, sampled, answered) if sampled else [()] * len(questions)
         yield [
             GradedQuestion(example, one, many) for (example, _), one, many in zip(questions, first, more, strict=True)
         ]
@@ -78,7 +80,11 @@ def grade_questions(
 
 
 def grade(
-    engine: Answering[AnyPrompt], questions: Sequence[tuple[Example, AnyPrompt]], scorer: Scorer, sampling: Sampling
+    engine: Answering[AnyPrompt],
+    questions: Sequence[tuple[Example, AnyPrompt]],
+    scorer: Scorer,
+    sampling: Sampling,
+    answered: Callable[[int], None] = lambda count: None,
 ) -> list[tuple[GradedResponse, ...]]:
     """Sample responses to questions and grade them; those to one question are scored while others are sampled.
 
@@ -87,6 +93,7 @@ def grade(
         questions: N pairs of a question and its prompt.
         scorer: With the rewards `accuracy` and `format`.
         sampling: How responses are drawn.
+        answered: As for `grade_questions`.
 
     Returns:
         `sampling.n` graded responses to each of the N questions.
@@ -96,6 +103,7 @@ def grade(
     def score(index: int, completions: Sequence[Reply]) -> None:
         example, prompt = questions[index]
         pending[index] = scorer.submit([c.text for c in completions], example, prompt.text)
+        answered(len(completions))
 
     groups = engine.generate([prompt for _, prompt in questions], sampling, on_group=score)
     return [_graded(group, pending[index]) for index, group in enumerate(groups)]

@@ -68,7 +68,7 @@ def read_questions(path: Path) -> Examples:
 
 def question_row(example: Example, images: Sequence[str]) -> dict[str, Any]:
     """Return `example` as a row in message format that names its images as in `images`."""
-    return {
+    return dict(example.columns) | {
         "id": example.id,
         "source": example.source,
         "message": write_message(example.messages, images),

@@ -1,12 +1,14 @@
 """From a folder to a repository on the Hugging Face Hub."""
 
 import shlex
+import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
-from huggingface_hub import HfApi
+from huggingface_hub import HfApi, constants
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, HTTPError, OfflineModeIsEnabled
-from huggingface_hub.utils import disable_progress_bars, validate_repo_id
+from huggingface_hub.utils import disable_progress_bars, enable_progress_bars, validate_repo_id
 
 from observe_r1.errors import UserError
 
@@ -30,10 +32,18 @@ def check_repo_name(name: str, setting: str) -> None:
         raise UserError(f"{setting} = {name!r}: whose is it? Give USER/NAME")
 
 
-def upload(name: str, folder: Path, setting: str, *, kind: Literal["model", "dataset"], private: bool) -> str:
+def upload(
+    name: str,
+    folder: Path,
+    setting: str,
+    *,
+    kind: Literal["model", "dataset"],
+    private: bool,
+    begin: Callable[[str], None],
+) -> str:
     """Upload a folder to the Hub, with the token that `hf auth login` or HF_TOKEN gives.
 
-    All its files arrive in one commit, or none does.
+    All its files arrive in one commit, or none does. On a terminal the client draws its own bars meanwhile.
 
     Args:
         name: On the Hub, `USER/NAME`.
@@ -41,6 +51,7 @@ def upload(name: str, folder: Path, setting: str, *, kind: Literal["model", "dat
         setting: That gave the name, with which the error begins.
         kind: Of the repository.
         private: Whether a repository that does not exist yet is made private; others stay as they are.
+        begin: Is told in words what is uploaded, just before the first file; it has to leave a terminal to the bars.
 
     Returns:
         Its address there, and who sees it.
@@ -48,13 +59,16 @@ def upload(name: str, folder: Path, setting: str, *, kind: Literal["model", "dat
     Raises:
         UserError: The Hub cannot be reached, or refuses it.
     """
-    disable_progress_bars()  # the panel has the terminal
+    bars = sys.stderr.isatty() and not constants.HF_HUB_DISABLE_PROGRESS_BARS  # some would fill a log
+    (enable_progress_bars if bars else disable_progress_bars)()  # transformers has disabled them, too
     api = HfApi()
     arrived = "nothing was uploaded"
     try:
         address = str(api.create_repo(name, repo_type=kind, private=private, exist_ok=True))
         arrived = f"no file has arrived at {address}"
         before = api.repo_info(name, repo_type=kind)
+        sizes = [path.stat().st_size for path in folder.rglob("*") if path.is_file()]
+        begin(f"uploading {len(sizes):,} files ({sum(sizes) / 1e6:,.1f} MB) to {name}")
         try:
             api.upload_folder(
                 repo_id=name,
@@ -73,6 +87,7 @@ def upload(name: str, folder: Path, setting: str, *, kind: Literal["model", "dat
     except _FAILURES as error:
         kept = f"the finished {kind} is in {folder}: `{_later(name, folder, kind, private)}` uploads it later"
         raise UserError(f"{setting} = {name!r}: {_reason(error)}; {arrived}; {kept}") from error
+    sys.stderr.flush()  # the bars' last line break
     return f"{address}, which is {'private' if before.private else 'public'}"
 
 

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from observe_r1 import registry
 from observe_r1.config import ObjectiveSettings
+from observe_r1.errors import UserError
 
 
 def scored_advantages(
@@ -104,9 +105,12 @@ def group_advantages(rewards: Tensor, estimator: str = "group_norm", weight: Ten
         (N, G).
 
     Raises:
-        UserError: There is no such estimator.
+        UserError: There is no such estimator, or it returns another shape.
     """
     advantages = registry.load("estimator", estimator)(rewards)
+    if advantages.shape != rewards.shape:
+        shapes = f"{tuple(advantages.shape)} for rewards {tuple(rewards.shape)}"
+        raise UserError(f"the estimator {estimator!r} returned advantages {shapes}: it must return one per reward")
     return advantages if weight is None else advantages * weight.reshape(-1, 1)
 
 

@@ -5,6 +5,7 @@ Tags are found by plain search, not by a pattern, so that the time is linear in 
 
 from dataclasses import dataclass
 from itertools import pairwise
+from unicodedata import category
 
 from observe_r1.errors import UserError
 
@@ -16,6 +17,9 @@ TEMPLATES: dict[str, tuple[str, ...]] = {
 
 REWARD = 0.5
 """What a well-formed response earns."""
+
+_FILLERS = "\u115f\u1160\u2800\u3164\uffa0"
+"""Letters and signs that are blank: those of Hangul, and the empty pattern of Braille."""
 
 _TAGS = ("observe", "think", "answer")
 
@@ -94,5 +98,11 @@ def _only_block(response: str, name: str) -> _Block | None:
 
 
 def _is_blank(content: str) -> bool:
-    """Whether nothing in `content` can be seen: white space, control and zero-width characters only."""
-    return not any(character.isprintable() and not character.isspace() for character in content)
+    """Whether nothing in `content` can be seen: white space, control, zero-width and filling characters only."""
+    return not any(
+        character.isprintable()
+        and not character.isspace()
+        and character not in _FILLERS
+        and not category(character).startswith("M")
+        for character in content
+    )

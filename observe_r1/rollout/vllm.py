@@ -93,13 +93,18 @@ class VLLMEngine:
         self.forget()
 
     def wake_weights(self) -> None:
-        """Make room for new weights.
+        """Make room for new weights, once nothing computes with the old ones.
+
+        On a GPU vLLM begins a step before it has the last one's tokens (`step_with_batch_queue` in
+        vllm/v1/engine/core.py), and NCCL writes weights on streams that do not wait for it. Asleep it has no such step.
 
         The cache wakes last (`forget`), so that it and what loading needs are never there at once. Whatever else sleeps
         wakes with the weights (vllm/device_allocator/cumem.py, `wake_up`).
         """
         if self._asleep:
             self._engine.wake_up(["weights"])
+        else:
+            self.call_workers("synchronize_device")
 
     def call_workers(self, method: str, **arguments: Any) -> None:
         """Call `method` of each of vLLM's workers."""

@@ -154,7 +154,7 @@ def _questions(settings: EvaluateSettings, view: Progress) -> _Questions:
     """Return the questions; raise `UserError`, unless `data.skip_bad`, for a broken row and a duplicate id."""
     data = settings.data
     files = [
-        Joined(open_examples(name, data.input_key, data.label_key, require_answer=True))
+        Joined(open_examples(name, data.input_key, data.label_key, data.columns, require_answer=True))
         for name in file_names(FileSettings(path=data.path))
     ]
     examples = mix_sequences(files, None, seed=0, limit=data.max_samples)

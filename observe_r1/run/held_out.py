@@ -92,11 +92,14 @@ class HeldOutEvaluator:
         Raises:
             UserError: No question is within the prompt limit.
         """
-        started, before = time.perf_counter(), self.engine.finished
+        started = time.perf_counter()
+        answered: list[int] = []  # the engine's own count has the responses of steps that are sampled ahead, too
         responses = len(self.questions) * (1 + self.settings.samples)
-        self.view.now("evaluating", responses, lambda: self.engine.finished - before)
+        self.view.now("evaluating", responses, lambda: sum(answered))
         graded: list[GradedQuestion] = []
-        batches = grade_questions(self.engine, self.encode, self.questions, self.scorer, *self._samplings)
+        batches = grade_questions(
+            self.engine, self.encode, self.questions, self.scorer, *self._samplings, answered=answered.append
+        )
         while not self.stopped():
             batch = next(batches, None)
             if batch is None:

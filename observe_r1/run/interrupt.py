@@ -27,8 +27,8 @@ class StopRequest:
     Until `after` is called there is nothing to save, and the first signal raises, too.
 
     Args:
-        acknowledge: Called from the signal handler with what happens next. It may only set attributes, because the
-            signal may have interrupted anything, even a write to the terminal.
+        acknowledge: Called from the signal handler with what is waited for, as `after` was told. It may only set
+            attributes, because the signal may have interrupted anything, even a write to the terminal.
     """
 
     def __init__(self, acknowledge: Callable[[str], None]) -> None:
@@ -73,7 +73,7 @@ class StopRequest:
         if self.requested or not self._after:
             raise KeyboardInterrupt
         self.requested = True
-        self._acknowledge(f"stopping after {self._after}; a second Ctrl-C stops at once")
+        self._acknowledge(self._after)
 
 
 _NUDGE = signal.SIGURG

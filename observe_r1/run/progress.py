@@ -18,7 +18,7 @@ from rich.panel import Panel
 from rich.text import Text
 
 from observe_r1.run.interrupt import StopRequest, undisturbed
-from observe_r1.run.panel import Activity, Status, activity_line, draw_panel, stage_line, step_line
+from observe_r1.run.panel import Activity, Status, activity_line, clock, draw_panel, stage_line, step_line
 
 _SECONDS_BETWEEN_LINES = 5.0
 """Between the lines of two steps in a log, and between those of one stage."""
@@ -164,6 +164,18 @@ class Progress:
         self.console.print(Text(safe), soft_wrap=True)
         self._printed_at = monotonic()
 
+    def hand_over(self, what: str) -> None:
+        """Say what is done from here on by somebody who draws bars of their own on a terminal: the panel ends there.
+
+        Args:
+            what: In words: `uploading 5 files`.
+        """
+        self.note(what)
+        if self._live:
+            self.close()
+        else:
+            self.now(what)
+
     def close(self) -> None:
         """Stop, and leave only the results; what is printed afterwards comes below them."""
         if not self._open:
@@ -185,8 +197,10 @@ class Progress:
         """Draw the panel."""
         return draw_panel(self._status, monotonic(), trends=self.console.encoding.startswith("utf"))
 
-    def _acknowledge(self, text: str) -> None:
-        self._status.stopping = text
+    def _acknowledge(self, after: str) -> None:
+        took = self._status.metrics.get("time/step", 0.0)
+        pace = f" (the last step took {clock(took)})" if took >= 1 else ""
+        self._status.stopping = f"stopping after {after}{pace}; a second Ctrl-C stops at once"
 
     def _beat(self) -> None:
         while not self._closed.wait(_BEAT):

@@ -10,7 +10,7 @@ from typing import Any
 from observe_r1.cluster import RankLostError
 from observe_r1.config import SFTSettings, TrainSettings
 from observe_r1.data.same_rows import check_rows, row_digests
-from observe_r1.errors import UserError, full_disk
+from observe_r1.errors import UserError, disk_fault
 from observe_r1.records import Group
 from observe_r1.rewards.accuracy import read_as
 from observe_r1.rewards.custom import reward_file_digests
@@ -138,7 +138,7 @@ class Recorder:
                 self._save_checkpoint()
                 self._finish_saving()
             except (UserError, OSError) as caught:
-                error = caught if isinstance(caught, UserError) else full_disk(caught)
+                error = caught if isinstance(caught, UserError) else disk_fault(caught)
                 if error is None or self.step == 0:
                     raise
                 raise UserError(f"{error} ({self._rescued()})") from caught

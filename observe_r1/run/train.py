@@ -50,6 +50,11 @@ def train_model(settings: TrainSettings, view: Progress) -> Ended:
         # First, because this checks the user's own rewards before anything is loaded for them.
         scorer = stack.enter_context(Scorer(settings.rewards))
         examples = load_data(settings.data, run.seed)
+        if examples[0].response is not None:
+            view.note(
+                f"{examples[0].origin}: the chat ends with an assistant turn, a demonstration: it is left out, and "
+                "responses are sampled (`observe-r1 sft` learns from demonstrations)"
+            )
         settings, scorer.template, asked = with_template(settings, examples[0])
         folder.complete(settings, {"rewards.template": asked})
         require_rewarded(examples[0], scorer.template)

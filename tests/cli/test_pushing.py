@@ -94,12 +94,16 @@ def error(err):
 
 
 def test_a_ladder_and_a_model_arrive_byte_by_byte_and_are_used_from_there(hub, command, ladder, world, tmp_path):
-    code, out, _ = command("ladder", "push", ladder, "me/ladder", "--to", tmp_path / "dataset")
+    code, out, err = command("ladder", "push", ladder, "me/ladder", "--to", tmp_path / "dataset")
     assert code == 0
+    assert f"uploading {len(contents(tmp_path / 'dataset'))} files (0." in err and " MB) to me/ladder\n" in err
+    assert "%|" not in err  # no bars in a log
     assert f"in {tmp_path / 'dataset'}; uploaded to {hub.url}/datasets/me/ladder, which is private" in out
     assert hub.files("me/ladder", "datasets") == contents(tmp_path / "dataset")
     words = ["export", world / "warm", "--to", tmp_path / "model", "--dtype", "float32", "--push", "me/model"]
-    code, out, _ = command(*words, "--export.private", "false")
+    code, out, err = command(*words, "--export.private", "false")
+    size = sum(map(len, contents(tmp_path / "model").values()))
+    assert f"uploading {len(contents(tmp_path / 'model'))} files ({size / 1e6:.1f} MB) to me/model\n" in err
     assert code == 0 and f"uploaded to {hub.url}/me/model, which is public" in out
     assert hub.files("me/model") == contents(tmp_path / "model")
 

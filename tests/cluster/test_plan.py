@@ -202,6 +202,13 @@ def test_the_picture_is_drawn_for_light_and_dark_pages(capsys, tmp_path):
         (["--model.path", "."], "model.path = '.': has no config.json"),
         (["--cluster.address", "auto"], "give cluster.gpus"),
         (["--cluster.gpus", "2", "--cluster.engines", "4"], "too few for 4 engines"),
+        (
+            ["--rollout.engine=vllm", "--cluster.gpus=8", "--cluster.tensor_parallel=3"],
+            "16 of them with 2 for keys and values",
+        ),
+        (["--plan.image_tokens", "1001"], "plan.image_tokens = 1001: over plan.prompt_tokens = 1000"),
+        (["--data.max_prompt_tokens", "900"], "plan.prompt_tokens = 1000: over data.max_prompt_tokens = 900"),
+        (["--plan.response_tokens", "9000"], "plan.response_tokens = 9000: over rollout.max_new_tokens = 8192"),
     ],
 )
 def test_what_cannot_be_planned_is_one_line(capsys, words, message):

@@ -97,7 +97,11 @@ def test_vllm_gets_what_it_would_load_from_a_checkpoint_and_forgets_the_rest(ran
     assert difference(engine, prompt, vlm) < 1e-4
     model = engine._engine.model_executor.driver_worker.worker.model_runner.get_model()
     first = {name: weight.detach().clone() for name, weight in model.named_parameters()}
+    call, called = engine.call_workers, []
+    monkeypatch.setattr(engine, "call_workers", lambda name, **given: called.append(name) or call(name, **given))
     ranks.send(VLLMReceiver(engine), folder)
+    update = ["start_weight_update", "update_weights", "finish_weight_update"]
+    assert called == ["init_weight_transfer_engine", *2 * ["synchronize_device", *update]]  # a step may be under way
     received = {name: weight.detach().clone() for name, weight in model.named_parameters()}
     changed = weight_rank.changed_model(str(folder), 0)
     assert difference(engine, prompt, changed) < 1e-4
@@ -115,11 +119,16 @@ def test_vllm_gets_what_it_would_load_from_a_checkpoint_and_forgets_the_rest(ran
 
 def test_a_rank_on_another_machine_than_the_first_joins_the_transfer(sound_model, monkeypatch):
     """Over NCCL it opens no port, at an address that is not its own (here one of RFC 5737), and only gathers."""
+    waits = []
     monkeypatch.setattr(weights.distributed, "get_rank", lambda: 3)
+    monkeypatch.setattr(
+        torch.cpu, "synchronize", lambda: waits.append(1)
+    )  # for the optimizer's step, if it is still queued
     model = load_model(ModelSettings(path=str(sound_model), device="cpu"), frozen=True).model
     sender = WeightSender(model, torch.float32, "nccl", None, 4, device=torch.device("cpu"), host="192.0.2.1")
     sender.send()
     sender.close()
+    assert len(waits) == 1
 
 
 def test_buckets_keep_the_order_and_are_bounded():

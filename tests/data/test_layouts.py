@@ -2,10 +2,13 @@
 
 import copy
 import json
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import datasets
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -285,6 +288,21 @@ def test_columns_that_the_question_may_need_are_refused(tmp_path, columns, named
     assert message.startswith(f", {named}")
     empty = {name: type(value)() for name, value in columns.items()}
     assert only(tmp_path, {"problem": "What?", "answer": "1", **empty}).answer == "1"
+
+
+def test_columns_are_kept_that_rewards_ask_for(tmp_path):
+    row = {"problem": "What?", "answer": "1", "choices": [7, 8], "meta": {"level": 3, "seen": None}, "other": 1}
+    kept = only(tmp_path, row, columns=("choices", "meta.level", "meta"))
+    assert kept.columns == {"choices": [7, 8], "meta.level": 3, "meta": {"level": 3, "seen": None}}
+    del row["choices"]
+    message = refusal(tmp_path, row, columns=("othr",))
+    assert message.startswith(": no column 'othr'") and message.endswith("set data.columns")
+    table = pa.table({"problem": ["?"], "answer": ["1"], "when": [datetime(2026, 1, 1)]})
+    pq.write_table(table, tmp_path / "a.parquet")
+    with pytest.raises(
+        UserError, match=r"a.parquet row 1, 'when': data.columns needs what JSON can hold: text, .* got"
+    ):
+        load_examples(tmp_path / "a.parquet", columns=("when",))
 
 
 def test_columns_that_no_question_needs_are_left_alone(tmp_path):

@@ -71,6 +71,7 @@ def test_demo_writes_what_it_promises_however_often_it_is_stopped(tmp_path, caps
     assert f"wrote {folder / 'summary.json'}" in printed
 
     ladder = [json.loads(line) for line in (folder / "ladder" / "ladder.jsonl").read_text().splitlines()]
+    assert all(0 < row["difficulty"] < 1 for row in ladder)
     trained = {json.loads(line)["id"] for path in (folder / "rl" / "rollouts").iterdir() for line in path.open()}
     assert trained <= {row["id"] for row in ladder} and (folder / "ladder" / "ladder.html").exists()
 

@@ -24,7 +24,7 @@ from observe_r1.cli.options import parse_settings
 from observe_r1.config import TrainSettings, flat, nest, setting_names, validate, validate_each
 from observe_r1.demo.dataset import make_item, write_questions
 from observe_r1.demo.scene import render
-from observe_r1.registry import resolve
+from observe_r1.registry import REGISTRY, resolve
 
 KINDS = {"bash", "slurm", "python", "yaml", "json", "jsonl", "csv", "text", "dockerfile"}
 SMALL = {
@@ -122,6 +122,8 @@ def place(brought, tmp_path, monkeypatch):
     """The folder in which a page's commands run; commands there are small."""
     shutil.copytree(brought, tmp_path, symlinks=True, dirs_exist_ok=True)
     monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setitem(REGISTRY, "estimator", dict(REGISTRY["estimator"]))
     monkeypatch.setattr(options, "validate", shrunk)
     monkeypatch.setattr("observe_r1.api.validate", shrunk)
     monkeypatch.setattr("sys.stdin", io.StringIO(""))
@@ -153,9 +155,11 @@ def hold(block: Block, namespace: dict) -> None:
                         stack.enter_context(redirect_stdout(stack.enter_context(Path(command.output).open("w"))))
                     run(command.words)
         case "python":
+            if file := re.match(r"# (\w+\.py)\n", block.text):
+                Path(file[1]).write_text(block.text)
             with redirect_stdout(io.StringIO()) as said:
                 exec(block.text, namespace)
-            for shown in re.findall(r"print\(.*\)  # ([\d. ]+)$", block.text, re.MULTILINE):
+            for shown in re.findall(r"print\(.*\)  # (-?[\d. ]+)$", block.text, re.MULTILINE):
                 assert shown in said.getvalue()
         case "yaml":
             hold_yaml(yaml.safe_load(block.text))

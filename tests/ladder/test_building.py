@@ -34,7 +34,7 @@ def words(world, output, *options):
     models = ["--model", world / "warm" / "model", "--screen.models", world / "tiny"]
     sizes = ["--data.max_samples", QUESTIONS, "--rollout.group_size", N, "--rollout.batch", BATCH]
     lengths = ["--rollout.max_new_tokens", 40, "--screen.max_new_tokens", 10, "--arrange.min_complexity", 0]
-    cpu = ["--run.threads", 1, "--model.device", "cpu"]
+    cpu = ["--data.columns", "kind,level", "--run.threads", 1, "--model.device", "cpu"]
     common = ["ladder", "build", world / "train" / "train.jsonl", "--output", output, *models, *sizes, *lengths, *cpu]
     return [str(word) for word in (*common, *options)]
 
@@ -79,13 +79,15 @@ def test_figures_are_those_of_the_responses(whole):
         assert all((r["tokens"] == 40) >= (r["finish"] == "length") for r in own)
 
 
-def test_the_ladder_holds_what_was_solved_in_the_order_of_the_mixing_rule(whole):
+def test_the_ladder_holds_what_was_solved_in_the_order_of_the_mixing_rule(world, whole):
     measured = read(whole / "measured.jsonl")
     levels = [[row for row in measured if row["correct"] == N - level] for level in range(N)] + [[]]
     slots = mix(levels, 0, key=lambda row: row["complexity"])
     ladder = read(whole / "ladder.jsonl")
     assert [(r["id"], r["slot"]) for r in ladder] == [(r["id"], s) for s, slot in enumerate(slots) for r in slot]
     assert len({row["difficulty"] for row in ladder}) >= 3
+    asked = {row["id"]: (row["kind"], row["level"]) for row in read(world / "train" / "train.jsonl")}
+    assert all((row["kind"], row["level"]) == asked[row["id"]] for row in ladder)
     everywhere = [row["id"] for name in ("ladder", "unsolved", "dropped") for row in read(whole / f"{name}.jsonl")]
     assert len(everywhere) == len(set(everywhere)) == QUESTIONS
     assert yaml.safe_load((whole / "ladder.yaml").read_text())["rollout"]["group_size"] == N
@@ -250,7 +252,7 @@ def hold(folder, ready):
 
 def test_a_question_over_the_prompt_limit_is_dropped_and_said(world, tmp_path, quiet, capsys):
     content = [{"type": "text", "text": "red " * 200}]
-    long = {"message": [{"role": "user", "content": content}], "answer": "1", "id": "long"}
+    long = {"message": [{"role": "user", "content": content}], "answer": "1", "id": "long", "kind": "x", "level": 1}
     (tmp_path / "long.jsonl").write_text(json.dumps(long) + "\n")
     argv = words(world, tmp_path / "out", "--data.max_prompt_tokens", "150", "--screen.models", "")
     argv.insert(3, str(tmp_path / "long.jsonl"))

@@ -7,6 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from observe_r1 import registry
 from observe_r1.errors import UserError
 from observe_r1.objective import (
     dr_grpo,
@@ -173,3 +174,10 @@ def test_whitening_equal_advantages_gives_exactly_zero(value):
 def test_whitening_no_tokens_divides_by_nothing():
     whitened = whiten(torch.tensor([[1.0, -1.0]]), torch.zeros(1, 2, dtype=torch.long))
     assert whitened.isfinite().all()
+
+
+@pytest.mark.parametrize("groups", [3, 4], ids=["as many responses as groups", "more groups"])
+def test_an_estimator_of_ones_own_must_give_one_advantage_per_reward(monkeypatch, groups):
+    monkeypatch.setattr(registry, "load", lambda kind, name: lambda rewards: rewards.mean(dim=1))
+    with pytest.raises(UserError, match=rf"'mine' returned advantages \({groups},\) for rewards \({groups}, 3\)"):
+        group_advantages(torch.rand(groups, 3), "mine")

@@ -48,6 +48,7 @@ def test_well_formed(response):
         PLAIN.replace("a red circle", " \n\t "),
         PLAIN.replace(">one<", "><"),
         PLAIN.replace(">1<", ">\u200b\x00\u3000<"),
+        PLAIN.replace(">a red circle<", ">\u3164\u2800\ufe0f\u0301<"),
         PLAIN.replace("observe", "Observe"),
         "<think>one</think> <observe>a</observe> <answer>1</answer>",
         "<answer>1</answer> <observe>a</observe> <think>one</think>",

@@ -31,6 +31,24 @@ def test_each_reward_is_a_part_in_metrics_and_rollouts(world, tmp_path):
         assert row["reward/accuracy"] == pytest.approx(sum(r["correct"] for r in rollouts) / len(rollouts))
 
 
+def test_a_file_gets_the_columns_that_data_columns_names(world, tmp_path):
+    rows = [json.loads(line) for line in (world / "train" / "train.jsonl").read_text().splitlines()[:12]]
+    boxes = {row["id"]: [number, number + 1] for number, row in enumerate(rows)}
+    data, kept = world / "train" / "boxes.jsonl", tmp_path / "seen"
+    data.write_text("".join(json.dumps(row | {"box": {"corner": boxes[row["id"]]}}) + "\n" for row in rows))
+    kept.mkdir()
+    reward = f"""
+import json
+def reward(response, answer, example):
+    open({str(kept)!r} + "/" + example.id, "w").write(json.dumps(example.columns))
+    return 1.0
+"""
+    given = ["--data.path", str(data), "--data.columns", "box.corner"]
+    assert train(world, tmp_path, reward, *given)[0] == 0
+    seen = {path.name: json.loads(path.read_text()) for path in kept.iterdir()}
+    assert seen == {name: {"box.corner": box} for name, box in boxes.items()}
+
+
 def test_a_file_that_does_not_import_costs_nothing(world, tmp_path, capsys):
     nowhere = ["--model.path", str(tmp_path / "no-model"), "--data.path", str(tmp_path / "no-data.jsonl")]
     code, output = train(world, tmp_path, "import no_such_module", *nowhere)

@@ -30,6 +30,9 @@ PAIRS = {  # gold answer: right, wrong
     "2 J/(kg °C)": ["2 J/(kg °C)", "2 J/(kg °F) | 3 J/(kg °C)"],
     "5 °C": ["41 °F | 278.15 K", "9 °F | 5 K | 5 °F°C | 5 °C^2"],
     "35 J": ["35J | 35 J | 35", "35 N | 3, 5, J"],
+    "1.5 V": ["1.5 | 1500 mV", "150% | 1.5%"],
+    "5%": ["0.05 | 5 | 1/20", "0.05 m | $0.05 | 0.05 apples"],
+    "5 apples": ["5", "500%"],
     # relations between names
     r"\triangle ABC \sim \triangle DEF": ["△ABC ∼ △DEF | △ABC ∽ △DEF", r"△ABC ≅ △DEF | △ABC = △DEF | \triangle DEF"],
     r"\triangle ABC \cong \triangle DEF": ["△ABC ≅ △DEF | △ABC≌△DEF", r"△ABC ∼ △DEF | △ABC ≈ △DEF | \triangle DEF"],
@@ -38,6 +41,7 @@ PAIRS = {  # gold answer: right, wrong
     r"AB \parallel CD": ["AB ∥ CD", "AB ⊥ CD"],
     r"k \in (1, 2)": ["(1, 2) | 1 < k < 2 | k∈(1,2)", r"1 < x < 2 | x \in (1, 2) | [1, 2]"],
     "x = y": ["y", "x"],
+    "A = B": ["A=B | B=A", "A | A = C"],
     "12.57": [r"\sim 12.57 | ∼ 12.57 | C ≅ 12.57", r"\sim 12.6"],
     # a verdict and a number; a label and an ellipsis
     "No. 5": ["No. 5", "No. 7 | No | No. 50"],
@@ -45,7 +49,9 @@ PAIRS = {  # gold answer: right, wrong
     "A": ["A. 5 | A.5", "A...D | A..B"],
     # notation
     "42": ["\u200e42\u200f | 𝟒𝟐", "\u202e24 | 𝟒𝟑"],
-    "B": ["𝐁 | 𝑩", "𝐀 | 𝐁𝐂"],
+    "B": ["𝐁 | 𝑩", "𝐀 | 𝐁𝐂 | A = B | C = B | (B)(C)"],
+    "B, D": ["(B)(D) | (D)(B)", "(B) | (B)(C)"],
+    "12:5": ["12:5 | 24:10", "12:05"],
     r"\mathbb{R}": ["ℝ", "ℤ"],
     r"3 \times 10^8": ["3 x 10^8 | 3x10^{8} | 3 X 10⁸", "3 x 10^9 | 3 x 108 | 3 x 10^-8"],
     "1/3": [r"0.\bar{3} | 0.\dot{3} | one third", r"third | a third | 0.\bar{4} | 0.3\bar{4}"],

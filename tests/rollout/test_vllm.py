@@ -312,7 +312,7 @@ def test_a_gpu_s_model_runner_samples_as_the_policy_says(vlm, tmp_path):
     run = subprocess.run([sys.executable, script, folder, tmp_path], capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stderr
     found = json.loads(run.stdout.splitlines()[-1])
-    assert found["second"] and not found["suppressed"] and found["responses"] == 6
+    assert found["second"] and not found["suppressed"] and found["responses"] == 6 and found["ahead"] == 1
     assert found["difference"] < 1e-4
 
 

@@ -297,3 +297,11 @@ def test_bad_input_is_one_line_and_leaves_nothing(world, tmp_path, capsys):
 def test_demonstrations_are_needed_for_sft(world, tmp_path, capsys):
     assert run_sft(world, tmp_path / "x", "--data.path", str(world / "train" / "train.jsonl")) == 2
     refuse(capsys, "train.jsonl row 1", "assistant turn")
+
+
+def test_training_says_that_it_leaves_demonstrations_out(world, tmp_path, capsys):
+    too_short = ["--run.prompts", "1"]  # so that it ends before a model is loaded
+    for name, said in (("sft", 1), ("train", 0)):
+        assert run_train(world, tmp_path / "x", "--data.path", str(world / name / f"{name}.jsonl"), *too_short) == 2
+        line = f"{name}.jsonl row 1: the chat ends with an assistant turn, a demonstration: it is left out"
+        assert capsys.readouterr().err.count(line) == said

@@ -201,6 +201,17 @@ def test_missing_responses_are_refused_not_left_out(evaluated, world, questions,
     assert kept.read_text() == whole
 
 
+@pytest.mark.parametrize("name", ["1", "1/sampled"])
+def test_a_file_in_place_of_a_part_s_folder_is_named(evaluated, world, questions, tmp_path, capsys, name):
+    folder = shutil.copytree(evaluated, tmp_path / "evaluation") / name
+    shutil.rmtree(folder)
+    folder.write_text("somebody's")
+    assert main(words(world, questions, tmp_path / "evaluation")) == 2
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert line.startswith(f"observe-r1: error: '{folder}' is a file, and a folder of that name is needed: move the")
+    assert folder.read_text() == "somebody's"
+
+
 def test_skip_bad_leaves_out_every_kind_of_broken_row_and_counts_them(world, questions, tmp_path, capsys):
     rows_of = [json.loads(line) for line in questions.read_text().splitlines()]
     rows_of[0] |= {"answer": ""}

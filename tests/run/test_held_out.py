@@ -155,12 +155,13 @@ class Silent:
 
         from observe_r1.records import Completion
 
+        self.finished += 100  # steps are sampled ahead meanwhile
         for index in range(len(prompts)):
             on_group(index, [Completion(ones(1), ones(1), "?", 0, "stop")] * sampling.n)
         return [[Completion(ones(1), ones(1), "?", 0, "stop")] * sampling.n for _ in prompts]
 
 
-def test_questions_over_the_prompt_limit_are_counted_and_said_once(world, tmp_path):
+def test_questions_over_the_prompt_limit_are_counted_and_said_once(world, tmp_path, monkeypatch):
     from observe_r1.records import Prompt
 
     config, console = settings(world, max_samples=6), Console(file=io.StringIO(), width=200)
@@ -173,11 +174,13 @@ def test_questions_over_the_prompt_limit_are_counted_and_said_once(world, tmp_pa
 
     short = 2
     with RunFolder(tmp_path, config) as folder, Scorer(RewardSettings()) as scorer:
-        view = Progress("train", console=console)
+        view, counts = Progress("train", console=console), []
+        show = view.now
+        monkeypatch.setattr(view, "now", lambda *what: (counts.append(what[2]), show(*what)))
         part = HeldOutEvaluator(config, load_held_out(config), Silent(), encode, scorer, folder, view, lambda: False)
         for step in (0, 20):
             assert part.evaluate(step)["evaluation/accuracy"] == 0
-            assert len(lines(folder.evaluations / f"step-{step:06d}.jsonl")) == 4
+            assert len(lines(folder.evaluations / f"step-{step:06d}.jsonl")) == counts[-1]() == 4
         left_out = "2 of 6 held-out questions are over data.max_prompt_tokens and left out of every evaluation"
         assert console.file.getvalue().splitlines() == ["train: evaluating", left_out]
         short = 6

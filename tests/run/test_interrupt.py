@@ -25,19 +25,23 @@ def handled():
         signal.signal(each, handler)
 
 
+@pytest.mark.parametrize("took", [None, 65.0])
 @pytest.mark.parametrize("terminal", [True, False])
-def test_a_request_to_stop_is_shown_at_once_with_what_comes_next(terminal, handled):
+def test_a_request_to_stop_is_shown_at_once_with_what_comes_next(terminal, took, handled):
     output = io.StringIO()
-    with Progress("train", 9, Console(file=output, force_terminal=terminal, width=80)) as view:
+    with Progress("train", 9, Console(file=output, force_terminal=terminal, width=120)) as view:
         view.about(model="m")
         view.stop.after("this step, then saving")
+        if took:
+            view.update(1, {"progress": 0.1, "time/step": took})
         signal.raise_signal(signal.SIGTERM)
         assert view.stop.requested
-        said = "stopping after this step, then saving; a second Ctrl-C stops at once"
-        console = Console(file=io.StringIO(), width=80, record=True)
+        pace = " (the last step took 1:05)" if took else ""
+        said = f"stopping after this step, then saving{pace}; a second Ctrl-C stops at once"
+        console = Console(file=io.StringIO(), width=120, record=True)
         console.print(view)
         shown = console.export_text()
-        assert all(len(line) == 80 for line in shown.splitlines()) and said in shown
+        assert all(len(line) == 120 for line in shown.splitlines()) and said in shown
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGTERM)
     assert terminal or output.getvalue().count(said) == 1

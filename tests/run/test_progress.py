@@ -285,6 +285,21 @@ def test_a_terminal_shows_what_goes_on_without_being_told_anew(monkeypatch):
         assert seen.wait(60)
 
 
+@pytest.mark.parametrize("terminal", [True, False])
+def test_what_draws_bars_of_its_own_has_the_terminal_alone(terminal):
+    console = Console(file=io.StringIO(), width=80, force_terminal=terminal)
+    with Progress("export", console=console) as view:
+        view.now("copying")
+        view.hand_over("uploading 5 files")
+        console.file.write("BARS\n")
+        if terminal:
+            assert not view._live.is_started
+        else:
+            assert view._status.activity.what == "uploading 5 files"  # a line every ten seconds
+    before, after = console.file.getvalue().split("BARS")
+    assert "uploading 5 files" in before and after.strip() == ""
+
+
 def test_what_a_step_does_not_have_is_left_out():
     console = log_console()
     with Progress("sft", None, console) as view:

@@ -191,7 +191,10 @@ def test_what_a_group_teaches_is_read_from_it_and_derived_once():
 
 
 def test_leftovers_come_back_from_a_checkpoint_with_every_field(tmp_path):
-    kept = [replace(group, parts={"format": group.rewards / 2}) for group in groups(truncated={(0, 1)})]
+    kept = [
+        replace(group, parts={"format": group.rewards / 2}, example=replace(group.example, columns={"box": [1, None]}))
+        for group in groups(truncated={(0, 1)})
+    ]
     rows, tensors = dump_groups(kept)
     save_file(tensors, tmp_path / "leftovers.safetensors")
     prompts = iter([group.prompt for group in kept])

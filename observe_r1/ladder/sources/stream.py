@@ -115,7 +115,7 @@ def _public(text: str, benchmark: bool) -> tuple[Source, str, str, str]:
 def _read(text: str, data: LadderDataSettings, benchmark: bool) -> Iterator[Example | BadRow]:
     if _is_public(text):
         return read_source(text, benchmark=benchmark)
-    parts = open_examples(text, data.input_key, data.label_key, require_answer=not benchmark)
+    parts = open_examples(text, data.input_key, data.label_key, data.columns, require_answer=not benchmark)
     return chain.from_iterable(map(_message_format, parts))
 
 

@@ -116,7 +116,8 @@ def _same_clock(gold: Clock, answer: Clock) -> bool:
 
 def _same_ratio(gold: Ratio, answer: Reading) -> bool:
     if isinstance(answer, Clock):
-        return not answer.half and _proportional(gold.terms, (Fraction(answer.hour), Fraction(answer.minute)))
+        terms = Fraction(answer.hour), Fraction(answer.minute)
+        return not answer.half and answer.minute > 9 and _proportional(gold.terms, terms)  # 12:05 is no 12:5
     if isinstance(answer, Ratio):
         return _proportional(gold.terms, answer.terms)
     if isinstance(answer, Quantity) and len(gold.terms) == 2 and gold.terms[1] and answer.formula.op == "/":
@@ -197,8 +198,10 @@ def _same_quantity(gold: Quantity, answer: Quantity) -> bool:
         return _same_converted(gold, answer)
     if gold.percent != answer.percent:
         other = answer if gold.percent else gold
+        if other.noun or (other.unit and other.unit.factors):
+            return False  # 150% is no 1.5 V
         fraction = scaled_quantity(gold), scaled_quantity(answer)
-        return _same_value(*fraction) or (other.unit is None and not other.noun and _same_value(gold, answer))
+        return _same_value(*fraction) or (other.unit is None and _same_value(gold, answer))
     if (gold.unit, answer.unit) in ((DEGREE, None), (None, DEGREE)) and _same_angle(gold, answer):
         return True
     return _same_value(gold, answer)

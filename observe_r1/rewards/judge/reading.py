@@ -158,7 +158,7 @@ def _choice(text: str) -> Choice | None:
     if (labelled := _LABELLED.fullmatch(text)) and not _OTHER_LABEL.search(labelled[4]) and _is_option(labelled[4]):
         letter = (labelled[1] or labelled[2] or labelled[3]).upper()
         return Choice(frozenset(letter), labelled[4].strip())
-    items = [item for item in _LETTER_LIST.split(text) if item]
+    items = [item for item in _LETTER_LIST.split(text.replace(")(", "),(")) if item]
     letters = [_LETTER.fullmatch(item) for item in items]
     if len(items) > 1 and all(each and (each[1].isupper() or len(each[0]) > 1) for each in letters):
         alternatives = re.search(r"\bor\b|/|或", text) is not None

@@ -206,7 +206,7 @@ def _equality(parts: list[list[Token]]) -> list[Reading]:
             left, right = parse(parts[0]), parse(rest[0])
         except Unreadable:
             return readings
-        if left.op == right.op == "variable" and min(len(left.args[0]), len(right.args[0])) > 1:
+        if left.op == right.op == "variable" and all(len(n) > 1 or n.isupper() for (n,) in (left.args, right.args)):
             readings.clear()  # AB = CD is a relation; CD alone is not what it says
         if variables(right):
             readings.append(Equation(left, right))
