@@ -43,53 +43,6 @@ from observe_r1.training.sampler import Now, counted
 from observe_r1.training.weight_sync import WeightSync
 
 
-class Learner(Protocol):
-    """What the loop needs of its policy."""
-
-    def update(self, batch: TrainingBatch) -> dict[str, float]:
-        """Take one optimizer step and return its metrics."""
-        ...
-
-
-class GroupSource(PromptSource, Protocol):
-    """Where the groups of each step come from: a `GroupSampler`, or an `AheadSampler` around one."""
-
-    @property
-    def sampled(self) -> list[Group]:
-        """Every group sampled for the last step, used or not, without its images."""
-        ...
-
-    @property
-    def metrics(self) -> dict[str, float]:
-        """Of the last step's sampling."""
-        ...
-
-    def next_groups(self) -> list[Group]:
-        """Return the groups of the next step; fewer, perhaps none, when the prompts run out."""
-        ...
-
-
-class Monitor(Protocol):
-    """What the loop reports to: it knows how far the run is, can stop it, and records every step (`run.recorder`)."""
-
-    step: int
-    """Steps done, and published."""
-    now: Now
-    """Takes what is being done, for the display."""
-
-    def stopped(self) -> bool:
-        """Whether the run is to end before its length is reached."""
-        ...
-
-    def write_rollouts(self, step: int, groups: Sequence[Group]) -> object:
-        """Write down every group that was sampled for `step`."""
-        ...
-
-    def step_done(self, step: int, metrics: dict[str, float], *, last: bool) -> None:
-        """Take the metrics of `step`, which is done now; `last` says whether the run has reached its length."""
-        ...
-
-
 def train(
     policy: Learner,
     sampler: GroupSource,
@@ -135,14 +88,6 @@ def train(
         metrics = sampler.metrics | batcher.metrics | update_metrics(updates, update_seconds)
         metrics |= {"progress": after, "time/step": time.perf_counter() - started}
         monitor.step_done(step, metrics, last=length.reached(step, sampler))
-
-
-class Logprobs(Protocol):
-    """What scores groups: the policy, or a reference model."""
-
-    def logprobs(self, groups: Sequence[Group]) -> tuple[Tensor, ...]:
-        """Return the log-probabilities of each group's response tokens, one (T,) tensor per group, on the CPU."""
-        ...
 
 
 class Batcher:
@@ -307,3 +252,61 @@ def update_metrics(updates: Sequence[dict[str, float]], seconds: float) -> dict[
     metrics["speed/updating_tokens_per_s"] = tokens / max(seconds, 1e-9)
     metrics["time/updating"] = seconds
     return metrics
+
+
+# What the loop needs of the other rooms
+
+
+class Learner(Protocol):
+    """What the loop needs of its policy."""
+
+    def update(self, batch: TrainingBatch) -> dict[str, float]:
+        """Take one optimizer step and return its metrics."""
+        ...
+
+
+class Logprobs(Protocol):
+    """What scores groups: the policy, or a reference model."""
+
+    def logprobs(self, groups: Sequence[Group]) -> tuple[Tensor, ...]:
+        """Return the log-probabilities of each group's response tokens, one (T,) tensor per group, on the CPU."""
+        ...
+
+
+class GroupSource(PromptSource, Protocol):
+    """Where the groups of each step come from: a `GroupSampler`, or an `AheadSampler` around one."""
+
+    @property
+    def sampled(self) -> list[Group]:
+        """Every group sampled for the last step, used or not, without its images."""
+        ...
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """Of the last step's sampling."""
+        ...
+
+    def next_groups(self) -> list[Group]:
+        """Return the groups of the next step; fewer, perhaps none, when the prompts run out."""
+        ...
+
+
+class Monitor(Protocol):
+    """What the loop reports to: it knows how far the run is, can stop it, and records every step (`run.recorder`)."""
+
+    step: int
+    """Steps done, and published."""
+    now: Now
+    """Takes what is being done, for the display."""
+
+    def stopped(self) -> bool:
+        """Whether the run is to end before its length is reached."""
+        ...
+
+    def write_rollouts(self, step: int, groups: Sequence[Group]) -> object:
+        """Write down every group that was sampled for `step`."""
+        ...
+
+    def step_done(self, step: int, metrics: dict[str, float], *, last: bool) -> None:
+        """Take the metrics of `step`, which is done now; `last` says whether the run has reached its length."""
+        ...
