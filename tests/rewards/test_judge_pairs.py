@@ -25,6 +25,16 @@ PAIRS = {  # gold answer: right, wrong
         "3 roots | 3 pairs | 3 negative numbers | 3 months | 3 teeth",
         "3 tens | 3 tenths | 3 fifths | 3 dozens | 3 millions | 3 factorial | 3 mod 2 | 3 eleven | three point five",
     ],
+    # what takes an answer back, or leaves it open
+    "5": [
+        "5, not 6 | My guess: 5 | 5 probable winners",
+        "5 hardly | 5 unless | 5 perhaps | 5 either | 5, not sure | 5, not | Rejected: 5 | Eliminated: 5"
+        " | Unlike: 5 | Far from: 5 | The excluded value is 5 | 5 instead",
+    ],
+    "Yes": [
+        "Yes, they are not parallel, so the area is positive.",
+        "Yes, not really | Yes. I am not sure. | Yes, impossible | Yes, wait, I doubt it.",
+    ],
     # degrees in a product of units are differences
     "5 °C/s": ["5 K/s | 9 °F/s | 5", "5 °F/s | 5 m/s | 5 °C"],
     "2 J/(kg °C)": ["2 J/(kg·K) | 2 J/kg/K | 0.002 kJ/(kg K)", "2 J/(kg °F) | 2 J/kg | 2 J/(kg K | 2 J kg K"],
