@@ -65,7 +65,7 @@ def load_data(
             load_examples(name, settings.input_key, settings.label_key, require_answer=require_answer) for name in names
         ]
     except MissingDataError as error:
-        raise UserError(f"{setting}: {error}") from error
+        raise UserError(f"{setting}: {error}; --{setting} names another") from error
     return mix_sequences(files, settings.probs, seed, limit=settings.max_samples)
 
 
