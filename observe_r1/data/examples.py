@@ -114,7 +114,7 @@ def _refuse_unasked(needed: Sequence[str], chat: Chat, answer: str, place: str) 
 def _has_words(question: str, words: str) -> bool:
     """Return whether a question has these words, and not only inside of others: 12 has no 1."""
     pattern = rf"(?:(?<!\w)|(?=\W)){re.escape(words)}(?:(?!\w)|(?<=\W))"
-    return re.search(pattern, question, re.ASCII) is not None  # Chinese has no spaces: its words are all alike here
+    return re.search(pattern, question, re.ASCII) is not None  # ASCII alone: Chinese has no spaces between words
 
 
 def _texts(value: Any) -> Iterator[str]:
