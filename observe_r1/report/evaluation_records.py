@@ -18,7 +18,8 @@ from observe_r1.report.charts import Compared
 from observe_r1.report.gallery import answers_card
 from observe_r1.report.pages import printable
 from observe_r1.report.run_questions import Questions, read_questions
-from observe_r1.report.run_records import CONFIG, label_runs
+from observe_r1.report.run_records import label_runs
+from observe_r1.run.folder import CONFIG
 
 _PARTS = {"difficulty": "difficulty", "source": "source", "kind": "kind of answer"}
 _MOST_LEVELS = 16

@@ -14,8 +14,9 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 from observe_r1.errors import UserError
 from observe_r1.evaluation.figures import SUMMARY
 from observe_r1.report.pages import render_template
-from observe_r1.report.run_records import CONFIG, METRICS, read_run
+from observe_r1.report.run_records import read_run
 from observe_r1.report.theme import LIGHT, Theme, styled
+from observe_r1.run.folder import CONFIG, METRICS
 from observe_r1.web import without_passwords
 
 CURVES = "curves.png"

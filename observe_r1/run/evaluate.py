@@ -44,10 +44,10 @@ from observe_r1.rewards.judge.reading import read
 from observe_r1.rewards.judge.values import kind
 from observe_r1.rollout.server import ChatServer
 from observe_r1.run.engines import at_server, engines_for
+from observe_r1.run.folder import CONFIG
 from observe_r1.run.progress import Progress
 from observe_r1.run.setup import asked_where
 
-CONFIG = "config.yaml"
 BENCHMARKS, LOG = "benchmarks", "lmms_eval.log"
 """What `run.benchmarks` puts there before any question is asked."""
 _MAY_CHANGE = (
