@@ -107,8 +107,8 @@ class PolicyRank:
         store = distributed.TCPStore(
             *meeting, self.ranks, is_master=self.rank == 0, timeout=limit, master_listen_fd=listener
         )
-        process_group = "gloo" if settings.model.device == "cpu" else "cpu:gloo,cuda:nccl"
-        distributed.init_process_group(process_group, store=store, rank=self.rank, world_size=self.ranks, timeout=limit)
+        backend = "gloo" if settings.model.device == "cpu" else "cpu:gloo,cuda:nccl"
+        distributed.init_process_group(backend, store=store, rank=self.rank, world_size=self.ranks, timeout=limit)
         temperature, dtype = settings.rollout.temperature, compute_dtype(settings.model)
         # Every rank holds quantized weights whole: their scales belong to the whole.
         whole = settings.model.quantize != "none"
