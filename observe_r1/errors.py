@@ -39,8 +39,20 @@ def disk_fault(error: OSError) -> UserError | None:
     """
     if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         return UserError(f"cannot write {str(error.filename or 'a file')!r}: {error.strerror}")
-    if error.errno in (errno.ENOTDIR, errno.EEXIST) and error.filename is not None:
-        path = Path(os.fsdecode(error.filename))
-        for there in (each for each in (path, *path.parents) if each.exists() and not each.is_dir()):
-            return UserError(f"{str(there)!r} is a file, and a folder of that name is needed: move the file away")
+    if (file := _in_the_way(error)) is not None:
+        return UserError(f"{str(file)!r} is a file, and a folder of that name is needed: move the file away")
     return None
+
+
+def in_words(error: OSError) -> str:
+    """Return why something cannot be a folder: `'results' is a file`, or what the system says."""
+    file = _in_the_way(error)
+    return str(error.strerror or error) if file is None else f"{str(file)!r} is a file"
+
+
+def _in_the_way(error: OSError) -> Path | None:
+    """Return the file that is where a folder has to be, if that is why."""
+    if error.errno not in (errno.ENOTDIR, errno.EEXIST) or error.filename is None:
+        return None
+    path = Path(os.fsdecode(error.filename))
+    return next((each for each in (path, *path.parents) if each.exists() and not each.is_dir()), None)

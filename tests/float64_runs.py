@@ -5,7 +5,7 @@ import observe_r1.model  # noqa: F401  # lets transformers be imported
 # isort: split
 from tiny import keep_float64
 
-from observe_r1.cluster import ranks
+from observe_r1.cluster import rank_actor, ranks
 from observe_r1.errors import UserError
 from observe_r1.model import loading
 from observe_r1.training import parts
@@ -17,12 +17,12 @@ class Patch:
     setattr = staticmethod(setattr)
 
 
-class Float64Rank(ranks.PolicyRank):
+class Float64Rank(rank_actor.PolicyRank):
     """A rank that loads its model in float64."""
 
     def __init__(self, *arguments):
         keep_float64(Patch)
-        ranks.load_model = load_in_float64
+        rank_actor.load_model = load_in_float64
         super().__init__(*arguments)
 
 

@@ -8,7 +8,7 @@ from safetensors.torch import save_file
 from torch import zeros
 
 from observe_r1 import files
-from observe_r1.errors import UserError, disk_fault
+from observe_r1.errors import UserError, disk_fault, in_words
 from observe_r1.files import clear_unfinished, make_folder, remove_files, replacing, write_atomic
 
 
@@ -59,10 +59,12 @@ def test_a_file_where_a_folder_has_to_be_is_named(tmp_path):
             act()
         told = disk_fault(caught.value)
         assert str(told).startswith(f"'{tmp_path}/evaluations' is a file, and a folder of that name is needed")
+        assert in_words(caught.value) == f"'{tmp_path}/evaluations' is a file"
     for act in (lambda: tmp_path.mkdir(), lambda: (tmp_path / "none").read_bytes(), lambda: tmp_path.read_bytes()):
         with pytest.raises(OSError) as caught:
             act()
         assert disk_fault(caught.value) is None  # no file of the user's is in the way
+        assert in_words(caught.value) == caught.value.strerror
 
 
 # Folders

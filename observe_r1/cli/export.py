@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 
 from observe_r1.config import ExportOptions, ExportSettings
-from observe_r1.errors import UserError
+from observe_r1.errors import UserError, in_words
 from observe_r1.files import replacing
 from observe_r1.model.handover import copy_adapter, copy_checkpoint
 from observe_r1.model.upload import check_repo_name, upload
@@ -72,7 +72,7 @@ def _make(options: ExportOptions, new: Path) -> None:
             name = options.push or new.name
             write_model_card(folder, run_folder, source, name=name, adapter=adapter, evaluation=evaluation)
     except OSError as error:
-        reason = error.strerror or error
+        reason = in_words(error)
         if error.filename is not None and Path(error.filename).is_relative_to(run_folder):
             raise UserError(f"export.run = {options.run!r}: {error.filename} cannot be read: {reason}") from error
         raise UserError(f"export.to = {options.to!r}: cannot be written: {reason}") from error

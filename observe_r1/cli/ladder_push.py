@@ -7,7 +7,7 @@ from tempfile import mkdtemp
 
 from observe_r1.cli.start import heavy_imports
 from observe_r1.config import PushSettings
-from observe_r1.errors import UserError
+from observe_r1.errors import UserError, in_words
 from observe_r1.files import replacing
 from observe_r1.ladder.folder import locked
 from observe_r1.ladder.stage import LADDER, RECORDED
@@ -44,7 +44,7 @@ def run(settings: PushSettings, view: Progress) -> Ended:
             with locked(ladder), replacing(new) as folder:
                 count = write_ladder_dataset(ladder, folder, name=options.repo or str(new))
         except OSError as error:
-            raise UserError(f"push.to = {str(new)!r}: cannot be written: {error.strerror or error}") from error
+            raise UserError(f"push.to = {str(new)!r}: cannot be written: {in_words(error)}") from error
         done = [f"{count:,} question" + "s" * (count != 1)] + [f"in {new}"] * (options.to is not None)
         if options.repo is not None:
             view.now(f"uploading to {options.repo}")

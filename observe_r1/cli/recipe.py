@@ -68,6 +68,8 @@ def read_recipe(word: str, kind: type[Section]) -> dict[str, Any]:
 def _read(path: Path, kind: type[Section], extended_by: tuple[Path, ...]) -> dict[str, Any]:
     if path.suffix in (".json", ".jsonl", ".parquet"):
         raise UserError(f"{path}: this is data, not a recipe; give it as --data.path {path}")
+    if path.is_dir():
+        raise UserError(f"{path}: this is a folder, not a recipe; if it holds data, give it as --data.path {path}")
     values = read_yaml(path)
     if not isinstance(values, dict | None):
         raise UserError(f"{path}: a recipe holds sections (`model:`, `data:`, …), not {values!r:.60}")

@@ -37,7 +37,7 @@ def run(argv: list[str]) -> int:
         "--template",
         default="observe",
         choices=("observe", "think"),
-        help="tags of the format reward: observe, think (%(default)s)",
+        help="whose tags the format reward looks for (%(default)s)",
     )
     asked = parser.parse_args(argv)
     if not 0 < asked.timeout < math.inf:

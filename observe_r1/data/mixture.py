@@ -72,7 +72,7 @@ def load_data(
             for name in names
         ]
     except MissingDataError as error:
-        raise UserError(f"{setting}: {error}") from error
+        raise UserError(f"{setting}: {error}; --{setting} names another") from error
     return mix_sequences(files, settings.probs, seed, limit=settings.max_samples)
 
 

@@ -72,7 +72,9 @@ def find_parts(place: str, split: str, *, asked: bool) -> list[str]:
     if path.exists():
         raise UserError(f"{place}: is neither a file nor a folder but {_what(path)}: give a file")
     if place.partition(":")[0] in REGISTRY["source"]:
-        raise UserError(f"{place}: only `observe-r1 ladder` reads a public dataset so: `ladder build` writes it as rows")
+        raise UserError(
+            f"{place}: only `observe-r1 ladder` reads a public dataset so: `ladder build` writes it as rows"
+        )
     raise MissingDataError(f"{place}: no such file{beside(path, _holds_rows)}")
 
 

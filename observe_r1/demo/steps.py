@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from observe_r1 import __version__
 from observe_r1.cli.arguments import Arguments
 from observe_r1.cli.start import heavy_imports, require_one_process, starting
-from observe_r1.errors import UserError
+from observe_r1.errors import UserError, in_words
 from observe_r1.files import LOCK, lock_folder, make_folder, unlock_folder, write_atomic
 
 if TYPE_CHECKING:
@@ -158,7 +158,7 @@ class Demo:
             make_folder(self.output)
             lock = lock_folder(self.output, "--output")
         except OSError as error:
-            raise UserError(f"--output {self.output}: cannot be a demo's folder: {error.strerror}") from error
+            raise UserError(f"--output {self.output}: cannot be a demo's folder: {in_words(error)}") from error
         try:
             if (self.output / _MARK).exists():
                 self._take_over(settings)

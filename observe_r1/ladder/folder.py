@@ -13,7 +13,7 @@ import yaml
 
 from observe_r1.config import LadderSettings
 from observe_r1.config.verbs import dump_settings, flat
-from observe_r1.errors import UserError
+from observe_r1.errors import UserError, in_words
 from observe_r1.files import LOCK, lock_folder, remove_files, unlock_folder, write_atomic
 from observe_r1.ladder.inputs import checked_inputs
 from observe_r1.ladder.journal import PROGRESS, begun_before, start_over
@@ -71,7 +71,7 @@ def locked(folder: Path) -> Iterator[None]:
     try:
         lock = lock_folder(folder, "--output")
     except OSError as error:
-        raise UserError(f"--output {str(folder)!r}: cannot be a ladder's folder: {error.strerror}") from error
+        raise UserError(f"--output {str(folder)!r}: cannot be a ladder's folder: {in_words(error)}") from error
     try:
         yield
     finally:
@@ -130,7 +130,7 @@ def check_place(folder: Path) -> None:
     try:
         names = {entry.name for entry in folder.iterdir()} if folder.exists() else set()
     except OSError as error:
-        raise UserError(f"--output {str(folder)!r}: cannot be a ladder's folder: {error.strerror}") from error
+        raise UserError(f"--output {str(folder)!r}: cannot be a ladder's folder: {in_words(error)}") from error
     if names - {LOCK, f"{RECORDED}.partial"} and RECORDED not in names:
         raise UserError(f"--output {str(folder)!r}: neither empty nor a ladder's folder: name another one")
 
@@ -142,7 +142,7 @@ def _made(folder: Path) -> Iterator[None]:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f"--output {str(folder)!r}: cannot be a ladder's folder: {error.strerror}") from error
+        raise UserError(f"--output {str(folder)!r}: cannot be a ladder's folder: {in_words(error)}") from error
     try:
         yield
     except UserError:

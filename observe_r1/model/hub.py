@@ -86,17 +86,21 @@ def is_model_folder(path: str, place: str) -> bool:
         return True
     if folder.exists():
         raise UserError(f"{place}: is a file; give the folder that holds the model, {str(folder.parent)!r}?")
-    missing = f"{place}: no such folder{beside(folder, lambda each: (each / 'config.json').is_file())}"
+    meant = beside(folder, lambda each: (each / "config.json").is_file())
     first = path.partition("/")[0]
     if path.count("/") != 1 or not first.strip(".~") or Path(first).exists():
-        raise UserError(missing)
+        raise UserError(f"{place}: no such folder{meant}")
     if isinstance(try_to_load_from_cache(path, "config.json"), str):
         return False
     try:
         HfApi().repo_info(path, timeout=_PATIENCE)
     except (HfHubHTTPError, HFValidationError) as error:
         reason = str(error).strip().splitlines()[0]
-        raise UserError(f"{missing}, and not available from the Hugging Face Hub: {reason}") from error
+        raise UserError(
+            f"{place}: no such folder, and not available from the Hugging Face Hub: {reason}{meant}"
+        ) from error
     except HTTPError as error:
-        raise UserError(f"{missing}, and the Hugging Face Hub cannot be reached: {error}") from error
+        raise UserError(
+            f"{place}: no such folder, and the Hugging Face Hub cannot be reached: {error}{meant}"
+        ) from error
     return False

@@ -27,7 +27,7 @@ from observe_r1.data.examples import open_examples
 from observe_r1.data.format_prompts import asked_format
 from observe_r1.data.lazy import Joined, LazySequence
 from observe_r1.data.mixture import file_names, mix_sequences
-from observe_r1.errors import UserError
+from observe_r1.errors import UserError, in_words
 from observe_r1.evaluation.figures import SUMMARY, Answer, Answered, summarize
 from observe_r1.files import LOCK, json_line, lock_folder, make_folder, unlock_folder, write_atomic
 from observe_r1.ladder.difficulty import RESPONSE_COLUMNS, measure_questions
@@ -278,7 +278,7 @@ def _opened(settings: EvaluateSettings, questions: _Questions) -> Iterator[Path]
         make_folder(folder)
         lock = lock_folder(folder, "--output")
     except OSError as error:
-        raise UserError(f"--output {str(folder)!r}: cannot be an evaluation's folder: {error.strerror}") from error
+        raise UserError(f"--output {str(folder)!r}: cannot be an evaluation's folder: {in_words(error)}") from error
     try:
         config = folder / CONFIG
         begun = {"questions": questions.digest} | {

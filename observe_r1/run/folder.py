@@ -28,7 +28,7 @@ import yaml
 
 from observe_r1.config import ClusterSettings, Section
 from observe_r1.config.verbs import dump_settings, flat
-from observe_r1.errors import UserError
+from observe_r1.errors import UserError, in_words
 from observe_r1.files import (
     LOCK,
     clear_unfinished,
@@ -95,7 +95,7 @@ class RunFolder:
                 self._unlock()
                 raise
         except OSError as error:
-            raise UserError(f"run.output = {str(output)!r}: cannot be a run folder: {error.strerror}") from error
+            raise UserError(f"run.output = {str(output)!r}: cannot be a run folder: {in_words(error)}") from error
 
     def __enter__(self) -> Self:
         return self
@@ -199,10 +199,10 @@ class RunFolder:
 
     def _refuse_old_files(self) -> None:
         if self._before - {LOCK, f"{self._config.name}.partial"}:
-            resume = "add --run.resume to resume the run in it, " if self._config.is_file() else ""
-            raise UserError(
-                f"run.output = {str(self.path)!r}: not an empty folder; {resume}remove it or give another one"
-            )
+            way = "neither empty nor a run's folder: give another one"
+            if self._config.is_file():
+                way = "not an empty folder; add --run.resume to resume the run in it, remove it or give another one"
+            raise UserError(f"run.output = {str(self.path)!r}: {way}")
 
     def _read_settings(self) -> dict[str, Any]:
         try:

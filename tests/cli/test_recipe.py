@@ -104,7 +104,9 @@ def test_a_recipe_that_is_no_text(tmp_path):
     path.write_bytes(b"\xff\xfe\x00")
     with pytest.raises(UserError, match=r"image\.yaml: line 1: not UTF-8 text"):
         parse(str(path))
-    with pytest.raises(UserError, match=r"cannot read .*: it is a folder"):
+    with pytest.raises(
+        UserError, match=r": this is a folder, not a recipe; if it holds data, give it as --data\.path "
+    ):
         parse(str(tmp_path))
 
 

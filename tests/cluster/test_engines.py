@@ -185,6 +185,14 @@ def test_engines_that_hang_start_again_and_their_prompts_are_sampled_again(
     assert not any(runs(pid) for pid in before)
 
 
+def test_an_engine_that_does_not_sleep_gives_back_what_torch_keeps_for_it(vlm, monkeypatch):
+    """On a GPU that it shares with a rank, whose torch cannot take it."""
+    given_back = []
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: given_back.append(True))
+    engines._sleep(EmbeddedEngine(vlm))
+    assert given_back
+
+
 def runs(pid):
     try:
         return Path(f"/proc/{pid}/stat").read_text().split()[2] != "Z"

@@ -162,7 +162,7 @@ def test_settings_that_do_not_fit(tmp_path: Path) -> None:
 @pytest.mark.parametrize("setting", ["data.path", "evaluation.path"])
 def test_a_file_that_is_missing_is_named_with_its_setting(tmp_path: Path, setting: str) -> None:
     gone = tmp_path / "gone.jsonl"
-    with pytest.raises(UserError, match=rf"^{setting}: {gone}: no such file$"):
+    with pytest.raises(UserError, match=rf"^{setting}: {gone}: no such file; --{setting} names another$"):
         load_data(DataSettings(path=str(gone)), seed=0, setting=setting)
     with pytest.raises(UserError, match=rf"^{setting} = '{gone},': a name is missing"):
         load_data(DataSettings(path=f"{gone},"), seed=0, setting=setting)

@@ -154,6 +154,7 @@ def test_what_is_compiled_ahead_is_what_the_model_needs(compilations, monkeypatc
     assert compilations.frame_count == 4
 
     monkeypatch.setattr(PackedLayout, "attend", attend)
+    vlm.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     scorer = TokenLogprobs(vlm, 1.0, chunk=64)
     for response in (5, 232):  # the second fills its bucket to the last token
         pack = build_pack(

@@ -89,7 +89,7 @@ def test_the_card_is_the_hub_s_and_names_no_folder_of_this_machine(ladder, tmp_p
         (["not a name"], "push.repo = 'not a name'"),
         (["me/ladder", "more"], "unexpected 'more': observe-r1 ladder push takes a ladder's folder and a name"),
         (["--to", "{here}"], "something is there already: give a new folder"),
-        (["--to", "{here}/mine/new"], "cannot be written: File exists"),
+        (["--to", "{here}/mine/new"], "/mine' is a file"),
         (["--to", "{here}/new", "--push.ladder", "{here}"], "two values for push.ladder"),
     ],
 )  # fmt: skip

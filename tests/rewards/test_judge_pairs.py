@@ -25,14 +25,27 @@ PAIRS = {  # gold answer: right, wrong
         "3 roots | 3 pairs | 3 negative numbers | 3 months | 3 teeth",
         "3 tens | 3 tenths | 3 fifths | 3 dozens | 3 millions | 3 factorial | 3 mod 2 | 3 eleven | three point five",
     ],
+    # what takes an answer back, or leaves it open
+    "5": [
+        "5, not 6 | My guess: 5 | 5 probable winners",
+        "5 hardly | 5 unless | 5 perhaps | 5 either | 5, not sure | 5, not | Rejected: 5 | Eliminated: 5"
+        " | Unlike: 5 | Far from: 5 | The excluded value is 5 | 5 instead",
+    ],
+    "Yes": [
+        "Yes, they are not parallel, so the area is positive.",
+        "Yes, not really | Yes. I am not sure. | Yes, impossible | Yes, wait, I doubt it.",
+    ],
     # degrees in a product of units are differences
     "5 °C/s": ["5 K/s | 9 °F/s | 5", "5 °F/s | 5 m/s | 5 °C"],
-    "2 J/(kg °C)": ["2 J/(kg °C)", "2 J/(kg °F) | 3 J/(kg °C)"],
+    "2 J/(kg °C)": ["2 J/(kg·K) | 2 J/kg/K | 0.002 kJ/(kg K)", "2 J/(kg °F) | 2 J/kg | 2 J/(kg K | 2 J kg K"],
+    "9.8 m/s^2": ["9.8 meters per second squared | 9.8 m/(s^2)", "9.8 m/s | 9.8 meters per second cubed | 9.8 m/(s^2"],
     "5 °C": ["41 °F | 278.15 K", "9 °F | 5 K | 5 °F°C | 5 °C^2"],
     "35 J": ["35J | 35 J | 35", "35 N | 3, 5, J"],
     "1.5 V": ["1.5 | 1500 mV", "150% | 1.5%"],
     "5%": ["0.05 | 5 | 1/20", "0.05 m | $0.05 | 0.05 apples"],
     "5 apples": ["5", "500%"],
+    "50 s": ["50s | 50 s", "50 m | the 50s | 1950s | 51s"],
+    "1990s": ["the 1990s | 1990s", "1990 | 1990 s | 1980s"],
     # relations between names
     r"\triangle ABC \sim \triangle DEF": ["△ABC ∼ △DEF | △ABC ∽ △DEF", r"△ABC ≅ △DEF | △ABC = △DEF | \triangle DEF"],
     r"\triangle ABC \cong \triangle DEF": ["△ABC ≅ △DEF | △ABC≌△DEF", r"△ABC ∼ △DEF | △ABC ≈ △DEF | \triangle DEF"],
@@ -41,12 +54,14 @@ PAIRS = {  # gold answer: right, wrong
     r"AB \parallel CD": ["AB ∥ CD", "AB ⊥ CD"],
     r"k \in (1, 2)": ["(1, 2) | 1 < k < 2 | k∈(1,2)", r"1 < x < 2 | x \in (1, 2) | [1, 2]"],
     "x = y": ["y", "x"],
+    "x = 3": ["3 = x", "4 = x | 3 = y | 3 = wrong"],
+    "±3": ["+/-3 | x = +/- 3", "+/-4 | 3 | +3"],
     "A = B": ["A=B | B=A", "A | A = C"],
     "12.57": [r"\sim 12.57 | ∼ 12.57 | C ≅ 12.57", r"\sim 12.6"],
     # a verdict and a number; a label and an ellipsis
     "No. 5": ["No. 5", "No. 7 | No | No. 50"],
     "No": ["No, 5 < 6 | No. They differ.", "No. 5"],
-    "A": ["A. 5 | A.5", "A...D | A..B"],
+    "A": ["A. 5 | A.5 | A. Point C | A. B", "A...D | A..B | A. No, C | A. Actually C | A: not (A), wait, C"],
     # notation
     "42": ["\u200e42\u200f | 𝟒𝟐", "\u202e24 | 𝟒𝟑"],
     "B": ["𝐁 | 𝑩", "𝐀 | 𝐁𝐂 | A = B | C = B | (B)(C)"],

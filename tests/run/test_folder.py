@@ -51,7 +51,7 @@ def test_an_empty_folder_is_taken(tmp_path):
 
 def test_a_folder_with_anything_in_it_is_refused_and_left_alone(tmp_path):
     (tmp_path / "notes.txt").write_text("mine")
-    with pytest.raises(UserError, match=r"run\.output = '.*': not an empty folder; remove it or give another one"):
+    with pytest.raises(UserError, match=r"run\.output = '.*': neither empty nor a run's folder: give another one"):
         RunFolder(tmp_path, SETTINGS)
     assert [entry.name for entry in tmp_path.iterdir()] == ["notes.txt"]
 
@@ -67,7 +67,7 @@ def test_a_finished_run_is_not_overwritten(tmp_path):
 def test_a_path_that_cannot_be_a_folder(tmp_path):
     (tmp_path / "file").write_text("")
     for path in (tmp_path / "file", tmp_path / "file" / "run"):
-        with pytest.raises(UserError, match=r"run\.output = '.*file.*': cannot be a run folder: "):
+        with pytest.raises(UserError, match=r"run\.output = '.*file.*': cannot be a run folder: '.*file' is a file$"):
             RunFolder(path, SETTINGS)
 
 

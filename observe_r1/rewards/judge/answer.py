@@ -48,7 +48,8 @@ _TAIL = _pattern(
     r"|\s+(?:in\s+(?:total|all|(?:the|this)\s+(?:picture|image|figure|diagram|photo|chart|graph))|altogether)$",
 )
 _REASON = _pattern(
-    r"(?:,\s*|\s+)(?:since|because|as|given that|which|so that)\b|,\s*(?:not|因为)(?![A-Za-z])",
+    r"(?:,\s*|\s+)(?:since|because|as|given that|which|so that)\b",
+    r"|,\s*(?:not(?=\s+(?!sure|certain|really))|因为)(?![A-Za-z])",
 )
 _OR = _pattern(r",\s*or\b")
 _FAREWELL = _pattern(r"(?<=[.!])\s*(?:(?:i )?hope (?:it|this|that) (?:is correct|helps)|thank you)[.!]?$")
@@ -62,7 +63,9 @@ _VERB = _pattern(
 _STATES = re.compile(r"[\d?!;]|\.\s|\\(?:frac|sqrt)")
 REFUSES = _pattern(
     r"\b(?:not|never|no|neither|nor|none|cannot|except|but|maybe|might|may|could|either|perhaps|possibly|if|unless",
-    r"|whether|or|wrong|incorrect|false|impossible|other|besides|least|most|than|without|between|anything|doubt|nobody|nothing|hardly|almost|nearly|opposite|another)\b",
+    r"|whether|or|wrong|incorrect|false|impossible|other|besides|least|most|than|without|between|anything|doubt|nobody|nothing|hardly|almost|nearly|opposite|another",
+    r"|unlike|excluding|excluded?|eliminated?|reject(?:ed)?|discard(?:ed)?|ruled? out|instead|opposed|far from|unsure",
+    r"|invalid|erroneous|mistaken)\b",
     r"|n't\b|不|非|错|或|可能|也许|大概",
 )
 """Words before an answer that take it back or leave it open."""
@@ -73,7 +76,10 @@ _SUBJECT = re.compile(r"[^=<>|&\[\]*+/%\"$~^]*")
 _PLAIN_SUBJECT = re.compile(r"[Tt](?:he|his)(?: (?!is\b|are\b)[\w'-]+){1,6} ")
 """What a word may be said of: "The colour of the car is red"."""
 _JUDGED = _pattern(r"(yes|no|true|false)[,.;:] (?!\d+$)")
-_WAVERS = _pattern(r"\b(?:yes|no|true|false|or|but|maybe|might|may|could|perhaps|if|unless|however|wrong|incorrect)\b")
+_WAVERS = _pattern(
+    r"\b(?:yes|no|true|false|or|but|maybe|might|may|could|perhaps|if|unless|however|wrong|incorrect",
+    r"|impossible|unsure|doubt|actually|wait|not (?:sure|really|right|correct|true))\b",
+)
 
 
 def final_answer(response: str) -> str:

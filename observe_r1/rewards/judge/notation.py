@@ -82,7 +82,7 @@ def plain(text: str) -> str:
     text = "".join(str(int(c)) if c.isdecimal() and not c.isascii() else c for c in text.translate(_SIGNS))
     if "\\begin" not in text:
         text = _DOUBLED.sub(r"\\", text)
-    text = _unboxed(text)
+    text = _unboxed(text.replace("+/-", r"\pm "))
     for _ in range(8):
         bare = _TEXT.sub(r" \1 ", text)
         if bare == text:

@@ -4,6 +4,7 @@ import re
 from dataclasses import replace
 from fractions import Fraction
 
+from observe_r1.rewards.judge.answer import REFUSES
 from observe_r1.rewards.judge.formulas import Node, Token, Unreadable, has_angle, parse, variables
 from observe_r1.rewards.judge.numerals import OF_NUMBERS
 from observe_r1.rewards.judge.units import DEGREE, Unit, unit_of
@@ -20,7 +21,7 @@ _MONEY = {
 _PERCENT = frozenset({"%", "\\%", "percent", "pct"})
 _NO_NOUN = re.compile(
     r"(?:or|and|more|less|fewer|least|most|than|to|not|but|plus|minus|times|over|under|up|off|half|halves|percent|per|is|are|was|if|in|so|since|because|pi|sqrt|maybe|other|another|wrong|each|squared|cubed"
-    r"|doubled|tripled|halved|factorial|mod|modulo|choose|divided|multiplied|added|subtracted|instead|excluding|excluded"
+    r"|doubled|tripled|halved|factorial|mod|modulo|choose|divided|multiplied|added|subtracted"
     rf"|am|pm|st|nd|rd|th|(?:{'|'.join(OF_NUMBERS)}|ten|dozen)s?|right|left|of|out|by|with|without|except|no|a|the|i|etc|never|false|incorrect|.*[不错非没].*)",
     re.IGNORECASE,
 )
@@ -114,6 +115,8 @@ def _noun(tokens: list[Token]) -> int:
         or (tokens[at - 1].kind not in ("number", "word") and tokens[at - 1].text != "}")
         or (not tokens[at].spaced and words[0].isascii())
     ):
+        return 0
+    if REFUSES.search(" ".join(words)):
         return 0
     if any(_NO_NOUN.fullmatch(word) or (word.isascii() and len(word) < 3) for word in words):
         return 0

@@ -33,6 +33,7 @@ _LABELLED = re.compile(
 )
 _OTHER_LABEL = re.compile(
     r"^(?:and|or|&|,)(?![A-Za-z])|(?:^|[\s,;])(?:[(\[]?[A-H][).:\]](?:\s|$|[A-Z\d])|[(\[]?[a-h]\)\s)"
+    r"|\b(?:[Nn]ot?|[Aa]ctually|[Ww]ait|[Rr]ather),? [(\[]?[A-H](?![\w'])"
 )
 _LETTER_LIST = re.compile(r"\s*(?:,\s*(?:and|or)\b|[,;/&+]|\band\b|\bor\b|\bthen\b|\s|和|或)\s*")
 _CLOCK = re.compile(r"(\d{1,2}):(\d{2})(?::(\d{2}))?(?: ?([ap])\.?m\.?)?|(\d{1,2}) ?([ap])\.?m\.?", re.IGNORECASE)
@@ -48,6 +49,8 @@ _DATE = (
     re.compile(rf"({_MONTH}),? (\d{{4}})", re.IGNORECASE),
 )
 _DECADE = re.compile(r"(?:the )?\d{1,3}0s")
+_SECONDS = re.compile(r"\d{2,3}s")
+"""What may be a decade or a time: the 90s, 90 s."""
 _RATIO = re.compile(r"\d+(?:\.\d+)?(?: ?: ?\d+(?:\.\d+)?)+")
 _SPAN = re.compile(
     r"(?:from |between )?([+-]?\d[\d.,]*)(?: ?(%))?(?: ?- ?| ?~ ?| to | and |至|到)([+-]?\d[\d.,]*)"
@@ -108,7 +111,9 @@ def _typed(text: str) -> list[Reading]:
         if len(choice.letters) > 1 or choice.text:
             return readings
     if reading := _clock(text) or _date(text) or _ratio(text) or _span(text) or _feet(text):
-        return [reading]
+        if not _SECONDS.fullmatch(text):
+            return [reading]
+        readings.append(reading)
     try:
         return readings + statement(tokenize(_numerals(text)))
     except Unreadable:

@@ -194,6 +194,8 @@ def _name(tokens: list[Token]) -> str | None:
 
 def _equality(parts: list[list[Token]]) -> list[Reading]:
     name = _name(parts[0])
+    if name is None and len(parts) == 2 and parts[1] and (name := _name(parts[1])) is not None:
+        parts = parts[::-1]  # 3 = x
     rest = parts[1:] if name is not None and len(parts) > 1 else parts
     if not all(rest):
         raise Unreadable("nothing on one side")

@@ -74,9 +74,9 @@ DEGREE = Unit((("degree", 1),))
 
 
 def unit_of(tokens: list[Token]) -> Unit | None:
-    """Return the unit that all of `tokens` name, as `m / s ^ 2`, `square meters` or `N · m`; None if they do not."""
+    """Return the unit that all of `tokens` name, as `m/s^2`, `square meters` or `J/(kg K)`; None if they do not."""
     factors: dict[str, int] = {}
-    at, sign = 0, 1
+    at, sign, bracket = 0, 1, False
     tokens = _without_fraction(tokens)
     while at < len(tokens):
         power, at = _leading_power(tokens, at)
@@ -87,10 +87,16 @@ def unit_of(tokens: list[Token]) -> Unit | None:
             power, at = _trailing_power(tokens, at)
         if name:
             factors[name] = factors.get(name, 0) + sign * power
+        if bracket and at == len(tokens) - 1 and tokens[at].text == ")":
+            bracket, at = False, at + 1
         if at == len(tokens):
-            return Unit(tuple(sorted(factors.items())))
+            return None if bracket else Unit(tuple(sorted(factors.items())))
         if tokens[at].text in ("/", "per"):
+            if bracket:
+                return None
             sign, at = -1, at + 1
+            if at < len(tokens) and tokens[at].text == "(":  # J/(kg·K)
+                bracket, at = True, at + 1
         elif tokens[at].text in ("·", "*", "\\cdot", "\\times", "⋅"):
             at += 1
     return None
@@ -139,8 +145,10 @@ def _name(tokens: list[Token], at: int, powered: bool) -> tuple[str | None, int]
 
 
 def _trailing_power(tokens: list[Token], at: int) -> tuple[int, int]:
-    """Return the power after a unit's name, as in `m^{-2}` or `cm2`, and where it ends."""
+    """Return the power after a unit's name, as in `m^{-2}`, `cm2` or `second squared`, and where it ends."""
     texts = [token.text for token in tokens[at : at + 5]]
+    if texts[:1] in (["squared"], ["cubed"]):
+        return (2 if texts[0] == "squared" else 3), at + 1
     if texts[:1] != ["^"]:
         if texts[:1] in (["2"], ["3"]) and not tokens[at].spaced:  # cm2
             return int(texts[0]), at + 1
