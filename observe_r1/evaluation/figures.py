@@ -26,13 +26,16 @@ _IN_TOKENS = "length"
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
-    """One response to a question of an evaluation."""
+class GradedResponse:
+    """One response and its scores."""
 
     text: str
     correct: bool
     well_formed: bool
     tokens: int
+    """Its length."""
+    finish: str
+    """As `Completion.finish`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,8 +48,8 @@ class Answered:
     """As the dataset has it; empty if it has none."""
     kind: str
     """What the gold answer is: a number, a choice, …"""
-    greedy: Answer
-    samples: tuple[Answer, ...] = ()
+    greedy: GradedResponse
+    samples: tuple[GradedResponse, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,12 +184,12 @@ def pass_at(j: int, right: int, k: int) -> float:
     return 1 - comb(k - right, j) / comb(k, j)
 
 
-def majority(samples: Sequence[Answer]) -> bool:
+def majority(samples: Sequence[GradedResponse]) -> bool:
     """Whether the answer that most of `samples` give is right; of several, the one that was given first.
 
     Two samples give the same answer if the judge takes one for the other: 0.5 and \\frac{1}{2} vote together.
     """
-    votes: list[list[Answer]] = []
+    votes: list[list[GradedResponse]] = []
     answers: list[str] = []
     for sample in samples:
         answer = final_answer(sample.text)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from observe_r1.errors import UserError
-from observe_r1.evaluation.figures import Answer, Answered, Figure, differences, figure_row, figures, plain
+from observe_r1.evaluation.figures import Answered, Figure, GradedResponse, differences, figure_row, figures, plain
 from observe_r1.report.pages import printable
 from observe_r1.report.run_records import (
     RunRecord,
@@ -94,7 +94,8 @@ def _answered(run: RunRecord, step: int) -> dict[tuple[str, str], Answered]:
 
 def _question(group: SampledGroup) -> Answered:
     greedy, *samples = (
-        Answer(row["text"], bool(row["correct"]), bool(row["well_formed"]), int(row["tokens"])) for row in group.rows
+        GradedResponse(row["text"], bool(row["correct"]), bool(row["well_formed"]), int(row["tokens"]), row["finish"])
+        for row in group.rows
     )
     return Answered(group.id, "", "", "", greedy, tuple(samples))
 

@@ -28,7 +28,7 @@ from observe_r1.data.format_prompts import asked_format
 from observe_r1.data.lazy import Joined, LazySequence
 from observe_r1.data.mixture import file_names, mix_sequences
 from observe_r1.errors import UserError, in_words
-from observe_r1.evaluation.figures import SUMMARY, Answer, Answered, summarize
+from observe_r1.evaluation.figures import SUMMARY, Answered, GradedResponse, summarize
 from observe_r1.files import LOCK, json_line, lock_folder, make_folder, unlock_folder, write_atomic
 from observe_r1.ladder.difficulty import RESPONSE_COLUMNS, measure_questions
 from observe_r1.ladder.inference import EngineMaker
@@ -253,13 +253,16 @@ def _answers(place: Path, questions: _Questions, settings: EvaluateSettings) -> 
     return found
 
 
-def _responses(folder: Path, questions: _Questions, count: int) -> dict[str, list[Answer]]:
+def _responses(folder: Path, questions: _Questions, count: int) -> dict[str, list[GradedResponse]]:
     """Return the responses of a round; raise `UserError` unless each question has `count` of them or was dropped."""
     damaged = f"{folder}: not as the evaluation wrote it: remove that folder, and the same command asks again"
     try:
         rows = stage_rows(folder / RESPONSES, RESPONSE_COLUMNS)
         found = {
-            row_id: [Answer(row["text"], row["correct"], row["well_formed"], row["tokens"]) for row in group]
+            row_id: [
+                GradedResponse(row["text"], row["correct"], row["well_formed"], row["tokens"], row["finish"])
+                for row in group
+            ]
             for row_id, group in groupby(rows, key=lambda row: row["id"])
         }
         left_out = {row["id"] for row in stage_rows(folder / DROPPED)}

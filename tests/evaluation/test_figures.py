@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from observe_r1.evaluation.figures import Answer, Answered, by, differences, figures, majority, pass_at
+from observe_r1.evaluation.figures import Answered, GradedResponse, by, differences, figures, majority, pass_at
 
 
 def answer(text="1", correct=True, tokens=10):
-    return Answer(f"<answer>{text}</answer>", correct, True, tokens)
+    return GradedResponse(f"<answer>{text}</answer>", correct, True, tokens, "stop")
 
 
 def question(number, correct, samples=(), source="a", difficulty=""):
