@@ -8,7 +8,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from observe_r1.evaluation.figures import Answered, GradedResponse, by, differences, figure_row, figures, majority, pass_at
+from observe_r1.evaluation.figures import (
+    Answered,
+    GradedResponse,
+    by,
+    differences,
+    figure_row,
+    figures,
+    majority,
+    pass_at,
+)
 
 
 def answer(text="1", correct=True, tokens=10):
