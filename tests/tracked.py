@@ -12,7 +12,8 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from observe_r1.config import DataSettings, RunSettings
-from observe_r1.evaluation.accuracy import GradedQuestion, GradedResponse
+from observe_r1.evaluation.accuracy import GradedQuestion
+from observe_r1.evaluation.figures import GradedResponse
 from observe_r1.records import Completion, Example, Group, Prompt
 from observe_r1.run.trackers import Trackers
 from observe_r1.run.trackers.tables import evaluation_table, group_table, png

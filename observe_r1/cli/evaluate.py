@@ -11,14 +11,13 @@ from rich.text import Text
 
 from observe_r1.cli.terminal import one_line
 from observe_r1.config import EvaluateSettings
-from observe_r1.evaluation.figures import SUMMARY
+from observe_r1.evaluation.figures import SUMMARY, figure_row
 from observe_r1.report.run_records import is_run
 from observe_r1.run import Ended
 from observe_r1.run.benchmarks import evaluate_benchmarks
 from observe_r1.run.evaluate import evaluate
 from observe_r1.run.progress import Progress
 
-_IN_TOKENS = "length"
 _PARTS = {"difficulty": "by difficulty", "source": "by source", "kind": "by kind of answer"}
 _MOST_PARTS = 24
 """Rows of the largest table that is printed; `summary.json` has all."""
@@ -64,7 +63,7 @@ def tables(summary: dict[str, Any]) -> list[Table]:
     drawn.append(_figures("figures, with 95 % intervals", heads, [model["figures"] for model in models]))
     if summary["differences"]:
         found = [each["differences"] for each in summary["differences"]]
-        drawn.append(_figures("difference, question by question", _minus(heads), found, signed=True))
+        drawn.append(_figures("difference, question by question", _minus(heads), found, leads=True))
     for part, title in _PARTS.items():
         names = list(models[0]["by"][part])
         if 1 < len(names) <= _MOST_PARTS:
@@ -79,8 +78,8 @@ def tables(summary: dict[str, Any]) -> list[Table]:
 def _leads_by_source(leads: list[dict[str, Any]], heads: list[str], names: list[str]) -> Table:
     table = _with_columns("difference in accuracy by source", ("",), _minus(heads))
     for name in names:
-        found = [lead["by"]["source"][name].get("accuracy") for lead in leads]
-        table.add_row(Text(one_line(name) or "none"), *(_cell(each, False, True) if each else "" for each in found))
+        _, *cells = figure_row("accuracy", [], [lead["by"]["source"][name] for lead in leads])
+        table.add_row(Text(one_line(name) or "none"), *cells)
     return table
 
 
@@ -126,12 +125,10 @@ def _with_columns(title: str, first: tuple[str, ...], heads: list[str]) -> Table
     return table
 
 
-def _figures(title: str, heads: list[str], values: list[dict[str, Any]], *, signed: bool = False) -> Table:
+def _figures(title: str, heads: list[str], values: list[dict[str, Any]], *, leads: bool = False) -> Table:
     table = _with_columns(title, ("",), heads)
     for figure in values[0]:
-        in_tokens = figure == _IN_TOKENS
-        cells = [_cell(each[figure], in_tokens, signed) if figure in each else "" for each in values]
-        table.add_row("tokens" if in_tokens else figure, *cells)
+        table.add_row(*(figure_row(figure, [], values) if leads else figure_row(figure, values)))
     return table
 
 
@@ -139,12 +136,6 @@ def _accuracy_by(models: list[dict[str, Any]], heads: list[str], part: str, name
     table = _with_columns(f"accuracy {title}", ("", "questions"), heads)
     for name in names:
         groups = [model["by"][part].get(name) for model in models]
-        cells = [_cell(group["figures"]["accuracy"], False, False) if group else "" for group in groups]
+        _, *cells = figure_row("accuracy", [group["figures"] if group else {} for group in groups])
         table.add_row(Text(one_line(name) or "none"), f"{groups[0]['questions']:,}", *cells)
     return table
-
-
-def _cell(figure: dict[str, float], in_tokens: bool, signed: bool) -> str:
-    sign, scale, unit, digits = "+" if signed else "", 1 if in_tokens else 100, "" if in_tokens else "%", not in_tokens
-    mean, low, high = (f"{figure[key] * scale:{sign}z.{digits:d}f}" for key in ("mean", "low", "high"))
-    return f"{mean}{unit} [{low},{high}]"  # a narrow terminal breaks the cell only before the interval begins

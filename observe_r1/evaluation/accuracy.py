@@ -5,24 +5,12 @@ from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
 
+from observe_r1.evaluation.figures import GradedResponse
 from observe_r1.model.encoding import PromptTooLongError
 from observe_r1.records import Example, Prompt, Sampling
 from observe_r1.rewards import PendingScores, Scorer
 from observe_r1.rollout.engine import Answering, AnyPrompt, Engine, Reply
 from observe_r1.threads import map_ahead
-
-
-@dataclass(frozen=True, slots=True)
-class GradedResponse:
-    """One response and its scores."""
-
-    text: str
-    correct: bool
-    well_formed: bool
-    tokens: int
-    """Its length."""
-    finish: str
-    """As `Completion.finish`."""
 
 
 @dataclass(frozen=True, slots=True)

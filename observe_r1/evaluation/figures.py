@@ -6,7 +6,7 @@ questions of this kind. The difference of two models is taken question by questi
 hard, so its interval is much narrower than the two models' own.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from math import comb
@@ -22,16 +22,20 @@ SUMMARY = "summary.json"
 """The file that holds what `summarize` returns, in the folder of an evaluation."""
 RESAMPLES = 2000
 _LEVEL = 0.95
+_IN_TOKENS = "length"
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
-    """One response to a question of an evaluation."""
+class GradedResponse:
+    """One response and its scores."""
 
     text: str
     correct: bool
     well_formed: bool
     tokens: int
+    """Its length."""
+    finish: str
+    """As `Completion.finish`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,8 +48,8 @@ class Answered:
     """As the dataset has it; empty if it has none."""
     kind: str
     """What the gold answer is: a number, a choice, …"""
-    greedy: Answer
-    samples: tuple[Answer, ...] = ()
+    greedy: GradedResponse
+    samples: tuple[GradedResponse, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +111,25 @@ def plain(values: dict[str, Figure]) -> dict[str, dict[str, float]]:
     return {name: asdict(figure) for name, figure in values.items()}
 
 
+def figure_row(name: str, models: Sequence[dict[str, Any]], leads: Sequence[dict[str, Any]] = ()) -> list[str]:
+    """Return a table's row: what the figure `name` is called, each model's, and by how much the first is above others.
+
+    Args:
+        name: As in `figures`.
+        models: Of each, its figures as JSON values.
+        leads: Of each other model, the differences. A cell is empty where there is none.
+    """
+    cells = [_figure_text(name, each[name]) if name in each else "" for each in models]
+    cells += [_figure_text(name, each[name], "+") if name in each else "" for each in leads]
+    return ["tokens" if name == _IN_TOKENS else name, *cells]
+
+
+def _figure_text(name: str, figure: Mapping[str, float], sign: str = "") -> str:
+    scale, unit = (1, "") if name == _IN_TOKENS else (100, "%")
+    mean, low, high = (f"{figure[key] * scale:{sign}z.1f}" for key in ("mean", "low", "high"))
+    return f"{mean}{unit} [{low},{high}]"  # a narrow terminal breaks the cell only before the interval begins
+
+
 def _parts(questions: Sequence[Answered], attribute: str, seed: int) -> dict[str, Any]:
     groups = by(questions, attribute)
     return {name: {"questions": len(group), "figures": plain(figures(group, seed))} for name, group in groups.items()}
@@ -161,12 +184,12 @@ def pass_at(j: int, right: int, k: int) -> float:
     return 1 - comb(k - right, j) / comb(k, j)
 
 
-def majority(samples: Sequence[Answer]) -> bool:
+def majority(samples: Sequence[GradedResponse]) -> bool:
     """Whether the answer that most of `samples` give is right; of several, the one that was given first.
 
     Two samples give the same answer if the judge takes one for the other: 0.5 and \\frac{1}{2} vote together.
     """
-    votes: list[list[Answer]] = []
+    votes: list[list[GradedResponse]] = []
     answers: list[str] = []
     for sample in samples:
         answer = final_answer(sample.text)

@@ -21,7 +21,7 @@ from observe_r1.ladder.stage import ASKED, DROPPED, MEASURE, MEASURED, RESPONSES
 from observe_r1.records import Example
 
 if TYPE_CHECKING:  # inference loads torch, and whoever only reads a measurement needs none
-    from observe_r1.evaluation.accuracy import GradedResponse
+    from observe_r1.evaluation.figures import GradedResponse
     from observe_r1.ladder.inference import EngineMaker, GradedBatch
     from observe_r1.rollout.engine import WrittenPrompt
 

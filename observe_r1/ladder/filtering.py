@@ -163,7 +163,10 @@ def filter_questions(folder: Path, settings: LadderSettings, watch: Watch) -> bo
                 if reason := _reason(example, print_, unverifiable, duplicates, contamination):
                     journal.append(DROPPED, [dropped(example.id, example.source, *reason)])
                 else:
-                    images = [_image_name(source, example, folder, data) for source in example.images]
+                    images = [
+                        save_image(source, folder, example.origin, data) if is_embedded(source) else str(source)
+                        for source in example.images
+                    ]
                     journal.append(QUESTIONS, [question_row(in_capitals(example, answer), images)])
             if count % _SHOW_EVERY == 0:
                 watch.progress("reading", count, None)
@@ -189,12 +192,6 @@ def _reason(
     if shared := contamination.find(print_):
         return "benchmark", "is in a benchmark", shared
     return None
-
-
-def _image_name(source: str | bytes, example: Example, folder: Path, settings: QuestionSettings) -> str:
-    if is_embedded(source):
-        return save_image(source, folder, example.origin, settings)
-    return str(source)
 
 
 def _benchmarks(settings: LadderSettings, skipped: Alike) -> Contamination:

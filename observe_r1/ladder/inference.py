@@ -12,7 +12,8 @@ from typing import Any, Generic, Protocol, TypeVar
 from observe_r1.config import LadderSettings, ModelSettings, QuestionSettings, RewardSettings
 from observe_r1.data.alike import Alike
 from observe_r1.errors import UserError
-from observe_r1.evaluation.accuracy import GradedResponse, grade
+from observe_r1.evaluation.accuracy import grade
+from observe_r1.evaluation.figures import GradedResponse
 from observe_r1.ladder.journal import Journal
 from observe_r1.ladder.stage import DROPPED, Watch, dropped
 from observe_r1.model.device import compute_dtype

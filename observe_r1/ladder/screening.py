@@ -9,7 +9,7 @@ from typing import Any
 
 from observe_r1.config import LadderSettings
 from observe_r1.data.mixture import Mixture
-from observe_r1.evaluation.accuracy import GradedResponse
+from observe_r1.evaluation.figures import GradedResponse
 from observe_r1.ladder.inference import (
     BatchInference,
     EngineMaker,

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from observe_r1.errors import UserError
-from observe_r1.evaluation.figures import Answer, Answered, Figure, differences, figures, plain
+from observe_r1.evaluation.figures import Answered, Figure, GradedResponse, differences, figure_row, figures, plain
 from observe_r1.report.pages import printable
 from observe_r1.report.run_records import (
     RunRecord,
@@ -23,7 +23,6 @@ NOT_COMPARED = ("run.output", "run.resume")
 """Settings that say where a run is, not what it does."""
 NO_SETTING = "–"
 """Stands for a setting that a run does not have: another command or another version wrote it."""
-_IN_TOKENS = "length"
 _LONGEST = 80
 
 
@@ -95,7 +94,8 @@ def _answered(run: RunRecord, step: int) -> dict[tuple[str, str], Answered]:
 
 def _question(group: SampledGroup) -> Answered:
     greedy, *samples = (
-        Answer(row["text"], bool(row["correct"]), bool(row["well_formed"]), int(row["tokens"])) for row in group.rows
+        GradedResponse(row["text"], bool(row["correct"]), bool(row["well_formed"]), int(row["tokens"]), row["finish"])
+        for row in group.rows
     )
     return Answered(group.id, "", "", "", greedy, tuple(samples))
 
@@ -113,12 +113,8 @@ def held_out_table(held_out: HeldOut, names: Sequence[str]) -> tuple[list[str], 
     shown = [names[number] for number in held_out.runs]
     heads = [*shown, *(f"{shown[0]} minus {name}" for name in shown[1:])]
     kinds = [name for name in held_out.figures[0] if all(name in each for each in held_out.figures)]
-    rows = []
-    for kind in kinds:
-        cells = [_cell(each[kind], kind, "") for each in held_out.figures]
-        cells += [_cell(each[kind], kind, "+") for each in held_out.leads]
-        rows.append(["tokens" if kind == _IN_TOKENS else kind, *cells])
-    return heads, rows
+    models, leads = ([plain(each) for each in group] for group in (held_out.figures, held_out.leads))
+    return heads, [figure_row(kind, models, leads) for kind in kinds]
 
 
 def held_out_columns(held_out: HeldOut) -> list[tuple[int, ...]]:
@@ -136,12 +132,6 @@ def held_out_line(held_out: HeldOut, names: Sequence[str]) -> str:
     if any(asked != held_out.questions for asked in held_out.asked):
         line += f", of {', '.join(f'{asked:,}' for asked in held_out.asked)}"
     return f"{line}; 95 % intervals by bootstrap over the questions, differences question by question."
-
-
-def _cell(figure: Figure, kind: str, sign: str) -> str:
-    scale, unit = (1, "") if kind == _IN_TOKENS else (100, "%")
-    mean, low, high = (f"{value * scale:{sign}z.1f}" for value in (figure.mean, figure.low, figure.high))
-    return f"{mean}{unit} [{low},{high}]"  # a narrow terminal breaks the cell only before the interval begins
 
 
 def as_json(comparison: Comparison, runs: Sequence[RunRecord], curves: Sequence[str]) -> dict[str, Any]:

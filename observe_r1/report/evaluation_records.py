@@ -12,17 +12,17 @@ import yaml
 
 from observe_r1.data.json_rows import JsonRows
 from observe_r1.errors import UserError
-from observe_r1.evaluation.figures import SUMMARY
+from observe_r1.evaluation.figures import SUMMARY, figure_row
 from observe_r1.ladder.stage import RESPONSES
 from observe_r1.report.charts import Compared
 from observe_r1.report.gallery import answers_card
 from observe_r1.report.pages import printable
 from observe_r1.report.run_questions import Questions, read_questions
-from observe_r1.report.run_records import CONFIG, label_runs
+from observe_r1.report.run_records import label_runs
+from observe_r1.run.folder import CONFIG
 
 _PARTS = {"difficulty": "difficulty", "source": "source", "kind": "kind of answer"}
 _MOST_LEVELS = 16
-_IN_TOKENS = "length"
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,20 +69,8 @@ def figures_table(record: EvaluationRecord) -> tuple[list[str], list[list[str]]]
     """Return the heads and rows of a table: each figure of each model, and by how much the first one leads."""
     models, leads = record.summary["models"], record.summary["differences"]
     heads = [*record.models, *(f"minus {name}" for name in record.models[1:])]
-    rows = []
-    for figure in models[0]["figures"]:
-        cells = [_cell(model["figures"].get(figure), figure) for model in models]
-        cells += [_cell(lead["differences"].get(figure), figure, "+") for lead in leads]
-        rows.append(["tokens" if figure == _IN_TOKENS else figure, *cells])
-    return heads, rows
-
-
-def _cell(value: dict[str, float] | None, figure: str, sign: str = "") -> str:
-    if value is None:
-        return ""
-    scale, unit, digits = (1, "", 1) if figure == _IN_TOKENS else (100, "%", 1)
-    mean, low, high = (f"{value[key] * scale:{sign}z.{digits}f}" for key in ("mean", "low", "high"))
-    return f"{mean}{unit} [{low}, {high}]"
+    found, ahead = [model["figures"] for model in models], [lead["differences"] for lead in leads]
+    return heads, [figure_row(name, found, ahead) for name in found[0]]
 
 
 def accuracy_by_part(record: EvaluationRecord) -> list[Compared]:

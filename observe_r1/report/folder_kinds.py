@@ -7,7 +7,8 @@ from typing import NoReturn
 from observe_r1.errors import UserError
 from observe_r1.ladder.stage import BEGUN, LADDER
 from observe_r1.registry import beside
-from observe_r1.report.run_records import CONFIG, is_run
+from observe_r1.report.run_records import is_run
+from observe_r1.run.folder import CONFIG, ROLLOUTS
 
 
 def folder_kinds(folders: Sequence[Path]) -> dict[Path, str]:
@@ -39,4 +40,4 @@ def _refuse(folder: Path) -> NoReturn:
 
 def is_evaluation(folder: Path) -> bool:
     """Whether a folder is that of an evaluation."""
-    return (folder / BEGUN).is_file() and (folder / CONFIG).is_file() and not (folder / "rollouts").exists()
+    return (folder / BEGUN).is_file() and (folder / CONFIG).is_file() and not (folder / ROLLOUTS).exists()

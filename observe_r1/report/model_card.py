@@ -12,15 +12,15 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from observe_r1.errors import UserError
-from observe_r1.evaluation.figures import SUMMARY
+from observe_r1.evaluation.figures import SUMMARY, figure_row
 from observe_r1.report.pages import render_template
-from observe_r1.report.run_records import CONFIG, METRICS, read_run
+from observe_r1.report.run_records import read_run
 from observe_r1.report.theme import LIGHT, Theme, styled
+from observe_r1.run.folder import CONFIG, METRICS
 from observe_r1.web import without_passwords
 
 CURVES = "curves.png"
 _INCHES, _DPI = (7.2, 2.9), 160
-_LENGTH = "length"
 _FILES = (".json", ".jsonl", ".parquet")
 
 
@@ -165,23 +165,10 @@ def _evaluated(evaluation: Path | None, source: Path) -> dict[str, Any]:
                 f"export.evaluation: {path} has the figures of {own['model']}, not of {source}: "
                 f"run `observe-r1 evaluate {source} QUESTIONS`"
             )
-        rows = [
-            [
-                f"{figure}, tokens" if figure == _LENGTH else figure,
-                _cell(figure, value),
-                *(_cell(figure, lead["differences"][figure], lead=True) for lead in leads),
-            ]
-            for figure, value in own["figures"].items()
-        ]
+        differences = [lead["differences"] for lead in leads]
+        rows = [figure_row(name, [own["figures"]], differences) for name in own["figures"]]
         against = [_named(lead["against"]) for lead in leads]
         asked = _without_places(recorded_settings(evaluation))
     except (OSError, ValueError, KeyError, IndexError, TypeError) as error:
         raise UserError(f"export.evaluation: {path} is not what `observe-r1 evaluate` writes: {error}") from error
     return {"figures": rows, "against": against, "count": own["questions"], "asked": asked}
-
-
-def _cell(figure: str, value: dict[str, float], *, lead: bool = False) -> str:
-    scale, unit, digits = (1, "", 0) if figure == _LENGTH else (100, " points" if lead else " %", 1)
-    sign = "+" if lead else ""
-    mean, low, high = (f"{value[key] * scale:{sign}z.{digits}f}" for key in ("mean", "low", "high"))
-    return f"{mean}{unit} [{low}, {high}]"

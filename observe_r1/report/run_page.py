@@ -127,7 +127,6 @@ def _shown_run(run: RunRecord) -> dict[str, str]:
 def _shown_comparison(comparison: Comparison, runs: Sequence[RunRecord]) -> dict[str, Any]:
     names, held_out = [run.name for run in runs], comparison.held_out
     heads, figures = held_out_table(held_out, names) if held_out else ([], [])
-    figures = [[cell.replace(",", ", ") for cell in row] for row in figures]  # a page is no narrow terminal
     return {
         "settings": settings_table(comparison),
         "heads": heads,

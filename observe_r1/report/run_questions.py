@@ -11,7 +11,8 @@ from observe_r1.data import load_data
 from observe_r1.data.mixture import file_names
 from observe_r1.errors import UserError
 from observe_r1.records import Example
-from observe_r1.report.run_records import CONFIG, RunRecord
+from observe_r1.report.run_records import RunRecord
+from observe_r1.run.folder import CONFIG
 
 _READ = ("path", "probs", "input_key", "label_key", "max_samples", "image_cache", "allow_private_addresses")
 

@@ -17,10 +17,9 @@ from observe_r1.config import flat
 from observe_r1.data.json_rows import JsonRows
 from observe_r1.errors import UserError
 from observe_r1.report.memory import Memory
-from observe_r1.run.folder import steps_in
+from observe_r1.run.folder import CONFIG, EVALUATIONS, METRICS, ROLLOUTS, step_name, steps_in
 from observe_r1.web import without_passwords
 
-CONFIG, METRICS, ROLLOUTS, EVALUATIONS = "config.yaml", "metrics.jsonl", "rollouts", "evaluations"
 MOST_RUNS = 6
 """Runs that are told apart by colour in one chart."""
 _LARGEST = 1e100
@@ -157,12 +156,12 @@ def held_out_groups(run: RunRecord, step: int) -> list[SampledGroup]:
 
 def rollouts_file(run: RunRecord, step: int) -> Path:
     """Return the file that holds what a run sampled for `step`."""
-    return run.path / ROLLOUTS / f"step-{step:06d}.jsonl"
+    return run.path / ROLLOUTS / f"{step_name(step)}.jsonl"
 
 
 def evaluation_file(run: RunRecord, step: int) -> Path:
     """Return the file that holds a run's answers to the held-out questions after `step`."""
-    return run.path / EVALUATIONS / f"step-{step:06d}.jsonl"
+    return run.path / EVALUATIONS / f"{step_name(step)}.jsonl"
 
 
 def rollout_steps(run: RunRecord) -> list[int]:

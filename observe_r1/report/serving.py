@@ -17,11 +17,14 @@ from threading import Lock
 from traceback import format_exc
 
 from observe_r1.errors import UserError
+from observe_r1.evaluation.figures import SUMMARY
+from observe_r1.ladder.stage import LADDER
+from observe_r1.run.folder import CONFIG, EVALUATIONS, METRICS, ROLLOUTS
 
 HOST = "127.0.0.1"
 _HTTP_PORT = 80
 """Browsers leave it out of the `Host` header."""
-_WATCHED = ("metrics.jsonl", "config.yaml", "summary.json", "ladder.jsonl", "rollouts", "evaluations")
+_WATCHED = (METRICS, CONFIG, SUMMARY, LADDER, ROLLOUTS, EVALUATIONS)
 
 
 class PageServer(ThreadingHTTPServer):

@@ -57,10 +57,6 @@ class PendingScores:
         self._custom = custom
         self._example = example
 
-    def done(self) -> bool:
-        """Whether `result` returns without waiting."""
-        return all(future.done() for future in self._custom.values())
-
     def result(self) -> Scores:
         """Wait for the scores.
 

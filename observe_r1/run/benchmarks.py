@@ -35,7 +35,8 @@ from observe_r1.registry import nearest
 from observe_r1.rewards.accuracy import labelled_gold
 from observe_r1.rewards.judge.answer import final_answer
 from observe_r1.rewards.judge.options import find_options, named_options
-from observe_r1.run.evaluate import BENCHMARKS, CONFIG, LOG, evaluate, refuse_another_folder
+from observe_r1.run.evaluate import BENCHMARKS, LOG, evaluate, refuse_another_folder
+from observe_r1.run.folder import CONFIG
 from observe_r1.run.progress import Progress
 
 RELEASE = "0.7.3"

@@ -32,7 +32,7 @@ from torch import Tensor
 
 from observe_r1.errors import UserError
 from observe_r1.files import remove_files, replacing
-from observe_r1.run.folder import steps_in
+from observe_r1.run.folder import step_name, steps_in
 from observe_r1.training.parts import SavedPolicy, Writing
 
 FORMAT = 4
@@ -89,7 +89,7 @@ class Checkpoints:
                 stay as they were.
         """
         self.finish()
-        path = self.folder / f"step-{step:06d}"
+        path = self.folder / step_name(step)
         if path.exists() and path not in self._newest_first():
             raise UserError(f"cannot write checkpoint {str(path)!r}: something else is there; move it away")
         with _named(path), ExitStack() as stack:
@@ -105,7 +105,7 @@ class Checkpoints:
 
     def _complete(self, step: int, new: Path, writing: Writing, place: ExitStack, best: int | None) -> int:
         """Wait until torch has written its files to `new`, and let `place` rename them; return the step."""
-        with _named(self.folder / f"step-{step:06d}"), place:
+        with _named(self.folder / step_name(step)), place:
             while not writing.done():
                 if self._given_up.wait(_LOOK):
                     raise UserError("given up")
@@ -151,7 +151,7 @@ class Checkpoints:
         """
         try:
             for old in self._newest_first()[self.keep :]:
-                if old.name != f"step-{best or 0:06d}" and not old.is_symlink():
+                if old.name != step_name(best or 0) and not old.is_symlink():
                     remove_files(old, _FILES)
         except OSError as error:
             raise UserError(f"cannot remove old checkpoints in {str(self.folder)!r}: {error.strerror}") from error

@@ -28,7 +28,7 @@ from observe_r1.data.format_prompts import asked_format
 from observe_r1.data.lazy import Joined, LazySequence
 from observe_r1.data.mixture import file_names, mix_sequences
 from observe_r1.errors import UserError, in_words
-from observe_r1.evaluation.figures import SUMMARY, Answer, Answered, summarize
+from observe_r1.evaluation.figures import SUMMARY, Answered, GradedResponse, summarize
 from observe_r1.files import LOCK, json_line, lock_folder, make_folder, unlock_folder, write_atomic
 from observe_r1.ladder.difficulty import RESPONSE_COLUMNS, measure_questions
 from observe_r1.ladder.inference import EngineMaker
@@ -44,10 +44,10 @@ from observe_r1.rewards.judge.reading import read
 from observe_r1.rewards.judge.values import kind
 from observe_r1.rollout.server import ChatServer
 from observe_r1.run.engines import at_server, engines_for
+from observe_r1.run.folder import CONFIG
 from observe_r1.run.progress import Progress
 from observe_r1.run.setup import asked_where
 
-CONFIG = "config.yaml"
 BENCHMARKS, LOG = "benchmarks", "lmms_eval.log"
 """What `run.benchmarks` puts there before any question is asked."""
 _MAY_CHANGE = (
@@ -253,13 +253,16 @@ def _answers(place: Path, questions: _Questions, settings: EvaluateSettings) -> 
     return found
 
 
-def _responses(folder: Path, questions: _Questions, count: int) -> dict[str, list[Answer]]:
+def _responses(folder: Path, questions: _Questions, count: int) -> dict[str, list[GradedResponse]]:
     """Return the responses of a round; raise `UserError` unless each question has `count` of them or was dropped."""
     damaged = f"{folder}: not as the evaluation wrote it: remove that folder, and the same command asks again"
     try:
         rows = stage_rows(folder / RESPONSES, RESPONSE_COLUMNS)
         found = {
-            row_id: [Answer(row["text"], row["correct"], row["well_formed"], row["tokens"]) for row in group]
+            row_id: [
+                GradedResponse(row["text"], row["correct"], row["well_formed"], row["tokens"], row["finish"])
+                for row in group
+            ]
             for row_id, group in groupby(rows, key=lambda row: row["id"])
         }
         left_out = {row["id"] for row in stage_rows(folder / DROPPED)}

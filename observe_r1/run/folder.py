@@ -39,6 +39,7 @@ from observe_r1.files import (
     write_atomic,
 )
 
+CONFIG, METRICS, ROLLOUTS, EVALUATIONS = "config.yaml", "metrics.jsonl", "rollouts", "evaluations"
 _MAY_CHANGE = frozenset(
     {"run.output", "run.resume", "run.steps", "run.prompts", "run.epochs", "run.save_every", "run.keep"}
     | {"run.save_in_background", "model.path", "model.feature_cache"}
@@ -74,14 +75,14 @@ class RunFolder:
 
     def __init__(self, output: str | Path, settings: Section, resume: bool = False) -> None:
         self.path = Path(output)
-        self.rollouts = self.path / "rollouts"
-        self.evaluations = self.path / "evaluations"
+        self.rollouts = self.path / ROLLOUTS
+        self.evaluations = self.path / EVALUATIONS
         self.checkpoints = self.path / "checkpoints"
         self.best = self.path / "best"
         self.model = self.path / "model"
-        self.metrics = self.path / "metrics.jsonl"
+        self.metrics = self.path / METRICS
         self._best_record = self.path / "best.json"
-        self._config = self.path / "config.yaml"
+        self._config = self.path / CONFIG
         self._settings = settings
         self._earlier: dict[str, Any] | None = None
         """Settings of the run that is resumed, by dotted name."""
@@ -247,6 +248,11 @@ class RunFolder:
 # Files and lines by step
 
 
+def step_name(step: int) -> str:
+    """Return what the file or folder of a step is called, without a suffix."""
+    return f"step-{step:06d}"
+
+
 def steps_in(folder: Path, suffix: str = "") -> dict[int, os.DirEntry[str]]:
     """Return the entries of `folder` that are named `step-N` and `suffix`, by step; none if there is no folder.
 
@@ -259,7 +265,7 @@ def steps_in(folder: Path, suffix: str = "") -> dict[int, os.DirEntry[str]]:
         return {}
     named = ((re.fullmatch(r"step-([0-9]{6,})" + re.escape(suffix), entry.name), entry) for entry in entries)
     found = {int(match[1]): entry for match, entry in named if match}
-    return {step: entry for step, entry in found.items() if entry.name == f"step-{step:06d}{suffix}"}
+    return {step: entry for step, entry in found.items() if entry.name == step_name(step) + suffix}
 
 
 def last_step(path: Path) -> int:
@@ -269,7 +275,7 @@ def last_step(path: Path) -> int:
 
 
 def _write_rows(folder: Path, step: int, rows: Iterable[dict[str, Any]]) -> Path:
-    path = folder / f"step-{step:06d}.jsonl"
+    path = folder / f"{step_name(step)}.jsonl"
     write_atomic(path, "".join(json_line(row) for row in rows))
     return path
 

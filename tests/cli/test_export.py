@@ -259,8 +259,8 @@ def test_the_card_tells_of_the_run_and_its_code_runs(run, world, picture, tmp_pa
     header = yaml.safe_load(card.split("---\n")[1])
     assert header["pipeline_tag"] == "image-text-to-text" and "base_model" not in header
     figures = json.loads((evaluation / "summary.json").read_text())["models"][0]["figures"]["accuracy"]
-    assert f"| accuracy | {100 * figures['mean']:.1f} % [" in card and " points [" in card
-    assert "| minus `warm/model` |" in card and "| length, tokens |" in card
+    assert f"| accuracy | {100 * figures['mean']:.1f}% [" in card and "| +0.0% [" in card
+    assert "| minus `warm/model` |" in card and "| tokens |" in card
     assert "each of 4 questions of `held_out.jsonl`, of up to 8 tokens; means with 95 %" in card
     assert "1 step on `train.jsonl`,\neach with 2 questions and 2 sampled responses to each." in card
     (python,) = re.findall(r"^```python\n(.*?)^```", card, re.DOTALL | re.MULTILINE)

@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from observe_r1.config import RewardSettings
-from observe_r1.evaluation.accuracy import GradedQuestion, GradedResponse, grade_questions, mean_scores
+from observe_r1.evaluation.accuracy import GradedQuestion, grade_questions, mean_scores
+from observe_r1.evaluation.figures import GradedResponse
 from observe_r1.model.encoding import PromptTooLongError
 from observe_r1.records import Completion, Example, Prompt, Sampling
 from observe_r1.rewards import Scorer

@@ -8,11 +8,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from observe_r1.evaluation.figures import Answer, Answered, by, differences, figures, majority, pass_at
+from observe_r1.evaluation.figures import (
+    Answered,
+    GradedResponse,
+    by,
+    differences,
+    figure_row,
+    figures,
+    majority,
+    pass_at,
+)
 
 
 def answer(text="1", correct=True, tokens=10):
-    return Answer(f"<answer>{text}</answer>", correct, True, tokens)
+    return GradedResponse(f"<answer>{text}</answer>", correct, True, tokens, "stop")
 
 
 def question(number, correct, samples=(), source="a", difficulty=""):
@@ -100,3 +109,10 @@ def test_questions_by_source():
         "b": ["1", "3"],
     }
     assert by(questions[:1], "source") == {}
+
+
+def test_a_table_s_row_has_each_model_s_figure_and_the_leads():
+    share, tokens = {"mean": 0.5, "low": 0.25, "high": 1.0}, {"mean": 12.34, "low": -0.01, "high": 20.0}
+    row = ["accuracy", "50.0% [25.0,100.0]", "", "+50.0% [+25.0,+100.0]"]
+    assert figure_row("accuracy", [{"accuracy": share}, {}], [{"accuracy": share}]) == row
+    assert figure_row("length", [{"length": tokens}]) == ["tokens", "12.3 [0.0,20.0]"]

@@ -17,7 +17,7 @@ from recorded_run import GROUP, record_run
 
 from observe_r1.cli.main import main
 from observe_r1.errors import UserError
-from observe_r1.evaluation.figures import Answer, Answered, summarize
+from observe_r1.evaluation.figures import Answered, GradedResponse, summarize
 from observe_r1.report import gallery, serving
 from observe_r1.report.build_folder import open_build
 from observe_r1.report.charts import smoothed
@@ -153,7 +153,7 @@ def record_evaluation(folder, questions, models):
                 each["source"],
                 f"{each['difficulty']:g}",
                 "number",
-                Answer("a", each["id"] in right, True, 5),
+                GradedResponse("a", each["id"] in right, True, 5, "stop"),
             )
             for each in rows
         ]

@@ -55,8 +55,8 @@ def test_the_settings_choose_the_template():
 
 def test_what_a_model_writes_at_its_worst_is_scored_at_once(scorer):
     texts = ["0.5", "9^{9^{9^9}}", "\\frac{2}{4}"]
-    pending = scorer.submit([WELL_FORMED.format(text) for text in texts], asks("\\frac{1}{2}"))
-    assert pending.done() and pending.result().total == [1.5, 0.5, 1.5]
+    scores = scorer.score([WELL_FORMED.format(text) for text in texts], asks("\\frac{1}{2}"))
+    assert scores.total == [1.5, 0.5, 1.5]
 
 
 def test_an_empty_group_has_no_scores(scorer):

@@ -4,7 +4,8 @@ import pytest
 from PIL import Image
 from tracked import DATA, example, group, picture
 
-from observe_r1.evaluation.accuracy import GradedQuestion, GradedResponse
+from observe_r1.evaluation.accuracy import GradedQuestion
+from observe_r1.evaluation.figures import GradedResponse
 from observe_r1.run.trackers.tables import cut, evaluation_table, group_table, png
 
 

@@ -28,6 +28,7 @@ from observe_r1.config.verbs import flat
 from observe_r1.errors import UserError
 from observe_r1.files import json_line, write_atomic
 from observe_r1.registry import resolve
+from observe_r1.run.folder import CONFIG, METRICS
 from observe_r1.run.trackers.tables import Table
 from observe_r1.web import without_passwords
 
@@ -88,10 +89,10 @@ class Trackers:
 
     def __init__(self, folder: Path, settings: RunSettings, note: Callable[[str], None]) -> None:
         self._settings = settings
-        self._file = AppendOnly(folder / "metrics.jsonl")
+        self._file = AppendOnly(folder / METRICS)
         self._state = _State(folder / _STATE)
         self._open: list[_Once] = []
-        values = without_passwords(yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8")))
+        values = without_passwords(yaml.safe_load((folder / CONFIG).read_text(encoding="utf-8")))
         try:
             for kind in KINDS:
                 if asked := getattr(settings, kind):
@@ -104,7 +105,7 @@ class Trackers:
                         place = error.filename or folder
                         raise UserError(f"run.{kind}: cannot write {str(place)!r}: {error.strerror}") from error
                     self._state.found(key, tracker)
-                    self._open.append(_Once(key, tracker, self._state, folder / "metrics.jsonl", note))
+                    self._open.append(_Once(key, tracker, self._state, folder / METRICS, note))
             for each in self._open:
                 each.catch_up()
         except BaseException:
