@@ -24,6 +24,7 @@ from observe_r1.errors import UserError
 from observe_r1.ladder.answers import checked_answer
 from observe_r1.records import Example
 from observe_r1.rewards.accuracy import require_verifiable
+from observe_r1.rewards.judge.answer import final_answer
 from observe_r1.rewards.judge.reading import read
 from observe_r1.rewards.judge.values import Several, kind
 from observe_r1.run.progress import Progress
@@ -213,7 +214,7 @@ class Survey:
 
 
 def _answer_kind(answer: str) -> str:
-    readings = read(answer)
+    readings = read(final_answer(answer))
     if not readings:
         return "unverifiable" if answer else "absent"
     return "of several values" if isinstance(readings[0], Several) else kind(readings[0])

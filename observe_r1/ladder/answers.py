@@ -13,6 +13,7 @@ from string import ascii_uppercase
 from observe_r1.records import Example
 from observe_r1.rewards import verifiable
 from observe_r1.rewards.accuracy import question_of
+from observe_r1.rewards.judge.answer import final_answer
 from observe_r1.rewards.judge.notation import plain
 from observe_r1.rewards.judge.options import Options, chosen_letters, find_options, named_options
 from observe_r1.rewards.judge.reading import MAX_PHRASE_WORDS, Choice, Quantity, read
@@ -73,11 +74,11 @@ _ASKS_FOR_PROOF = re.compile(r"\b(?:prove|show|demonstrate) that\b|\bprove\b[^.?
 
 
 def checked_answer(example: Example) -> tuple[str, str | None]:
-    """Return the gold answer of `example`, and None or the reason why it cannot be verified.
+    """Return the gold answer of `example`, without tags around it, and None or the reason why it cannot be verified.
 
     In multiple choice, an answer that is the text of exactly one option becomes that option's letter.
     """
-    question, answer = question_of(example), example.answer.strip()
+    question, answer = question_of(example), final_answer(example.answer)
     readings = read(answer)
     options = find_options(question)
     if options and (choice := _chosen(answer, options)):
@@ -86,7 +87,7 @@ def checked_answer(example: Example) -> tuple[str, str | None]:
         return answer, PROOF
     if has_multiple_answers(answer):
         return answer, MULTIPLE
-    if verifiable(answer):
+    if verifiable(example.answer):
         return answer, None
     return answer, FREE_TEXT if len(answer.split()) > MAX_PHRASE_WORDS else UNREADABLE
 

@@ -40,6 +40,7 @@ from observe_r1.model.device import with_dtype
 from observe_r1.model.hub import check_model_path
 from observe_r1.records import Example
 from observe_r1.rewards.accuracy import require_verifiable
+from observe_r1.rewards.judge.answer import final_answer
 from observe_r1.rewards.judge.reading import read
 from observe_r1.rewards.judge.values import kind
 from observe_r1.rollout.server import ChatServer
@@ -239,7 +240,7 @@ def _answers(place: Path, questions: _Questions, settings: EvaluateSettings) -> 
     for index, row_id in enumerate(questions.ids):
         if row_id in greedy:
             example, (answer,) = questions[index], greedy[row_id]
-            reading = read(example.answer)
+            reading = read(final_answer(example.answer))
             found.append(
                 Answered(
                     id=row_id,

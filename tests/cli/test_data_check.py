@@ -51,7 +51,7 @@ def test_a_good_dataset_in_figures(folder, capsys):
     rows = [
         row(1),
         row(2, images=["b.png"], answer="B"),
-        row(3, images=["c.png"], answer="\\frac{1}{2}"),
+        row(3, images=["c.png"], answer="<think>Half.</think> <answer>\\frac{1}{2}</answer>"),
         {**row(4, answer="red"), "problem": "Longer question 4?", "images": []},
         row(1, id="again"),
     ]

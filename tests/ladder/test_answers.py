@@ -31,6 +31,8 @@ CHOICE = "Which length?\nA. 12 cm\nB. 13 cm\nC. dark blue"
         ("How long?", r"3\;cm", r"3\;cm"),
         ("Which segment?", "AC", "AC"),
         ("Which colour?", "dark blue", "dark blue"),
+        ("How long?", "<think>1, 2</think> <answer>3</answer>", "3"),
+        (CHOICE, "<answer>13 cm</answer>", "B"),
         (CHOICE, "B", "B"),
         (CHOICE, "(B)", "B"),
         (CHOICE, "B. 13 cm", "B"),
