@@ -75,8 +75,8 @@ class _Images:
             return [source for source, _ in beside]
         if marks != len(beside):
             raise UserError(
-                f"{place}: every <image> mark needs an image, and every image a mark: {marks} and {len(beside)} "
-                "in this row"
+                f"{place}: every <image> mark needs an image, and every image a mark: {marks} marked and "
+                f"{len(beside)} given in this row"
             )
         rest = iter(beside)
         return [source if source is not None else _fill(part, *next(rest)) for part, source in self.found]

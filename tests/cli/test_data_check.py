@@ -117,7 +117,7 @@ def test_every_problem_of_few_rows_is_a_line_of_its_own(folder, capsys):
         f"{image}/page.png' is an HTML page (a download that failed?)",
         f"{path} row 3: the gold answer '{PROSE}' {cannot}",
         f"{path} row 4: the gold answer '\\\\frac{{1}}{{' {cannot}",
-        f"{path} row 5, 'problem': {rule}: 1 and 0 in this row",
+        f"{path} row 5, 'problem': {rule}: 1 marked and 0 given in this row",
         f"{path}: line 6, column 3: broken JSON: trailing comma before '}}': {rest}",
         f"{path} row 8, 'answer': the gold answer needs text or a finite number, got null",
         f"{path} row 10: no column 'answer': the row has problem, solution; set data.label_key",

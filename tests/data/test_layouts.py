@@ -99,7 +99,7 @@ def test_images_stand_where_trl_puts_them(tmp_path, prompt, count, column):
     try:
         expected = prepare_multimodal_messages(copy.deepcopy(prompt), images)
     except ValueError:
-        assert "needs an image, and every image a mark: 1 and " in refusal(tmp_path, row, label_key="solution")
+        assert "needs an image, and every image a mark: 1 marked and " in refusal(tmp_path, row, label_key="solution")
         return
     example = only(tmp_path, row, label_key="solution")
     rest = iter(example.images)
@@ -173,10 +173,10 @@ def test_a_column_named_with_a_dot_is_itself(tmp_path):
 @pytest.mark.parametrize(
     ("text", "images", "counts"),
     [
-        ("<image> and <image>", ["/a.png"], "2 and 1"),
-        ("<image>", [], "1 and 0"),
-        ("<image>", None, "1 and 0"),
-        ("<image>", ["/a.png", "/b.png"], "1 and 2"),
+        ("<image> and <image>", ["/a.png"], "2 marked and 1 given"),
+        ("<image>", [], "1 marked and 0 given"),
+        ("<image>", None, "1 marked and 0 given"),
+        ("<image>", ["/a.png", "/b.png"], "1 marked and 2 given"),
     ],
 )
 def test_marks_and_images_of_different_number_are_named(tmp_path, text, images, counts):
