@@ -92,6 +92,6 @@ def _check_split(shape: Shape, parts: int) -> None:
     heads, shared = shape.heads, shape.kv_heads
     if heads % parts or max(shared, parts) % min(shared, parts):
         raise UserError(
-            f"cluster.tensor_parallel = {parts}: vLLM splits a model by its attention heads, and {heads} of them with "
-            f"{shared} for keys and values do not divide by {parts}"
+            f"cluster.tensor_parallel = {parts}: vLLM splits a model by its heads, and its {heads} attention heads and "
+            f"{shared} key-value heads cannot be split into {parts}"
         )

@@ -73,7 +73,7 @@ def find_parts(place: str, split: str, *, asked: bool) -> list[str]:
         raise UserError(f"{place}: is neither a file nor a folder but {_what(path)}: give a file")
     if place.partition(":")[0] in REGISTRY["source"]:
         raise UserError(
-            f"{place}: only `observe-r1 ladder` reads a public dataset so: `ladder build` writes it as rows"
+            f"{place}: only `observe-r1 ladder` reads public datasets by name: `ladder build` makes rows of one"
         )
     raise MissingDataError(f"{place}: no such file{beside(path, _holds_rows)}")
 

@@ -61,7 +61,10 @@ def _digest(examples: Sequence[Example], row: int) -> str:
         return _UNREADABLE
     # The last name of a path, because folders move; the length of encoded bytes.
     images = [image.rpartition("/")[2] if isinstance(image, str) else len(image) for image in example.images]
-    text = repr((example.id, example.messages, images, example.answer, example.response, dict(example.columns)))
+    read = (example.id, example.messages, images, example.answer, example.response)
+    text = repr(
+        (*read, dict(example.columns)) if example.columns else read
+    )  # runs from before there were columns go on
     return blake2b(text.encode(errors="surrogatepass"), digest_size=_DIGITS // 2).hexdigest()
 
 

@@ -218,7 +218,10 @@ class RunFolder:
         # With a KL term, the reference is loaded from model.path, which then matters to the end.
         may_change = _MAY_CHANGE - ({"model.path"} if new.get("objective.kl_coef") else set())
         for name in sorted(names):
-            if old.get(name) != new.get(name) and name not in may_change:
+            section, _, setting = name.partition(".")
+            # What an earlier version of the program did not have, it did as the default does.
+            known = name in old or setting in getattr(self._settings, section).changed()
+            if known and old.get(name) != new.get(name) and name not in may_change:
                 raise UserError(
                     f"run.resume: {name} was {old.get(name)!r} and is {new.get(name)!r} now: give the same settings, "
                     "or another run.output for a new run"

@@ -117,7 +117,7 @@ class Recorder:
             check_rows(state["questions"], self._evaluator.questions, "evaluation.path")
         for name, digest in state.get("reward_files", {}).items():
             if self._reward_files.get(name, digest) != digest:
-                self._view.note(f"{name} has changed: from step {self.step + 1} on it rewards by what it says now")
+                self._view.note(f"{name} has changed: steps after {self.step} are scored by its new version")
         self._owed = state["owed"]
         self.best.load_state_dict(state["best"])
         self._checkpoints.remove_old(self.best.step)

@@ -204,7 +204,7 @@ def test_the_picture_is_drawn_for_light_and_dark_pages(capsys, tmp_path):
         (["--cluster.gpus", "2", "--cluster.engines", "4"], "too few for 4 engines"),
         (
             ["--rollout.engine=vllm", "--cluster.gpus=8", "--cluster.tensor_parallel=3"],
-            "16 of them with 2 for keys and values",
+            "16 attention heads and 2 key-value heads cannot be split into 3",
         ),
         (["--plan.image_tokens", "1001"], "plan.image_tokens = 1001: over plan.prompt_tokens = 1000"),
         (["--data.max_prompt_tokens", "900"], "plan.prompt_tokens = 1000: over data.max_prompt_tokens = 900"),

@@ -195,7 +195,7 @@ def test_a_broken_first_row_is_named_at_once(tmp_path: Path) -> None:
 
 
 def test_a_public_dataset_goes_through_a_ladder() -> None:
-    assert refusal("chartqa:ChartQA").startswith(": only `observe-r1 ladder` reads a public dataset so")
+    assert refusal("chartqa:ChartQA").startswith(": only `observe-r1 ladder` reads public datasets by name")
 
 
 @pytest.mark.parametrize("name", ["a.json", "a.jsonl", "a.parquet"])

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from hashlib import blake2b
 
 import pytest
 from hypothesis import given
@@ -31,6 +32,7 @@ OTHER = {
     "messages": ({"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "another?"}]},),
     "images": ("/data/other.png",),
     "response": "shown",
+    "columns": {"box": [1, 2]},
 }
 
 
@@ -98,3 +100,9 @@ def test_of_a_million_rows_few_are_read_the_first_and_the_last_among_them():
     for replaced in (range(500_000, 501_000), {999_999}, range(1, 1_000_000, 7)):
         with pytest.raises(UserError, match="is not the row that"):
             check_rows(before, Many(replaced), "data.path")
+
+
+def test_a_run_from_before_there_were_columns_goes_on():
+    row = example(1)
+    known = repr((row.id, row.messages, ["1.png"], row.answer, row.response)).encode()
+    check_rows({"size": 1, "digests": blake2b(known, digest_size=4).hexdigest()}, [row], "data.path")

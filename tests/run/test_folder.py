@@ -288,3 +288,15 @@ def test_only_what_data_decides_is_compared_late(tmp_path):
         folder.write_rollouts(1, [{"id": "1"}])
     with pytest.raises(UserError, match=r"rollout\.max_age was .* and is 77 now"):
         RunFolder(tmp_path, rewarding(None, rollout={"max_age": 77}), resume=True)
+
+
+def test_a_setting_that_an_earlier_version_did_not_have_had_its_default(tmp_path):
+    with RunFolder(tmp_path, SETTINGS) as folder:
+        folder.write_rollouts(1, [{"id": "1"}])
+    config = tmp_path / "config.yaml"
+    config.write_text("".join(line for line in config.open() if "max_rounds:" not in line))
+    with pytest.raises(UserError, match=r"rollout\.max_rounds was None and is 77 now"):
+        RunFolder(tmp_path, TrainSettings(**(SETTINGS.model_dump() | {"rollout": {"max_rounds": 77}})), resume=True)
+    with RunFolder(tmp_path, SETTINGS, resume=True) as folder:
+        folder.cut_back(0, -1)
+        assert "max_rounds:" in config.read_text()

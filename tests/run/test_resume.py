@@ -330,6 +330,6 @@ def test_a_reward_file_that_changed_is_named(world, tmp_path, capsys):
     for steps, value, said in ((1, 0.5, False), (2, 0.5, False), (3, 2.5, True)):
         file.write_text(reward.format(value))
         assert main([*given, f"--run.steps={steps}", "--run.resume"]) == 0
-        line = f"{file} has changed: from step {steps} on it rewards by what it says now"
+        line = f"{file} has changed: steps after {steps - 1} are scored by its new version"
         assert (line in " ".join(capsys.readouterr().err.split())) == said
     assert [row["reward/brief"] for row in timeless(run)] == [0.5, 0.5, 2.5]
