@@ -116,6 +116,26 @@ def flat(values: dict[str, Any]) -> dict[str, Any]:
     return {f"{section}.{name}": value for section, part in values.items() for name, value in part.items()}
 
 
+def with_defaults(recorded: dict[str, Any], settings: Section) -> dict[str, Any]:
+    """Return recorded sections with the defaults of what an earlier version of the program did not record.
+
+    A setting that `settings` change from its default, and that was not recorded, stays out: it differs.
+
+    Args:
+        recorded: As a file of settings has them.
+        settings: What they are compared with.
+
+    Raises:
+        AttributeError: `recorded` is no dict of dicts.
+    """
+    whole = dict(recorded.items())
+    for section, values in settings.model_dump(mode="json").items():
+        changed = getattr(settings, section).changed()
+        defaults = {name: value for name, value in values.items() if name not in changed}
+        whole[section] = defaults | dict(recorded.get(section, {}).items())
+    return whole
+
+
 def nest(flat: dict[str, Any]) -> dict[str, dict[str, Any]]:
     """Return settings by dotted name as the sections of a recipe."""
     nested: dict[str, dict[str, Any]] = {}

@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 
 from observe_r1.config import LadderSettings
-from observe_r1.config.verbs import dump_settings, flat
+from observe_r1.config.verbs import dump_settings, flat, with_defaults
 from observe_r1.errors import UserError, in_words
 from observe_r1.files import LOCK, lock_folder, remove_files, unlock_folder, write_atomic
 from observe_r1.ladder.inputs import checked_inputs
@@ -170,7 +170,7 @@ def changed(recorded: Path, settings: LadderSettings) -> Iterator[tuple[str, obj
         UserError: The file is not as a build wrote it.
     """
     try:
-        old = _flat(yaml.safe_load(recorded.read_text(encoding="utf-8")))
+        old = _flat(with_defaults(yaml.safe_load(recorded.read_text(encoding="utf-8")), settings))
     except (yaml.YAMLError, UnicodeDecodeError, AttributeError, TypeError) as error:
         raise UserError(f"{recorded}: not as the build wrote it: restore the file, or name another --output") from error
     new = _flat(settings.model_dump(mode="json"))

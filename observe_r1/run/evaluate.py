@@ -22,6 +22,7 @@ import yaml
 from pydantic import TypeAdapter, ValidationError
 
 from observe_r1.config import EvaluateSettings, FileSettings, LadderSettings, dump_settings, flat
+from observe_r1.config.verbs import with_defaults
 from observe_r1.data.alike import Alike
 from observe_r1.data.examples import open_examples
 from observe_r1.data.format_prompts import asked_format
@@ -322,7 +323,7 @@ def _compare_inputs(path: Path, begun: dict[str, str], settings: EvaluateSetting
 def _compare(config: Path, settings: EvaluateSettings) -> None:
     """Raise `UserError` for a setting that is not as `config` has it and that responses depend on."""
     try:
-        old = flat(yaml.safe_load(config.read_text(encoding="utf-8")))
+        old = flat(with_defaults(yaml.safe_load(config.read_text(encoding="utf-8")), settings))
     except (yaml.YAMLError, UnicodeDecodeError, AttributeError) as error:
         raise UserError(f"{config}: not as the evaluation wrote it: give another --output") from error
     new = flat(settings.model_dump(mode="json"))

@@ -27,7 +27,7 @@ from typing import Any, Self
 import yaml
 
 from observe_r1.config import ClusterSettings, Section
-from observe_r1.config.verbs import dump_settings, flat
+from observe_r1.config.verbs import dump_settings, flat, with_defaults
 from observe_r1.errors import UserError, in_words
 from observe_r1.files import (
     LOCK,
@@ -206,7 +206,7 @@ class RunFolder:
 
     def _read_settings(self) -> dict[str, Any]:
         try:
-            return flat(yaml.safe_load(self._config.read_text("utf-8")))
+            return flat(with_defaults(yaml.safe_load(self._config.read_text("utf-8")), self._settings))
         except (yaml.YAMLError, UnicodeDecodeError, AttributeError) as error:
             raise UserError(
                 f"run.resume: {self._config} is not as the run wrote it; put it back, or start a new run"
@@ -218,10 +218,7 @@ class RunFolder:
         # With a KL term, the reference is loaded from model.path, which then matters to the end.
         may_change = _MAY_CHANGE - ({"model.path"} if new.get("objective.kl_coef") else set())
         for name in sorted(names):
-            section, _, setting = name.partition(".")
-            # What an earlier version of the program did not have, it did as the default does.
-            known = name in old or setting in getattr(self._settings, section).changed()
-            if known and old.get(name) != new.get(name) and name not in may_change:
+            if old.get(name) != new.get(name) and name not in may_change:
                 raise UserError(
                     f"run.resume: {name} was {old.get(name)!r} and is {new.get(name)!r} now: give the same settings, "
                     "or another run.output for a new run"
